@@ -23,13 +23,12 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from dimred import models
+from dimred.configs import GROUPS
 from dimred.errors import UserError, nearest, require
 from dimred.net import Net
 from dimred.record import Json, read_tensors
 
-#: the configuration: its groups, with what the runner adds to their values, and its other keys, with their types
-GROUPS: dict[str, tuple[str, ...]] = {
-    "dataset": (), "model": ("shape", "classes"), "method": (), "allocation": (), "recipe": (), "basis": ()}
+#: the keys of the configuration that are no groups, with their types
 KEYS: dict[str, Any] = {"sparsity": float, "seed": int, "include": list[str], "exclude": list[str], "device": str,
                         "data_dir": str, "outputs": str, "checkpoint_seconds": float}
 #: keys that say where and how to compute, not what

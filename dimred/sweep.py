@@ -11,6 +11,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from dimred.configs import GROUPS
 from dimred.errors import UserError
 from dimred.printing import percent, summary, table
 
@@ -20,8 +21,7 @@ failed: list[str] = []          # of the sweep
 
 def job(cfg: DictConfig) -> None:
     """One run. An error of one does not stop a sweep; it is written to the sweep's folder, as a result is."""
-    from dimred.build import GROUPS  # here, so that mistakes in the command are answered before torch is imported
-    from dimred.run import readable, run
+    from dimred.run import readable, run  # here, so that mistakes in the command are answered before torch is imported
 
     hydra = HydraConfig.get()
     choices = {group: str(hydra.runtime.choices.get(group)) for group in GROUPS}

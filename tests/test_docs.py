@@ -5,7 +5,7 @@ from types import ModuleType
 import pytest
 from conftest import ROOT
 
-from dimred.cli import describe_method, names
+from dimred.configs import describe_method, names
 
 METHODS = names("method")
 

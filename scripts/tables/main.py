@@ -16,10 +16,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from dimred.cli import conf, describe_method, names
 from dimred.cli import main as dimred
+from dimred.configs import describe_method, names, read
 from dimred.errors import UserError, nearest
 from dimred.printing import table
 
@@ -69,7 +67,7 @@ def listed(text: str) -> list[str]:
 # -- runs --------------------
 def sweep(options: argparse.Namespace, methods: list[str], model: str) -> list[Json]:
     """The results of all runs, failures included."""
-    sparse = [name for name in methods if "sparsity" in yaml.safe_load((conf() / f"method/{name}.yaml").read_text())]
+    sparse = [name for name in methods if "sparsity" in read("method", name)]
     results = []
     for some, sparsities in ((sparse, options.sparsities), ([m for m in methods if m not in sparse], [])):
         if some:

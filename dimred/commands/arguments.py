@@ -1,0 +1,38 @@
+"""What the commands take off their arguments."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from dimred.errors import UserError, nearest
+
+
+def flag(arguments: list[str], name: str) -> bool:
+    """Take a flag off the arguments; was it there?"""
+    given = name in arguments
+    if given:
+        arguments.remove(name)
+    if unknown := [a for a in arguments if a.startswith("-")]:
+        raise UserError(f"unknown option {unknown[0]}. {nearest(unknown[0], [name, '--debug'])}")
+    return given
+
+
+def option(arguments: list[str], name: str) -> str | None:
+    """Take an option and its value off the arguments; the value, None if it was not there."""
+    given = [i for i, argument in enumerate(arguments) if argument.partition("=")[0] == name]
+    for i in given[:1]:
+        joined = "=" in arguments[i]
+        if not joined and i + 1 == len(arguments):
+            raise UserError(f"{name} needs a value: {name} DIR")
+        value = arguments[i].partition("=")[2] if joined else arguments[i + 1]
+        del arguments[i:i + (1 if joined else 2)]
+        return value
+    return None
+
+
+def one_folder(arguments: list[str], usage: str) -> Path:
+    if len(arguments) != 1:
+        raise UserError(f"usage: {usage} (got {len(arguments)} folders)")
+    folder = Path(arguments[0]).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}. Runs lie in outputs/runs/DATASET/MODEL/")
+    return folder
