@@ -74,7 +74,7 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
                         f"Choose at most {1 - len(net.weights) / net.total:.6f}")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with stopping_at_signals(train):
+    with stopping_at_signals(train), train.costs.executed.set(True):
         method.run(net, train)
     loss, accuracy = train.evaluate("test")
     val = train.evaluate("val")[1] if data.sizes["val"] else None
@@ -94,7 +94,7 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
         "trained_parameters": sum(p.numel() for p in net.parameters().values() if p.requires_grad) + net.folded,
         "parameters": sum(p.numel() for p in net.model.parameters()),
         "collapsed": sorted(net.collapsed), "layers": layers(net), "measures": measures(net),
-        "steps": train.steps_done, "seconds": train.elapsed(), "peak_memory_bytes": peak_memory(device),
+        "explored": train.exploration.explored(), **costs(train), "steps": train.steps_done, "seconds": train.elapsed(), "peak_memory_bytes": peak_memory(device),
         "state_bytes": net.state_bytes(), "command": sys.argv, "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in ("dimred", "torch", "torchvision", "numpy")},
         "commit": git_commit()}
@@ -109,6 +109,15 @@ def layers(net: Net) -> Json:
     values = net.values()
     return {name: {"shape": list(w.param.shape), "total": w.size, "trained": w.dim,
                    "nonzero": int(values[name].count_nonzero())} for name, w in net.weights.items()}
+
+
+def costs(train: Train) -> dict[str, float]:
+    """FLOPs of the whole program and of the final network for one example, and as fractions of dense ones."""
+    flops = train.costs
+    training, inference = flops.steps + flops.scoring, flops.inference()
+    dense = flops.dense_step * len(train) * train.recipe.batch_size
+    return {"training_flops": training, "scoring_flops": flops.scoring, "training_flops_relative": training / dense,
+            "inference_flops": inference, "inference_flops_relative": inference / flops.dense_forward}
 
 
 def measures(net: Net) -> dict[str, float]:

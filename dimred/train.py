@@ -25,10 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from dimred.costs import Costs
 from dimred.data.base import Data
 from dimred.errors import Interrupted, UserError, require
+from dimred.exploration import Exploration
 from dimred.net import Net, State
 from dimred.record import Record, read_tensors, write_tensors
+from dimred.state import below
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +120,7 @@ class Train:
             net.compile()
         self.best, self.seconds, self.stop_signal = Best(), 0.0, 0
         self.steps_done = 0                                             # over all calls
+        self.costs, self.exploration = Costs(net, data.shape), Exploration(net)
         self._record, self._every = record, checkpoint_seconds
         self._calls, self._last_stop = 0, 0
         self._lr_of: int | None = None                                  # the step whose learning rate all steps have
@@ -136,8 +140,9 @@ class Train:
 
     def __call__(self, start: int = 0, stop: int | None = None, lr_of: int | None = None) -> None:
         """Train from step `start` to step `stop` (to the end). UserError unless 0 <= start <= stop <= len(self)."""
-        for _ in self.steps(start, stop, lr_of=lr_of):
-            pass
+        with self.costs.executed.set(False):    # there is nothing to count at the pauses
+            for _ in self.steps(start, stop, lr_of=lr_of):
+                pass
 
     def steps(self, start: int = 0, stop: int | None = None, dense_grad: Callable[[int], bool] | None = None,
               lr_of: int | None = None) -> Iterator[int]:
@@ -155,13 +160,18 @@ class Train:
         if start != self._last_stop:
             self.best = Best()      # a new training begins: rewinding makes earlier evaluations another network's
         now = self._load_checkpoint() if self._resume else start
+        counter = self.costs.executed
         with tqdm(total=stop - start, initial=now - start, unit="step", leave=False, dynamic_ncols=True,
-                  desc=f"train {start}-{stop}", disable=not sys.stderr.isatty()) as bar:
+                  desc=f"train {start}-{stop}", disable=not sys.stderr.isatty()) as bar, counter.set(False) as counted:
             for t, images, labels in self._batches(now, stop):
+                dense = dense_grad is not None and dense_grad(t)
                 if dense_grad:
-                    self.net.retain_grad(dense_grad(t))
+                    self.net.retain_grad(dense)
+                self.exploration.look()
+                self.costs.step(len(images), dense)
                 self._backward(images, labels)
-                yield t
+                with counter.set(counted):
+                    yield t
                 self._descend(t)
                 self._after(call, t + 1, stop, bar)
         self._last_stop = stop
@@ -299,7 +309,10 @@ class Train:
     def _evaluate(self, call: int, t: int, loss: float, accuracy: float) -> None:
         line: dict[str, Any] = {
             "call": call, "step": t, "epoch": t / self.epoch_steps, "lr": self._lr(t - 1),
-            "train_loss": loss, "train_accuracy": accuracy, "dim": self.net.dim}
+            "train_loss": loss, "train_accuracy": accuracy, "dim": self.net.dim,
+            "overlap": self.exploration.overlap(), "explored": self.exploration.explored(),
+            "training_flops": self.costs.steps + self.costs.scoring}
+        self.costs.look_again()
         if self.net.dim != self.best.dim:
             self.best = Best(dim=self.net.dim)
         if self.data.sizes["val"]:
@@ -322,13 +335,14 @@ class Train:
     def _save_checkpoint(self, call: int, t: int) -> None:
         assert self._record
         tensors = {f"net/{name}": value for name, value in self.net.state().items()}
+        tensors |= {f"exploration/{name}": value for name, value in self.exploration.state().items()}
         tensors["random/cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
         write_tensors(self._record.checkpoint, tensors, {
             "call": call, "step": t, "best": asdict(self.best), "sums": self._sums, "recent": self._recent,
             "last_stop": self._last_stop, "steps_done": self.steps_done, "seconds": self.elapsed(),
-            "metrics_bytes": self._record.size()})
+            "metrics_bytes": self._record.size(), "flops": [self.costs.steps, self.costs.scoring]})
         self._saved = time.monotonic()
 
     def _load_checkpoint(self) -> int:
@@ -336,7 +350,9 @@ class Train:
         assert self._resume
         tensors, about = self._resume
         self._resume = None
-        self.net.load({name.removeprefix("net/"): v for name, v in tensors.items() if name.startswith("net/")})
+        self.net.load(below(tensors, "net/"))
+        self.exploration.load(below(tensors, "exploration/"))
+        self.costs.steps, self.costs.executed.total = about["flops"]
         self.best, self._sums, self._recent = Best(**about["best"]), about["sums"], about["recent"]
         self._last_stop = about["last_stop"]
         self.seconds, self.steps_done = about["seconds"], about["steps_done"]

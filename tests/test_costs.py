@@ -1,0 +1,202 @@
+"""FLOPs: those of dense networks against PyTorch's own counter, those of sparse ones by hand."""
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import compose, result_of, steps_done, twin, until
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from toy import set_up
+
+from dimred.build import build_net
+from dimred.costs import Costs, Executed
+from dimred.exploration import Exploration
+from dimred.methods.basis import Interspace
+from dimred.methods.soft import PowerProp
+from dimred.net import Net
+
+
+class Layers(nn.Module):
+    """A strided, padded, grouped and a transposed convolution and a Linear, all of different sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strided = nn.Conv2d(3, 8, 3, stride=2, padding=1)              # 9 x 9 -> 5 x 5
+        self.grouped = nn.Conv2d(8, 4, (3, 1), groups=4, bias=False)        # -> 3 x 5
+        self.up = nn.ConvTranspose2d(4, 2, 2, stride=2)                     # -> 6 x 10
+        self.out = nn.Linear(120, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.up(self.grouped(self.strided(x)).relu()).flatten(1))
+
+
+#: the weights of Layers and for how many positions each entry is used
+USES = {"strided.weight": 5 * 5, "grouped.weight": 3 * 5, "up.weight": 3 * 5, "out.weight": 1}
+
+
+def counted(net: Net, images: Tensor) -> tuple[int, int]:
+    """FLOPs of a forward and of a backward pass, as PyTorch counts them. Of the weight gradients of grouped convolutions
+    it counts those between all groups, which are never computed; they are taken off."""
+    between = 0
+
+    def note(m: nn.Module, given: object, out: Tensor) -> None:
+        nonlocal between
+        if isinstance(m, nn.Conv2d):
+            between += 2 * (m.groups - 1) * m.weight.numel() * out[:, 0].numel()
+
+    hook = nn.modules.module.register_module_forward_hook(note)
+    net.train()
+    with net.live() as model:
+        with FlopCounterMode(display=False) as forward:
+            loss = F.cross_entropy(model(images), torch.zeros(len(images), dtype=torch.int64))
+        with FlopCounterMode(display=False) as backward:
+            loss.backward()
+    hook.remove()
+    return forward.get_total_flops(), backward.get_total_flops() - between
+
+
+@pytest.mark.parametrize("name", ["lenet300", "lenet5", "conv4", "resnet20", "resnet18", "vgg11", "wrn22_2",
+                                  "mobilenet"])
+def test_a_dense_step_costs_what_pytorch_counts(name: str) -> None:
+    shape = (1, 28, 28) if name.startswith("lenet") else (3, 32, 32)
+    net = build_net(compose(f"model={name}"), shape, 10)
+    forward, backward = counted(net, torch.randn(2, *shape))
+    costs = Costs(net, shape)
+    costs.step(2, dense_grad=False)
+    assert (2 * costs.dense_forward, 2 * costs.dense_step) == (forward, forward + backward)
+    assert (costs.steps, costs.inference()) == (forward + backward, costs.dense_forward)
+
+
+def test_layers_of_every_kind_cost_what_pytorch_counts() -> None:
+    net = Net(Layers())
+    costs = Costs(net, (3, 9, 9))
+    forward, backward = counted(net, torch.randn(1, 3, 9, 9))
+    assert costs.dense_forward == forward == sum(2 * uses * net.weights[n].size for n, uses in USES.items())
+    assert costs.dense_step == forward + backward
+
+
+def test_pruned_weights_cost_nothing_and_frozen_ones_no_gradient() -> None:
+    some = {"strided.weight": torch.arange(10), "grouped.weight": torch.arange(3), "out.weight": torch.arange(7)}
+    up = 2 * USES["up.weight"] * 4 * 2 * 2 * 2
+    kept = {name: 2 * USES[name] * len(support) for name, support in some.items()}
+    for base in ("zero", "init"):
+        net = Net(Layers())
+        net.keep(some, base=base)       # type: ignore[arg-type]
+        costs = Costs(net, (3, 9, 9))
+        costs.step(5, dense_grad=False)
+        full = {name: 2 * USES[name] * net.weights[name].size for name in some}
+        forward = kept if base == "zero" else full
+        gradients = sum(kept.values()) + up
+        through = forward["grouped.weight"] + forward["out.weight"] + up    # nothing before the first one trains
+        assert costs.steps == 5 * (sum(forward.values()) + up + through + gradients)
+        assert costs.inference() == sum(forward.values()) + up
+
+
+def test_dense_gradients_cost_the_weight_gradient_of_all() -> None:
+    net = Net(Layers())
+    net.keep({"out.weight": torch.arange(7)})
+    one, other = Costs(net, (3, 9, 9)), Costs(net, (3, 9, 9))
+    one.step(4, dense_grad=False)
+    other.step(4, dense_grad=True)
+    assert other.steps - one.steps == 4 * 2 * (600 - 7)
+
+
+def test_nothing_is_paid_for_below_the_first_layer_that_trains() -> None:
+    net = Net(Layers())
+    costs = Costs(net, (3, 9, 9))
+    dense = costs.dense_step
+    net.freeze(dict.fromkeys(name for name in net.parameters() if not name.startswith("out")))
+    costs.step(1, dense_grad=False)
+    assert costs.steps == costs.dense_forward + 2 * 600
+    assert costs.dense_step == dense
+
+
+def test_a_basis_and_a_projection_cost_their_products_once_a_step() -> None:
+    net = Net(Layers())
+    Interspace("layer", "standard", True).apply(net)
+    costs = Costs(net, (3, 9, 9))
+    costs.step(1, dense_grad=False)
+    more = costs.steps
+    costs.step(3, dense_grad=False)
+    with FlopCounterMode(display=False) as made:
+        net.values()
+    assert costs.steps - 2 * more < 2 * more        # not once an example
+    assert made.get_total_flops() < more - costs.dense_step <= 4 * made.get_total_flops()
+
+
+def test_maps_that_multiply_entry_by_entry_cost_nothing_more() -> None:
+    net = Net(Layers())
+    PowerProp(2.0).apply(net)
+    costs = Costs(net, (3, 9, 9))
+    costs.step(2, dense_grad=False)
+    assert costs.steps == 2 * costs.dense_step
+
+
+def test_counting_stops_within_and_goes_on_after() -> None:
+    counter, a = Executed(), torch.ones(2, 3)
+    with counter.set(True):
+        a @ a.T
+        with counter.set(False):
+            a @ a.T
+            with counter.set(True):
+                a @ a.T
+    a @ a.T
+    assert counter.total == 2 * (2 * 2 * 2 * 3)
+
+
+# -- whole runs --------------------
+def test_scoring_lottery_rounds_and_dense_steps_all_count(train: Callable[..., Path]) -> None:
+    dense, snip, imp, rigl, gmp = (result_of(train(f"method={name}", "recipe.steps=20", *more)) for name, *more in (
+        ["dense"], ["snip"], ["imp"], ["rigl", "method.every=5"], ["gmp", "method.every=2"]))
+    assert dense["training_flops_relative"] == dense["inference_flops_relative"] == 1
+    assert dense["scoring_flops"] == 0
+    sizes = [layer["total"] for layer in snip["layers"].values()]
+    trained = [layer["trained"] for layer in snip["layers"].values()]
+    step = 2 * (3 * sum(trained) - trained[0])
+    assert snip["scoring_flops"] == 128 * 2 * (3 * sum(sizes) - sizes[0])   # one batch, forward and backward
+    assert snip["training_flops"] == snip["scoring_flops"] + 20 * 64 * step
+    assert snip["inference_flops"] == 2 * sum(trained)
+    assert imp["training_flops_relative"] > 3       # a dense training, and rounds that become cheaper
+    assert rigl["training_flops"] > snip["training_flops"] - snip["scoring_flops"]
+    assert snip["training_flops_relative"] < gmp["training_flops_relative"] < 1
+
+
+def test_a_resumed_run_has_cost_as_much(train: Callable[..., Path], start: Callable, tmp_path: Path) -> None:
+    """And has explored as much: what is counted survives a crash at any step."""
+    command = ("method=rigl", "method.every=3", "recipe.steps=300", "checkpoint_seconds=0")
+    whole = train(*command)
+    broken = tmp_path / "broken"
+    process = start("train", *command, f"outputs={broken}")
+    until(lambda: steps_done(twin(whole, broken)) > 20)
+    process.process.kill()
+    process.process.join()
+    again = result_of(train(*command, outputs=broken))
+    for key in ("training_flops", "scoring_flops", "explored"):
+        assert again[key] == result_of(whole)[key]
+    assert (twin(whole, broken) / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+# -- where the support has been --------------------
+def test_exploration_is_the_union_of_all_supports_and_overlap_that_with_the_first() -> None:
+    net = Net(nn.Linear(4, 2, bias=False))
+    path = Exploration(net)
+    net.keep({"weight": torch.tensor([0, 1, 2])})
+    path.look()
+    assert (path.overlap(), path.explored()) == (1.0, 3 / 8)
+    net.keep({"weight": torch.tensor([1, 2, 5])})
+    path.look()
+    net.keep({"weight": torch.tensor([0, 1, 7])})
+    path.look()
+    assert (path.overlap(), path.explored()) == (2 / 4, 5 / 8)
+    again = Exploration(net)
+    again.load(path.state())
+    assert (again.overlap(), again.explored()) == (2 / 4, 5 / 8)
+
+
+def test_what_never_moves_is_not_copied() -> None:
+    net, train = set_up()
+    net.keep({name: torch.arange(3) for name in net.weights})
+    train()
+    assert not train.exploration.seen and train.exploration.first == net.supports
