@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -111,6 +111,15 @@ class Costs:
         nonzero = {name: int(value.count_nonzero()) for name, value in self.net.values().items()}
         return sum(2 * self._positions[i] * nonzero.get(name, self._sizes[name])
                    for i, (_, name) in enumerate(self._layers))
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint, as JSON."""
+        now = self._now and (self._now[0], *astuple(self._now[1]))
+        return {"steps": self.steps, "scoring": self.scoring, "now": now}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.steps, self.executed.total = state["steps"], state["scoring"]
+        self._now = state["now"] and (state["now"][0], Pass(*state["now"][1:]))
 
     # -- one step --------------------
     def _pass(self) -> Pass:

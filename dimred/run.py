@@ -91,10 +91,11 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
         "best_val_test_accuracy": best.test_accuracy if data.sizes["val"] else None,
         "best_val_step": best.step if data.sizes["val"] else None,
         "dim": net.dim, "density": nonzero(net) / net.total, "total": net.total,
-        "trained_parameters": sum(p.numel() for p in net.parameters().values() if p.requires_grad) + net.folded,
+        "trained_parameters": trained_parameters(net),
         "parameters": sum(p.numel() for p in net.model.parameters()),
         "collapsed": sorted(net.collapsed), "layers": layers(net), "measures": measures(net),
-        "explored": train.exploration.explored(), **costs(train), "steps": train.steps_done, "seconds": train.elapsed(), "peak_memory_bytes": peak_memory(device),
+        "explored": train.exploration.explored(), **costs(train), "steps": train.steps_done,
+        "seconds": train.elapsed(), "peak_memory_bytes": peak_memory(device),
         "state_bytes": net.state_bytes(), "command": sys.argv, "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in ("dimred", "torch", "torchvision", "numpy")},
         "commit": git_commit()}
@@ -103,6 +104,13 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
 # -- what came of it --------------------
 def nonzero(net: Net) -> int:
     return sum(int(value.count_nonzero()) for value in net.values().values())
+
+
+def trained_parameters(net: Net) -> int:
+    """All numbers that train: coordinates, parameters of maps and bases, biases and norms but for those of removed
+    channels (noted by dimred/channels.py)."""
+    trained = sum(p.numel() for p in net.parameters().values() if p.requires_grad) + net.folded
+    return trained - int(net.notes.get("removed", 0))
 
 
 def layers(net: Net) -> Json:

@@ -342,7 +342,7 @@ class Train:
         write_tensors(self._record.checkpoint, tensors, {
             "call": call, "step": t, "best": asdict(self.best), "sums": self._sums, "recent": self._recent,
             "last_stop": self._last_stop, "steps_done": self.steps_done, "seconds": self.elapsed(),
-            "metrics_bytes": self._record.size(), "flops": [self.costs.steps, self.costs.scoring]})
+            "metrics_bytes": self._record.size(), "costs": self.costs.state()})
         self._saved = time.monotonic()
 
     def _load_checkpoint(self) -> int:
@@ -352,7 +352,7 @@ class Train:
         self._resume = None
         self.net.load(below(tensors, "net/"))
         self.exploration.load(below(tensors, "exploration/"))
-        self.costs.steps, self.costs.executed.total = about["flops"]
+        self.costs.load(about["costs"])
         self.best, self._sums, self._recent = Best(**about["best"]), about["sums"], about["recent"]
         self._last_stop = about["last_stop"]
         self.seconds, self.steps_done = about["seconds"], about["steps_done"]

@@ -37,8 +37,8 @@ USES = {"strided.weight": 5 * 5, "grouped.weight": 3 * 5, "up.weight": 3 * 5, "o
 
 
 def counted(net: Net, images: Tensor) -> tuple[int, int]:
-    """FLOPs of a forward and of a backward pass, as PyTorch counts them. Of the weight gradients of grouped convolutions
-    it counts those between all groups, which are never computed; they are taken off."""
+    """FLOPs of a forward and of a backward pass, as PyTorch counts them. Of the weight gradients of grouped
+    convolutions it counts those between all groups, which are never computed; they are taken off."""
     between = 0
 
     def note(m: nn.Module, given: object, out: Tensor) -> None:
