@@ -23,16 +23,16 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from dimred import models
-from dimred.configs import GROUPS
+from dimred.configs import GROUPS, description
+from dimred.draws import VERSION, Draw, Drawing
 from dimred.errors import UserError, nearest, require
+from dimred.masks import content_of, read_masks
 from dimred.net import Net
 from dimred.record import Json, read_tensors
 
 #: the keys of the configuration that are no groups, with their types
 KEYS: dict[str, Any] = {"sparsity": float, "seed": int, "include": list[str], "exclude": list[str], "device": str,
                         "data_dir": str, "outputs": str, "checkpoint_seconds": float}
-#: keys that say where and how to compute, not what
-NOT_DESCRIPTIVE = ("device", "data_dir", "outputs", "checkpoint_seconds", "sparsity", "allocation")
 Choices = Mapping[str, str]     # of the groups: {"method": "rigl", ...}
 
 
@@ -93,15 +93,12 @@ def resolve(name: str, group: str) -> tuple[Any, Mapping[str, inspect.Parameter]
 
 
 def describe(cfg: DictConfig) -> Json:
-    """What determines the result. A sparsity or an allocation counts only where the method has one."""
-    anywhere = OmegaConf.merge(cfg, {"data_dir": "data_dir"})   # a data set's path may lie in it
-    plain = OmegaConf.to_container(anywhere, resolve=True)
+    """What determines the result. Of another run's mask that is its content, wherever it lies."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    description: Json = {str(key): value for key, value in plain.items() if key not in NOT_DESCRIPTIVE}
-    if not cfg.basis:
-        del description["basis"]        # of all runs that have none, those included that are older than bases
-    description["dataset"] = {k: v for k, v in description["dataset"].items() if k not in ("data_dir", "workers")}
-    return description
+    if isinstance(mask := plain["method"].get("mask"), str):
+        plain["method"]["mask"] = content_of(read_masks(Path(mask).expanduser()))
+    return description({str(key): value for key, value in plain.items()})
 
 
 def folder_of(cfg: DictConfig, choices: Choices, description: Json) -> Path:
@@ -153,12 +150,15 @@ def named(hint: Any) -> str:
 
 def build_net(cfg: DictConfig, shape: tuple[int, int, int], classes: int) -> Net:
     """The model with its initial weights, which depend on the seed alone, and its covered weights, in their basis."""
-    def model() -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(cfg.seed)
-            return build(cfg.model, "model", shape=shape, classes=classes)
+    def drawn() -> tuple[nn.Module, dict[str, Draw]]:
+        with torch.random.fork_rng(devices=[]), Drawing(cfg.seed) as drawing:
+            torch.manual_seed(cfg.seed)     # of what `Drawing` leaves to torch
+            model = build(cfg.model, "model", shape=shape, classes=classes)
+        return model, drawing.of(model)
 
-    net = Net(model(), seed=cfg.seed, include=cfg.include, exclude=cfg.exclude, initial=lambda: model().state_dict())
+    model, draws = drawn()
+    net = Net(model, seed=cfg.seed, include=cfg.include, exclude=cfg.exclude, draws=draws,
+              initial=lambda: drawn()[0].state_dict())
     if cfg.get("basis"):
         build(cfg.basis, "basis").apply(net)
     return net
@@ -167,6 +167,11 @@ def build_net(cfg: DictConfig, shape: tuple[int, int, int], classes: int) -> Net
 def load_net(folder: Path, trust: bool = False) -> Net:
     """The trained net of a finished run, on the CPU. UserError if there is none, or if its model is not one of
     dimred's: a file must not say which code is run, unless it is trusted to."""
+    return load_run(folder, trust)[0]
+
+
+def load_run(folder: Path, trust: bool = False) -> tuple[Net, Json]:
+    """The same, with what made its model: "model", its configuration, and "shape" and "classes" of the images."""
     path = folder / "model.safetensors"
     if not path.exists():
         why = "the run is not finished" if folder.exists() else "there is no such folder"
@@ -174,16 +179,31 @@ def load_net(folder: Path, trust: bool = False) -> Net:
     state, about = read_tensors(path)
     if "config" not in about:
         raise UserError(f"{path} was not written by a run. Name the folder of a finished run")
-    targets = re.findall(r'"_target_": "([^"]*)"', json.dumps([about["config"].get(group)
-                                                                 for group in ("model", "basis")]))
+    require_own(path, [about["config"].get(group) for group in ("model", "basis")], trust)
+    if about.get("draws") != VERSION and any(key.startswith("init/") for key in state):
+        raise UserError(f"{path} was written by an older dimred, which drew other initial weights from a seed, and it "
+                        "leaves its frozen weights to the seed. Remove the folder and give the run's command again")
+    net = build_net(DictConfig(about["config"]), tuple(about["shape"]), about["classes"])
+    net.load(state)
+    return net, {"model": about["config"]["model"], "shape": about["shape"], "classes": about["classes"]}
+
+
+def build_model(path: Path, model: Json, shape: tuple[int, int, int], classes: int, trust: bool = False) -> nn.Module:
+    """The model that a file describes, to be filled with the file's weights. UserError as above."""
+    require_own(path, model, trust)
+    model = model | {"pretrained": None} if "pretrained" in model else model
+    with torch.random.fork_rng(devices=[]):
+        return build(DictConfig(model), "model", shape=shape, classes=classes)
+
+
+def require_own(path: Path, described: Any, trust: bool) -> None:
+    """UserError if a file's configuration asks for code that is not dimred's, unless it is trusted."""
     safe = {f"dimred.models.{name}" for name in models.__all__}
     safe |= {"dimred.methods.basis.Interspace", "dimred.methods.soft.PowerProp"}
+    targets = re.findall(r'"_target_": "([^"]*)"', json.dumps(described))
     if not trust and set(targets) - safe:
         raise UserError(f"{path} asks for code that is not dimred's: {', '.join(targets)}. "
                         "If you trust it, add --trust")
-    net = build_net(DictConfig(about["config"]), tuple(about["shape"]), about["classes"])
-    net.load(state)
-    return net
 
 
 def find_device(name: str) -> torch.device:

@@ -11,7 +11,8 @@ from dimred.errors import Interrupted, UserError, nearest
 #: each command, and the function that it is: what is left of the arguments -> exit status
 COMMANDS = {name: f"dimred.commands.{where}" for name, where in {
     "train": "train:train", "methods": "methods:methods", "check": "check:check", "show": "show:show",
-    "export": "export:export"}.items()}
+    "export": "export:export", "import": "importing:import_compact", "mask": "mask:mask",
+    "table": "table:table", "reproduce": "reproduce:reproduce", "plot": "plot:plot"}.items()}
 
 HELP = """\
 dimred: dimensionality-reduced training. Train a few coordinates of a network, prune or freeze the rest.
@@ -23,8 +24,20 @@ dimred: dimensionality-reduced training. Train a few coordinates of a network, p
   dimred check METHOD [FIELD=VALUE ...]
                                     does it keep the promises of all methods? METHOD: a name, or your package.Class
   dimred show RUN [--json]          a run's layers, numbers and configuration
-  dimred export RUN FILE            the plain model's state dict, as safetensors, loadable without dimred
+  dimred export RUN FILE [--format dense|compact|onnx|torch-export|compacted-channels]
+                                    dense: the plain model's state dict, as safetensors, loadable without dimred;
+                                    compact: what cannot be made again from the seed, for dimred import
                                     (--trust: run the code of a model that is not dimred's)
+  dimred import FILE OUT            the plain model's state dict, from a compact file
+  dimred mask show RUN [--json]     which weights a run has trained, layer by layer
+  dimred mask diff RUN RUN [--json] what the masks of two runs have in common
+  dimred table [NAME] [--runs DIR] [--format md|latex|csv|json]
+                                    a published table filled from run folders; without a name, which ones there are
+  dimred reproduce NAME [--dry-run] [--seeds 3] [--scale 0.1] [--only REGEX] [KEY=VALUE ...]
+                                    run what a table is missing, and print it
+  dimred plot [WHAT ...] [--runs DIR|RUN ...] [--out DIR] [--format svg|png|pdf]
+                                    pictures of runs: sparsity, storage, flops, layers, support, curves, and a page of
+                                    all runs, overview; without a name, everything
 
 Any command takes --debug, which shows where an error happened. Try:
 

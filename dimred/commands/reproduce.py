@@ -1,0 +1,93 @@
+"""dimred reproduce: run what is missing of a published table, and print it."""
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dimred.commands.arguments import option
+from dimred.commands.table import Request, request
+from dimred.errors import UserError
+
+if TYPE_CHECKING:
+    from dimred.report.plan import Box
+    from dimred.report.runs import Run
+
+
+def reproduce(arguments: list[str]) -> int:
+    """Exit status 1 if a run failed."""
+    command = shlex.join(["dimred", "reproduce", *arguments])
+    dry = "--dry-run" in arguments
+    arguments = [argument for argument in arguments if argument != "--dry-run"]
+    if option(arguments, "--runs"):
+        raise UserError("what is missing has to be run somewhere. Instead of --runs DIR, give outputs=DIR")
+    asked = request(arguments, "dimred reproduce NAME [--dry-run]")
+    from dimred.report.plan import estimate, left, sweeps
+    from dimred.report.runs import find_runs
+
+    place = Path(asked.where.get("outputs", "outputs")).expanduser()
+    runs = find_runs(place) if place.is_dir() else []
+    jobs = left(asked.table, runs)
+    boxes = sweeps(jobs)
+    print(f"{asked.table.heading}\n{estimate(jobs, runs)}")
+    if dry:
+        for box in boxes:
+            print(shlex.join(["dimred", "train", *words(box, asked)]))
+        return 0
+    status = 0
+    for i, box in enumerate(boxes):
+        print(f"\n-- sweep {i + 1} of {len(boxes)} --", flush=True)
+        status = max(status, sweep(words(box, asked)))
+    show(asked, command, find_runs(place) if place.is_dir() else [])
+    return status
+
+
+def words(box: Box, asked: Request) -> list[str]:
+    return ["-m", *(f"{key}={','.join(values)}" for key, values in box.items()),
+            *(f"{key}={value}" for key, value in asked.where.items())]
+
+
+def sweep(arguments: list[str]) -> int:
+    """`dimred train -m ...`; the exit status. What fails is said and the others go on; only a signal ends it all."""
+    from dimred.commands.train import train
+    try:
+        return train(arguments)
+    except UserError as error:      # nothing of this sweep could be started
+        print(f"dimred: {error}", file=sys.stderr)
+        return 1
+
+
+def show(asked: Request, command: str, runs: Iterable[Run]) -> None:
+    """Write the whole table, and print what was asked for of it."""
+    from dimred.record import write
+    from dimred.report.formats import as_json, markdown
+    from dimred.report.tables import environment, fill, folders
+
+    runs = list(runs)
+    document = fill(asked.whole, runs, asked.where)
+    used = folders(document)
+    made = [f"made by `{command}`", machine(), *environment(run for run in runs if run.folder in used)]
+    path = Path(asked.where.get("outputs", "outputs")).expanduser() / "tables" / f"{file_name(asked)}.md"
+    write(path, (markdown(document) + "\n" + "".join(f"- {line}\n" for line in made)).encode())
+    write(path.with_suffix(".json"), as_json(document | {"made": made}).encode())
+    print(f"\n{markdown(fill(asked.table, runs, asked.where))}\n{path}")
+
+
+def file_name(asked: Request) -> str:
+    """A changed table never gets the name of the published one."""
+    changed = re.sub("[^A-Za-z0-9.=_]+", "-", str(asked.whole.change)).strip("-")
+    return f"{asked.whole.name}--{changed[:100]}" if changed else asked.whole.name
+
+
+def machine() -> str:
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        name = found[1] if found else name
+    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}"

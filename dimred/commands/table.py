@@ -1,0 +1,101 @@
+"""dimred table: a published table, from run folders alone."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dimred.commands.arguments import flag, option
+from dimred.configs import GROUPS, NOT_DESCRIPTIVE, conf, names
+from dimred.errors import UserError, nearest
+from dimred.printing import table as columns
+
+if TYPE_CHECKING:
+    from dimred.report.compose import Overrides
+    from dimred.report.published import Table
+
+#: overrides that say where and how to compute; "hydra" is the beginning of its own
+WHERE = ("device", "data_dir", "outputs", "checkpoint_seconds", "hydra")
+
+
+class Request(NamedTuple):
+    whole: Table
+    table: Table        # what --only leaves of it
+    where: Overrides
+
+
+def table(arguments: list[str]) -> int:
+    folder = option(arguments, "--runs")
+    form = option(arguments, "--format") or "md"
+    from dimred.report.formats import FORMATS
+    from dimred.report.runs import find_runs
+    from dimred.report.tables import fill
+
+    if form not in FORMATS:
+        raise UserError(f"unknown format {form!r}. {nearest(form, FORMATS)}")
+    if not arguments:
+        print(listed())
+        return 0
+    asked = request(arguments, "dimred table [NAME] [--runs DIR] [--format md|latex|csv|json]")
+    outputs = folder or asked.where.get("outputs", "outputs")
+    place = Path(outputs).expanduser()
+    runs = [] if outputs == "outputs" and not place.exists() else find_runs(place)      # nothing has been run yet
+    where = asked.where | ({"outputs": folder} if folder else {})
+    print(FORMATS[form](fill(asked.table, runs, where)), end="")
+    return 0
+
+
+def listed() -> str:
+    from dimred.report.published import raw_table
+    rows = [(name, raw_table(name)["title"]) for name in names("table")]
+    return columns(("table", f"what it is (more in {conf() / 'table'})"), rows)
+
+
+def request(arguments: list[str], usage: str) -> Request:
+    """The table that the arguments ask for, and what they say of where and how to compute."""
+    from dimred.report import compose
+    from dimred.report.published import Change, only, read_table
+
+    seeds, scale, some, own = (option(arguments, name) for name in ("--seeds", "--scale", "--only", "--config-dir"))
+    flag(arguments, "--debug")      # cli has taken it: any option that is left is unknown
+    typed = compose.split([argument for argument in arguments if "=" in argument])
+    given = [argument for argument in arguments if "=" not in argument]
+    if len(given) != 1:
+        raise UserError(f"usage: {usage} [--seeds N or N,N,...] [--scale FRACTION] [--only REGEX] [--config-dir DIR] "
+                        "[KEY=VALUE ...] (got "
+                        f"{' '.join(given) or 'no name'}). dimred table lists the tables")
+    where = {key: value for key, value in typed.items() if key.startswith(WHERE)}
+    if own:
+        folder = Path(own).expanduser().absolute()
+        compose.folders[:] = [folder]
+        where["hydra.searchpath"] = f"[file://{folder}]"
+    changes = {key: value for key, value in typed.items() if key not in where}
+    for key in changes:
+        if key == "seed":
+            raise UserError("a table has seeds of its own. Others: --seeds 0,1,2")
+        if key.partition(".")[0] not in (*GROUPS, "sparsity", "include", "exclude"):
+            raise UserError(f"unknown key {key}. {nearest(key, [*GROUPS, *NOT_DESCRIPTIVE])}")
+    whole = read_table(given[0], Change(scale_of(scale), tuple(changes.items())), seeds_of(seeds))
+    return Request(whole, only(whole, some) if some else whole, where)
+
+
+def scale_of(text: str | None) -> float:
+    try:
+        scale = 1.0 if text is None else float(text)
+    except ValueError:
+        scale = -1.0
+    if not 0 < scale <= 1:
+        raise UserError(f"--scale {text} is not allowed. It must be a fraction of the recipe's length, in (0, 1]")
+    return scale
+
+
+def seeds_of(text: str | None) -> list[int] | None:
+    """0,1,2, or how many: 3."""
+    if text is None:
+        return None
+    try:
+        seeds = [int(seed) for seed in text.split(",") if seed] if "," in text else list(range(int(text)))
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0:
+        raise UserError(f"--seeds {text} is not allowed. It must be how many (3), or which ones (0,1,2; of one: 7,)")
+    return list(dict.fromkeys(seeds))

@@ -1,0 +1,117 @@
+"""What `dimred train OVERRIDES` would run, without Hydra (0.2 s a composition): only what conf/ makes use of.
+
+A test composes every cell of every table both ways and compares.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dimred.configs import GROUPS, conf, description, names
+from dimred.errors import UserError, nearest
+
+Json = dict[str, Any]
+Overrides = dict[str, str]      # as typed: {"method": "rigl", "method.every": "50"}; in this order
+
+
+folders: list[Path] = []        # with configurations of one's own, beside conf/ (of the command line: --config-dir)
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):    # type: ignore[misc]
+    """Reads 1e-4 as the number that it is, as OmegaConf does."""
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+                             list("-+0123456789"))
+
+
+def load(text: str | bytes) -> Any:
+    """YAML, data alone: no tag makes objects."""
+    return yaml.load(text, Loader)
+
+
+def split(words: Iterable[str]) -> Overrides:
+    """Overrides as on the command line: method=rigl, sparsity=0.95. UserError for what is no KEY=VALUE."""
+    pairs = [word.partition("=") for word in words]
+    for key, equals, value in pairs:
+        if not equals or not re.fullmatch(r"[\w./]+", key):
+            raise UserError(f"cannot understand {key + equals + value!r}. Write KEY=VALUE, and a list as KEY=[A,B]")
+    return {key: value for key, _, value in pairs}
+
+
+def composed(overrides: Overrides) -> Json:
+    """The description (dimred.configs.description) of the run. UserError for an unknown name or key."""
+    main = dict(group_file("", "config"))
+    choices = {group: name for entry in main.pop("defaults") if isinstance(entry, dict)
+               for group, name in entry.items() if group in GROUPS}
+    typed = {key: value for key, value in overrides.items() if key in GROUPS}
+    for group in ("dataset", "method"):     # a file of these may choose others, what is typed goes before
+        for entry in group_file(group, typed.get(group, choices[group]), "defaults"):
+            key, name = next(iter(entry.items()))
+            choices[key.split()[-1].partition("@")[0].strip("/")] = name
+    cfg: Json = main | {group: group_file(group, name) for group, name in (choices | typed).items()}
+    cfg["data_dir"] = "data_dir"
+    for key, value in overrides.items():
+        if key not in GROUPS:
+            put(cfg, key, load(value))
+    return description(resolved(cfg, cfg))
+
+
+@cache
+def group_file(group: str, name: str, part: str = "values") -> Any:
+    """A file of a group: its values, or the other choices that it makes."""
+    path = next((path for folder in (*folders, conf()) if (path := folder / group / f"{name}.yaml").exists()), None)
+    if path is None:
+        own = [path.stem for folder in folders for path in (folder / group).glob("*.yaml")]
+        raise UserError(f"unknown {group} {name!r}. {nearest(name, [*names(group), *own])}")
+    values = read_yaml(path) or {}
+    if not group:
+        return {key: value for key, value in values.items() if key != "hydra"}
+    defaults = values.pop("defaults", [])
+    return values if part == "values" else defaults
+
+
+def put(cfg: Json, key: str, value: Any) -> None:
+    """Set a value that is there. Files are shared between compositions, so what is on the way to it is copied."""
+    *path, last = key.split(".")
+    for depth, step in enumerate(path):
+        cfg[step] = cfg = dict(cfg[step]) if isinstance(cfg.get(step), dict) else unknown(path[:depth + 1], cfg)
+    if last not in cfg:
+        unknown([*path, last], cfg)
+    cfg[last] = value
+
+
+def unknown(path: list[str], among: Json) -> Any:
+    raise UserError(f"unknown key {'.'.join(path)}. {nearest(path[-1], [k for k in among if k != '_target_'])}")
+
+
+def resolved(node: Any, root: Json) -> Any:
+    """With every ${key} replaced by its value."""
+    if isinstance(node, dict):
+        return {key: resolved(value, root) for key, value in node.items()}
+    if isinstance(node, list):
+        return [resolved(value, root) for value in node]
+    if isinstance(node, str) and (whole := re.fullmatch(r"\$\{(\w+)\}", node)):
+        return resolved(root[whole[1]], root)
+    return re.sub(r"\$\{(\w+)\}", lambda m: str(root[m[1]]), node) if isinstance(node, str) else node
+
+
+def flat(node: Json, prefix: str = "") -> Json:
+    """Nested dictionaries as one, keys joined by dots."""
+    found: Json = {}
+    for key, value in node.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def read_yaml(path: Path) -> Any:
+    """UserError if the file cannot be read or is no YAML."""
+    try:
+        return load(path.read_bytes())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from None

@@ -1,0 +1,256 @@
+"""Tables as data: conf/table/NAME.yaml says which runs make the cells and what was published for them.
+
+    title, source, notes        what the reader is told
+    settings                    overrides of every cell, as typed: dataset=mnist recipe.epochs=20
+    seeds, measures             [0, 1, 2], [test_accuracy]
+    rows, columns               {axis: {label: overrides}}; several axes: all combinations. A row that is null has
+                                published numbers only
+    baselines                   labels of rows that do not compete for the bold print
+    published                   a list of {source, values: {row: [93.4±0.2, ...]}, tolerance, recalled, measure,
+                                best_test_epoch, note}; the values of a row in the order of the columns
+    claims                      a list of {says, cell: [row, column], against: [row], ratio_at_least: 0.99}
+    parts                       {name: any of settings ... claims}; what a part does not say it has from the top
+    extends                     another table, whose keys hold where this one has none of its own
+"""
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dimred.configs import conf, names
+from dimred.errors import UserError, nearest
+from dimred.report.compose import Json, Overrides, composed, read_yaml, split
+from dimred.report.measures import MEASURES
+from dimred.report.runs import key
+
+Labels = tuple[str, ...]        # one of every axis
+
+
+@dataclass(frozen=True)
+class Number:
+    """A published one, in the unit that is printed, and as it is printed."""
+    value: float
+    std: float | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Published numbers: where they stand, how far ours may lie from them, whether they were recalled from memory."""
+    source: str
+    values: dict[tuple[Labels, Labels], Number]
+    measure: str
+    tolerance: float
+    recalled: bool = False
+    best_test_epoch: bool = False       # selected on the test set, as ours never is
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper claims in words: of the mean of a cell, compared with that of another one."""
+    says: str
+    cell: tuple[Labels, Labels]
+    against: tuple[Labels, Labels]
+    measure: str
+    ratio_at_least: float | None = None
+    difference_at_least: float | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of a table. `description` is that of its runs but for the seed; without, there are none to be had."""
+    row: Labels
+    column: Labels
+    overrides: Overrides
+    description: Json | None
+
+    @property
+    def key(self) -> str | None:
+        return None if self.description is None else key(self.description)
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    row_axes: Labels
+    column_axes: Labels
+    cells: tuple[Cell, ...]         # row by row
+    seeds: tuple[int, ...]
+    measures: tuple[str, ...]
+    baselines: tuple[str, ...]
+    published: tuple[Source, ...]
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What makes another table of a published one, so that it has to be said wherever it is shown."""
+    scale: float = 1.0                      # of epochs (or steps)
+    overrides: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        scaled = [f"recipe shortened to {self.scale:g} of its length"] if self.scale != 1 else []
+        return ", ".join([*scaled, *(f"{name}={value}" for name, value in self.overrides)])
+
+    def applied(self, overrides: Overrides) -> Overrides:
+        overrides = overrides | dict(self.overrides)
+        if self.scale != 1:
+            recipe = composed(overrides)["recipe"]
+            name = "epochs" if recipe["steps"] is None else "steps"
+            long = recipe[name] * self.scale
+            overrides = overrides | {f"recipe.{name}": f"{long if name == 'epochs' else max(1, round(long)):.6g}"}
+        return overrides
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    title: str
+    source: str
+    notes: tuple[str, ...]
+    parts: tuple[Part, ...]
+    change: Change
+
+    @property
+    def heading(self) -> str:
+        return f"{self.title} (NOT the published settings: {self.change})" if str(self.change) else self.title
+
+
+# -- reading --------------------
+PART = ("settings", "seeds", "measures", "rows", "columns", "baselines", "published", "claims")
+TOP = ("title", "source", "notes", "parts", "extends", *PART)
+
+
+def read_table(name: str, change: Change = Change(), seeds: Iterable[int] | None = None) -> Table:
+    """A table by its name in conf/table, or by the path of a YAML file. UserError for whatever is wrong with it."""
+    raw = raw_table(name)
+    try:
+        parts = raw.get("parts") or {"": {}}
+        return Table(Path(name).stem, raw["title"], raw.get("source", ""), tuple(raw.get("notes", ())),
+                     tuple(read_part(part, _merged(raw, own), change, seeds) for part, own in parts.items()), change)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"table {name}: {type(error).__name__} {error}. What it may say: docs/tables.md") from error
+
+
+def raw_table(name: str) -> Json:
+    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else conf() / "table" / f"{name}.yaml"
+    if not path.exists():
+        raise UserError(f"unknown table {name!r}. {nearest(name, names('table'))} A table of your own: the path of its "
+                        ".yaml")
+    raw = read_yaml(path)
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} is no table. See docs/tables.md")
+    for here, allowed in [(raw, TOP), *((part, PART) for part in (raw.get("parts") or {}).values())]:
+        for word in set(here or {}) - set(allowed):
+            raise UserError(f"table {name}: unknown key {word!r}. {nearest(str(word), allowed)}")
+    return raw_table(raw["extends"]) | raw if "extends" in raw else raw
+
+
+def _merged(top: Json, own: Json | None) -> Json:
+    own = own or {}
+    return top | own | {"settings": f"{top.get('settings', '')} {own.get('settings', '')}"}
+
+
+def read_part(name: str, raw: Json, change: Change, seeds: Iterable[int] | None) -> Part:
+    rows, columns = raw["rows"], raw.get("columns") or {}
+    depth = len(rows), len(columns)
+    measures = tuple(raw.get("measures", ("test_accuracy",)))
+    for measure in measures:
+        if measure not in MEASURES:
+            raise UserError(f"unknown measure {measure!r}. {nearest(measure, MEASURES)}")
+    cells = []
+    for row, typed in product(rows):
+        for column, more in product(columns):
+            if typed is None or more is None:
+                cells.append(Cell(row, column, {}, None))
+                continue
+            overrides = change.applied(split(raw["settings"].split()) | typed | more)
+            description = composed(overrides)
+            del description["seed"]
+            for unused in {"sparsity", "allocation"} - set(description["method"]):
+                overrides.pop(unused, None)
+            cells.append(Cell(row, column, overrides, description))
+    where = {(cell.row, cell.column) for cell in cells}
+    labels = [column for column, _ in product(columns)]
+    sources = tuple(read_source(each, depth, measures[0], labels) for each in raw.get("published") or ())
+    claims = tuple(read_claim(each, depth, measures[0], cells) for each in raw.get("claims") or ())
+    for place in itertools.chain(*(s.values for s in sources), *((c.cell, c.against) for c in claims)):
+        if place not in where:
+            raise UserError(f"a number or a claim is for {' / '.join(itertools.chain(*place))}, which is no cell")
+    return Part(name, tuple(rows), tuple(columns), tuple(cells), tuple(raw["seeds"] if seeds is None else seeds),
+                measures, tuple(raw.get("baselines") or ()), sources, claims)
+
+
+def product(axes: Mapping[str, Mapping[str, str | None]]) -> list[tuple[Labels, Overrides | None]]:
+    """Every combination of the axes' labels, with its overrides; None where one of them has none."""
+    found = []
+    for entries in itertools.product(*(axis.items() for axis in axes.values())):
+        typed = [text for _, text in entries]
+        merged = None if None in typed else split(" ".join(filter(None, typed)).split())
+        found.append((tuple(str(label) for label, _ in entries), merged))
+    return found
+
+
+def read_source(raw: Json, depth: tuple[int, int], measure: str, columns: list[Labels]) -> Source:
+    """The values of a row are a list in the order of the columns; null where there is none."""
+    values = {(row, column): number(leaf) for row, line in leaves(raw["values"], depth[0])
+              for column, leaf in zip(columns, line, strict=False) if leaf is not None}
+    if long := [row for row, line in leaves(raw["values"], depth[0]) if len(line) > len(columns)]:
+        raise UserError(f"{raw['source']} has more numbers for {' / '.join(long[0])} than there are columns")
+    return Source(**{**raw, "measure": raw.get("measure", measure), "tolerance": raw.get("tolerance", 0.5),
+                     "values": values})
+
+
+def leaves(node: Any, depth: int, path: Labels = ()) -> list[tuple[Labels, Any]]:
+    if depth == 0:
+        return [(path, node)]
+    return [leaf for label, below in node.items() for leaf in leaves(below, depth - 1, (*path, str(label)))]
+
+
+def place(path: Iterable[str], depth: tuple[int, int]) -> tuple[Labels, Labels]:
+    path = tuple(map(str, path))
+    return path[:depth[0]], path[depth[0]:]
+
+
+def number(leaf: Any) -> Number:
+    """93.4, or "93.4±0.2"."""
+    value, _, std = str(leaf).partition("±")
+    return Number(float(value), float(std) if std else None, str(leaf).replace("±", " ± "))
+
+
+def read_claim(raw: Json, depth: tuple[int, int], measure: str, cells: list[Cell]) -> Claim:
+    def whole(path: list[str]) -> tuple[Labels, Labels]:    # a row without a column: its first one
+        row, column = place(path, depth)
+        return row, column or next((cell.column for cell in cells if cell.row == row), ())
+
+    return Claim(**{"measure": measure, **raw, "cell": whole(raw["cell"]), "against": whole(raw["against"])})
+
+
+def only(table: Table, pattern: str) -> Table:
+    """The cells in whose name, "part: row / column", the regular expression is found. UserError if there are none."""
+    try:
+        wanted = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"--only {pattern} is no regular expression ({error}). Put a \\ before signs that are meant "
+                        "as they are") from None
+
+    def fits(part: Part, cell: Cell) -> bool:
+        return bool(wanted.search(f"{part.name}: {' / '.join((*cell.row, *cell.column))}"))
+
+    parts = []
+    for part in table.parts:
+        cells = tuple(cell for cell in part.cells if fits(part, cell))
+        if cells:
+            there = {(cell.row, cell.column) for cell in cells}
+            parts.append(replace(part, cells=cells, claims=tuple(
+                claim for claim in part.claims if claim.cell in there and claim.against in there)))
+    if not parts:
+        raise UserError(f"no cell of {table.name} is named like {pattern!r}. A name is PART: ROW / COLUMN, such as "
+                        + "; ".join(f"{part.name}: {' / '.join((*cell.row, *cell.column))}"
+                                    for part in table.parts for cell in part.cells[:2]))
+    return replace(table, parts=tuple(parts))
