@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from dimred.coordinates import Base, Coordinates, Support, Supports
 from dimred.cover import covered_names
+from dimred.draws import Draw
 from dimred.errors import UserError
 from dimred.state import State, below, capture, restore, restore_rest
 
@@ -38,14 +39,16 @@ class Net:
         covered; `include` names the covered parameters instead, `exclude` takes some away. UserError if one of them
         matches nothing.
     initial: makes the initial state dict again (say, from the seed). Without it a copy is kept.
+    draws: how parameters were drawn, as far as it is known; who regenerates one compares the values.
     """
 
     def __init__(self, model: nn.Module, *, seed: int = 0, include: Iterable[str] = (), exclude: Iterable[str] = (),
-                 initial: Callable[[], Mapping[str, Tensor]] | None = None) -> None:
+                 initial: Callable[[], Mapping[str, Tensor]] | None = None,
+                 draws: Mapping[str, Draw] | None = None) -> None:
         names = covered_names(model, include, exclude)
         first = {} if initial else {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.initial = initial or (lambda: first)
-        self.model, self.seed = model, seed
+        self.model, self.seed, self.draws = model, seed, draws or {}
         parameters = dict(model.named_parameters())
         self.weights = {name: Coordinates(parameters[name]) for name in names}
         self.rest = {name: p for name, p in parameters.items() if name not in self.weights}

@@ -22,10 +22,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dimred.build import Choices, build, build_net, check, describe, find_device, folder_of
+from dimred.draws import VERSION
 from dimred.errors import UserError
 from dimred.methods import Method
 from dimred.net import Net
 from dimred.record import Json, Record, write, write_tensors
+from dimred.storage import smallest, storage
 from dimred.train import Best, Recipe, Train
 
 log = logging.getLogger("dimred")
@@ -82,8 +84,10 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
     if val is not None and best.dim != net.dim:     # what was evaluated while training had other coordinates
         best = Best(len(train), net.dim, val, accuracy)
     write_tensors(record.folder / "model.safetensors", without_memory(net), {
-        "shape": list(data.shape), "classes": data.classes, "config": OmegaConf.to_container(cfg, resolve=True)})
+        "shape": list(data.shape), "classes": data.classes, "config": OmegaConf.to_container(cfg, resolve=True),
+        "draws": VERSION})
     write_masks(record.folder / "masks.npz", net)
+    forms = storage(net, cfg.seed)
     return {
         "status": "done", "data": data.name, "device": describe_device(device),
         "test_accuracy": accuracy, "test_loss": loss, "val_accuracy": val,
@@ -96,7 +100,8 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
         "collapsed": sorted(net.collapsed), "layers": layers(net), "measures": measures(net),
         "explored": train.exploration.explored(), **costs(train), "steps": train.steps_done,
         "seconds": train.elapsed(), "peak_memory_bytes": peak_memory(device),
-        "state_bytes": net.state_bytes(), "command": sys.argv, "python": platform.python_version(),
+        "state_bytes": net.state_bytes(), "storage": forms, "storage_bytes": smallest(forms),
+        "command": sys.argv, "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in ("dimred", "torch", "torchvision", "numpy")},
         "commit": git_commit()}
 
@@ -134,7 +139,9 @@ def measures(net: Net) -> dict[str, float]:
 
 
 def without_memory(net: Net) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in net.state().items() if not name.startswith(("memory/", "note/"))}
+    """What is left to know of a trained net: of notes those that its weights can be made again from."""
+    return {name: value for name, value in net.state().items()
+            if name.startswith("note/z/") or not name.startswith(("memory/", "note/"))}
 
 
 def write_masks(path: Path, net: Net) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from toy import set_up
 
+from dimred import projections as made
 from dimred.errors import UserError
 from dimred.methods import IntrinsicDimension, Subspace, subspace
 from dimred.methods.subspace import Corners, Dense, Fastfood, Offset, Penalised, hadamard, projections, settle
@@ -60,7 +61,7 @@ def test_sparse_columns_have_about_sqrt_of_all_entries_all_equal_but_for_their_s
 
 def test_fastfood_is_its_product_of_matrices() -> None:
     z = nn.Parameter(torch.randn(5, dtype=torch.float64))
-    part = Fastfood(z, 11, 100, torch.Generator().manual_seed(0))
+    part = Fastfood(z, 11, made.fastfood(0, 0, 11, 100, 5))
     h = torch.tensor([[(-1.0) ** (i & j).bit_count() for j in range(16)] for i in range(16)], dtype=torch.float64)
     b, pi, g = part.signs.diag(), torch.eye(16, dtype=torch.float64)[part.order], part.gauss.diag()
     assert part.gauss.square().sum() == pytest.approx(1 / 100)
@@ -100,16 +101,16 @@ def test_at_z_0_the_net_is_where_it_began_and_dz_is_the_projected_gradient(kind:
 
 
 def test_a_dense_projection_that_is_made_again_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subspace, "CHUNK", 50)
+    monkeypatch.setattr(made, "BLOCK", 50)
     parts: list[Dense] = []
     for kept in (2**20, 0):
         monkeypatch.setattr(subspace, "KEPT", kept)
         z = nn.Parameter(torch.ones(6, dtype=torch.float64))
         parts.append(projections(wide(), z, "dense")["0.weight"])      # type: ignore[arg-type]
         parts[-1].project(z).square().sum().backward()
-    held, made = parts
-    assert held.rows is not None and made.rows is None
-    assert torch.allclose(held.project(held.z), made.project(made.z)) and torch.allclose(held.z.grad, made.z.grad)
+    held, anew = parts
+    assert held.rows is not None and anew.rows is None
+    assert torch.allclose(held.project(held.z), anew.project(anew.z)) and torch.allclose(held.z.grad, anew.z.grad)
 
 
 @pytest.mark.parametrize("kind", KINDS)

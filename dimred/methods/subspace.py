@@ -5,19 +5,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dimred import projections as made
 from dimred.errors import UserError, require
 from dimred.net import Net
 from dimred.scores import generator, redrawn
 from dimred.train import Train
 
 KEPT = 2**28        # entries of a projection that may be held in memory
-CHUNK = 2**22       # entries that are made at once where they are not
 
 
 # -- intrinsic dimension --------------------
@@ -54,7 +54,17 @@ class IntrinsicDimension:
         net.freeze(dict.fromkeys(net.weights if self.others else net.parameters()))
         net.embed(projections(net, z, self.projection), lr=self.lr, decay=False)
         train()
+        self.settle(net, z.detach())
+
+    def settle(self, net: Net, z: Tensor) -> None:
+        """Hold the weights where z has moved them, to the bit as whoever has z and the seed makes them again."""
+        initial = {name: theta.double().view(-1) for name, theta in net.thetas().items()}
         net.fold(hold=True)
+        sizes = {name: w.size for name, w in net.weights.items()}
+        moves = made.moved(self.projection, net.seed, sizes, z.cpu().numpy())
+        for name, w in net.weights.items():
+            w.set(initial[name] + torch.from_numpy(moves[name]).to(initial[name]), w.support, w.base)
+        net.notes[f"z/{self.projection}"] = z.clone()
 
 
 class Offset(nn.Module):
@@ -77,13 +87,14 @@ class Offset(nn.Module):
 
 def projections(net: Net, z: nn.Parameter, kind: str) -> dict[str, Offset]:
     """A map for every covered weight, all of the same z."""
-    sizes, draws = {name: w.size for name, w in net.weights.items()}, generator(net, kind)
+    sizes = {name: w.size for name, w in net.weights.items()}
     if kind == "sparse":
-        return dict(zip(sizes, sparse(z, list(sizes.values()), draws), strict=True))
+        return dict(zip(sizes, sparse(z, list(sizes.values()), net.seed), strict=True))
     if kind == "fastfood":
-        return {name: Fastfood(z, size, net.total, draws) for name, size in sizes.items()}
-    parts = {name: Dense(z, size, int(torch.randint(2**62, (), generator=draws)), net.total * len(z) <= KEPT)
-             for name, size in sizes.items()}
+        return {name: Fastfood(z, size, made.fastfood(net.seed, i, size, net.total, len(z)))
+                for i, (name, size) in enumerate(sizes.items())}
+    parts = {name: Dense(z, size, net.seed, i, net.total * len(z) <= KEPT)
+             for i, (name, size) in enumerate(sizes.items())}
     length = sum(part.squares() for part in parts.values()).sqrt()      # type: ignore[union-attr]
     for part in parts.values():
         part.length.copy_(length)
@@ -95,17 +106,15 @@ class Dense(Offset):
     backward, so that no more than one chunk exists at a time."""
     length: Tensor
 
-    def __init__(self, z: nn.Parameter, size: int, seed: int, kept: bool) -> None:
+    def __init__(self, z: nn.Parameter, size: int, seed: int, index: int, kept: bool) -> None:
         super().__init__(z)
-        self.size, self.seed = size, seed
-        self.step = max(1, CHUNK // len(z))
+        self.size, self.seed, self.index = size, seed, index
+        self.step = max(1, made.BLOCK // len(z))
         self.hold("length", torch.ones_like(z, requires_grad=False))
         self.rows = torch.cat([self.chunk(i) for i in range(0, size, self.step)]) if kept else None
 
     def chunk(self, i: int) -> Tensor:
-        draws = torch.Generator().manual_seed(self.seed + i)
-        rows = min(self.step, self.size - i)
-        return torch.randn(rows, len(self.z), generator=draws, dtype=self.z.dtype).to(self.z.device)
+        return torch.from_numpy(made.rows_of(self.seed, self.index, self.size, len(self.z), i)).to(self.z)
 
     def squares(self) -> Tensor:
         """The squared lengths of the columns, as far as these rows make them (d)."""
@@ -140,17 +149,13 @@ class Sparse(Offset):
         return z.new_zeros(self.size).index_put((self.rows,), z[self.columns] * self.values, accumulate=True)
 
 
-def sparse(z: nn.Parameter, sizes: Sequence[int], draws: torch.Generator) -> list[Sparse]:
-    """Each column has one entry +-1/sqrt(n) in each of n = round(sqrt D) equal stretches of D: all different."""
+def sparse(z: nn.Parameter, sizes: Sequence[int], seed: int) -> list[Sparse]:
     d, total = len(z), sum(sizes)
-    n = max(1, round(math.sqrt(total)))
-    if n * d > KEPT:
-        raise UserError(f"a sparse projection of {d} numbers to {total} has {n * d} entries, too many to hold. Choose "
-                        "method.projection=fastfood")
-    places = (torch.arange(n) + torch.rand(d, n, generator=draws, dtype=torch.float64)) * (total / n)
-    rows = places.long().clamp_(max=total - 1).view(-1)
-    columns = torch.arange(d).repeat_interleave(n)
-    values = (torch.randint(2, (d * n,), generator=draws) * 2 - 1).to(z.dtype) / math.sqrt(n)
+    if (entries := round(math.sqrt(total)) * d) > KEPT:
+        raise UserError(f"a sparse projection of {d} numbers to {total} has {entries} entries, too many to hold. "
+                        "Choose method.projection=fastfood")
+    rows, columns, values = map(torch.from_numpy, made.sparse(seed, total, d))
+    values = values.to(z.dtype)
     parts, start = [], 0
     for size in sizes:
         here = ((rows >= start) & (rows < start + size)).nonzero().view(-1)
@@ -167,14 +172,13 @@ class Fastfood(Offset):
     order: Tensor
     gauss: Tensor
 
-    def __init__(self, z: nn.Parameter, size: int, total: int, draws: torch.Generator) -> None:
+    def __init__(self, z: nn.Parameter, size: int, made_of: tuple[Any, Any, Any]) -> None:
         super().__init__(z)
         self.size = size
-        room = 1 << (max(size, len(z)) - 1).bit_length()
-        self.hold("signs", (torch.randint(2, (room,), generator=draws) * 2 - 1).to(z.dtype))
-        self.hold("order", torch.randperm(room, generator=draws))
-        gauss = torch.randn(room, generator=draws, dtype=torch.float64)
-        self.hold("gauss", (gauss / (gauss.norm() * math.sqrt(total))).to(z.dtype))
+        signs, order, gauss = map(torch.from_numpy, made_of)
+        self.hold("signs", signs.to(z.dtype))
+        self.hold("order", order)
+        self.hold("gauss", gauss.to(z.dtype))
 
     def project(self, z: Tensor) -> Tensor:
         spread = hadamard(torch.nn.functional.pad(z, (0, len(self.signs) - len(z))) * self.signs)

@@ -1,0 +1,157 @@
+"""What must be written of a tensor. In plain words:
+
+A tensor reads its base but at some positions, where its values are written. The base is zero (pruning), the numbers
+that its seed draws (freezing), or a constant (a norm that never trained). Or a mask says where a tensor is its base
+times a constant, with signs or without, and zero elsewhere (edge-popup): then no value is written at all.
+
+Every part is exact: who reads it finds the same bits, but for the sign of zeros.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, get_args
+
+import numpy as np
+from torch import Tensor
+
+from dimred.draws import Draw
+from dimred.net import Net
+from dimred.projections import Kind, moved
+from dimred.storage.codes import Positions, Shape, bound
+
+SAMPLE = 2**12      # entries that are looked at before all are
+
+
+class Moved(NamedTuple):
+    """What a seed draws, moved by a projection of a few numbers (flat, double precision)."""
+    draw: Draw
+    by: np.ndarray
+
+    def values(self, count: int) -> np.ndarray:
+        """The first `count` numbers, float32."""
+        return (self.draw.values(count) + self.by[:count]).astype(np.float32)
+
+
+Base = Draw | Moved | float
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """base: the constant that is everywhere but at the positions, or the numbers that are.
+    scale: None, or the constant of a mask: entries are 0, and at the positions `scale` times the base, or its signs.
+    positions: sorted, flat; None for all of them.
+    values: the entries at the positions; of a mask, which of them have the other sign (bool), none if no one has.
+    """
+    shape: Shape
+    base: Base
+    values: np.ndarray
+    positions: Positions | None = None
+    scale: float | None = None
+    signs: bool = False
+    dtype: np.dtype = field(default_factory=lambda: np.dtype("<f4"))
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def count(self) -> int:
+        return self.size if self.positions is None else len(self.positions)
+
+    def tensor(self) -> np.ndarray:
+        """The tensor that this is a part of, in its shape."""
+        if self.positions is None:
+            return self.values.astype(self.dtype).reshape(self.shape)
+        base = self.base.values(self.size) if isinstance(self.base, (Draw, Moved)) else \
+            np.full(self.size, self.base, self.dtype)
+        if self.scale is not None:
+            kept = scaled(base[self.positions], self.scale, self.signs)
+            base = np.zeros(self.size, self.dtype)
+            base[self.positions] = np.where(self.values, -kept, kept) if len(self.values) else kept
+        else:
+            base[self.positions] = self.values
+        return base.reshape(self.shape)
+
+
+def scaled(base: np.ndarray, scale: float, signs: bool) -> np.ndarray:
+    return np.float32(scale) * (np.sign(base) if signs else base)
+
+
+def cost(part: Part) -> float:
+    """About how many bytes the best code takes."""
+    values = (len(part.values) + 7) / 8 if part.scale is not None else part.values.nbytes
+    return bound(part.count, part.size) + values
+
+
+def pruned(value: np.ndarray) -> Part:
+    """A tensor as its nonzero entries."""
+    return changed(value, 0.0, np.zeros(1, value.dtype))
+
+
+def changed(value: np.ndarray, base: Base, read: np.ndarray) -> Part:
+    """A tensor as its entries that differ from what the base reads."""
+    flat = value.reshape(-1)
+    positions = np.flatnonzero(flat != read)
+    if len(positions) == flat.size:
+        return Part(value.shape, 0.0, flat, dtype=value.dtype)
+    return Part(value.shape, base, flat[positions], positions, dtype=value.dtype)
+
+
+def masked(value: np.ndarray, draw: Draw | Moved, read: np.ndarray) -> Part | None:
+    """A tensor as a mask of +-`scale` times what the draw reads, or times its signs; None if it is none."""
+    flat = value.reshape(-1)
+    positions = np.flatnonzero(flat)
+    kept, base = flat[positions], read[positions]
+    if not len(positions) or not base.all():
+        return None
+    first = int(np.abs(base).argmax())
+    for signs in (False, True):
+        near = np.abs(kept[first] if signs else kept[first] / base[first])
+        for scale in (near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf))):
+            if (np.abs(kept) == np.abs(scaled(base, float(scale), signs))).all():
+                flips = (kept < 0) != (base < 0)
+                return Part(value.shape, draw, flips if flips.any() else flips[:0], positions, float(scale), signs)
+    return None
+
+
+def seeded(value: np.ndarray, draw: Draw | Moved | None, plain: Part) -> Part:
+    """A tensor as the least that tells it from what its seed draws, or from a constant, or, `plain`, from zero."""
+    flat, parts = value.reshape(-1), [plain]
+    if flat.size and (flat == flat[0]).all():
+        parts.append(changed(value, flat[0].item(), flat[:1]))
+    elif draw and value.dtype == np.float32:
+        read = draw.values(min(flat.size, SAMPLE))      # enough to see that it has been trained
+        if (flat[:SAMPLE] == read).any() or masked(flat[:SAMPLE], draw, read):
+            read = draw.values(flat.size)
+            parts += [changed(value, draw, read), *filter(None, [masked(value, draw, read)])]
+    return min(parts, key=cost)
+
+
+def drawn(net: Net) -> dict[str, Draw | Moved]:
+    """What the seed and, in a subspace, z make of the parameters of a net, as far as it is known."""
+    draws: dict[str, Draw | Moved] = dict(net.draws)
+    for kind, z in subspaces(net).items():
+        by = moved(kind, net.seed, {name: w.size for name, w in net.weights.items()}, z)
+        draws |= {name: Moved(net.draws[name], by[name]) for name in net.weights if name in net.draws}
+    return draws
+
+
+def subspaces(net: Net) -> dict[Kind, np.ndarray]:
+    """The numbers z that a projection of this kind has moved all weights by; of most nets none."""
+    return {} if net.bases else {kind: array(net.notes[f"z/{kind}"]) for kind in get_args(Kind)
+                                 if f"z/{kind}" in net.notes}
+
+
+def tensors(net: Net) -> dict[str, np.ndarray]:
+    """What the plain model consists of (parameters and buffers), by the first name of what is tied."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    values = net.values()
+    for name, tensor in net.model.state_dict().items():
+        found.setdefault(tensor.data_ptr() or id(tensor), (name, values.get(name, tensor)))
+    return {name: array(tensor) for name, tensor in found.values()}
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """On the CPU, little-endian."""
+    value = tensor.detach().cpu().contiguous().numpy()
+    return value.astype(value.dtype.newbyteorder("<"), copy=False)
