@@ -87,6 +87,14 @@ class Channels:
             supports[name] = (left & w.trained()).nonzero().view(-1)
         return supports
 
+    def keep(self, kept: Tensor) -> None:
+        """Train the weights of the channels `kept` (count, bool) alone. Biases and norms of the others, which nobody
+        reads, are noted (`removed`) and do not count as trained."""
+        self.net.keep(self.supports(kept))
+        removed = sum(int(((numbers != STAYS) & ~kept[numbers]).sum()) for name, numbers in self.rows.items()
+                      if name in self.net.rest)
+        self.net.notes["removed"] = torch.tensor(removed)
+
     def cost(self, kept: Tensor, of: Of) -> int:
         """How many covered weights, or channels, are left."""
         if of == "channels":

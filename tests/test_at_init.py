@@ -161,7 +161,7 @@ def test_a_last_layer_that_wants_more_than_there_is_gets_half() -> None:
 MORE = {Random: (), Magnitude: (), LAMP: (), SNIP: (32,), FreezeNet: (32,), GraSP: (5, 200.0), CroP: (5, 1.0),
         ProsPr: (16, 3, 0.1, False), PHEW: (), COPS: ("snip", ("synflow", "grasp"), (0.9, 0.3), 32),
         IterSNIP: (6, "exponential", 16), FORCE: (6, "linear", 16), SynFlow: (10, "exponential", 1),
-        NTKSAP: (3, "exponential", 8, 2, 0.01), NTT: (2.0, 5e-4, 8, 1e-3, 1e-4, 5)}
+        NTKSAP: (3, "exponential", 8, 2, 0.01), NTT: (16, 5e-4, 8, 1e-3, 1e-4, 5)}
 CLASSES = list(MORE)
 
 
@@ -508,7 +508,7 @@ def test_transfer_brings_the_student_closer_than_pruning_by_size() -> None:
     near = []
     for lr in (0.0, 3e-3):
         net, train = set_up()
-        NTT(0.8, Uniform(), "zero", "none", 5.0, lr, 16, 1e-3, 0.0, 10).prune(net, train)
+        NTT(0.8, Uniform(), "zero", "none", 20, lr, 16, 1e-3, 0.0, 10).prune(net, train)
         near.append((net(images) - dense).square().mean().item())
     assert near[1] < 0.75 * near[0]
 

@@ -70,6 +70,8 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
     ("method.examples={a:1}", "method.examples={'a': 1} is not allowed. It must be a whole number."),
     ("method.examples=2000", "sample of 2000 training examples; digits has 1294"),
     ("method=imp method.rewind=1000000000", "cannot train from step 0 to 1000000000: training has 30 steps"),
+    ("method=imp method.rate=1e-9", "reaches sparsity=0.9 in 2302585092 rounds|1000 are allowed|0.0025 would do"),
+    ("dataset.val_fraction=0.9999", "dataset.val_fraction=0.9999 holds out all of the 1438 training examples"),
     ("checkpoint_seconds=-1", "checkpoint_seconds=-1 is not allowed"),
     ("device=gpu", "device=gpu is not allowed. It must be one of auto, cpu"),
     ("device=cuda:99", "device=cuda:99 is not allowed. It must be one of auto, cpu"),

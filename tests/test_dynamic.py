@@ -5,7 +5,6 @@ import copy
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -35,7 +34,7 @@ from dimred.methods.dynamic import below, momentum_shares, some
 from dimred.methods.patterns import LargestOf, best_of_rows
 from dimred.net import Net
 from dimred.run import measures
-from dimred.scores import Scores, generator, magnitude, noise
+from dimred.scores import generator, magnitude, noise
 from dimred.select import ERK, Global, Uniform, cosine, grow_random, topk
 from dimred.train import Train
 
@@ -127,17 +126,29 @@ def test_the_fraction_falls_from_alpha_to_zero() -> None:
     assert cosine(0.5, 0.005, 0.5) == pytest.approx(0.2525) and cosine(0.5, 0.005, 1.0) == 0.005
 
 
-def test_rigl_is_stationary_if_it_grows_what_it_drops() -> None:
-    @dataclass(frozen=True)
-    class Still(RigL):
-        def growth(self, net: Net) -> Scores:
-            return magnitude(net)
-
+def test_rigl_drops_the_smallest_weights_and_grows_where_the_gradient_is_largest() -> None:
     net, train = set_up()
-    supports: list[Tensor] = []
-    watch(train, lambda t: supports.append(net.weights["4.weight"].support))
-    Still(0.8, ERK(1.0), 5, 0.5, 1.0).run(net, train)
-    assert all(torch.equal(each, supports[0]) for each in supports)
+    keep, updates, returned = net.keep, 0, 0
+
+    def kept(supports: Supports) -> None:
+        nonlocal updates, returned
+        updates += net.moved        # the first time it is the random start
+        for name, w in net.weights.items() if net.moved else ():
+            count = int(cosine(0.3, 0.0, 5 * updates / 30) * w.dim)
+            size, gradient = w.dense().abs().tolist(), net.grads()[name].abs().view(-1).tolist()
+            trained = w.trained().nonzero().view(-1).tolist()
+            stay = sorted(trained, key=lambda i: (size[i], -i))[count:]
+            others = [i for i in range(w.size) if i not in stay]
+            grown = sorted(others, key=lambda i: (gradient[i], -i))[len(others) - count:]
+            assert w.support is None or supports[name].tolist() == sorted(stay + grown)     # type: ignore[union-attr]
+            returned += len({*grown} & {*trained})
+        before = full(net)
+        keep(supports)
+        for name, w in net.weights.items() if net.moved else ():      # who stays or returns has its value, others none
+            assert torch.equal(w.dense(), torch.where(w.trained(), before[name].view(-1), 0.0))
+    net.keep = kept     # type: ignore[method-assign, assignment]
+    RigL(0.8, ERK(1.0), 5, 0.3, 0.75).run(net, train)
+    assert updates == 5 and returned > 0
 
 
 def test_a_full_layer_has_nothing_to_swap() -> None:

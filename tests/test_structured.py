@@ -16,6 +16,7 @@ from dimred.channels import Channels, compact
 from dimred.errors import UserError
 from dimred.methods import ChannelAtInit, L1Filters, NetworkSlimming
 from dimred.net import Net
+from dimred.run import trained_parameters
 from dimred.scores import magnitude, noise
 
 IMAGES = torch.zeros(1, 3, 16, 16)
@@ -293,6 +294,7 @@ def test_whole_channels_are_removed_and_what_is_left_fits_the_budget(method: Any
     images = train.sample(4)[0]
     small = compact(net, images)
     assert sum(p.numel() for p in small.parameters() if p.dim() > 1) == net.dim
+    assert sum(p.numel() for p in small.parameters()) == trained_parameters(net)
     net.train(False)
     with torch.no_grad():
         assert torch.allclose(small.eval()(images), net(images), atol=1e-5)

@@ -115,19 +115,23 @@ def check_determinism(make: Make) -> None:
 
 
 def check_resume(make: Make) -> None:
-    """Crashed anywhere and taken up, it ends with the same bits."""
+    """Crashed anywhere and taken up, it ends with the same bits and has reported the same."""
     for optimizer, every in (("sgd", 4), ("adam", 7)):
-        whole = observe(make, optimizer)
-        steps = len(whole.trace.counts)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+            with Record(Path(one)) as record:
+                whole = train(make, record=record, optimizer=optimizer)
+            steps = len(whole.trace.counts)
             for crash in (*range(1, steps, max(every, steps // 5)), -1):
                 try:
-                    with Record(Path(folder)) as record:
-                        net = train(make, record=record, crash=crash, optimizer=optimizer)
+                    with Record(Path(other)) as again:
+                        net = train(make, record=again, crash=crash, optimizer=optimizer)
                 except Crash:
                     continue
+            reports = record.metrics.read_text().splitlines(), again.metrics.read_text().splitlines()
         name = difference(whole.trace.state, net.trace.state)
         assert not name, f"taken up after crashes ({optimizer}), it ends with another {name} than in one go"
+        for line, expected in zip(*reports, strict=True):
+            assert line == expected, f"taken up after crashes ({optimizer}), it reports {line}, in one go {expected}"
 
 
 def check_saving(make: Make) -> None:

@@ -83,11 +83,15 @@ def held_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarra
 
     Walk through the examples class by class, in random order within a class, and hold one out whenever the running
     quota reaches another whole number. That holds out round(fraction * n) in all, and fraction * n_c +- 1 of a class.
+    UserError if that is all of them.
     """
     n = len(labels)
     walk = np.lexsort((draws(SPLIT).random(n), labels))
     quota = np.floor(np.arange(n + 1) * fraction + 0.5)
     held = walk[np.diff(quota) > 0]
+    if len(held) == n:
+        raise UserError(f"dataset.val_fraction={fraction} holds out all of the {n} training examples, and none is left "
+                        "to train with. Choose a smaller fraction, such as 0.1.")
     return np.setdiff1d(np.arange(n), held), np.sort(held)
 
 

@@ -91,11 +91,8 @@ class RigL:
         for t in train.steps(dense_grad=due):
             if due(t) and net.dim < net.total:
                 counts = some(net, cosine(self.fraction, 0.0, t / (self.until * len(train))))
-                net.keep(grow(drop(net, magnitude(net), counts), self.growth(net), counts))
+                net.keep(grow(drop(net, magnitude(net), counts), steepness(net), counts))
                 net.zero_grad()
-
-    def growth(self, net: Net) -> Scores:
-        return steepness(net)
 
 
 @dataclass(frozen=True)

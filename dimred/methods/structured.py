@@ -45,7 +45,7 @@ class L1Filters:
         channels, prune = Channels(net, train.sample(1)[0], self.skip), round(self.at * len(train))
         train(0, prune)
         scores = channels.within_layers(channels.sums(magnitude(net)))
-        net.keep(channels.supports(channels.best(scores, 1 - self.sparsity, self.of)))
+        channels.keep(channels.best(scores, 1 - self.sparsity, self.of))
         train(prune)
 
 
@@ -78,7 +78,7 @@ class NetworkSlimming:
         channels.require_scales("network_slimming")
         for _ in train.steps(0, prune):
             channels.pull(self.penalty)
-        net.keep(channels.supports(channels.best(channels.mean_scale(), 1 - self.sparsity, self.of)))
+        channels.keep(channels.best(channels.mean_scale(), 1 - self.sparsity, self.of))
         train(prune)
 
 
@@ -115,7 +115,7 @@ class ChannelAtInit:
                 scores = channels.sums(SCORES[self.score](net, batch))
                 scores = scores if self.across == "network" else channels.within_layers(scores)
                 density = (1 - self.sparsity) ** (k / self.rounds)
-                net.keep(channels.supports(channels.best(scores, density, self.of)))
+                channels.keep(channels.best(scores, density, self.of))
         train.once(prune)
         train()
 

@@ -42,7 +42,8 @@ class EdgePopup:
 
     As in the official code, absolute values of scores are ranked. Weights can be signed constants (+- He's standard
     deviation), the better choice of the paper; scale_fan divides them by the square root of the density. The best
-    densities are near one half.
+    densities are near one half. The paper keeps the same fraction of every layer (allocation=uniform), which at 98 %
+    leaves two weights to each class of LeNet-300-100: ERK spares small layers.
 
     Trains: a score for every weight, no weight, bias or norm; stores: instead of them, the mask and the seed of the
     weights; needs: dense weights, scores and their gradients in every step.

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from dimred.channels import Channels
 from dimred.coordinates import Supports
-from dimred.errors import require
+from dimred.errors import UserError, require
 from dimred.net import Net
 from dimred.scores import Scores, noise, trained_only
 from dimred.select import Allocation, topk
 from dimred.train import Train
 
 log = logging.getLogger(__name__)
+
+MOST_ROUNDS = 1000      # of training, pruning and rewinding
 
 Criterion = Literal[
     "large_final", "small_final", "large_init", "small_init", "large_init_large_final", "small_init_small_final",
@@ -52,12 +54,17 @@ class IMP:
 
     def __post_init__(self) -> None:
         require(0 < self.rate <= 1, "method.rate", self.rate, "a fraction in (0, 1]")
+        if (rounds := self.rounds()) > MOST_ROUNDS:
+            enough = 1.1 * (1 - (1 - self.sparsity) ** (1 / MOST_ROUNDS))
+            raise UserError(f"method.rate={self.rate} reaches sparsity={self.sparsity} in {rounds} rounds, each a "
+                            f"whole training; {MOST_ROUNDS} are allowed. Choose a larger one: {enough:.2g} would do, "
+                            "the paper's is 0.2")
 
     def rounds(self) -> int:
         """How often to prune: the least k with (1 - rate)^k <= 1 - sparsity."""
         if self.sparsity == 0:
             return 0
-        return 1 if self.rate == 1 else math.ceil(math.log(1 - self.sparsity) / math.log(1 - self.rate) - 1e-9)
+        return 1 if self.rate == 1 else math.ceil(math.log1p(-self.sparsity) / math.log1p(-self.rate) - 1e-9)
 
     def run(self, net: Net, train: Train) -> None:
         train(0, self.rewind)
@@ -242,7 +249,7 @@ class EarlyBird:
                 mask = channels.best(channels.mean_scale(), 1 - self.sparsity, self.of)
                 if queue.agrees(mask, self.distance) or t == end:
                     log.info("channels chosen at step %d%s", t, " (they have not settled)" if t == end else "")
-                    net.keep(channels.supports(mask))
+                    channels.keep(mask)
                     queue.found.fill_(True)
             channels.pull(self.penalty)
         net.maps.clear()

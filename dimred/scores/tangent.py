@@ -53,18 +53,19 @@ def _times(thetas: Thetas, masks: Thetas) -> dict[str, Tensor]:
     return {name: theta * masks[name] for name, theta in thetas.items()}
 
 
-def kernel_product(net: Net, thetas: Thetas, supports: Supports, left: Tensor, right: Tensor, u: Tensor) -> Tensor:
+def kernel_product(net: Net, thetas: Thetas, supports: Supports, left: Tensor, right: Tensor, u: Tensor,
+                   differentiable: bool = True) -> Tensor:
     """K(left, right) u, the kernel of the weights in the supports, for images (N, ...) and (M, ...) and u (M, classes).
 
-    No Jacobian is ever formed: a backward pass gives v = J(right)^T u, a forward derivative J(left) v. It is
-    differentiable in thetas. (A backward pass of the backward pass would do instead of the forward derivative, but
-    BatchNorm has no third derivatives.)
+    No Jacobian is ever formed: a backward pass gives v = J(right)^T u, a forward derivative J(left) v. Where it is
+    differentiable it is so in thetas. (A backward pass of the backward pass would do instead of the forward derivative,
+    but BatchNorm has no third derivatives.)
     """
     with net.live(thetas) as model:
-        v = torch.autograd.grad((model(right) * u).sum(), list(thetas.values()), create_graph=True,
+        v = torch.autograd.grad((model(right) * u).sum(), list(thetas.values()), create_graph=differentiable,
                                 materialize_grads=True)
     along = masked(dict(zip(thetas, v, strict=True)), supports)
-    with warnings.catch_warnings():
+    with torch.set_grad_enabled(differentiable), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")   # torch 2.15, about itself
         with forward.dual_level(), net.live({n: forward.make_dual(t, along[n]) for n, t in thetas.items()}) as model:
             return forward.unpack_dual(model(left)).tangent
@@ -85,5 +86,5 @@ def transfer(net: Net, student: Thetas, teacher: Thetas, supports: Supports, ima
     u = torch.randn(len(right), out.shape[1], generator=random).to(out)
     everything: Supports = dict.fromkeys(teacher)
     apart = (kernel_product(net, student, supports, left, right, u)
-             - kernel_product(net, teacher, everything, left, right, u).detach())
+             - kernel_product(net, teacher, everything, left, right, u, differentiable=False))
     return (out - goal).square().mean(), apart.square().mean() / u.numel()
