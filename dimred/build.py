@@ -200,10 +200,9 @@ def require_own(path: Path, described: Any, trust: bool) -> None:
     """UserError if a file's configuration asks for code that is not dimred's, unless it is trusted."""
     safe = {f"dimred.models.{name}" for name in models.__all__}
     safe |= {"dimred.methods.basis.Interspace", "dimred.methods.soft.PowerProp"}
-    targets = re.findall(r'"_target_": "([^"]*)"', json.dumps(described))
-    if not trust and set(targets) - safe:
-        raise UserError(f"{path} asks for code that is not dimred's: {', '.join(targets)}. "
-                        "If you trust it, add --trust")
+    others = [target for target in re.findall(r'"_target_": "([^"]*)"', json.dumps(described)) if target not in safe]
+    if others and not trust:
+        raise UserError(f"{path} asks for code that is not dimred's: {', '.join(others)}. If you trust it, add --trust")
 
 
 def find_device(name: str) -> torch.device:

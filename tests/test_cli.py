@@ -28,6 +28,8 @@ from dimred.train import Train
 METHODS = sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml"))
 #: of the methods that cannot do with LeNet-300-100
 SUITABLE = dict.fromkeys(("norm_only", "network_slimming", "early_bird"), "resnet20")
+#: from_mask needs another run: see test_masks.py
+ALONE = [method for method in METHODS if method != "from_mask"]
 SHORT = "recipe.steps=3"
 
 
@@ -160,7 +162,7 @@ def test_a_configuration_lists_every_field_once(path: Path) -> None:
     assert not [f.name for f in dataclasses.fields(target) if f.default is not dataclasses.MISSING]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALONE)
 def test_every_method_trains(method: str, train: Callable[..., Path]) -> None:
     run = train(f"method={method}", f"model={SUITABLE.get(method, 'lenet300')}", "sparsity=0.8", "recipe.steps=2")
     result = result_of(run)
@@ -207,7 +209,7 @@ class Watched:
 
 def test_weights_and_batches_are_the_same_whatever_the_method() -> None:
     firsts = []
-    for method in METHODS:
+    for method in ALONE:
         cfg = compose(f"method={method}", "model=resnet20", "dataset.crop_padding=1", "dataset.flip=true", "seed=5",
                       "recipe.steps=2", *(["method.rate=0.9"] if method == "imp" else []))
         data: Any = Watched(build(cfg.dataset, "dataset"))

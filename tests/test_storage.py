@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,11 +153,14 @@ def test_a_dense_net_takes_four_bytes_a_number_in_every_form() -> None:
 def test_a_pruned_net_takes_its_nonzero_numbers_and_their_positions() -> None:
     net = lenet()
     net.keep(topk(noise(net), net.total // 50))
+    for w in net.weights.values():
+        w.psi.data += 1     # else all of them are a mask of initial weights
     sizes, nonzero = storage(net, 0), net.total // 50
     shapes = [w.param.shape for w in net.weights.values()]
     assert sizes["bitmap"] == 4 * nonzero + sum(math.ceil(math.prod(shape) / 8) for shape in shapes)
     assert sizes["csr"] == 4 * nonzero + sum(
-        (shape[0] + 1) * width(w.dim).itemsize + w.dim for shape, w in zip(shapes, net.weights.values(), strict=True))
+        (rows + 1) * width(w.dim).itemsize + w.dim * width(columns - 1).itemsize
+        for (rows, columns), w in zip(shapes, net.weights.values(), strict=True))
     least = 4 * nonzero + sum(bound(w.dim, w.size) for w in net.weights.values())
     assert least < sizes["entropy"] < sizes["delta"] + 40 < least + 100
     assert smallest(sizes) == min(sizes["entropy"], sizes["delta"])
@@ -192,9 +196,9 @@ def test_weights_of_another_origin_are_stored() -> None:
 def test_norms_and_running_statistics_count() -> None:
     net = build_net(compose("model=resnet20"), (1, 8, 8), 10)
     net(torch.rand(9, 1, 8, 8))
-    channels = 16 * 7 + 32 * 7 + 64 * 7 + (32 + 64)
+    channels, norms = 7 * (16 + 32 + 64), 3 * 7
     assert storage(net, 0)["dense"] == sum(v.numel() * v.element_size() for v in net.state_dict().values())
-    assert storage(net, 0)["seed"] == 4 + 2 * 4 * channels + (21 * 8) + 21 * 4   # statistics, counts, scales of one
+    assert storage(net, 0)["seed"] == 4 + 2 * 4 * channels + norms * (8 + 4)    # statistics; a count, a scale of one
 
 
 def test_maps_are_stored_as_what_they_make_of_theta() -> None:
@@ -216,21 +220,19 @@ def test_filters_in_a_basis_are_stored_as_coefficients() -> None:
     assert sizes["dense"] == 4 * sum(p.numel() for p in net.model.parameters())
 
 
-@pytest.mark.parametrize(("overrides", "form", "most"), [
-    (["method=freezenet", "sparsity=0.95"], "entropy_seed", 4 * 2510 + 0.3 * 50_200 / 8 + 1640 + 100),
-    (["method=edge_popup", "sparsity=0.5"], "bitmap_seed", 50_200 / 8 + 30),
-    (["method=signed_supermask", "sparsity=0.5"], "bitmap_seed", 50_200 / 8 * 1.5 + 30),
-    (["method=last_layer"], "seed", 4 + 4 * 1010),
-    (["method=intrinsic_dimension", "method.dim=50"], "seed", 4 + 4 * 50)])
-def test_every_kind_of_run_has_its_smallest_form(overrides: list[str], form: str, most: float,
-                                                 train: Callable[..., Path]) -> None:
+@pytest.mark.parametrize(("overrides", "most"), [
+    (["method=freezenet", "sparsity=0.95"], 4 * 2510 + 0.3 * 50_200 / 8 + 1640 + 100),
+    (["method=edge_popup", "sparsity=0.5"], 50_200 / 8 + 30),
+    (["method=signed_supermask", "sparsity=0.5"], 50_200 / 8 * 1.5 + 30),
+    (["method=last_layer"], 4 + 4 * 1010), (["method=intrinsic_dimension", "method.dim=50"], 4 + 4 * 50)])
+def test_runs_that_leave_weights_to_the_seed_are_smallest_so(overrides: list[str], most: float,
+                                                             train: Callable[..., Path]) -> None:
     result = result_of(train("recipe.steps=5", *overrides))
-    assert result["storage_bytes"] == result["storage"][form] <= most
+    assert result["storage_bytes"] == min(n for form, n in result["storage"].items() if form.endswith("seed")) <= most
     assert result["storage"]["dense"] == 202_440
 
 
 def test_millions_of_weights_take_seconds() -> None:
-    import time
     net = build_net(compose("model=vgg11"), (3, 32, 32), 10)       # 9.2 million
     net.keep(topk(noise(net), net.total // 10), base="init")
     start = time.process_time()

@@ -22,8 +22,10 @@ def check(arguments: list[str]) -> int:
         raise UserError(f"{usage} (got {' '.join(arguments) or 'no method'})")
     name, fields = arguments[0], dict(argument.split("=", 1) for argument in arguments[1:])
     os.environ.setdefault("TQDM_DISABLE", "1")
-    from dimred.conformance import Make, examine
+    from dimred.conformance import NOT_EXAMINED, Make, examine
 
+    if name in NOT_EXAMINED:
+        raise UserError(f"{name} cannot be checked: {NOT_EXAMINED[name]}. Check another method, such as random")
     cfg = compose_method(name, fields, fields.pop("basis", "none"), folder)
     findings = list(examine(Make(name, cfg, fields)))
     print(table(("check", "outcome", "why"), findings))

@@ -1,21 +1,92 @@
 """dimred export: a trained network for other programs."""
 from __future__ import annotations
 
+import importlib.util
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from dimred.commands.arguments import flag
-from dimred.errors import UserError
+from dimred.commands.arguments import flags, option
+from dimred.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from dimred.net import Net
+    from dimred.record import Json
+
+FORMATS = ("dense", "compact", "onnx", "torch-export", "compacted-channels")
+USAGE = f"dimred export RUN FILE [--format {'|'.join(FORMATS)}] [--half] [--trust]"
 
 
 def export(arguments: list[str]) -> int:
-    trust = flag(arguments, "--trust")
+    form = option(arguments, "--format", "NAME") or "dense"
+    given = flags(arguments, "--half", "--trust")
+    if form not in FORMATS:
+        raise UserError(f"unknown format {form!r}. {nearest(form, FORMATS)}")
+    if "--half" in given and form != "compact":
+        raise UserError(f"--half is for --format compact, and not for --format {form}. Leave it out")
     if len(arguments) != 2:
-        raise UserError(f"usage: dimred export RUN FILE (got {len(arguments)} arguments)")
-    from dimred.build import load_net
-    from dimred.record import write_tensors
+        raise UserError(f"usage: {USAGE} (got {len(arguments)} arguments)")
+    if form == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
+        raise UserError("--format onnx needs a library that is not installed. Install it: pip install 'dimred[onnx]'")
+    from dimred.build import load_run
 
-    net = load_net(Path(arguments[0]).expanduser(), trust)
-    write_tensors(Path(arguments[1]).expanduser(), net.state_dict())
-    print(f"{arguments[1]}: {len(net.state_dict())} tensors; read it with safetensors.torch.load_file")
+    net, about = load_run(Path(arguments[0]).expanduser(), "--trust" in given)
+    path = Path(arguments[1]).expanduser()
+    print(f"{path}: {write_as(form, net, about, path, '--half' in given)}")
     return 0
 
+
+def write_as(form: str, net: Net, about: Json, path: Path, half: bool) -> str:
+    """Write a net; what to say of the file."""
+    import torch
+
+    from dimred.channels import compact
+    from dimred.compact import save_compact
+    from dimred.record import write, write_tensors
+
+    if form == "dense":
+        write_tensors(path, net.state_dict())
+        return f"{len(net.state_dict())} tensors; read it with safetensors.torch.load_file"
+    if form == "compact":
+        size = save_compact(path, net, about, half)
+        return f"{size} bytes; read it with dimred import, or dimred.compact.load_compact"
+    net.train(False)
+    images = torch.zeros(2, *about["shape"])
+    if form == "onnx":
+        write(path, as_onnx(plain(net), images))
+        return "images (N, C, H, W) to logits (N, classes); read it with onnxruntime"
+    model = compact(net, images) if form == "compacted-channels" else plain(net)
+    write(path, as_program(model, images))
+    left, whole = (sum(p.numel() for p in each.parameters()) for each in (model, net.model))
+    return f"{left} of {whole} parameters; read it with torch.export.load(FILE).module()"
+
+
+def plain(net: Net) -> nn.Module:
+    """The model with its weights written out."""
+    import copy
+    model = copy.deepcopy(net.model)
+    model.load_state_dict(net.state_dict())
+    return model
+
+
+def as_program(model: nn.Module, images: Tensor) -> bytes:
+    """A torch.export program, of batches of any size."""
+    import torch
+    file = BytesIO()
+    torch.export.save(torch.export.export(model.eval(), (images,), dynamic_shapes=any_batch()), file)
+    return file.getvalue()
+
+
+def as_onnx(model: nn.Module, images: Tensor) -> bytes:
+    import torch
+    program = torch.onnx.export(model.eval(), (images,), input_names=["images"], output_names=["logits"],
+                                dynamic_shapes=any_batch(), dynamo=True, verbose=False)
+    assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+def any_batch() -> Any:
+    import torch
+    return ({0: torch.export.Dim.AUTO},)

@@ -24,7 +24,7 @@ def train(arguments: list[str]) -> int:
 
     arguments.sort(key=lambda a: a[:1] == "~" or (a[:1] != "-" and "=" in a))     # argparse wants these in one piece
     os.environ["HYDRA_FULL_ERROR"] = "1"    # Hydra raises, and we say it in our words
-    sys.argv = ["dimred train", *arguments]
+    sys.argv = ["dimred train", *(f"method.{a}" if a.startswith("mask=") else a for a in arguments)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf()), config_name="config")(sweep.job)()
     except (HydraException, OmegaConfBaseException) as error:

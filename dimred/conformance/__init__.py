@@ -1,7 +1,7 @@
 """The promises of every method (checks.py), checked without a test of its own: `dimred check NAME`."""
 from dimred.conformance.checks import CHECKS, NotApplicable
-from dimred.conformance.exceptions import EXCEPTIONS
+from dimred.conformance.exceptions import EXCEPTIONS, NOT_EXAMINED
 from dimred.conformance.make import Make
 from dimred.conformance.report import Finding, examine
 
-__all__ = ["CHECKS", "EXCEPTIONS", "Finding", "Make", "NotApplicable", "examine"]
+__all__ = ["CHECKS", "EXCEPTIONS", "NOT_EXAMINED", "Finding", "Make", "NotApplicable", "examine"]

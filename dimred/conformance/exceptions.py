@@ -7,6 +7,9 @@ WHOLE_CHANNELS = "it keeps whole channels: as many as fit into the budget, and s
 NEVER_TRAINS = "it trains scores of weights and never, or only in the end, the weights"
 LEARNS_GATES = "what it trains besides the weights (thresholds, gates or penalties) acts at any sparsity"
 
+#: what cannot be examined on nets made up for it
+NOT_EXAMINED: Mapping[str, str] = {"from_mask": "it needs the run of another method, with the same model"}
+
 #: check: {method: why}
 EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
     "training": {

@@ -26,6 +26,7 @@ from dimred.methods.at_init import (
 from dimred.methods.dormant import DeepR, TopKAST
 from dimred.methods.dynamic import DSR, ITOP, MEST, SET, SNFS, GraNet, RigL
 from dimred.methods.freeze import ELM, DropBack, FreezeNetValues, FreezeNetWD, LastLayer, NormOnly, PartialFilters
+from dimred.methods.from_mask import FromMask
 from dimred.methods.gradual import ACDC, DPF, GMP, Dense, MagnitudeAfter, WeightMom
 from dimred.methods.layer_freezing import AutoFreeze, FreezeOut
 from dimred.methods.patterns import NM, SRigL
@@ -80,6 +81,7 @@ __all__ = [
     "FreezeNetValues",
     "FreezeNetWD",
     "FreezeOut",
+    "FromMask",
     "GraNet",
     "GraSP",
     "IntrinsicDimension",

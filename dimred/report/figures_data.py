@@ -39,11 +39,6 @@ class Point:
     sparsity: float | None      # as asked for; None where the method has none
     runs: tuple[Run, ...]
 
-    def stat(self, value: Value) -> Stat | None:
-        """Over the runs that have the value; None if none has."""
-        values = [v for run in self.runs if (v := value(run)) is not None]
-        return stat(values) if values else None
-
 
 @dataclass(frozen=True, eq=False)
 class Setting:
@@ -62,9 +57,9 @@ class Setting:
         return {point.method: point.family for point in self.points}
 
 
-def seeds(points: Iterable[Point]) -> str:
+def seeds(numbers: Iterable[int]) -> str:
     """n = 3 seeds"""
-    counts = sorted({len(point.runs) for point in points})
+    counts = sorted(set(numbers))
     many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"n = {many} seed{'s' * (counts[-1] > 1)}"
 

@@ -26,8 +26,9 @@ def layers(setting: Setting) -> Picture | None:
     if not points:
         return None
     title = f"{setting.title}: density of each layer"
-    caption = (f"Weights of each layer that are trained, or nonzero if those are fewer, in % of the layer; mean over "
-               f"{seeds(points)}, at the end of training. Layers stand in the order of the network.")
+    n = seeds(len(point.runs) for point in points)
+    caption = (f"Weights of each layer that are trained, or nonzero if those are fewer, in % of the layer; mean over {n}, "
+               "at the end of training. Layers stand in the order of the network.")
     return Picture("layers", setting.slug, title, caption, lambda width: draw(Sheet(width, title, caption), points))
 
 

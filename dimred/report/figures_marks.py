@@ -2,40 +2,45 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dimred.report.figures_data import Setting, Stat, Value, accuracy, kept, number
+from dimred.report.figures_data import Setting, Stat, Value, accuracy, kept, number, stat
 from dimred.report.figures_sheet import per_cent, with_prefix
 from dimred.report.figures_style import COLOURS
 
 
 @dataclass(frozen=True)
 class Cost:
-    """A horizontal axis. front: is less better, so that there is a Pareto front?"""
+    """A horizontal axis: what, in which unit. front: is less better, so that there is a Pareto front?"""
     name: str
     title: str
-    label: str
-    log: str
+    what: str
+    unit: str
     meaning: str
     value: Value
     front: bool = True
+
+    @property
+    def label(self) -> str:
+        return f"{self.what} ({self.unit})"
 
     def text(self, x: float) -> str:
         return with_prefix(x) if self.front else f"{100 * x:.3g}"
 
 
 SPARSITY = Cost(
-    "sparsity", "accuracy against sparsity", "weights kept, 1 − sparsity (%)", "the weights kept",
+    "sparsity", "accuracy against sparsity", "weights kept, 1 − sparsity", "%",
     "Kept: as asked for, or more if more weights are trained and nonzero in the end.", kept, front=False)
 STORAGE = Cost(
-    "storage", "accuracy against storage", "storage (bytes)", "bytes",
+    "storage", "accuracy against storage", "storage", "bytes",
     "Storage: of the trained network, in its smallest exact form. On the Pareto front, nothing else is as small and as "
     "accurate.", lambda run: number(run.result, "storage_bytes"))
 FLOPS = Cost(
-    "flops", "accuracy against training cost", "training (FLOPs)", "FLOPs",
+    "flops", "accuracy against training cost", "training", "FLOPs",
     "FLOPs: of the whole training, scoring and all rounds included. On the Pareto front, nothing else is as cheap and "
     "as accurate.", lambda run: number(run.result, "training_flops"))
 
@@ -53,9 +58,14 @@ class Mark(NamedTuple):
 
 
 def marks_of(setting: Setting, cost: Cost) -> list[Mark]:
-    """Of the points that have both numbers."""
-    return [Mark(p.method, p.sparsity, x.mean, y) for p in setting.points
-            if (x := p.stat(cost.value)) and (y := p.stat(accuracy)) and x.mean > 0]
+    """Over the runs that have both numbers."""
+    marks = []
+    for point in setting.points:
+        pairs = [(x, y) for run in point.runs if (x := cost.value(run)) and (y := accuracy(run)) is not None and x > 0]
+        if pairs:
+            xs, ys = zip(*pairs, strict=True)
+            marks.append(Mark(point.method, point.sparsity, statistics.fmean(xs), stat(ys)))
+    return marks
 
 
 def pareto(marks: Sequence[Mark]) -> list[Mark]:

@@ -18,10 +18,11 @@ DASHED = (0, (2.5, 1.5))
 
 
 class Curve(NamedTuple):
-    """Of a point: epochs trained so far, mean and sample standard deviation over the runs that have the key."""
+    """Of a point: epochs trained so far, mean and sample standard deviation over the n runs that have the key."""
     epochs: np.ndarray
     mean: np.ndarray
     std: np.ndarray
+    n: int
 
 
 class Kind(NamedTuple):
@@ -52,7 +53,7 @@ def curve(point: Point, key: str) -> Curve | None:
     steps = [step for step in found[0] if all(step in lines for lines in found)]
     values = np.array([[lines[step][1] for step in steps] for lines in found])
     std = values.std(0, ddof=1) if len(found) > 1 else np.zeros(len(steps))
-    return Curve(np.array([found[0][step][0] for step in steps]), values.mean(0), std)
+    return Curve(np.array([found[0][step][0] for step in steps]), values.mean(0), std, len(found))
 
 
 def over_time(setting: Setting, kind: Kind) -> Picture | None:
@@ -67,8 +68,9 @@ def over_time(setting: Setting, kind: Kind) -> Picture | None:
     if not drawn:
         return None
     title = f"{setting.title}: {kind.title}"
-    bands = "; bands: ± one sample standard deviation of the solid lines" if any(len(p.runs) > 1 for p in drawn) else ""
-    caption = f"Mean over {seeds(drawn)}{bands}. Epochs: all that were trained, those of earlier rounds included."
+    n = [part.n for pair in drawn.values() for part in pair if part]
+    bands = "; bands: ± one sample standard deviation of the solid lines" if max(n) > 1 else ""
+    caption = f"Mean over {seeds(n)}{bands}. Epochs: all that were trained, those of earlier rounds included."
     if kind is SUPPORT:
         caption += (" Overlap: intersection over union with the support at the first step. Explored: the share of all "
                     "covered weights that was trained at some time.")

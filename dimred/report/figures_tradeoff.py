@@ -31,9 +31,9 @@ def tradeoff(setting: Setting, cost: Cost, styles: Mapping[str, Style]) -> Pictu
     marks = marks_of(setting, cost)
     if not marks:
         return None
-    n = seeds(p for p in setting.points if p.stat(cost.value))
     spread = " Bands and bars: ± one sample standard deviation." if any(m.y.n > 1 for m in marks) else ""
-    caption = f"Test accuracy at the last epoch, mean over {n}.{spread} {cost.meaning} On log scales: {cost.log}"
+    caption = f"Test accuracy at the last epoch, mean over {seeds(m.y.n for m in marks)}.{spread} {cost.meaning} "
+    caption += f"On log scales: {cost.label}"
     caption += ", and the distance of the accuracy from 100 %." if scale_of(marks).log else "."
     title = f"{setting.title}: {cost.title}"
     return Picture(cost.name, setting.slug, title, caption,
@@ -70,7 +70,7 @@ def draw_front(sheet: Sheet, cost: Cost, marks: Sequence[Mark], front: Sequence[
     axes.set_ylabel("test accuracy (%)")
     x, y = (LEFT + size[0] + 0.25, sheet.y) if aside else (0.15, sheet.y + size[1] + BELOW + 0.12)
     at = x + 0.4, x + 0.4 + min(names, 2.2) + 0.15, x + 0.4 + min(names, 2.2) + 0.8
-    rows = [("Pareto front", "accuracy", cost.label[cost.label.index("(") + 1:-1]),
+    rows = [("Pareto front", "accuracy", cost.unit),
             *((mark.label, f"{100 * mark.y.mean:.2f} %", cost.text(mark.x)) for mark in front)]
     for i, row in enumerate(rows):
         for place, text in zip(at if i else (x, *at[1:]), row, strict=True):

@@ -113,7 +113,7 @@ def from_entropy(code: bytes, count: int, shape: Shape) -> Positions:
 
 def bound(count: int, size: int) -> float:
     """The least bytes that tell, on average, which `count` of `size` entries they are: size * H(count / size) / 8."""
-    p = count / size
+    p = count / max(1, size)
     return size * sum(-q * math.log2(q) for q in (p, 1 - p) if q) / 8
 
 

@@ -1,0 +1,300 @@
+"""Export and import: a compact file makes the same network again, to the bit, and a bad file makes one message."""
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import struct
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, Outcome, compose, result_of
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dimred.build import build_net, load_net
+from dimred.compact import CHECKSUM, MAGIC, START, VERSION, checksum, encode, load_compact, save_compact
+from dimred.errors import UserError
+from dimred.net import Net
+from dimred.scores import noise
+from dimred.select import topk
+
+DIGITS = (1, 8, 8)
+Json = dict[str, Any]
+
+
+def built(*overrides: str, shape: tuple[int, int, int] = DIGITS) -> tuple[Net, Json]:
+    """A net, and what a file has to know of its model."""
+    cfg: Any = compose(*overrides)
+    return build_net(cfg, shape, 10), {"model": dict(cfg.model), "shape": list(shape), "classes": 10}
+
+
+def sparse(density: float, base: Any, *overrides: str) -> tuple[Net, Json]:
+    net, about = built(*overrides)
+    net.keep(topk(noise(net), round(density * net.total)), base=base)
+    with torch.no_grad():
+        for w in net.weights.values():
+            w.psi.add_(0.01)
+        for p in net.rest.values():
+            p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    net(torch.rand(8, *DIGITS))     # norms learn
+    return net, about
+
+
+def same(model: nn.Module, net: Net) -> bool:
+    """The same logits and the same tensors, to the bit (but for the sign of zeros)."""
+    net.train(False)
+    images = torch.rand(5, *DIGITS)
+    state = net.state_dict()
+    assert model.state_dict().keys() == state.keys() and not model.training
+    with torch.no_grad():
+        return torch.equal(model(images), net(images)) and all(
+            torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+# -- the same again --------------------
+@pytest.mark.parametrize("net_and_about", [
+    lambda: built("model=lenet300"), lambda: sparse(0.02, "zero", "model=lenet300"),
+    lambda: sparse(0.02, "init", "model=lenet300"), lambda: sparse(0.3, "init", "model=resnet20"),
+    lambda: sparse(0.3, "zero", "model=conv2", "model.init=torch_default"),
+    lambda: sparse(1, "zero", "model=lenet300", "seed=9000000000"),
+    lambda: sparse(0.1, "init", "model=conv2", "basis=layer"),
+    lambda: sparse(0.1, "zero", "model=conv2", "basis=power")],
+    ids=["initial", "pruned", "frozen", "frozen-resnet", "pruned-conv", "dense", "basis", "power"])
+def test_a_file_makes_the_same_network_again(net_and_about: Callable[[], tuple[Net, Json]], tmp_path: Path) -> None:
+    net, about = net_and_about()
+    size = save_compact(tmp_path / "net.dimred", net, about)
+    assert size == (tmp_path / "net.dimred").stat().st_size
+    assert same(load_compact(tmp_path / "net.dimred"), net)
+
+
+def test_a_file_takes_little_more_than_its_numbers(tmp_path: Path) -> None:
+    net, about = sparse(0.02, "init", "model=lenet300")
+    numbers = 4 * (net.dim + 410)
+    assert numbers < save_compact(tmp_path / "net.dimred", net, about) < numbers + 0.15 * net.total / 8 + 500
+
+
+def test_half_precision_halves_the_numbers_and_hardly_changes_the_logits(tmp_path: Path) -> None:
+    net, about = sparse(0.2, "init", "model=lenet300")
+    whole, half = (save_compact(tmp_path / f"{half}.dimred", net, about, half) for half in (False, True))
+    assert whole - half == pytest.approx(2 * (net.dim + 410), abs=60)
+    images = torch.rand(5, *DIGITS)
+    with torch.no_grad():
+        logits, expected = load_compact(tmp_path / "True.dimred")(images), net(images)
+    assert torch.allclose(logits, expected, atol=5e-3) and not torch.equal(logits, expected)
+
+
+def test_weights_that_no_seed_draws_are_stored(tmp_path: Path) -> None:
+    net, _ = sparse(1, "zero", "model=lenet300", "seed=1")
+    save_file(net.state_dict(), tmp_path / "pretrained.safetensors")
+    twin, about = built("model=lenet300", f"model.pretrained={tmp_path}/pretrained.safetensors")
+    assert save_compact(tmp_path / "net.dimred", twin, about) > 4 * net.total
+    (tmp_path / "pretrained.safetensors").unlink()
+    assert same(load_compact(tmp_path / "net.dimred"), net)
+
+
+def test_writing_leaves_the_random_state_alone(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    save_compact(tmp_path / "net.dimred", *built("model=lenet300"))
+    load_compact(tmp_path / "net.dimred")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+class Stateful(nn.Module):
+    """Computes with something that is in none of its tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.shift = nn.Linear(64, 10), 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.flatten(1)) + self.shift
+
+
+def stateful(*, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return Stateful()
+
+
+def test_a_model_that_is_more_than_its_tensors_is_not_written(tmp_path: Path) -> None:
+    net = Net(Stateful())
+    net.model.shift = 1.0       # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"Stateful computes something else when it is made again.*--format dense"):
+        save_compact(tmp_path / "net.dimred", net,
+                     {"model": {"_target_": f"{__name__}.stateful"}, "shape": list(DIGITS), "classes": 10})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("overrides", [
+    ["method=freezenet", "sparsity=0.95"], ["method=edge_popup", "sparsity=0.5"], ["method=signed_supermask"],
+    *(["method=intrinsic_dimension", f"method.projection={kind}", "method.dim=40"]
+      for kind in ("dense", "sparse", "fastfood"))], ids=lambda overrides: "-".join(overrides[:2]))
+def test_a_run_is_exported_and_imported(overrides: list[str], train: Callable[..., Path],
+                                        dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+    run, files = train("recipe.steps=3", *overrides), [tmp_path / name for name in ("a.dimred", "b", "c")]
+    assert dimred("export", str(run), str(files[0]), "--format", "compact").code == 0
+    assert dimred("export", str(run), str(files[2])).code == 0
+    net = load_net(run)
+    assert files[0].stat().st_size < 1.05 * result_of(run)["storage_bytes"] + 600
+    shutil.rmtree(run)
+    assert dimred("import", str(files[0]), str(files[1])).code == 0
+    assert same(load_compact(files[0]), net)
+    imported, exported = map(load_file, files[1:])
+    assert all(torch.equal(imported[name], value) for name, value in exported.items())
+
+
+# -- ten years later --------------------
+#: dimred train method=NAME seed=3 recipe.epochs=10, with sparsity=0.98 (kaiming_normal), sparsity=0.5
+#: model.init=torch_default (uniform), method.dim=30 model.init=xavier_uniform method.lr=3; checksum and first logits
+GOLDEN = {
+    "freezenet": ("758c64ecc079ea57d9e9239b99a47ed4", [-3.24478, 1.81941, 2.65235, 0.91692, 0.28054]),
+    "signed_supermask": ("6f66e8ec5b764b0b895432df66c2baa9", [-0.84086, 0.50708, 0.09095, -0.33369, -0.35503]),
+    "intrinsic_dimension": ("be08fc0dadbcddde7b9b4d2d4084548e", [-0.22119, -0.3576, 0.41186, 0.44822, -0.31783]),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_files_of_version_1_can_be_read_for_ever(name: str) -> None:
+    """If this fails, files that people have written cannot be read any more: repair the reader, not the test."""
+    model = load_compact(ROOT / f"tests/golden/{name}.dimred")
+    digest = hashlib.blake2b(digest_size=16)
+    for key, value in sorted(model.state_dict().items()):
+        array = value.numpy()
+        digest.update(key.encode() + array.astype(array.dtype.newbyteorder("<")).tobytes())
+    with torch.no_grad():
+        logits = model(torch.arange(64.0).view(1, 1, 8, 8) / 64)[0, :5].tolist()
+    assert (digest.hexdigest(), pytest.approx(logits, abs=1e-4)) == GOLDEN[name]
+
+
+# -- bad files --------------------
+@pytest.fixture(scope="module")
+def whole() -> bytes:
+    return encode(*sparse(0.02, "init", "model=lenet300"))
+
+
+def refused(content: bytes, path: Path, message: str) -> str:
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        load_compact(path)
+    return str(caught.value)
+
+
+def test_every_damage_is_found_by_the_checksum(whole: bytes, tmp_path: Path) -> None:
+    for at in (8, 11, 20, len(whole) // 2, len(whole) - 1):
+        refused(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1:], tmp_path / "f", "f is damaged: its checksum does")
+    for length in (9, 20, 40, len(whole) - 1):
+        refused(whole[:length], tmp_path / "f", "f is damaged: its checksum does not match its content. Copy or export")
+    refused(whole + b"\0", tmp_path / "f", "f is damaged")
+
+
+def test_other_files_newer_files_and_none_are_told_apart(whole: bytes, tmp_path: Path) -> None:
+    refused(b"", tmp_path / "f", "f is no compact file of dimred")
+    refused(b"PK\3\4" + whole, tmp_path / "f", "f is no compact file of dimred. dimred export RUN FILE --format comp")
+    newer = MAGIC + struct.pack("<H", VERSION + 1) + whole[10:-CHECKSUM]
+    refused(newer + checksum(newer), tmp_path / "f", "has version 2 of the compact format, and this .* up to 1. Update")
+    with pytest.raises(UserError, match=r"cannot read .*nowhere \(No such file"):
+        load_compact(tmp_path / "nowhere")
+
+
+def forged(content: bytes, change: Callable[[Json], object]) -> bytes:
+    """A file with another header and the right checksum."""
+    length = START.unpack_from(content)[2]
+    header = json.loads(zlib.decompress(content[START.size:START.size + length]))
+    change(header)
+    packed = zlib.compress(json.dumps(header).encode())
+    start = START.pack(MAGIC, VERSION, len(packed)) + packed + content[START.size + length:-CHECKSUM]
+    return start + checksum(start)
+
+
+@pytest.mark.parametrize("change", [
+    lambda h: h["tensors"].pop(), lambda h: h.pop("tensors"), lambda h: h["tensors"][0].update(name="fc9.weight"),
+    lambda h: h["tensors"][0].update(shape=[300, 65]), lambda h: h["tensors"][0].update(count=3),
+    lambda h: h["tensors"][0].update(code="../x"), lambda h: h["tensors"][0].update(dtype="O"),
+    lambda h: h["tensors"][0].update(bytes=[10**9, -10**9]), lambda h: h.update(classes=11),
+    lambda h: h["tensors"][0]["base"].update(stream=9), lambda h: h["tensors"][0]["base"].update(kind="cauchy"),
+    lambda h: h["tensors"][0]["base"].update(seed=-1), lambda h: h.update(shape=["a"]), lambda h: h.update(tensors=7),
+    lambda h: h["tensors"][0].update(base="x"), lambda h: h["tensors"][0].update(scale=1.0)])
+def test_a_whole_file_that_describes_no_network_is_refused_in_one_message(
+        whole: bytes, change: Callable[[Json], object], tmp_path: Path) -> None:
+    message = refused(forged(whole, change), tmp_path / "f", "f is whole, but does not describe a network of this")
+    assert message.count("\n") == 0 and "written by dimred 0." in message
+
+
+def test_a_file_runs_no_code_and_no_path_in_it_is_read(whole: bytes, tmp_path: Path) -> None:
+    for target in ("os.mkdir", "dimred.models.zoo.nn.Linear", "subprocess.run"):
+        model = {"_target_": target, "path": str(tmp_path / "made")}
+        refused(forged(whole, lambda h, model=model: h.update(model=model)), tmp_path / "f",
+                f"asks for code that is not dimred's: {target}. If you trust it, add --trust")
+    assert not (tmp_path / "made").exists()
+    nested = forged(whole, lambda h: h["model"].update(init={"_target_": "os.getcwd"}))
+    refused(nested, tmp_path / "f", "asks for code that is not dimred's: os.getcwd")
+    (tmp_path / "f").write_bytes(forged(whole, lambda h: h["model"].update(pretrained="/nowhere.safetensors")))
+    assert same(load_compact(tmp_path / "f"), sparse(0.02, "init", "model=lenet300")[0])
+
+
+# -- other programs --------------------
+def logits_of(run: Path, images: Tensor) -> Tensor:
+    net = load_net(run)
+    net.train(False)
+    with torch.no_grad():
+        return net(images)
+
+
+def test_onnx_computes_the_same_logits(train: Callable[..., Path], dimred: Callable[..., Outcome],
+                                       tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    run = train("recipe.steps=3", "method=freezenet", "model=resnet20")
+    outcome = dimred("export", str(run), str(tmp_path / "net.onnx"), "--format=onnx")
+    assert outcome.code == 0, outcome.err
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    for count in (1, 5):        # batches of any size
+        images = torch.rand(count, *DIGITS)
+        logits, = session.run(["logits"], {"images": images.numpy()})
+        np.testing.assert_allclose(logits, logits_of(run, images), atol=1e-4)
+    assert [path.name for path in tmp_path.glob("net*")] == ["net.onnx"]
+
+
+def test_a_torch_program_computes_equal_logits(train: Callable[..., Path], dimred: Callable[..., Outcome],
+                                               tmp_path: Path) -> None:
+    run, images = train("recipe.steps=3", "method=snip", "model=conv2"), torch.rand(5, *DIGITS)
+    outcome = dimred("export", str(run), str(tmp_path / "net.pt2"), "--format", "torch-export")
+    assert outcome.code == 0, outcome.err
+    program = torch.export.load(tmp_path / "net.pt2").module()
+    assert torch.equal(program(images), logits_of(run, images)) and program(images[:1]).shape == (1, 10)
+
+
+def test_channels_that_are_removed_are_left_out(train: Callable[..., Path], dimred: Callable[..., Outcome],
+                                                tmp_path: Path) -> None:
+    run = train("recipe.steps=3", "method=l1_filters", "model=conv2", "sparsity=0.8")
+    outcome = dimred("export", str(run), str(tmp_path / "net.pt2"), "--format", "compacted-channels")
+    assert outcome.code == 0, outcome.err
+    program, images = torch.export.load(tmp_path / "net.pt2").module(), torch.rand(5, *DIGITS)
+    assert torch.allclose(program(images), logits_of(run, images), atol=1e-5)
+    left = sum(p.numel() for p in program.parameters())
+    assert left < 0.3 * result_of(run)["parameters"] and f"{left} of {result_of(run)['parameters']}" in outcome.out
+
+
+def without_onnx() -> None:
+    sys.modules["onnx"] = None      # type: ignore[assignment]
+
+
+def test_a_missing_library_is_named_with_the_extra_that_has_it(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = dimred("export", str(tmp_path), str(tmp_path / "x.onnx"), "--format", "onnx", before=without_onnx)
+    assert outcome.code == 1 and "pip install 'dimred[onnx]'" in outcome.err and "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ("export a b --format tflite", "unknown format 'tflite'. Allowed: compact, compacted-channels, dense"),
+    ("export a b --format compct", "Did you mean 'compact'"), ("export a b --format", "--format needs a value"),
+    ("export a b --half", "--half is for --format compact"), ("export a b --hlaf", "unknown option --hlaf"),
+    ("export a --format compact", "usage: dimred export RUN FILE"), ("import a", "usage: dimred import FILE OUT"),
+    ("import nowhere b", "cannot read nowhere"), ("export nowhere b --format compact", "there is no such folder")])
+def test_mistakes_are_answered(arguments: str, message: str, dimred: Callable[..., Outcome]) -> None:
+    outcome = dimred(*arguments.split())
+    assert outcome.code == 1 and message in outcome.err and outcome.err.count("\n") == 1, outcome.err
