@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import ROOT, Outcome, compose, result_of
 from safetensors.torch import load_file, save_file
+from scipy import special
 from torch import Tensor, nn
 
 from dimred.build import build_net, load_net
@@ -169,6 +170,56 @@ def test_files_of_version_1_can_be_read_for_ever(name: str) -> None:
     with torch.no_grad():
         logits = model(torch.arange(64.0).view(1, 1, 8, 8) / 64)[0, :5].tolist()
     assert (digest.hexdigest(), pytest.approx(logits, abs=1e-4)) == GOLDEN[name]
+
+
+def read_by_the_page(content: bytes) -> dict[str, np.ndarray]:
+    """What docs/storage.md says, in plain Python, with none of dimred's code and scipy's quantiles."""
+    header, at, found = *header_of(content), {}
+    for t in header["tensors"]:
+        size, count, code, base = int(np.prod(t["shape"])), t.get("count", 0), t.get("code"), t.get("base", 0)
+        middle, end = at + t["bytes"][0], at + sum(t["bytes"])
+        code_bytes, values, at = content[at:middle], content[middle:end], end
+        positions = list(range(size)) if count == size else []
+        if code == "bitmap":
+            positions = [i for i, bit in enumerate(bits(code_bytes)) if bit]
+        elif code == "delta":
+            k, low_bytes, position = code_bytes[0], (count * code_bytes[0] + 7) // 8, -1
+            low, unary, positions = bits(code_bytes[1:1 + low_bytes]), iter(bits(code_bytes[1 + low_bytes:])), []
+            for i in range(count):
+                high = next(zeros for zeros in range(size + 1) if next(unary))
+                position += 1 + (high << k) + sum(low[i * k + j] << j for j in range(k))
+                positions.append(position)
+        out = np.full(size, base, np.float32) if not isinstance(base, dict) else drawn_by_the_page(size, **base)
+        if t.get("scale") is None:
+            out[positions] = np.frombuffer(values, "<f4")
+        else:
+            kept = np.float32(t["scale"]) * (np.sign(out[positions]) if t.get("signs") else out[positions])
+            out, flips = np.zeros(size, np.float32), bits(values)[:count] or [0] * count
+            out[positions] = np.where(flips, -kept, kept)
+        found[t["name"]] = out.reshape(t["shape"])
+    return found
+
+
+def header_of(content: bytes) -> tuple[Json, int]:
+    length = int.from_bytes(content[10:14], "little")
+    return json.loads(zlib.decompress(content[14:14 + length])), 14 + length
+
+
+def bits(content: bytes) -> list[int]:
+    return [byte >> i & 1 for byte in content for i in range(8)]
+
+
+def drawn_by_the_page(size: int, seed: int, stream: int, kind: str, a: float, b: float) -> np.ndarray:
+    words = np.random.Philox(key=[seed, stream]).random_raw(size) >> np.uint64(12)
+    u = (2 * words.astype(float) + 1 - 2.0**52) / 2.0**53
+    return (a + b * special.ndtri(0.5 + u) if kind == "normal" else a + (b - a) * (u + 0.5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["freezenet", "signed_supermask"])
+def test_the_page_is_enough_to_read_a_file(name: str) -> None:
+    path = ROOT / f"tests/golden/{name}.dimred"
+    for key, value in read_by_the_page(path.read_bytes()).items():
+        np.testing.assert_allclose(value, load_compact(path).state_dict()[key].numpy(), rtol=2e-7)
 
 
 # -- bad files --------------------

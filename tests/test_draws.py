@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from conftest import compose
 from scipy import special, stats
 from torch import nn
 
+from dimred import projections as made
 from dimred.build import build_net
 from dimred.draws import Draw, Drawing, centred, log, normal
+from dimred.methods.subspace import projections
 from dimred.net import Net
+from dimred.projections import moved
 
 MASK = 2**64 - 1
 
@@ -93,6 +97,37 @@ def test_uniform_numbers_stay_below_their_upper_end() -> None:
 def test_long_and_short_tensors_begin_alike() -> None:
     draw = Draw(1, 2, "normal", 0, 1)
     assert (draw.values(100_000)[:40_000] == draw.values(40_000)).all()
+
+
+# -- projections --------------------
+SIZES = {"a": 600, "b": 210, "c": 14}
+#: the last two numbers of P z in each weight that are not zero, z = (0, 1, ..., 8) / 9
+MOVED = {
+    "dense": ["0x1.c71bf6c062e7ap-7", "-0x1.0e45ed4e1788ep-7", "0x1.4c172a303c2cdp-6", "0x1.16ed86a58513ap-5",
+              "-0x1.24d4e0ae89429p-6", "-0x1.1ccf76cbd61efp-4"],
+    "sparse": ["-0x1.fb12732fe4f60p-5", "0x1.fb12732fe4f60p-4", "0x1.27cac331458f8p-3", "-0x1.520c4cca98a40p-5",
+               "0x1.520c4cca98a40p-6", "0x1.a68f5ffd3ecd0p-4"],
+    "fastfood": ["-0x1.1a0459e9de33cp-6", "-0x1.2acd60d734f7cp-7", "0x1.aeb8137111a33p-7", "0x1.952a6fdafa030p-9",
+                 "-0x1.87c098fc7d3e0p-11", "0x1.27494099441f5p-4"],
+}
+
+
+@pytest.mark.parametrize("kind", MOVED)
+def test_projections_never_change(kind: Any) -> None:
+    moves = moved(kind, 42, SIZES, np.arange(9) / 9)
+    assert [float(v).hex() for by in moves.values() for v in by[np.flatnonzero(by)[-2:]]] == MOVED[kind]
+
+
+@pytest.mark.parametrize("block", [2**22, 50])
+@pytest.mark.parametrize("kind", ["dense", "sparse", "fastfood"])
+def test_what_is_written_moves_weights_as_training_does(kind: Any, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(made, "BLOCK", block)
+    net = Net(nn.Sequential(*(nn.Linear(size, 1, bias=False) for size in SIZES.values())).double(), seed=5)
+    z = nn.Parameter(torch.randn(9, dtype=torch.float64))
+    maps = projections(net, z, kind)
+    moves = moved(kind, 5, dict(zip(maps, SIZES.values(), strict=True)), z.detach().numpy())
+    for name, each in maps.items():
+        np.testing.assert_allclose(moves[name], each.project(z).detach().numpy(), rtol=1e-9, atol=1e-12)
 
 
 # -- of models --------------------

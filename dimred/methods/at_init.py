@@ -421,9 +421,9 @@ class NTT(AtInit):
 
     The official code compares the whole kernels of two halves of a batch; their product with a random u has the same
     mean and needs no Jacobians. Only covered weights move (by Adam) and count in the kernel; norms work as in training.
-    Weights are chosen anew by size every so often, for the last time `every` steps before the end; as in the paper,
-    within every layer (allocation=uniform). The official demo takes 18720 steps, but its published log has the kernel
-    distance fall from 6439 to 977 in the first 1000, and after 5600 it is 469.
+    Weights are chosen anew by size every so often, for the last time `every` steps before the end; the paper does so in
+    every layer (allocation=uniform). The official demo takes 18720 steps, but its published log has the kernel distance
+    fall from 6439 to 977 in the first 1000, and after 5600 it is 469.
 
     Trains: d weights, after a transfer that moves all those which it may choose; stores: their positions; needs: dense
     weights and gradients in the transfer.

@@ -27,8 +27,8 @@ def layers(setting: Setting) -> Picture | None:
         return None
     title = f"{setting.title}: density of each layer"
     n = seeds(len(point.runs) for point in points)
-    caption = (f"Weights of each layer that are trained, or nonzero if those are fewer, in % of the layer; mean over {n}, "
-               "at the end of training. Layers stand in the order of the network.")
+    caption = (f"Weights of each layer that are trained, or nonzero if those are fewer, in % of the layer; mean over "
+               f"{n}, at the end of training. Layers stand in the order of the network.")
     return Picture("layers", setting.slug, title, caption, lambda width: draw(Sheet(width, title, caption), points))
 
 

@@ -125,7 +125,7 @@ def wrapped(text: str, width: float, size: float) -> list[str]:
     """Lines that fit, with room for a browser's own letters, which may be wider."""
     lines, space = [""], width_of("a a", size) - width_of("aa", size)
     used = 0.0
-    for word in text.split():
+    for word in text.split(" "):     # not at no-break spaces
         wide = width_of(word, size)
         if lines[-1] and used + space + wide > 0.97 * width:
             lines, used = [*lines, ""], 0.0

@@ -60,8 +60,12 @@ class Picture:
         """An SVG for a page: letters are text, the background is the page's, colours are variables of its style sheet
         (--c1f2328), and no identifier is that of another picture with another name."""
         svg = self._saved(width, "svg", {"svg.fonttype": "none", "savefig.facecolor": "none"}).decode()
-        svg = re.sub(r"#[0-9a-f]{6}(?=[;\"])", lambda m: f"var(--c{m[0][1:]})" if m[0] in DARK else m[0],
-                     svg[svg.index("<svg"):])
+        svg = svg[svg.index("<svg"):]
+        for pattern, replacement in (
+                (r"<metadata>.*?</metadata>", ""), (r"<g id=\"[^\"]*\"", "<g"), (r"<g ?/>", ""), (r"\n\s+", "\n")):
+            svg = re.sub(pattern, replacement, svg, flags=re.S)
+        svg = re.sub(r" d=\"[^\"]*\"", lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), svg)     # in points
+        svg = re.sub(r"#[0-9a-f]{6}(?=[;\"])", lambda m: f"var(--c{m[0][1:]})" if m[0] in DARK else m[0], svg)
         return re.sub(r"( id=\"|url\(#|href=\"#)", lambda m: f"{m[1]}{name}-", svg)
 
     def _saved(self, width: float, form: str, changes: Mapping[str, object] = MappingProxyType({})) -> bytes:

@@ -34,7 +34,7 @@ def tradeoff(setting: Setting, cost: Cost, styles: Mapping[str, Style]) -> Pictu
     spread = " Bands and bars: ± one sample standard deviation." if any(m.y.n > 1 for m in marks) else ""
     caption = f"Test accuracy at the last epoch, mean over {seeds(m.y.n for m in marks)}.{spread} {cost.meaning} "
     caption += f"On log scales: {cost.label}"
-    caption += ", and the distance of the accuracy from 100 %." if scale_of(marks).log else "."
+    caption += ", and the distance of the accuracy from 100\u00a0%." if scale_of(marks).log else "."
     title = f"{setting.title}: {cost.title}"
     return Picture(cost.name, setting.slug, title, caption,
                    lambda width: draw(Sheet(width, title, caption), setting, cost, marks, styles))

@@ -51,15 +51,15 @@ def page(settings: Sequence[Setting], pictures: Sequence[Picture], notes: Iterab
         choices={key: choices(rows, key) for key in ("method", "family", "sparsity", "data", "model")},
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(), library_styles=Markup(styles),
         colours=[(colour[1:], colour, dark) for colour, dark in DARK.items()],
-        figures={setting.slug: [figure(picture) for picture in pictures if picture.setting == setting.slug]
-                 for setting in settings}).encode()
+        figures={setting.slug: [figure(picture, i) for i, picture in enumerate(pictures)
+                                if picture.setting == setting.slug] for setting in settings}).encode()
 
 
-def figure(picture: Picture) -> dict[str, str]:
+def figure(picture: Picture, number: int) -> dict[str, str]:
     """For a page and for a phone. matplotlib has escaped what is written in it."""
     return {"title": picture.title, "caption": picture.caption,
-            "wide": Markup(picture.inline(WIDE, f"{picture.name}-w")),
-            "narrow": Markup(picture.inline(NARROW, f"{picture.name}-n"))}
+            "wide": Markup(picture.inline(WIDE, f"w{number}")),
+            "narrow": Markup(picture.inline(NARROW, f"n{number}"))}
 
 
 def data_tables() -> tuple[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, get_args
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dimred.draws import Draw
@@ -152,6 +153,7 @@ def tensors(net: Net) -> dict[str, np.ndarray]:
 
 
 def array(tensor: Tensor) -> np.ndarray:
-    """On the CPU, little-endian."""
+    """On the CPU, little-endian; what numpy has no type for, as float32."""
+    tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
     value = tensor.detach().cpu().contiguous().numpy()
     return value.astype(value.dtype.newbyteorder("<"), copy=False)
