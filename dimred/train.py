@@ -165,10 +165,10 @@ class Train:
                   desc=f"train {start}-{stop}", disable=not sys.stderr.isatty()) as bar, counter.set(False) as counted:
             for t, images, labels in self._batches(now, stop):
                 dense = dense_grad is not None and dense_grad(t)
+                self.exploration.look()
+                self.costs.step(len(images), dense)     # before gradients are kept: it may take some of its own
                 if dense_grad:
                     self.net.retain_grad(dense)
-                self.exploration.look()
-                self.costs.step(len(images), dense)
                 self._backward(images, labels)
                 with counter.set(counted):
                     yield t

@@ -55,7 +55,7 @@ class Sheet:
             wide = 0.34 + width_of(label)
             if x > 0.15 and x + wide > self.width - 0.1:
                 x, self.y = 0.15, self.y + LINE + 0.03
-            self.line([x, x + 0.14, x + 0.28], self.y + 0.07, markevery=[1], **style)
+            self.line([x, x + 0.14, x + 0.28], self.y + 0.062, markevery=[1], **style)
             self.text(x + 0.34, self.y, label, fontsize=8.5)
             x += wide + 0.2
         self.y += LINE + 0.05

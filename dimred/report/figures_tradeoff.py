@@ -33,7 +33,7 @@ def tradeoff(setting: Setting, cost: Cost, styles: Mapping[str, Style]) -> Pictu
         return None
     spread = " Bands and bars: ± one sample standard deviation." if any(m.y.n > 1 for m in marks) else ""
     caption = f"Test accuracy at the last epoch, mean over {seeds(m.y.n for m in marks)}.{spread} {cost.meaning} "
-    caption += f"On log scales: {cost.label}"
+    caption += f"On a log scale: {cost.label}"
     caption += ", and the distance of the accuracy from 100\u00a0%." if scale_of(marks).log else "."
     title = f"{setting.title}: {cost.title}"
     return Picture(cost.name, setting.slug, title, caption,
@@ -78,7 +78,7 @@ def draw_front(sheet: Sheet, cost: Cost, marks: Sequence[Mark], front: Sequence[
         if i:
             sheet.text(x, y, f"{i}", fontsize=8.5, fontweight="bold")
             colour, marker = styles[front[i - 1].method]
-            sheet.line([x + 0.27], y + 0.07, color=colour, marker=marker)
+            sheet.line([x + 0.27], y + 0.06, color=colour, marker=marker)
         y += LINE + 0.05
     sheet.y = max(y + LINE, sheet.y + size[1] + BELOW) + 0.1
 

@@ -122,9 +122,10 @@ def seeded(value: np.ndarray, draw: Draw | Moved | None, plain: Part) -> Part:
         parts.append(changed(value, flat[0].item(), flat[:1]))
     elif draw and value.dtype == np.float32:
         read = draw.values(min(flat.size, SAMPLE))      # enough to see that it has been trained
-        if (flat[:SAMPLE] == read).any() or masked(flat[:SAMPLE], draw, read):
+        mask = not flat[:SAMPLE].any() or masked(flat[:SAMPLE], draw, read)
+        if mask or (flat[:SAMPLE] == read).any():
             read = draw.values(flat.size)
-            parts += [changed(value, draw, read), *filter(None, [masked(value, draw, read)])]
+            parts += [changed(value, draw, read), *filter(None, [masked(value, draw, read) if mask else None])]
     return min(parts, key=cost)
 
 
