@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SNIP and SET at two sparsities, and dense; two seeds each."""
     folder = tmp_path_factory.mktemp("trained")
     outcome = Command(("train", "-m", "method=snip,set,dense", "sparsity=0.5,0.9", "seed=0,1", "recipe.epochs=3",
-                       f"outputs={folder}"), folder / "process").wait()
+                       f"outputs={folder}"), folder / "process").wait(300)
     assert outcome.code == 0, outcome.err
     return folder / "runs"
 

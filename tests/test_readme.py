@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_readme_has_five_examples_and_a_method() -> None:
-    assert len(COMMANDS) == 11 and "# halfway.py" in README
+    assert len(COMMANDS) == 14 and "# halfway.py" in README
 
 
 @pytest.mark.parametrize("command", COMMANDS)
