@@ -74,8 +74,15 @@ def draw_rows(axes: Axes, rows: Sequence[Point], names: Sequence[str], values: n
     for (i, j), value in np.ndenumerate(values):
         if cell > 0.4 and not math.isnan(value):
             bright = float(np.dot(to_rgb(colours(float(norm(max(value, 1e-12))))), (0.21, 0.72, 0.07))) > 0.42
-            axes.text(j, i, f"{100 * value:.2g}" if value < 0.995 else "100", ha="center", va="center_baseline",
-                      fontsize=8.5, color="#000000" if bright else "#ffffff")
+            axes.text(j, i, in_few(100 * value), ha="center", va="center_baseline", fontsize=8.5,
+                      color="#000000" if bright else "#ffffff")
+
+
+def in_few(value: float) -> str:
+    """At most four characters."""
+    if value >= 9.95 or value == 0:
+        return f"{value:.0f}"
+    return "<.01" if value < 0.005 else f"{value:.2g}" if value >= 0.1 else f"{value:.2f}"
 
 
 def scale(sheet: Sheet, norm: LogNorm, least: float) -> None:

@@ -109,9 +109,9 @@ def draw(sheet: Sheet, kind: Kind, pairs: Mapping[Point, tuple[Curve | None, Cur
 
 
 def draw_pair(axes: Axes, pair: tuple[Curve | None, Curve | None], colour: str, log: bool) -> None:
-    for part, style in zip(pair, ({"lw": 1.5}, {"lw": 0.9, "ls": DASHED}), strict=True):
+    for part, style, inside in zip(pair, ({"lw": 1.5}, {"lw": 0.9, "ls": DASHED}), (colour, "none"), strict=True):
         if part:
-            single = {"marker": "o", "ms": 3} if len(part.epochs) == 1 else {}
+            single = {"marker": "o", "ms": 4, "mfc": inside} if len(part.epochs) == 1 else {}
             axes.plot(part.epochs, part.mean, color=colour, **style, **single)  # type: ignore[arg-type]
     if pair[0]:
         low, high = pair[0].mean - pair[0].std, pair[0].mean + pair[0].std
@@ -140,4 +140,5 @@ def set_axes(axes: Axes, kind: Kind, limits: tuple[float, float], first: bool, h
         axes.set_ylabel(kind.label)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.tick_params(length=0)
