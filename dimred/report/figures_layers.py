@@ -38,10 +38,10 @@ def draw(sheet: Sheet, points: Sequence[Point]) -> Figure:
     least = min(float(values[values > 0].min(initial=1)) for values in shares.values())
     norm = LogNorm(least := min(least, 0.1), 1)
     scale(sheet, norm, least)
-    room = min(1.75, 0.15 + max(width_of(point.method) for point in points)) + 0.1
-    cell = min(0.5, max(0.09, (sheet.width - room - 0.2) / len(names)))
+    room = min(1.75, 0.1 + max(width_of(point.method) for point in points)) + 0.1
+    cell = min(0.5, (sheet.width - room - 0.2) / len(names))
     wide = cell * len(names)
-    many = columns(sheet.width - 0.1, room + wide + 0.1, 4)
+    many = columns(sheet.width - 0.1, room + wide + 0.05, 4)
     sparsities = sorted({point.sparsity for point in points}, key=lambda s: -1 if s is None else s)
     letters = max(width_of(name.removesuffix(".weight")) for name in names)
     bottom = sheet.y
@@ -49,11 +49,11 @@ def draw(sheet: Sheet, points: Sequence[Point]) -> Figure:
         rows = [point for point in points if point.sparsity == sparsity]
         if i % many == 0:
             sheet.y = bottom + 0.42
-        x = 0.05 + room + (i % many) * (room + wide + 0.1)
+        x = 0.05 + room + (i % many) * (room + wide + 0.05)
         what = "no sparsity asked for" if sparsity is None else f"sparsity {per_cent(sparsity)}"
         axes = sheet.panel(x, sheet.y, wide, ROW * len(rows), title=what)
         draw_rows(axes, rows, names, np.array([shares[point] for point in rows]), norm, cell)
-        bottom = max(bottom, sheet.y + ROW * len(rows) + letters * 0.75 + 0.15)
+        bottom = max(bottom, sheet.y + ROW * len(rows) + letters + 0.15)
     sheet.y = bottom
     return sheet.finish()
 
@@ -68,9 +68,7 @@ def draw_rows(axes: Axes, rows: Sequence[Point], names: Sequence[str], values: n
     set_ticks(axes.yaxis, range(len(rows)), lambda i: shortened(rows[int(i)].method, 1.65))
     every = math.ceil(0.15 / cell)      # names need so much room
     set_ticks(axes.xaxis, range(0, len(names), every), lambda i: names[int(i)].removesuffix(".weight"))
-    axes.tick_params(axis="x", labelrotation=45, pad=1)
-    for label in axes.get_xticklabels():
-        label.set(ha="right", rotation_mode="anchor")
+    axes.tick_params(axis="x", labelrotation=90, pad=2)
     for (i, j), value in np.ndenumerate(values):
         if cell > 0.4 and not math.isnan(value):
             bright = float(np.dot(to_rgb(colours(float(norm(max(value, 1e-12))))), (0.21, 0.72, 0.07))) > 0.42

@@ -30,7 +30,7 @@ class Sheet:
         self._texts: list[tuple[float, float, str, dict[str, Any]]] = []
         self._lines: list[tuple[Sequence[float], float, dict[str, Any]]] = []
         self._panels: list[tuple[Axes, float, float, float, float]] = []
-        for line in wrapped(title, width - 0.3, 12.5):
+        for line in wrapped(title, width - 0.3, 13.2):
             self.text(0.15, self.y, line, fontsize=11.5, fontweight="bold")
             self.y += LINE + 0.04
         self.paragraph(subtitle, color="#59636e")
