@@ -7,6 +7,7 @@ import pkgutil
 import sys
 
 from dimred.errors import Interrupted, UserError, nearest
+from dimred.machine import settle
 
 #: each command, and the function that it is: what is left of the arguments -> exit status
 COMMANDS = {name: f"dimred.commands.{where}" for name, where in {
@@ -52,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     if debug:
         arguments.remove("--debug")
     listen(logging.DEBUG if debug else logging.INFO)
+    settle()
     try:
         return dispatch(arguments)
     except UserError as error:

@@ -60,6 +60,7 @@ class Net:
         self.collapsed: set[str] = set()
         self.notes: State = {}  # what a method has to remember from step to step; single numbers become results
         self.still: set[str] = set()    # norms that use their statistics as they are, in training too
+        self.channels_last = False      # how the model gets the weights of convolutions; positions know nothing of it
         self.folded = 0         # how many parameters of maps made what `fold` holds
         self._grads: dict[str, Tensor] | None = None
         self._compiled: nn.Module | None = None
@@ -79,6 +80,9 @@ class Net:
         """
         thetas = {name: w.theta() for name, w in self.weights.items()} if thetas is None else thetas
         values = {name: self._value(name, theta) for name, theta in thetas.items()}
+        if self.channels_last:      # by `to`, which settles the strides even where there is one channel
+            values = {name: value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
+                      for name, value in values.items()}
         own = [(slots, key, slots[key], values[name]) for name in values for slots, key in self._slots(name)]
         try:
             for slots, key, _, theta in own:
@@ -374,5 +378,5 @@ class Net:
 
 def _adder(grads: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:
     def add(grad: Tensor) -> None:
-        grads[name] = grads[name] + grad if name in grads else grad
+        grads[name] = grads[name] + grad if name in grads else grad.contiguous()
     return add

@@ -116,6 +116,7 @@ class Train:
         self.total = recipe.steps or max(1, round(recipe.epochs * self.epoch_steps))
         self.device = next(net.model.parameters()).device
         net.optimizer = self.optimizer = recipe.make_optimizer(net)
+        net.channels_last = recipe.channels_last
         if recipe.compile:
             net.compile()
         self.best, self.seconds, self.stop_signal = Best(), 0.0, 0
@@ -244,7 +245,7 @@ class Train:
 
     def _logits(self, model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         if self.recipe.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = images.to(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
             return model(images).float()
 

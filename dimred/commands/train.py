@@ -13,9 +13,6 @@ def train(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(train_help(), end="")
         return 0
-    # Threads that wait for work spin a little, then sleep: beside another busy process, spinning on (the default) can
-    # make small nets 60x slower; this costs them 20 % on a quiet machine, and large nets nothing
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

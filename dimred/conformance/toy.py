@@ -45,7 +45,7 @@ class Blobs(Data):
 
 RECIPE = Recipe(optimizer="sgd", lr=0.1, momentum=0.9, nesterov=False, weight_decay=1e-3, schedule="constant",
                 milestones=(), gamma=0.1, warmup=0.0, label_smoothing=0.0, clip=None, batch_size=8, epochs=5,
-                steps=None, bf16=False, channels_last=False, compile=False)      # 8 steps an epoch, 40 in all
+                steps=None, bf16=False, channels_last=True, compile=False)      # 8 steps an epoch, 40 in all
 
 
 def model() -> nn.Module:

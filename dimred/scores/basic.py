@@ -76,7 +76,7 @@ def gradients(net: Net, batch: Batch, loss: Callable[[Tensor, Tensor], Tensor] =
 def masked(values: Thetas, supports: Supports, fill: float = 0.0) -> dict[str, Tensor]:
     """The values, with `fill` outside the supports."""
     return {name: value if (support := supports[name]) is None else
-            torch.full_like(value, fill).view(-1).index_copy_(0, support, value.reshape(-1)[support]).view(value.shape)
+            value.new_full((value.numel(),), fill).index_copy_(0, support, value.reshape(-1)[support]).view(value.shape)
             for name, value in values.items()}
 
 

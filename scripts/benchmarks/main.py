@@ -5,9 +5,9 @@ are medians over the rounds, and the ratios are medians of the ratios within a r
 """
 from __future__ import annotations
 
-import os
+from dimred.machine import settle
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")     # as `dimred train` does, before torch is imported
+settle()    # as the command line does, before torch is imported
 
 import platform
 import sys
