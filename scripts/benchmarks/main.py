@@ -9,6 +9,7 @@ from dimred.machine import settle
 
 settle()    # as the command line does, before torch is imported
 
+import os
 import platform
 import sys
 import time
