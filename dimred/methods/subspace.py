@@ -181,8 +181,10 @@ class Fastfood(Offset):
         self.hold("gauss", gauss.to(z.dtype))
 
     def project(self, z: Tensor) -> Tensor:
-        spread = hadamard(torch.nn.functional.pad(z, (0, len(self.signs) - len(z))) * self.signs)
-        return hadamard(spread[self.order] * self.gauss)[:self.size]
+        block = 1 << (len(z) - 1).bit_length()      # H of what is zero beyond a block repeats H of the block
+        spread = hadamard(torch.nn.functional.pad(z, (0, block - len(z))) * self.signs[:block])
+        spread = spread.repeat(len(self.signs) // block)
+        return hadamard(spread.index_select(0, self.order) * self.gauss)[:self.size]
 
 
 def hadamard(x: Tensor) -> Tensor:
