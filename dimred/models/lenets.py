@@ -48,16 +48,24 @@ def lenet(*, shape: Sequence[int], classes: int, init: str, pretrained: str | No
     return prepare(nn.Sequential(layers), init, pretrained)
 
 
-def lenet5(*, shape: Sequence[int], classes: int, init: str, pretrained: str | None) -> nn.Module:
-    """LeNet-5-Caffe: two 5x5 convolutions without padding or ReLU, each max-pooled, then 500 - classes.
+def lenet5(*, shape: Sequence[int], classes: int, init: str, pretrained: str | None,
+           relu: bool = False) -> nn.Module:    # a run of before there was a choice had none
+    """LeNet-5-Caffe: two 5x5 convolutions without padding, each max-pooled and, with `relu`, rectified, then 500 -
+    classes.
 
-    As in Caffe's examples and in the code of SNIP, Lee et al., ICLR 2019 (arXiv:1810.02340).
+    Caffe's example and the code of SNIP, Lee et al., ICLR 2019 (arXiv:1810.02340), have no ReLU there, and diverge at
+    learning rate 0.1 when trained densely; that of Dettmers, Zettlemoyer, 2019 (arXiv:1907.04840), and other PyTorch
+    code has it.
     """
     require_size("lenet5", shape, 16)
     channels, height, width = shape
+
+    def pooled(i: int) -> dict[str, nn.Module]:     # rectified after pooling: the same as before it, on a quarter
+        return {f"pool{i}": nn.MaxPool2d(2)} | ({f"rectify{i}": nn.ReLU()} if relu else {})
+
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv1=nn.Conv2d(channels, 20, 5), pool1=nn.MaxPool2d(2),
-        conv2=nn.Conv2d(20, 50, 5), pool2=nn.MaxPool2d(2),
+        conv1=nn.Conv2d(channels, 20, 5), **pooled(1),
+        conv2=nn.Conv2d(20, 50, 5), **pooled(2),
         flatten=nn.Flatten(),
         fc1=nn.Linear(50 * _pooled(height) * _pooled(width), 500), relu1=nn.ReLU(),
         fc2=nn.Linear(500, classes))
