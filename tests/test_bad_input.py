@@ -69,6 +69,8 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
     ("recipe.batch_size=2000", "batch size of 2000; digits has 1294 training examples|Choose a smaller batch"),
     ("method.examples={a:1}", "method.examples={'a': 1} is not allowed. It must be a whole number."),
     ("method.examples=2000", "sample of 2000 training examples; digits has 1294"),
+    ("method=cops method.maximise=snap", "method.maximise=snap is not allowed. It must be snip or grasp or crop"),
+    ("method=cops method.subject_to=[snap]", "method.subject_to=['snap'] is not allowed|each snip or grasp or crop"),
     ("method=imp method.rewind=1000000000", "cannot train from step 0 to 1000000000: training has 30 steps"),
     ("method=imp method.rate=1e-9", "reaches sparsity=0.9 in 2302585092 rounds|1000 are allowed|0.0025 would do"),
     ("dataset.val_fraction=0.9999", "dataset.val_fraction=0.9999 holds out all of the 1438 training examples"),

@@ -341,8 +341,11 @@ def test_deepr_no_weight_changes_sign_and_flipped_ones_are_not_used() -> None:
         for name, used in net.values().items():
             sign = torch.where(net.initial()[name] < 0, -1.0, 1.0)
             assert (used * sign >= 0).all()
-            woken += int((~torch.isin(net.weights[name].support, support.get(name, net.weights[name].support))).sum())
-            support[name] = net.weights[name].support
+            w = net.weights[name]
+            fresh = ~torch.isin(w.support, support.get(name, w.support))
+            assert not w.psi[fresh].any()       # they wait there until they have felt a gradient
+            woken += int(fresh.sum())
+            support[name] = w.support
     watch(train, see)
     DeepR(0.8, Uniform(), 1e-3, 1e-2).run(net, train)
     assert woken > 20 and net.dim == LEFT and not net.maps

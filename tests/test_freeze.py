@@ -5,13 +5,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from toy import RECIPE, Blobs, set_up, watch
+from toy import RECIPE, Blobs, Crash, Fragile, model, set_up, watch
 
 from dimred.errors import UserError
 from dimred.methods import (
@@ -31,6 +32,8 @@ from dimred.methods import (
 from dimred.methods.freeze import moments
 from dimred.methods.layer_freezing import layers_of
 from dimred.net import Net
+from dimred.record import Record
+from dimred.scores import NAMED
 from dimred.select import Global
 from dimred.train import Recipe, Train
 
@@ -186,14 +189,14 @@ def fading(remainder: float | None, **recipe: Any) -> tuple[Net, Train, list[dic
     net, train = set_up(**recipe)
     seen: list[dict[str, Tensor]] = []
     watch(train, lambda t: seen.append({name: value.clone() for name, value in net.values().items()}))
-    FreezeNetWD(0.8, Global(), 32, remainder).run(net, train)
+    FreezeNetWD(0.8, Global(), "snip", 32, remainder).run(net, train)
     return net, train, seen
 
 
 @pytest.mark.parametrize("remainder", [1e-3, None])
 def test_frozen_weights_fade_by_the_product_of_their_decays_and_end_pruned(remainder: float | None) -> None:
     net, train, seen = fading(remainder, schedule="step", milestones=(0.5,), weight_decay=0.2, optimizer="adam")
-    left = FreezeNetWD(0.8, Global(), 32, remainder).left(train.recipe, 40)
+    left = FreezeNetWD(0.8, Global(), "snip", 32, remainder).left(train.recipe, 40)
     rates = [train.recipe.lr_at(t, 40) for t in range(40)]
     assert rates[0] == pytest.approx(10 * rates[-1])
     decay = 0.2 if remainder is None else (1 - float(left[0])) / rates[0]
@@ -218,6 +221,26 @@ def test_weights_that_fade_are_those_of_freezenet() -> None:
     assert all(torch.equal(w.support, faded.weights[name].support) for name, w in net.weights.items())
 
 
+def test_weights_that_fade_stay_the_same_if_a_resumed_run_scores_others(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it may on a GPU, where two gradients of the same batch are not the same to the bit."""
+    def attempt(last: int) -> Net:
+        net = Net(model(), seed=1)
+        with Record(tmp_path) as record:
+            train = Fragile(net, Blobs(), RECIPE, record=record, checkpoint_seconds=0)
+            train.last = last
+            FreezeNetWD(0.8, Global(), "snip", 32, 1e-3).run(net, train)
+        return net
+    with pytest.raises(Crash):
+        attempt(20)
+    first = Net(model(), seed=1)
+    FreezeNetWD(0.8, Global(), "snip", 32, 1e-3).run(first, Train(first, Blobs(), RECIPE))
+    monkeypatch.setitem(NAMED, "snip", NAMED["random"])
+    resumed = attempt(-1)
+    assert all(torch.equal(w.support, first.weights[name].support) for name, w in resumed.weights.items())
+    assert all(w.psi.all() for w in resumed.weights.values())
+
+
 def test_weights_that_do_not_fade_are_frozen_until_they_are_pruned() -> None:
     net, train = set_up()
     seen: list[Tensor] = []
@@ -230,7 +253,7 @@ def test_weights_that_do_not_fade_are_frozen_until_they_are_pruned() -> None:
 @pytest.mark.parametrize("values", ["gaussian", "uniform", "signed_constant", "shuffled", "init", "zero"])
 def test_values_of_frozen_weights_have_the_layers_sigma_and_stay(values: Any) -> None:
     net, train = set_up()
-    FreezeNetValues(0.8, Global(), 32, values).run(net, train)
+    FreezeNetValues(0.8, Global(), "snip", 32, values).run(net, train)
     for name, w in net.weights.items():
         if w.size < 500:
             continue
@@ -251,7 +274,7 @@ def test_initial_values_make_freezenet_and_zeros_make_snip() -> None:
                               "zero": SNIP(0.8, Global(), "zero", "none", 32)}
     for values, method in cases.items():
         net, train = set_up()
-        FreezeNetValues(0.8, Global(), 32, values).run(net, train)
+        FreezeNetValues(0.8, Global(), "snip", 32, values).run(net, train)
         other, train = set_up()
         method.run(other, train)
         assert same(net, other)
@@ -418,7 +441,7 @@ def test_auto_freeze_freezes_a_prefix_that_only_grows_and_computes_nothing_below
 
 # -- ranges --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("make", [
-    lambda: ELM(0.0), lambda: PartialFilters(1.5, ()), lambda: FreezeNetWD(0.9, Global(), 32, 0.0),
+    lambda: ELM(0.0), lambda: PartialFilters(1.5, ()), lambda: FreezeNetWD(0.9, Global(), "snip", 32, 0.0),
     lambda: DropBack(0.9, Global(), 0, 0.5), lambda: DropBack(0.9, Global(), 1, 0.0),
     lambda: FreezeOut(0.0, True, True), lambda: AutoFreeze(0, 50.0), lambda: AutoFreeze(10, 101.0)])
 def test_values_out_of_range_are_errors(make: Callable[[], Any]) -> None:

@@ -137,7 +137,7 @@ def test_looking_for_channels_changes_nothing() -> None:
 SMALL = {"init": "kaiming_normal", "pretrained": None}
 COLOUR: dict[str, Any] = {"shape": (3, 16, 16), "classes": 5, **SMALL}
 ZOO: dict[str, Callable[[], nn.Module]] = {
-    "lenet5": lambda: models.lenet5(**COLOUR), "lenet300": lambda: models.lenet300(**COLOUR),
+    "lenet5": lambda: models.lenet5(relu=True, **COLOUR), "lenet300": lambda: models.lenet300(**COLOUR),
     "vgg11": lambda: models.vgg(depth=11, **COLOUR), "conv2": lambda: models.convnet(depth=2, **COLOUR),
     "resnet20": lambda: models.resnet(depth=20, width=1, shortcut="conv", **COLOUR),
     "resnet20-pad": lambda: models.resnet(depth=20, width=1, shortcut="pad", **COLOUR),

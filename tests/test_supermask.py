@@ -211,3 +211,19 @@ def test_nothing_but_scores_trains_until_gems_are_found() -> None:
     train._descend = see        # type: ignore[method-assign]
     method.run(net, train)
     assert during
+
+
+def test_nothing_but_their_price_pulls_at_gems() -> None:
+    net, train = set_up(weight_decay=0.5, lr=0.1)
+    seen: list[dict[str, torch.Tensor]] = []
+    backward = train._backward
+
+    def without_gradient(images: torch.Tensor, labels: torch.Tensor) -> None:
+        backward(images, labels)
+        gems = {name: gem.p for name, gem in net.maps.items() if isinstance(gem, Gem)}
+        for p in gems.values():
+            p.grad = torch.zeros_like(p)
+        seen.append({name: p.detach().clone() for name, p in gems.items()})
+    train._backward = without_gradient      # type: ignore[method-assign]
+    RareGems(0.5, Global(), "init", 1, 0.0, 1.0).run(net, train)
+    assert len(seen[0]) == 3 and all(torch.equal(p, seen[9][name]) for name, p in seen[0].items())

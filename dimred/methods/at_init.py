@@ -14,7 +14,9 @@ from dimred.coordinates import Supports
 from dimred.errors import require
 from dimred.net import Net
 from dimred.scores import (
+    NAMED,
     Batch,
+    Named,
     Scores,
     Thetas,
     balanced,
@@ -263,36 +265,20 @@ class COPS(AtInit):
 
     Wimmer, Mehnert, Condurache, 2021 (arXiv:2107.12673).
     """
-    maximise: str
-    subject_to: tuple[str, ...]
+    maximise: Named
+    subject_to: tuple[Named, ...]
     levels: tuple[float, ...]
     examples: int
 
     def __post_init__(self) -> None:
-        for name in (self.maximise, *self.subject_to):
-            require(name in GSS, "method.maximise, method.subject_to", name, f"one of {', '.join(GSS)}")
         require(len(self.levels) == len(self.subject_to) > 0, "method.levels", self.levels,
                 "one number for each score of method.subject_to")
         require(all(0 <= level <= 1 for level in self.levels), "method.levels", self.levels, "fractions in [0, 1]")
 
     def scores(self, net: Net, train: Train) -> Scores:
         batch, budget = train.sample(self.examples), self.allocation(net, 1 - self.sparsity)
-        scores = [GSS[name](net, batch) for name in (self.maximise, *self.subject_to)]
+        scores = [NAMED[name](net, batch) for name in (self.maximise, *self.subject_to)]
         return combined(scores, self.levels, lambda score: topk(score, budget))
-
-
-def _crop(net: Net, batch: Batch) -> Scores:
-    return {name: score.abs() for name, score in grasp(net, batch, 1.0).items()}
-
-
-def _synflow(net: Net, batch: Batch) -> Scores:
-    return synflow(net, batch[0].shape[1:], net.supports)
-
-
-#: scores by their names
-GSS: dict[str, Callable[[Net, Batch], Scores]] = {
-    "snip": snip, "grasp": grasp, "crop": _crop, "synflow": _synflow, "magnitude": lambda net, _: magnitude(net),
-    "lamp": lambda net, _: lamp(net), "random": lambda net, _: noise(net)}
 
 
 # -- several rounds --------------------

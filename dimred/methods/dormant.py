@@ -44,9 +44,10 @@ class DeepR:
                 if w.support is not None}
         net.embed(maps)
         for t in train.steps():
-            wake(net, maps)
+            dormant = sleep(net, maps)
             self.walk(net, maps, t, train.recipe.lr_at(t, len(train)))
-        wake(net, maps)
+            wake(net, dormant)      # after the walk: they have to be at zero until they have felt a gradient
+        wake(net, sleep(net, maps))
         left = net.supports
         net.fold()
         net.keep(left)
@@ -73,19 +74,24 @@ class Signed(nn.Module):
         return theta * (theta.detach() * self.sign >= 0)    # at zero there is a gradient: so wake those who were asleep
 
 
-@torch.no_grad()
-def wake(net: Net, maps: Mapping[str, Signed]) -> None:
-    """Let weights of the wrong sign go dormant, and wake as many of their layer, drawn at random, at zero."""
+def sleep(net: Net, maps: Mapping[str, Signed]) -> dict[str, int]:
+    """Let weights of the wrong sign go dormant; how many of each layer."""
     kept, counts = {}, {}
     for name, each in maps.items():
         w = net.weights[name]
-        alive = w.psi * w.gather(each.sign.view(-1)) >= 0
+        alive = w.psi.detach() * w.gather(each.sign.view(-1)) >= 0
         count = w.dim - int(alive.sum())
         if count and w.support is not None:
             kept[name], counts[name] = w.support[alive], count
     if kept:
         net.keep(kept)
-        net.keep(grow_random(net, kept, counts))
+    return counts
+
+
+def wake(net: Net, counts: Mapping[str, int]) -> None:
+    """Wake as many weights of each layer, drawn at random, at zero."""
+    if counts:
+        net.keep(grow_random(net, {name: net.weights[name].support for name in counts}, counts))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dimred.errors import UserError, nearest, require
 from dimred.maps import Masked
 from dimred.net import Net
-from dimred.scores import generator, masked, noise, redrawn, snip
+from dimred.scores import NAMED, Named, generator, masked, noise, redrawn
 from dimred.select import Allocation, topk
 from dimred.train import Best, Recipe, Train
 
@@ -175,7 +175,7 @@ class PartialFilters:
 class FreezeNetWD:
     """FreezeNet whose frozen weights decay while the others train, and are pruned in the end: a sparse net.
 
-        theta_t = theta_0 * prod_{s < t} (1 - lr_s wd)  outside of the support,  support = top |theta_0 * dL/dtheta_0|
+        theta_t = theta_0 * prod_{s < t} (1 - lr_s wd)  outside of the support,  support = top score
 
     This is the decay of SGD without momentum; it is a map, so neither the optimiser nor a checkpoint holds what decays.
     wd is such that the product over all steps is `remainder`; with remainder=null it is the recipe's weight_decay,
@@ -188,6 +188,7 @@ class FreezeNetWD:
     """
     sparsity: float
     allocation: Allocation
+    score: Named
     examples: int
     remainder: float | None
 
@@ -196,11 +197,11 @@ class FreezeNetWD:
                 "null or a fraction in (0, 1]")
 
     def run(self, net: Net, train: Train) -> None:
-        scores = snip(net, train.sample(self.examples))
+        scores = NAMED[self.score](net, train.sample(self.examples))
         net.keep(topk(scores, self.allocation(net, 1 - self.sparsity)), base="init")
-        supports, maps = net.supports, {n: Fading(w.param) for n, w in net.weights.items() if w.support is not None}
+        maps = {name: Fading(w.param) for name, w in net.weights.items() if w.support is not None}
         for name, fading in maps.items():
-            fading.keep(supports[name])
+            fading.keep(net.weights[name].support)
         net.embed(maps)
         left = self.left(train.recipe, len(train))
         for t in train.steps():
@@ -209,6 +210,7 @@ class FreezeNetWD:
                 fading.left.fill_(0.0 if last else float(left[t]))
             if last:
                 train.best = Best()     # earlier evaluations were of a dense net
+        supports = net.supports     # of the net, not those of above: scores of a resumed run may be others on a GPU
         net.fold()
         net.keep(supports)
 
@@ -251,11 +253,13 @@ class FreezeNetValues:
     """
     sparsity: float
     allocation: Allocation
+    score: Named
     examples: int
     values: Literal["init", "shuffled", "gaussian", "uniform", "signed_constant", "zero"]
 
     def run(self, net: Net, train: Train) -> None:
-        supports = topk(snip(net, train.sample(self.examples)), self.allocation(net, 1 - self.sparsity))
+        scores = NAMED[self.score](net, train.sample(self.examples))
+        supports = topk(scores, self.allocation(net, 1 - self.sparsity))
         values = self.draw(net)
         trained = masked({name: torch.ones_like(value) for name, value in values.items()}, supports)
         with torch.no_grad():

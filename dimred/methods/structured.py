@@ -7,14 +7,13 @@ never loses its last channel.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from dimred.channels import Channels
 from dimred.errors import require
 from dimred.net import Net
-from dimred.scores import Batch, Scores, grasp, magnitude, noise, snip, synflow
+from dimred.scores import NAMED, Named, magnitude
 from dimred.train import Train
 
 
@@ -89,7 +88,8 @@ class ChannelAtInit:
         score of a channel = sum of the scores of the weights in the filters that make it
 
     In `rounds` rounds that leave (1 - sparsity)^(k / rounds) each, scored anew. Channels that are added are one, and
-    so are their scores. Sums over filters are the plain generalisation of scores of weights (ours).
+    so are their scores. Sums over filters are the plain generalisation of scores of weights (ours); scores that are
+    about paths or training (PHEW, NTK-SAP, ProsPr) have none here.
 
     Trains: the weights of the channels that are left; stores: nothing: what is left is a small dense net; needs: dense
     gradients once, before training, if the score does.
@@ -98,7 +98,7 @@ class ChannelAtInit:
     """
     sparsity: float
     of: Literal["weights", "channels"]
-    score: Literal["random", "magnitude", "snip", "grasp", "synflow"]
+    score: Named
     across: Literal["network", "layer"]     # where channels compete; layer: each loses the same fraction
     rounds: int
     examples: int                           # of the training set, that weights are scored with
@@ -112,14 +112,9 @@ class ChannelAtInit:
 
         def prune() -> None:
             for k in range(1, self.rounds + 1):
-                scores = channels.sums(SCORES[self.score](net, batch))
+                scores = channels.sums(NAMED[self.score](net, batch))
                 scores = scores if self.across == "network" else channels.within_layers(scores)
                 density = (1 - self.sparsity) ** (k / self.rounds)
                 channels.keep(channels.best(scores, density, self.of))
         train.once(prune)
         train()
-
-
-SCORES: dict[str, Callable[[Net, Batch], Scores]] = {
-    "random": lambda net, batch: noise(net), "magnitude": lambda net, batch: magnitude(net),
-    "snip": snip, "grasp": grasp, "synflow": lambda net, batch: synflow(net, batch[0].shape[1:], net.supports)}

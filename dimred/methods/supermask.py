@@ -218,7 +218,7 @@ class RareGems:
     def run(self, net: Net, train: Train) -> None:
         net.freeze(dict.fromkeys(net.parameters()))
         gems = {name: Gem(p, self.price, self.weights) for name, p in uniform(net, 0, 1).items()}
-        net.embed(gems)
+        net.embed(gems, decay=False)        # p has a price of its own
         times = [j * len(train) // (self.prunings + 1) for j in range(1, self.prunings + 1)]
         for t in train.steps():
             if t in times:

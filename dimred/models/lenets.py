@@ -48,8 +48,7 @@ def lenet(*, shape: Sequence[int], classes: int, init: str, pretrained: str | No
     return prepare(nn.Sequential(layers), init, pretrained)
 
 
-def lenet5(*, shape: Sequence[int], classes: int, init: str, pretrained: str | None,
-           relu: bool = False) -> nn.Module:    # a run of before there was a choice had none
+def lenet5(*, shape: Sequence[int], classes: int, relu: bool, init: str, pretrained: str | None) -> nn.Module:
     """LeNet-5-Caffe: two 5x5 convolutions without padding, each max-pooled and, with `relu`, rectified, then 500 -
     classes.
 

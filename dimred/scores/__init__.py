@@ -21,9 +21,10 @@ from dimred.scores.basic import (
 from dimred.scores.combine import combined
 from dimred.scores.curvature import balanced, grasp, prospr
 from dimred.scores.flow import synflow
+from dimred.scores.named import NAMED, Named
 from dimred.scores.tangent import kernel_product, ntk_sap, transfer
 from dimred.scores.walks import phew
 
-__all__ = ["Batch", "Scores", "Thetas", "balanced", "combined", "generator", "gradients", "grasp", "kernel_product",
-           "lamp", "magnitude", "masked", "noise", "ntk_sap", "phew", "prospr", "redrawn", "snip", "synflow",
-           "trained_only", "transfer", "untouched"]
+__all__ = ["NAMED", "Batch", "Named", "Scores", "Thetas", "balanced", "combined", "generator", "gradients", "grasp",
+           "kernel_product", "lamp", "magnitude", "masked", "noise", "ntk_sap", "phew", "prospr", "redrawn",
+           "snip", "synflow", "trained_only", "transfer", "untouched"]

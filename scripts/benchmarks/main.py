@@ -33,7 +33,7 @@ Step = Callable[[], None]
 INITS = {"init": "kaiming_normal", "pretrained": None}
 MODELS = [      # name, builder, image shape, batch size, rounds, steps in a round
     ("LeNet-300-100", lambda: lenet300(shape=(1, 28, 28), classes=10, **INITS), (1, 28, 28), 100, 60, 20),
-    ("LeNet-5", lambda: lenet5(shape=(1, 28, 28), classes=10, **INITS), (1, 28, 28), 100, 30, 5),
+    ("LeNet-5", lambda: lenet5(shape=(1, 28, 28), classes=10, relu=True, **INITS), (1, 28, 28), 100, 30, 5),
     ("ResNet-20", lambda: resnet(shape=(3, 32, 32), classes=10, depth=20, width=1, shortcut="conv", **INITS),
      (3, 32, 32), 64, 12, 1),
     ("VGG-16", lambda: vgg(shape=(3, 32, 32), classes=10, depth=16, **INITS), (3, 32, 32), 32, 8, 1)]
