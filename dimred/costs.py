@@ -10,7 +10,8 @@ gradient. So a layer whose output has S positions for an example (of a Linear, 1
                      or because the method asked for it
 
 (Evci et al., ICML 2020, arXiv:1911.11134, app. H, who set both parts of the backward pass to the forward one's.) Making
-E(theta), where that takes products (a projection, a filter basis), counts once a step, and what a method does besides
+E(theta), where that takes products (a projection, a filter basis) or as many sums (`flops` of a map says so), counts
+once a step, and what a method does besides
 training (scoring) counts as it is executed, densely, by the formulas of torch.utils.flop_counter. Evaluation is free.
 What a map makes zero is looked at when supports change and at the end of every epoch.
 """
@@ -180,11 +181,12 @@ class Costs:
     def _making(self) -> int:
         """FLOPs of writing E(theta) and of taking its gradient back, once."""
         counter = Executed()
+        told = {name: each.flops() for name, each in self.net.maps.items() if hasattr(each, "flops")}   # type: ignore
         with torch.enable_grad(), self.executed.set(False), counter.set(True):
-            made = [self.net._value(name, w.theta()) for name, w in self.net.weights.items()]
+            made = [self.net._value(name, w.theta()) for name, w in self.net.weights.items() if name not in told]
             wanted = [p for p in (self.net.map_parameters() | self.net.basis_parameters()
                                   | {name: w.psi for name, w in self.net.weights.items()}).values() if p.requires_grad]
             taken = [value.sum() for value in made if value.requires_grad]
             if taken:
                 torch.autograd.grad(torch.stack(taken).sum(), wanted, allow_unused=True)
-        return counter.total
+        return counter.total + sum(told.values())

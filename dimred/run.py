@@ -22,6 +22,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dimred.build import Choices, build, build_net, check, describe, find_device, folder_of
+from dimred.compact import encode
 from dimred.draws import VERSION
 from dimred.errors import UserError
 from dimred.methods import Method
@@ -83,9 +84,10 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
     best = train.best
     if val is not None and best.dim != net.dim:     # what was evaluated while training had other coordinates
         best = Best(len(train), net.dim, val, accuracy)
-    write_tensors(record.folder / "model.safetensors", without_memory(net), {
-        "shape": list(data.shape), "classes": data.classes, "config": OmegaConf.to_container(cfg, resolve=True),
-        "draws": VERSION})
+    images: Json = {"shape": list(data.shape), "classes": data.classes}
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    write_tensors(record.folder / "model.safetensors", without_memory(net),
+                  images | {"config": config, "draws": VERSION})
     write_masks(record.folder / "masks.npz", net)
     forms = storage(net, cfg.seed)
     return {
@@ -101,6 +103,7 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
         "explored": train.exploration.explored(), **costs(train), "steps": train.steps_done,
         "seconds": train.elapsed(), "peak_memory_bytes": peak_memory(device),
         "state_bytes": net.state_bytes(), "storage": forms, "storage_bytes": smallest(forms),
+        "compact_file_bytes": len(encode(net, images | {"model": config["model"]})),
         "command": sys.argv, "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in ("dimred", "torch", "torchvision", "numpy")},
         "commit": git_commit()}

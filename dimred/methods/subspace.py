@@ -180,6 +180,11 @@ class Fastfood(Offset):
         self.hold("order", order)
         self.hold("gauss", gauss.to(z.dtype))
 
+    def flops(self) -> int:
+        """Sums of the two transforms and of their gradients, whatever computes them."""
+        n = len(self.signs)
+        return 4 * n * (n.bit_length() - 1)
+
     def project(self, z: Tensor) -> Tensor:
         block = 1 << (len(z) - 1).bit_length()      # H of what is zero beyond a block repeats H of the block
         spread = hadamard(torch.nn.functional.pad(z, (0, block - len(z))) * self.signs[:block])

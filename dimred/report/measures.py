@@ -64,6 +64,7 @@ MEASURES = {
     "compression": Measure("weights / dim", compression, 0, 1),
     "trained_parameters": Measure("trained parameters", key("trained_parameters"), 0, 0),
     "storage_bytes": Measure("storage", key("storage_bytes"), -1, None, "B"),
+    "compact_file_bytes": Measure("compact file", key("compact_file_bytes"), -1, None, "B"),
     "training_flops": Measure("training FLOPs", key("training_flops"), -1, None),
     "training_flops_relative": Measure("of dense training", key("training_flops_relative"), -1, 3),
     "inference_flops": Measure("inference FLOPs", key("inference_flops"), -1, None),
