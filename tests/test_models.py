@@ -24,8 +24,8 @@ CONF = Path(__file__).parents[1] / "conf" / "model"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
 MNIST, CIFAR, DIGITS = (1, 28, 28), (3, 32, 32), (1, 8, 8)
 # the smallest images of every network that is not torchvision's
-SMALLEST = {"lenet300": 1, "mlp": 1, "lenet": 16, "lenet5": 16, "conv2": 2, "conv4": 4, "conv6": 8, "mobilenet": 16,
-            "resnet18": 8, "resnet20": 4, "resnet32": 4, "resnet56": 4, "resnet110": 4, "wrn22_2": 4, "wrn28_2": 4,
+SMALLEST = {"lenet300": 1, "mlp": 1, "lenet": 16, "lenet5": 16, "conv2": 2, "conv4": 4, "conv6": 8, "conv8": 16,
+            "mobilenet": 16, "resnet18": 8, "resnet20": 4, "resnet32": 4, "resnet56": 4, "resnet110": 4, "wrn22_2": 4, "wrn28_2": 4,
             "vgg11": 16, "vgg13": 16, "vgg16": 16, "vgg19": 16}
 FAMILIES = ["lenet300", "lenet5", "conv2", "vgg11", "resnet20", "wrn22_2", "mobilenet", "torchvision"]
 
@@ -187,7 +187,7 @@ def test_biases_start_at_zero_unless_torch_chooses_them() -> None:
     ("resnet20", {"width": 0}, "model.width=0 leaves no channels"),
     ("wrn28_2", {"depth": 29}, "wide_resnet has no depth 29. Set model.depth to 6n+4"),
     ("vgg16", {"depth": 17}, "vgg has no depth 17. Set model.depth to 11, 13, 16 or 19"),
-    ("conv2", {"depth": 3}, "convnet has no depth 3. Set model.depth to 2, 4 or 6"),
+    ("conv2", {"depth": 3}, "convnet has no depth 3. Set model.depth to 2, 4, 6 or 8"),
     ("torchvision", {"name": "resnet81"}, "Unknown torchvision model model.name='resnet81'. Did you mean 'resnet18'"),
     ("torchvision", {"pretrained": "IMAGENET1K_V3"}, "Did you mean 'IMAGENET1K_V1'"),
 ])

@@ -32,11 +32,11 @@ def vgg(*, shape: Sequence[int], classes: int, depth: int, init: str, pretrained
 
 
 def convnet(*, shape: Sequence[int], classes: int, depth: int, init: str, pretrained: str | None) -> nn.Module:
-    """Conv-2, Conv-4 and Conv-6: pairs of convolutions, each max-pooled, then 256 - 256 - classes.
+    """Conv-2, Conv-4, Conv-6 and Conv-8: pairs of convolutions, each max-pooled, then 256 - 256 - classes.
 
-    Frankle & Carbin, ICLR 2019 (arXiv:1803.03635).
+    Frankle & Carbin, ICLR 2019 (arXiv:1803.03635); Conv-8: Ramanujan et al., CVPR 2020 (arXiv:1911.13299).
     """
-    require_depth("convnet", depth, (2, 4, 6), "2, 4 or 6")
+    require_depth("convnet", depth, (2, 4, 6, 8), "2, 4, 6 or 8")
     pools = depth // 2
     require_size(f"conv{depth}", shape, 2**pools)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
