@@ -26,7 +26,7 @@ from dimred import models
 from dimred.configs import GROUPS, description
 from dimred.draws import VERSION, Draw, Drawing
 from dimred.errors import UserError, nearest, require
-from dimred.masks import content_of, read_masks
+from dimred.masks import content_of, lacking, read_masks
 from dimred.net import Net
 from dimred.record import Json, read_tensors
 
@@ -174,8 +174,7 @@ def load_run(folder: Path, trust: bool = False) -> tuple[Net, Json]:
     """The same, with what made its model: "model", its configuration, and "shape" and "classes" of the images."""
     path = folder / "model.safetensors"
     if not path.exists():
-        why = "the run is not finished" if folder.exists() else "there is no such folder"
-        raise UserError(f"no model.safetensors in {folder}: {why}. Name the folder of a finished run")
+        raise UserError(f"no model.safetensors in {folder}: {lacking(folder)}. Name the folder of a finished run")
     state, about = read_tensors(path)
     if "config" not in about:
         raise UserError(f"{path} was not written by a run. Name the folder of a finished run")

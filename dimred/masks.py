@@ -17,8 +17,7 @@ def read_masks(run: Path) -> Masks:
     """A boolean array per weight, by name. UserError if the run has none, or they are damaged."""
     path = run / "masks.npz" if run.is_dir() else run
     if not path.is_file():
-        why = "the run is not finished" if run.exists() else "there is no such folder"
-        raise UserError(f"no masks.npz in {run}: {why}. Name the folder of a finished run")
+        raise UserError(f"no masks.npz in {run}: {lacking(run)}. Name the folder of a finished run")
     try:
         with np.load(path, allow_pickle=False) as file:
             masks = {name: file[name] for name in file.files}
@@ -29,6 +28,13 @@ def read_masks(run: Path) -> Masks:
     if wrong := [name for name, mask in masks.items() if mask.dtype != bool]:
         raise damaged(path, f"{wrong[0]} is {masks[wrong[0]].dtype}, and masks are bool")
     return masks
+
+
+def lacking(run: Path) -> str:
+    """Why a folder has not what finished runs have."""
+    if not run.exists():
+        return "there is no such folder"
+    return "the run is not finished" if (run / "config.yaml").exists() else "that is no run (it has no config.yaml)"
 
 
 def damaged(path: Path, why: object) -> UserError:
