@@ -41,16 +41,29 @@ def prefixed(value: float) -> tuple[float, str]:
     raise AssertionError
 
 
+def number(result: Result, name: str) -> float | None:
+    """None for whatever else may stand there: files come from anywhere."""
+    value = result.get(name)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e100 else None
+
+
+def not_numbers(result: Result) -> list[str]:
+    """What stands where a number belongs."""
+    return [f"{name}={str(result[name])[:20]}" for name in (*MEASURES, "total")
+            if result.get(name) is not None and number(result, name) is None]
+
+
 def key(name: str, factor: float = 1.0) -> Callable[[Result], float | None]:
-    return lambda result: None if result.get(name) is None else factor * result[name]
+    return lambda result: None if (value := number(result, name)) is None else factor * value
 
 
 def error(result: Result) -> float | None:
-    return None if result.get("test_accuracy") is None else 100 * (1 - result["test_accuracy"])
+    return None if (value := number(result, "test_accuracy")) is None else 100 * (1 - value)
 
 
 def compression(result: Result) -> float | None:
-    return result["total"] / result["dim"] if result.get("dim") and result.get("total") else None
+    total, dim = number(result, "total"), number(result, "dim")
+    return total / dim if total and dim else None
 
 
 MEASURES = {

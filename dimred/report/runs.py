@@ -53,24 +53,29 @@ def find_runs(folder: Path) -> list[Run]:
     if not folder.is_dir():
         raise UserError(f"no folder {folder}. Name the one that holds the runs (of `dimred train`: outputs), "
                         "or train some")
-    runs = [read_run(path.parent) for path in sorted(folder.rglob("config.yaml"))]
+    places = {path.parent for name in ("config.yaml", "result.json") for path in folder.rglob(name)}
+    runs = [read_run(place) for place in sorted(places)]
     return [run for run in runs if run.description or any((run.folder / name).exists() for name in LEFT_BY_RUNS)]
 
 
 def read_run(folder: Path) -> Run:
     """A run's folder; what is wrong with it is told by its state."""
+    path = folder / "config.yaml"
     try:
-        what = description(read_yaml(folder / "config.yaml"))
+        what = description(read_yaml(path))
         seed = what.pop("seed")
         flat(what)["method._target_"]
-    except (UserError, AttributeError, LookupError, TypeError) as error:
+        key(what)
+        if type(seed) is not int:
+            raise TypeError(f"seed={seed}")
+    except (UserError, AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         why = str(error) if isinstance(error, UserError) else f"config.yaml describes no run ({error!r})"
-        return Run(folder, -1, {}, "damaged", {}, why)
+        return Run(folder, -1, {}, "damaged", {}, why if path.exists() else "config.yaml is missing")
     try:
         result = json.loads((folder / "result.json").read_text())
         state = result["status"]
         if state in ("done", "failed"):
-            return Run(folder, seed, what, state, result, result.get("reason", ""))
+            return Run(folder, seed, what, state, result, str(result.get("reason", "")))
         why = f"result.json has the status {state!r}"
     except FileNotFoundError:
         return Run(folder, seed, what, "unfinished", {}, "interrupted, or still running")
