@@ -1,6 +1,7 @@
 """What the commands take off their arguments."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from dimred.errors import UserError, nearest
@@ -11,12 +12,12 @@ def flag(arguments: list[str], name: str) -> bool:
     return name in flags(arguments, name)
 
 
-def flags(arguments: list[str], *names: str) -> set[str]:
-    """Take flags off the arguments; those that were there. UserError if there are others."""
+def flags(arguments: list[str], *names: str, options: Iterable[str] = ()) -> set[str]:
+    """Take flags off the arguments; those that were there. UserError if there are others; `options` could have been."""
     given = set(names) & set(arguments)
     arguments[:] = [a for a in arguments if a not in given]
     if unknown := [a for a in arguments if a.startswith("-")]:
-        raise UserError(f"unknown option {unknown[0]}. {nearest(unknown[0], [*names, '--debug'])}")
+        raise UserError(f"unknown option {unknown[0]}. {nearest(unknown[0], {*names, *options, '--debug'})}")
     return given
 
 

@@ -1,6 +1,7 @@
 """dimred reproduce: run what is missing of a published table, and print it."""
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -76,13 +77,16 @@ def show(asked: Request, command: str, runs: Iterable[Run]) -> None:
     path = Path(asked.where.get("outputs", "outputs")).expanduser() / "tables" / f"{file_name(asked)}.md"
     write(path, (markdown(document) + "\n" + "".join(f"- {line}\n" for line in made)).encode())
     write(path.with_suffix(".json"), as_json(document | {"made": made}).encode())
-    print(f"\n{markdown(fill(asked.table, runs, asked.where))}\n{path}")
+    print(f"\n{markdown(asked.shown(document))}\n{path}")
 
 
 def file_name(asked: Request) -> str:
-    """A changed table never gets the name of the published one."""
-    changed = re.sub("[^A-Za-z0-9.=_]+", "-", str(asked.whole.change)).strip("-")
-    return f"{asked.whole.name}--{changed[:100]}" if changed else asked.whole.name
+    """A changed table never gets the name of the published one, nor of another change."""
+    change = str(asked.whole.change)
+    changed = re.sub("[^A-Za-z0-9.=_]+", "-", change).strip("-")
+    if len(changed) > 100:
+        changed = f"{changed[:90]}-{hashlib.sha256(change.encode()).hexdigest()[:9]}"
+    return f"{asked.whole.name}--{changed}" if changed else asked.whole.name
 
 
 def machine() -> str:

@@ -1,16 +1,17 @@
 """dimred table: a published table, from run folders alone."""
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dimred.commands.arguments import flag, option
+from dimred.commands.arguments import flags, option
 from dimred.configs import GROUPS, NOT_DESCRIPTIVE, conf, names
 from dimred.errors import UserError, nearest
 from dimred.printing import table as columns
 
 if TYPE_CHECKING:
-    from dimred.report.compose import Overrides
+    from dimred.report.compose import Json, Overrides
     from dimred.report.published import Table
 
 #: overrides that say where and how to compute; "hydra" is the beginning of its own
@@ -22,10 +23,15 @@ class Request(NamedTuple):
     table: Table        # what --only leaves of it
     where: Overrides
 
+    def shown(self, filled: Json) -> Json:
+        """What --only leaves of the filled whole."""
+        from dimred.report.excerpt import excerpt
+        return excerpt(filled, self.whole, self.table) if self.table.only else filled
+
 
 def table(arguments: list[str]) -> int:
     folder = option(arguments, "--runs")
-    form = option(arguments, "--format") or "md"
+    form = option(arguments, "--format", "md|latex|csv|json") or "md"
     from dimred.report.formats import FORMATS
     from dimred.report.runs import find_runs
     from dimred.report.tables import fill
@@ -40,7 +46,7 @@ def table(arguments: list[str]) -> int:
     place = Path(outputs).expanduser()
     runs = [] if outputs == "outputs" and not place.exists() else find_runs(place)      # nothing has been run yet
     where = asked.where | ({"outputs": folder} if folder else {})
-    print(FORMATS[form](fill(asked.table, runs, where)), end="")
+    print(FORMATS[form](asked.shown(fill(asked.whole, runs, where))), end="")
     return 0
 
 
@@ -53,17 +59,18 @@ def listed() -> str:
 def request(arguments: list[str], usage: str) -> Request:
     """The table that the arguments ask for, and what they say of where and how to compute."""
     from dimred.report import compose
-    from dimred.report.published import Change, only, read_table
+    from dimred.report.excerpt import only
+    from dimred.report.published import read_table
 
-    seeds, scale, some, own = (option(arguments, name) for name in ("--seeds", "--scale", "--only", "--config-dir"))
-    flag(arguments, "--debug")      # cli has taken it: any option that is left is unknown
+    usage = f"{usage} [--seeds N or N,N,...] [--scale FRACTION] [--only REGEX] [--config-dir DIR] [KEY=VALUE ...]"
+    seeds, scale, some, own = (option(arguments, name, value) for name, value in (
+        ("--seeds", "N (how many) or N,N,..."), ("--scale", "FRACTION"), ("--only", "REGEX"), ("--config-dir", "DIR")))
+    flags(arguments, options=re.findall(r"--[a-z-]+", usage))      # none is left that could be
     typed = compose.split([argument for argument in arguments if "=" in argument])
     given = [argument for argument in arguments if "=" not in argument]
     if len(given) != 1:
-        raise UserError(f"usage: {usage} [--seeds N or N,N,...] [--scale FRACTION] [--only REGEX] [--config-dir DIR] "
-                        "[KEY=VALUE ...] (got "
-                        f"{' '.join(given) or 'no name'}). dimred table lists the tables")
-    where = {key: value for key, value in typed.items() if key.startswith(WHERE)}
+        raise UserError(f"usage: {usage} (got {' '.join(given) or 'no name'}). dimred table lists the tables")
+    where = {key: value for key, value in typed.items() if re.split("[./]", key)[0] in WHERE}
     if own:
         folder = Path(own).expanduser().absolute()
         compose.folders[:] = [folder]
@@ -73,8 +80,8 @@ def request(arguments: list[str], usage: str) -> Request:
         if key == "seed":
             raise UserError("a table has seeds of its own. Others: --seeds 0,1,2")
         if key.partition(".")[0] not in (*GROUPS, "sparsity", "include", "exclude"):
-            raise UserError(f"unknown key {key}. {nearest(key, [*GROUPS, *NOT_DESCRIPTIVE])}")
-    whole = read_table(given[0], Change(scale_of(scale), tuple(changes.items())), seeds_of(seeds))
+            raise UserError(f"unknown key {key}. {nearest(key, {*GROUPS, *NOT_DESCRIPTIVE, 'include', 'exclude'})}")
+    whole = read_table(given[0], compose.Change(scale_of(scale), tuple(changes.items())), seeds_of(seeds))
     return Request(whole, only(whole, some) if some else whole, where)
 
 
@@ -92,6 +99,8 @@ def seeds_of(text: str | None) -> list[int] | None:
     """0,1,2, or how many: 3."""
     if text is None:
         return None
+    if text.strip() == "0":
+        raise UserError("--seeds 0 is none: one number is how many. Seed 0 alone: --seeds 1; any one alone: --seeds 7,")
     try:
         seeds = [int(seed) for seed in text.split(",") if seed] if "," in text else list(range(int(text)))
     except ValueError:

@@ -5,7 +5,8 @@ A test composes every cell of every table both ways and compares.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import yaml
 
 from dimred.configs import GROUPS, conf, description, names
-from dimred.errors import UserError, nearest
+from dimred.errors import UserError, nearest, require
 
 Json = dict[str, Any]
 Overrides = dict[str, str]      # as typed: {"method": "rigl", "method.every": "50"}; in this order
@@ -90,6 +91,15 @@ def unknown(path: list[str], among: Json) -> Any:
     raise UserError(f"unknown key {'.'.join(path)}. {nearest(path[-1], [k for k in among if k != '_target_'])}")
 
 
+def size_of(recipe: Json) -> tuple[str, float]:
+    """How long training is: ("epochs", 160). UserError if that is no number."""
+    name = "epochs" if recipe.get("steps") is None else "steps"
+    size = recipe[name]
+    require(isinstance(size, (int, float)) and not isinstance(size, bool) and 0 <= size < 1e15, f"recipe.{name}", size,
+            "a number, 0 or more")
+    return name, size
+
+
 def resolved(node: Any, root: Json) -> Any:
     """With every ${key} replaced by its value."""
     if isinstance(node, dict):
@@ -115,3 +125,39 @@ def read_yaml(path: Path) -> Any:
         return load(path.read_bytes())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
+
+
+# -- other settings than a table's --------------------
+LENGTH = {"recipe.epochs", "recipe.steps"}      # either takes the other's place
+
+
+@dataclass(frozen=True)
+class Change:
+    """What makes another table of a published one, so that it has to be said wherever it is shown."""
+    scale: float = 1.0                      # of epochs (or steps)
+    overrides: tuple[tuple[str, str], ...] = ()
+    seeds: tuple[int, ...] = ()             # where they are not the table's own
+
+    def __str__(self) -> str:
+        scaled = [f"recipe shortened to {self.scale:g} of its length"] if self.scale != 1 else []
+        seeds = [f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"] if self.seeds else []
+        return ", ".join([*scaled, *(f"{name}={value}" for name, value in self.overrides), *seeds])
+
+    def applied(self, overrides: Overrides) -> Overrides:
+        overrides = overrides | dict(self.overrides)
+        if self.scale != 1:
+            name, size = size_of(composed(overrides)["recipe"])
+            long = size * self.scale
+            overrides = overrides | {f"recipe.{name}": f"{long if name == 'epochs' else max(1, round(long)):.6g}"}
+        return overrides
+
+    def check(self, owners: Mapping[str, str]) -> None:
+        """UserError if it sets what tells cells apart (by what: "the rows"): they would not be what they are called."""
+        for name, value in self.overrides:
+            same = {name, name.removesuffix("._target_"), name.removeprefix("method."), *(LENGTH & {name} and LENGTH)}
+            for key in sorted(same & owners.keys()):
+                raise UserError(f"{name}={value} is not allowed: {owners[key]} of the table set {key}, and cells would "
+                                "not be what they are called. Leave it out; --only REGEX chooses cells by their name")
+
+
+AS_PUBLISHED = Change()

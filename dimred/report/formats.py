@@ -90,16 +90,20 @@ def remarks(document: Json) -> list[str]:
     lines = []
     for part in document["parts"]:
         where = f"{part['part']}: " if part["part"] else ""
-        lines += [f"{where}{name_of(part, i)}: {source['source']} ({MEASURES[source['measure']].label}; tolerance "
-                  f"{source['tolerance']:g}{'; ' + source['note'] if source['note'] else ''})"
-                  f"{' †' if source['recalled'] else ''}" for i, source in enumerate(part["sources"])]
+        lines += [f"{where}{line}" for line in sources(part)]
         lines += failures(part, where)
         for measure in part["measures"]:
             if older := sum(cell["older"] for cell in part["cells"] if cell["measure"] == measure):
-                lines.append(f"{where}{older} runs have no {measure}: an older version of dimred made them. Remove "
-                             "their folders to have them made again")
+                lines.append(f"{where}{older} runs have no {measure}: an older version of dimred made them, or they "
+                             "are damaged. Remove their folders to have them made again")
     lines += [f"not counted, because of other settings: {line}" for line in document["near_misses"]]
     return lines + document["remarks"]
+
+
+def sources(part: Json) -> list[str]:
+    return [f"{name_of(part, i)}: {source['source']} ({MEASURES[source['measure']].label}; tolerance "
+            f"{source['tolerance']:g}{'; ' + source['note'] if source['note'] else ''})"
+            f"{' †' if source['recalled'] else ''}" for i, source in enumerate(part["sources"])]
 
 
 def failures(part: Json, where: str) -> list[str]:
@@ -164,18 +168,20 @@ def latex(document: Json) -> str:
         body = "\n".join(f"{' & '.join(map(escaped, row))} \\\\" for row in rows)
         caption = " ".join(filter(None, [
             f"{document['title']}.", f"{part['part']}." if part["part"] else "", what_is_measured(part),
-            f"{document['source']}.", LEGEND, *map(verdict, part["claims"]),
-            RECALLED if any(source["recalled"] for source in part["sources"]) else ""]))
+            f"{document['source']}." if document["source"] else "", LEGEND, BESIDE if part["sources"] else "",
+            *map(verdict, part["claims"]), RECALLED if any(source["recalled"] for source in part["sources"]) else ""]))
+        below = "".join(f"\\par {escaped(line)}\n" for line in (*document["notes"], *sources(part)))
         out.append(f"\\begin{{table}}\n\\centering\n\\caption{{{escaped(caption)}}}\n"
                    f"\\begin{{tabular}}{{{'l' * left}{'r' * (len(header) - left)}}}\n\\toprule\n"
                    f"{' & '.join(map(escaped, header))} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
-                   "\\end{table}\n")
-    said = "".join(f"% {line}\n" for line in (*remarks(document), *missing(document)))
+                   f"{{\\footnotesize\n{below}}}\n\\end{{table}}\n")
+    said = "".join(f"% {' '.join(line.split())}\n" for line in (*remarks(document), *missing(document)))
     return "\n".join(out) + said
 
 
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
-           "†": r"$\dagger$", "−": "$-$", "×": r"$\times$", "\0": r"\textbf{", "\1": "}", "`": "",
+           "†": r"$\dagger$", "−": "$-$", "×": r"$\times$", "<": "$<$", ">": "$>$", "|": "$|$",
+           "\0": r"\textbf{", "\1": "}", "`": "",
            **{c: f"\\{c}" for c in "&%$#_{}"}}
 
 
@@ -197,7 +203,7 @@ def flat_rows(document: Json) -> list[Json]:
                     "row": " / ".join(cell["row"]), "column": " / ".join(cell["column"]), "measure": cell["measure"],
                     **{name: cell[name] for name in ("mean", "std", "n", "low", "high", "best")},
                     **{f"published_{name}": number[name] if number else None for name in ("value", "std")},
-                    "recalled": number["recalled"] if number else None, "source": source.get("source"),
+                    **{name: source.get(name) for name in ("source", "recalled", "best_test_epoch")},
                     "difference": number["difference"] if number else None,
                     "outside": number["outside"] if number else None,
                     "missing_seeds": " ".join(map(str, cell["missing"])), "failed": "; ".join(

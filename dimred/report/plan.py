@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from dimred.report.compose import Json, Overrides
+from dimred.report.compose import Json, Overrides, size_of
+from dimred.report.measures import number
 from dimred.report.published import Cell, Table
 from dimred.report.runs import Run, key
 from dimred.report.tables import model_and_data
@@ -85,9 +86,7 @@ def total(found: Sequence[float | None], text: Callable[[float], str]) -> str:
 
 def lengths(jobs: Iterable[Job]) -> str:
     """40 epochs of training each, 20400 in all; or how often each length."""
-    recipes = [job.wanted["recipe"] for job in jobs]
-    found = Counter(("steps", recipe["steps"]) if recipe["steps"] else ("epochs", recipe["epochs"])
-                    for recipe in recipes)
+    found = Counter(size_of(job.wanted["recipe"]) for job in jobs)
     if len(found) > 1:
         return ", ".join(f"{n} times {size:g} {unit} of training" for (unit, size), n in found.most_common())
     (unit, size), n = found.popitem()
@@ -97,8 +96,7 @@ def lengths(jobs: Iterable[Job]) -> str:
 def guess(job: Job, alike: Iterable[Run], name: str) -> float | None:
     """The median of what runs with the same model and data took, of those with the same method if there are any, for
     as long a recipe."""
-    usable = [run for run in alike if isinstance(run.result.get(name), (int, float))
-              and length(run.description, job.wanted)]
+    usable = [run for run in alike if number(run.result, name) is not None and length(run.description, job.wanted)]
     closer = [run for run in usable if run.description["method"]["_target_"] == job.wanted["method"]["_target_"]]
     values = [run.result[name] * length(run.description, job.wanted) for run in closer or usable]
     return statistics.median(values) if values else None
@@ -106,12 +104,12 @@ def guess(job: Job, alike: Iterable[Run], name: str) -> float | None:
 
 def length(run: Json, wanted: Json) -> float:
     """How many times as long the wanted run is; 0 if that cannot be told."""
-    one, other = run["recipe"], wanted["recipe"]
-    if key({"b": one.get("batch_size")}) != key({"b": other["batch_size"]}) or \
-            (one.get("steps") is None) != (other["steps"] is None):
+    one, other = run.get("recipe"), wanted["recipe"]
+    name, size = size_of(other)
+    if not isinstance(one, dict) or key({"b": one.get("batch_size")}) != key({"b": other["batch_size"]}) or \
+            (one.get("steps") is None) != (name == "epochs"):
         return 0.0
-    name = "epochs" if other["steps"] is None else "steps"
-    return other[name] / one[name] if one.get(name) else 0.0
+    return size / long if (long := number(one, name)) else 0.0
 
 
 def clock(seconds: float) -> str:

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 
 from dimred.configs import conf, names
 from dimred.errors import UserError, nearest
-from dimred.report.compose import Json, Overrides, composed, read_yaml, split
+from dimred.report.compose import AS_PUBLISHED, Change, Json, Overrides, composed, read_yaml, size_of, split
 from dimred.report.measures import MEASURES
 from dimred.report.runs import key
 
@@ -88,26 +87,6 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Change:
-    """What makes another table of a published one, so that it has to be said wherever it is shown."""
-    scale: float = 1.0                      # of epochs (or steps)
-    overrides: tuple[tuple[str, str], ...] = ()
-
-    def __str__(self) -> str:
-        scaled = [f"recipe shortened to {self.scale:g} of its length"] if self.scale != 1 else []
-        return ", ".join([*scaled, *(f"{name}={value}" for name, value in self.overrides)])
-
-    def applied(self, overrides: Overrides) -> Overrides:
-        overrides = overrides | dict(self.overrides)
-        if self.scale != 1:
-            recipe = composed(overrides)["recipe"]
-            name = "epochs" if recipe["steps"] is None else "steps"
-            long = recipe[name] * self.scale
-            overrides = overrides | {f"recipe.{name}": f"{long if name == 'epochs' else max(1, round(long)):.6g}"}
-        return overrides
-
-
-@dataclass(frozen=True)
 class Table:
     name: str
     title: str
@@ -115,10 +94,13 @@ class Table:
     notes: tuple[str, ...]
     parts: tuple[Part, ...]
     change: Change
+    only: str = ""      # an excerpt: the cells that are named like this
 
     @property
     def heading(self) -> str:
-        return f"{self.title} (NOT the published settings: {self.change})" if str(self.change) else self.title
+        said = [*([f"NOT the published settings: {self.change}"] if str(self.change) else []),
+                *([f"an excerpt: cells named like {self.only!r}"] if self.only else [])]
+        return f"{self.title} ({'; '.join(said)})" if said else self.title
 
 
 # -- reading --------------------
@@ -126,18 +108,27 @@ PART = ("settings", "seeds", "measures", "rows", "columns", "baselines", "publis
 TOP = ("title", "source", "notes", "parts", "extends", *PART)
 
 
-def read_table(name: str, change: Change = Change(), seeds: Iterable[int] | None = None) -> Table:
+def read_table(name: str, change: Change = AS_PUBLISHED, seeds: Iterable[int] | None = None) -> Table:
     """A table by its name in conf/table, or by the path of a YAML file. UserError for whatever is wrong with it."""
-    raw = raw_table(name)
     try:
-        parts = raw.get("parts") or {"": {}}
-        return Table(Path(name).stem, raw["title"], raw.get("source", ""), tuple(raw.get("notes", ())),
-                     tuple(read_part(part, _merged(raw, own), change, seeds) for part, own in parts.items()), change)
+        raw = raw_table(name)
+        owns = {part: own or {} for part, own in (raw.get("parts") or {"": {}}).items()}
+        for part, own in owns.items():
+            change.check(owners(part, raw | own, own.get("settings")))
+        parts = tuple(read_part(part, _merged(raw, own), change) for part, own in owns.items())
+        check_baselines(parts)
+        if seeds is not None and any({*seeds} != {*part.seeds} for part in parts):
+            change = replace(change, seeds=tuple(seeds))
+            parts = tuple(replace(part, seeds=change.seeds) for part in parts)
+        return Table(Path(name).stem, raw["title"], raw.get("source", ""), tuple(raw.get("notes", ())), parts, change)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"table {name}: {type(error).__name__} {error}. What it may say: docs/tables.md") from error
 
 
-def raw_table(name: str) -> Json:
+def raw_table(name: str, below: Labels = ()) -> Json:
+    """What its file says, and the files it extends; `below`: those that extend it."""
+    if name in below:
+        raise UserError(f"table {name} extends itself: {' -> '.join((*below, name))}. Take one of these `extends` away")
     path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else conf() / "table" / f"{name}.yaml"
     if not path.exists():
         raise UserError(f"unknown table {name!r}. {nearest(name, names('table'))} A table of your own: the path of its "
@@ -148,15 +139,29 @@ def raw_table(name: str) -> Json:
     for here, allowed in [(raw, TOP), *((part, PART) for part in (raw.get("parts") or {}).values())]:
         for word in set(here or {}) - set(allowed):
             raise UserError(f"table {name}: unknown key {word!r}. {nearest(str(word), allowed)}")
-    return raw_table(raw["extends"]) | raw if "extends" in raw else raw
+    return raw_table(raw["extends"], (*below, name)) | raw if "extends" in raw else raw
 
 
-def _merged(top: Json, own: Json | None) -> Json:
-    own = own or {}
+def owners(part: str, raw: Json, own: str | None) -> dict[str, str]:
+    """The keys that tell cells apart, and what sets them."""
+    texts = [(f"the {kind}", text) for kind in ("rows", "columns") for axis in (raw.get(kind) or {}).values()
+             for text in axis.values()]
+    return {key: what for what, text in [*texts, (f"the settings of part {part!r}", own)] if text
+            for key in split(text.split())}
+
+
+def check_baselines(parts: Iterable[Part]) -> None:
+    """UserError for one that is no row, here or in another part (which may have the baselines of all)."""
+    labels = {label for part in parts for cell in part.cells for label in cell.row}
+    for name in {name for part in parts for name in part.baselines} - labels:
+        raise UserError(f"the baseline {name!r} is no row. {nearest(name, labels)}")
+
+
+def _merged(top: Json, own: Json) -> Json:
     return top | own | {"settings": f"{top.get('settings', '')} {own.get('settings', '')}"}
 
 
-def read_part(name: str, raw: Json, change: Change, seeds: Iterable[int] | None) -> Part:
+def read_part(name: str, raw: Json, change: Change) -> Part:
     rows, columns = raw["rows"], raw.get("columns") or {}
     depth = len(rows), len(columns)
     measures = tuple(raw.get("measures", ("test_accuracy",)))
@@ -171,6 +176,7 @@ def read_part(name: str, raw: Json, change: Change, seeds: Iterable[int] | None)
                 continue
             overrides = change.applied(split(raw["settings"].split()) | typed | more)
             description = composed(overrides)
+            size_of(description["recipe"])
             del description["seed"]
             for unused in {"sparsity", "allocation"} - set(description["method"]):
                 overrides.pop(unused, None)
@@ -182,8 +188,8 @@ def read_part(name: str, raw: Json, change: Change, seeds: Iterable[int] | None)
     for place in itertools.chain(*(s.values for s in sources), *((c.cell, c.against) for c in claims)):
         if place not in where:
             raise UserError(f"a number or a claim is for {' / '.join(itertools.chain(*place))}, which is no cell")
-    return Part(name, tuple(rows), tuple(columns), tuple(cells), tuple(raw["seeds"] if seeds is None else seeds),
-                measures, tuple(raw.get("baselines") or ()), sources, claims)
+    return Part(name, tuple(rows), tuple(columns), tuple(cells), tuple(raw["seeds"]), measures,
+                tuple(map(str, raw.get("baselines") or ())), sources, claims)
 
 
 def product(axes: Mapping[str, Mapping[str, str | None]]) -> list[tuple[Labels, Overrides | None]]:
@@ -229,28 +235,3 @@ def read_claim(raw: Json, depth: tuple[int, int], measure: str, cells: list[Cell
         return row, column or next((cell.column for cell in cells if cell.row == row), ())
 
     return Claim(**{"measure": measure, **raw, "cell": whole(raw["cell"]), "against": whole(raw["against"])})
-
-
-def only(table: Table, pattern: str) -> Table:
-    """The cells in whose name, "part: row / column", the regular expression is found. UserError if there are none."""
-    try:
-        wanted = re.compile(pattern)
-    except re.error as error:
-        raise UserError(f"--only {pattern} is no regular expression ({error}). Put a \\ before signs that are meant "
-                        "as they are") from None
-
-    def fits(part: Part, cell: Cell) -> bool:
-        return bool(wanted.search(f"{part.name}: {' / '.join((*cell.row, *cell.column))}"))
-
-    parts = []
-    for part in table.parts:
-        cells = tuple(cell for cell in part.cells if fits(part, cell))
-        if cells:
-            there = {(cell.row, cell.column) for cell in cells}
-            parts.append(replace(part, cells=cells, claims=tuple(
-                claim for claim in part.claims if claim.cell in there and claim.against in there)))
-    if not parts:
-        raise UserError(f"no cell of {table.name} is named like {pattern!r}. A name is PART: ROW / COLUMN, such as "
-                        + "; ".join(f"{part.name}: {' / '.join((*cell.row, *cell.column))}"
-                                    for part in table.parts for cell in part.cells[:2]))
-    return replace(table, parts=tuple(parts))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dimred.report.compose import Json, Overrides, flat
-from dimred.report.measures import MEASURES
+from dimred.report.measures import MEASURES, not_numbers
 from dimred.report.published import Cell, Claim, Part, Source, Table
 from dimred.report.runs import Run, differences, newest, same_experiment
 
@@ -38,23 +38,28 @@ def fill(table: Table, runs: Iterable[Run], where: Overrides | None = None) -> J
     chosen = {place: newest(found) for place, found in there.items()}
     parts = [fill_part(part, chosen, where) for part in table.parts]
     return {
-        "table": table.name, "title": table.heading, "changed": str(table.change), "source": table.source,
+        "table": table.name, "title": table.heading, "changed": str(table.change), "only": "", "source": table.source,
         "notes": list(table.notes), "parts": parts, "near_misses": near_misses(others, wanted.values()),
-        "remarks": [*extra_seeds(table, chosen), *duplicates(there), *broken(runs)]}
+        "remarks": [*extra_seeds(table, chosen), *duplicates(there), *broken(runs), *no_numbers(chosen.values())]}
 
 
 def fill_part(part: Part, chosen: Filled, where: Overrides) -> Json:
-    cells = []
-    first: dict[tuple[tuple[str, ...], str], Cell] = {}     # what a row does not vary with is shown once
-    for cell in part.cells:
-        if cell.key is None or first.setdefault((cell.row, cell.key), cell) is cell:
-            cells += [fill_cell(part, cell, measure, chosen, where) for measure in part.measures]
+    cells = [fill_cell(part, cell, measure, chosen, where) for cell in shown_once(part).values()
+             for measure in part.measures]
     for column in {(cell["column"], cell["measure"]) for cell in cells}:
         mark_best([cell for cell in cells if (cell["column"], cell["measure"]) == column
                    and not set(cell["row"]) & set(part.baselines)])
     return {"part": part.name, "row_axes": part.row_axes, "column_axes": part.column_axes, "measures": part.measures,
             "seeds": part.seeds, "sources": [about(source) for source in part.published], "cells": cells,
             "claims": [judge(claim, part, chosen) for claim in part.claims]}
+
+
+def shown_once(part: Part) -> dict[Any, Cell]:
+    """The cells that are shown, by what they hold: what a row does not vary with is, in its first column alone."""
+    first: dict[Any, Cell] = {}
+    for cell in part.cells:
+        first.setdefault((cell.row, cell.key or cell.column), cell)
+    return first
 
 
 def fill_cell(part: Part, cell: Cell, measure: str, chosen: Filled, where: Overrides) -> Json:
@@ -128,7 +133,8 @@ def compare(source: Source, index: int, cell: Cell, mean: float | None) -> Json:
 
 
 def judge(claim: Claim, part: Part, chosen: Filled) -> Json:
-    """A claim beside what was found: "holds", "does not hold", or "open" as long as there are no runs."""
+    """A claim beside what was found: "holds", "does not hold" (both "so far" while seeds are missing), or "open"
+    as long as there are no runs."""
     keys = {(cell.row, cell.column): cell.key for cell in part.cells}
     found = [numbers([run for seed in part.seeds if (run := chosen.get((keys[place] or "", seed))) and
                       run.state == "done"], claim.measure) for place in (claim.cell, claim.against)]
@@ -141,8 +147,9 @@ def judge(claim: Claim, part: Part, chosen: Filled) -> Json:
         value, least = one / other if other else math.inf, claim.ratio_at_least
     else:
         value, least = one - other, claim.difference_at_least or 0.0
+    so_far = " so far" if min(ours["n"]) < len(part.seeds) else ""
     return ours | {"found": value, "least": least, "means": [one, other],
-                   "verdict": "holds" if value >= least else "does not hold"}
+                   "verdict": ("holds" if value >= least else "does not hold") + so_far}
 
 
 # -- what is not there --------------------
@@ -185,15 +192,26 @@ def broken(runs: Iterable[Run]) -> list[str]:
     return few([f"{run.folder} is damaged: {run.why}" for run in runs if run.state == "damaged"])
 
 
+def no_numbers(runs: Iterable[Run]) -> list[str]:
+    """Results that count and hold something else where a number belongs."""
+    return few([f"{run.folder} is damaged: result.json has {', '.join(wrong)}, and that is no number"
+                for run in runs if (wrong := not_numbers(run.result))])
+
+
 def few(lines: list[str]) -> list[str]:
     return [*lines[:SHOWN], f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else lines
 
 
 def environment(runs: Iterable[Run]) -> list[str]:
     """The devices and versions that runs were made with, most frequent first."""
+    runs = [run for run in runs if run.state == "done"]
     seen = Counter(f"{run.result.get('device', 'unknown device')}, torch {versions(run).get('torch', 'unknown')}"
-                   for run in runs if run.state == "done")
-    return [f"{name} ({count} runs)" for name, count in seen.most_common(4)]
+                   for run in runs)
+    commits = Counter(str(run.result.get("commit") or "unknown")[:12] for run in runs)
+    several = [f"by {len(commits)} versions of dimred, between which numbers such as FLOPs may differ: commits "
+               + ", ".join(f"{name} ({count} runs)" for name, count in commits.most_common(4))
+               + ", ..." * (len(commits) > 4)] if len(commits) > 1 else []
+    return [*(f"{name} ({count} runs)" for name, count in seen.most_common(4)), *several]
 
 
 def versions(run: Run) -> Json:
