@@ -33,7 +33,7 @@ class Global:
 
 @dataclass(frozen=True)
 class Uniform:
-    """The same density in every weight: d_l = d."""
+    """The same density in every weight: d_l = d. (RigL's uniform keeps the first convolution dense: exclude it.)"""
 
     def __call__(self, net: Net, density: float) -> Budget:
         return _share(net, density, dict.fromkeys(net.weights, 1.0))

@@ -133,19 +133,29 @@ class Channels:
                 gamma.grad.add_(gamma.detach().sign(), alpha=penalty)
 
     def within_layers(self, scores: Tensor) -> Tensor:
-        """The rank of every channel within its layer (count), as a fraction: the best have the same share of each.
-        Layers that share channels are one."""
+        """The rank of every channel within its layer (count), as a fraction: the best have the same share of each."""
+        ranks = torch.empty(self.count, dtype=torch.float64)
+        for members in self.families():
+            order = members[scores.cpu()[members].argsort(descending=True, stable=True)]
+            ranks[order] = 1 - (torch.arange(len(order), dtype=torch.float64) + 0.5) / len(order)
+        return ranks.to(self.device).masked_fill(scores == -torch.inf, -torch.inf)
+
+    def families(self) -> list[Tensor]:
+        """The channels of each layer, on the CPU; layers that share channels are one."""
         families = Joined(self.count)
         for numbers in self.filters.values():
             made = numbers[numbers != STAYS].cpu()
             families.join(made[:1].expand(len(made)), made)
         family = families.roots()
-        ranks = torch.empty(self.count, dtype=torch.float64)
-        for each in family.unique():
-            members = (family == each).nonzero().view(-1)
-            order = members[scores.cpu()[members].argsort(descending=True, stable=True)]
-            ranks[order] = 1 - (torch.arange(len(order), dtype=torch.float64) + 0.5) / len(order)
-        return ranks.to(self.device).masked_fill(scores == -torch.inf, -torch.inf)
+        return [(family == each).nonzero().view(-1) for each in family.unique()]
+
+    def shuffled(self, kept: Tensor, alive: Tensor, draws: torch.Generator) -> Tensor:
+        """As many channels (count, bool) of each layer as are kept, at random among those alive."""
+        ranks = torch.rand(self.count, generator=draws).masked_fill(~alive.cpu(), -1)
+        chosen = torch.zeros(self.count, dtype=torch.bool)
+        for members in self.families():
+            chosen[members[ranks[members].topk(int(kept.cpu()[members].sum())).indices]] = True
+        return chosen.to(self.device)
 
     def best(self, scores: Tensor, density: float, of: Of) -> Tensor:
         """The channels (count, bool) that score highest, as many as fit into the fraction `density` of all covered

@@ -58,6 +58,7 @@ class Net:
         self.moved = False      # has a step been trained? until then, what is frozen is at its initial value
         self.version = 0        # how often supports have changed: the "time" of their random choices
         self.collapsed: set[str] = set()
+        self.stuck = False      # do trained weights rest where their basis has no gradient?
         self.notes: State = {}  # what a method has to remember from step to step; single numbers become results
         self.still: set[str] = set()    # norms that use their statistics as they are, in training too
         self.channels_last = False      # how the model gets the weights of convolutions; positions know nothing of it
@@ -213,6 +214,7 @@ class Net:
             now = w.dense() if w.support is None or w.base == base else torch.where(w.trained(), w.dense(), theta)
             self.move(name, now if support is None else theta.index_copy_(0, support, now[support]), support, base)
             self._report_collapse(name)
+            self._report_stuck(name)
         self._freeze_bases()
         self.version += 1
 
@@ -338,6 +340,14 @@ class Net:
         elif name not in self.collapsed:
             self.collapsed.add(name)
             log.warning("layer collapse: none of the %d weights of %s are left to train", w.size, name)
+
+    def _report_stuck(self, name: str) -> None:
+        """A basis may have no gradient at zero (powerpropagation): what joins there does not move."""
+        still = getattr(self.bases.get(name), "still_at_zero", False)
+        if still and not self.stuck and not self.weights[name].psi.all():
+            self.stuck = True
+            log.warning("weights of %s join at zero, where this basis has no gradient: they will not train. Choose a "
+                        "method that grows no weights, or basis=none", name)
 
     # -- gradients --------------------
     def zero_grad(self) -> None:

@@ -256,3 +256,14 @@ def test_initial_weights_come_from_the_seed_whatever_the_device_or_precision() -
     net, twin = (build_net(cfg, (1, 8, 8), 10) for _ in range(2))
     assert all(torch.equal(value, twin.initial()[name]) for name, value in net.initial().items())
     assert all(torch.equal(theta, net.initial()[name]) for name, theta in net.thetas().items())
+
+
+def test_weights_that_join_where_roots_have_no_gradient_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    for method, says in (("rigl", True), ("snip", False)):
+        caplog.clear()
+        cfg = compose(f"method={method}", "basis=power", *(["method.every=3"] if method == "rigl" else []))
+        net, _ = set_up()
+        build(cfg.basis, "basis").apply(net)
+        train = Train(net, Blobs(), RECIPE)
+        build(cfg.method, "method").run(net, train)
+        assert ("join at zero, where this basis has no gradient" in caplog.text) == says

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from toy import set_up
+from toy import RECIPE, Blobs, set_up
 
 from dimred import models
 from dimred.channels import Channels, compact
@@ -18,6 +19,7 @@ from dimred.methods import ChannelAtInit, L1Filters, NetworkSlimming
 from dimred.net import Net
 from dimred.run import trained_parameters
 from dimred.scores import magnitude, noise
+from dimred.train import Train
 
 IMAGES = torch.zeros(1, 3, 16, 16)
 
@@ -281,9 +283,9 @@ def test_what_was_removed_does_not_come_back() -> None:
 
 # -- methods -------------------------------------------------------------------------------------
 METHODS = [L1Filters(0.5, "weights", 0.5, ()), NetworkSlimming(0.5, "weights", 0.5, 1e-4),
-           *(ChannelAtInit(0.5, "weights", score, across, rounds, 32) for score, across, rounds in (    # type: ignore
+           *(ChannelAtInit(0.5, "weights", score, across, rounds, 32, "none") for score, across, rounds in (  # type: ignore
                ("random", "network", 1), ("magnitude", "layer", 1), ("snip", "network", 3), ("grasp", "network", 1),
-               ("synflow", "network", 10)))]
+               ("synflow", "network", 10), ("crop", "network", 1), ("lamp", "layer", 2)))]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{type(m).__name__}-{getattr(m, 'score', '')}")
@@ -301,7 +303,7 @@ def test_whole_channels_are_removed_and_what_is_left_fits_the_budget(method: Any
 
 
 @pytest.mark.parametrize("method", [L1Filters(0.0, "weights", 0.5, ()), NetworkSlimming(0.0, "weights", 0.5, 0.0),
-                                    ChannelAtInit(0.0, "weights", "snip", "network", 1, 32)],
+                                    ChannelAtInit(0.0, "weights", "snip", "network", 1, 32, "none")],
                          ids=lambda m: type(m).__name__)
 def test_nothing_to_remove_is_dense_training(method: Any) -> None:
     net, train = set_up()
@@ -309,6 +311,24 @@ def test_nothing_to_remove_is_dense_training(method: Any) -> None:
     dense, train = set_up()
     train()
     assert all(torch.equal(dense.state_dict()[name], value) for name, value in net.state_dict().items())
+
+
+def test_channels_are_ablated_as_weights_are() -> None:
+    nets = {}
+    for ablation in ("none", "shuffle", "reinit", "invert"):
+        nets[ablation], _ = set_up()
+        train = Train(nets[ablation], Blobs(), dataclasses.replace(RECIPE, lr=1e-30))
+        ChannelAtInit(0.5, "channels", "snip", "network", 2, 32, ablation).run(nets[ablation], train)   # type: ignore
+    none, shuffle, reinit, _ = nets.values()
+    for name in ("0.weight", "4.weight"):
+        kept = {key: net.weights[name].trained().view(net.weights[name].param.shape).flatten(1).any(1)
+                for key, net in nets.items()}
+        assert kept["shuffle"].sum() == kept["none"].sum() and torch.equal(kept["reinit"], kept["none"])
+        assert not torch.equal(kept["invert"], kept["none"])
+    assert any(not torch.equal(shuffle.weights[name].trained(), w.trained()) for name, w in none.weights.items())
+    for name, w in reinit.weights.items():
+        assert not torch.equal(w.psi, none.weights[name].psi)
+        assert torch.isin(w.psi, none.initial()[name]).all()
 
 
 def test_l1_filters_prunes_the_smallest_filters_of_each_layer_when_it_is_time() -> None:

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from dimred.ablations import Ablation, inverted, reinitialise, shuffled
 from dimred.coordinates import Supports
 from dimred.errors import require
 from dimred.net import Net
@@ -31,7 +32,6 @@ from dimred.scores import (
     ntk_sap,
     phew,
     prospr,
-    redrawn,
     snip,
     synflow,
     transfer,
@@ -45,16 +45,12 @@ from dimred.train import Train
 class AtInit:
     """Score every weight, train the best, leave the others at zero or at their initial value.
 
-    Every method of this family can be ablated. `shuffle`: train as many weights of each layer, but random ones.
-    `reinit`: train the same weights from other initial values, a permutation of those of the layer (another draw of
-    them where they are independent). `invert`: train the weights that the score ranks last.
-
-    Frankle et al., ICLR 2021 (arXiv:2009.08576).
+    Every method of this family can be ablated (dimred/ablations.py).
     """
     sparsity: float
     allocation: Allocation
     base: Literal["zero", "init"]
-    ablation: Literal["none", "shuffle", "reinit", "invert"]
+    ablation: Ablation
 
     def scores(self, net: Net, train: Train) -> Scores:
         raise NotImplementedError
@@ -64,21 +60,14 @@ class AtInit:
 
     def best(self, scores: Scores, budget: Budget, among: Supports | None = None) -> Supports:
         """The weights that score highest (lowest if inverted), of those in the supports."""
-        scores = {name: -score for name, score in scores.items()} if self.ablation == "invert" else scores
+        scores = inverted(scores) if self.ablation == "invert" else scores
         return topk(masked(scores, among, -torch.inf) if among else scores, budget)
 
     def prune(self, net: Net, train: Train) -> None:
         supports = self.choose(net, train)
-        if self.ablation == "shuffle":
-            ranks = noise(net, "shuffle")
-            supports = topk(ranks, {name: w.size if (s := supports[name]) is None else len(s)
-                                    for name, w in net.weights.items()})
-        net.keep(supports, base=self.base)
+        net.keep(shuffled(net, supports) if self.ablation == "shuffle" else supports, base=self.base)
         if self.ablation == "reinit":
-            fresh = redrawn({name: net.initial()[name] for name in net.weights}, generator(net, "reinit"))
-            with torch.no_grad():
-                for name, w in net.weights.items():
-                    w.psi.copy_(w.gather(fresh[name].to(w.param).view(-1)))
+            reinitialise(net)
 
     def run(self, net: Net, train: Train) -> None:
         train.once(lambda: self.prune(net, train))

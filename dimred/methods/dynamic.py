@@ -27,6 +27,8 @@ class SET:
 
         drop the fraction zeta of the smallest positive and the fraction zeta of the largest negative weights of a layer
 
+    The last layer is sparse like the others, where the paper keeps it dense (exclude=[...] does).
+
     Trains: d weights, not always the same; stores: their positions; needs: nothing.
 
     Mocanu et al., Nature Communications 2018 (arXiv:1707.04780).

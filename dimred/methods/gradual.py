@@ -102,8 +102,9 @@ class WeightMom(GMP):
 
         v_t = mu v_{t-1} + (1 - mu) |theta_t|,  v_0 = |theta_0|;  prune the smallest v on GMP's schedule
 
-    This rule is ours: the paper prunes by the momentum of weights over previous iterations, but its formula was not at
-    hand. With mu = 0 it is GMP.
+    This rule is ours: the paper prunes by the momentum of weights over previous iterations, with a share for each layer
+    by its importance, but its formulas were not at hand; here one ranking over all layers decides, unless the
+    allocation shares out. With mu = 0 it is GMP.
 
     Trains: all weights at first, in the end d; stores: their positions; needs: dense weights and gradients until it
     prunes, and an average of their size.

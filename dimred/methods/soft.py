@@ -294,7 +294,8 @@ class PowerProp:
 
     An option of every method, which then sees phi: magnitudes rank as those of weights do, and so do phi * dL/dphi =
     alpha w * dL/dw. alpha = 1 changes nothing. For alpha > 1 a weight at zero has no gradient and stays there: methods
-    that grow weights from zero do not go with it. Weight decay acts on phi.
+    that grow weights from zero do not go with it, and a warning says so. Weight decay acts on phi. The last layer is
+    pruned as the others are, where the paper halves its sparsity.
 
     Trains: what the method trains, as roots; stores: what the method stores; needs: what the method needs.
 
@@ -312,7 +313,7 @@ class PowerProp:
 class Power(nn.Module):
     def __init__(self, alpha: float) -> None:
         super().__init__()
-        self.alpha = alpha
+        self.alpha, self.still_at_zero = alpha, alpha > 1
 
     def forward(self, phi: Tensor) -> Tensor:
         return phi if self.alpha == 1 else phi.sign() * phi.abs() ** self.alpha

@@ -10,10 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
+from dimred.ablations import Ablation, inverted, reinitialise
 from dimred.channels import Channels
 from dimred.errors import require
 from dimred.net import Net
-from dimred.scores import NAMED, Named, magnitude
+from dimred.scores import NAMED, Named, generator, magnitude
 from dimred.train import Train
 
 
@@ -102,6 +105,7 @@ class ChannelAtInit:
     across: Literal["network", "layer"]     # where channels compete; layer: each loses the same fraction
     rounds: int
     examples: int                           # of the training set, that weights are scored with
+    ablation: Ablation                      # of channels: dimred/ablations.py
 
     def __post_init__(self) -> None:
         require(self.rounds > 0, "method.rounds", self.rounds, "1 or more")
@@ -112,9 +116,14 @@ class ChannelAtInit:
 
         def prune() -> None:
             for k in range(1, self.rounds + 1):
-                scores = channels.sums(NAMED[self.score](net, batch))
-                scores = scores if self.across == "network" else channels.within_layers(scores)
-                density = (1 - self.sparsity) ** (k / self.rounds)
-                channels.keep(channels.best(scores, density, self.of))
+                scores = NAMED[self.score](net, batch)
+                sums = channels.sums(inverted(scores) if self.ablation == "invert" else scores)
+                ranks = sums if self.across == "network" else channels.within_layers(sums)
+                kept = channels.best(ranks, (1 - self.sparsity) ** (k / self.rounds), self.of)
+                if self.ablation == "shuffle":
+                    kept = channels.shuffled(kept, sums > -torch.inf, generator(net, "shuffle"))
+                channels.keep(kept)
+            if self.ablation == "reinit":
+                reinitialise(net)
         train.once(prune)
         train()
