@@ -73,7 +73,7 @@ def test_a_mask_is_shown_without_result_and_without_torch(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("arguments", "message"), [
     ("", "usage: dimred mask show RUN"), ("shw .", "Did you mean 'show'"), ("show", "got 0 runs"),
     ("diff {a}", "got 1 runs"), ("show nowhere", "no masks.npz in nowhere: there is no such folder"),
-    ("show {empty}", "the run is not finished"), ("show {a} --jsn", "Did you mean '--json'"),
+    ("show {empty}", "that is no run"), ("show {a} --jsn", "Did you mean '--json'"),
     ("show {damaged}", "is damaged, or holds no masks"), ("show {pickled}", "is damaged, or holds no masks"),
     ("show {numbers}", "fc1.weight is float64, and masks are bool"),
     ("diff {a} {fewer}", "other layers: only {a} has fc2.weight"), ("diff {fewer} {a}", "only {a} has fc2.weight"),
