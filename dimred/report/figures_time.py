@@ -15,13 +15,16 @@ from dimred.report.figures_sheet import Sheet, columns, log_ticks, per_cent, set
 from dimred.report.figures_style import INK, MUTED, Picture, shades
 
 DASHED = (0, (2.5, 1.5))
+LEAST = 1e-7    # of a loss, on a log scale: about what float32 tells from 0
 
 
 class Curve(NamedTuple):
-    """Of a point: epochs trained so far, mean and sample standard deviation over the n runs that have the key."""
+    """Of a point: epochs trained so far, mean over the n runs that have the key, one sample standard deviation below
+    and above it. On a log scale these are of the logarithm, so that no band reaches down to 0."""
     epochs: np.ndarray
     mean: np.ndarray
-    std: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
     n: int
 
 
@@ -43,22 +46,24 @@ SUPPORT = Kind("support", "how the trained weights move", ("overlap", "overlap w
                ("explored", "explored: ever trained"), "share (%)")
 
 
-def curve(point: Point, key: str) -> Curve | None:
-    """None if no run has the key at any step; only steps that all runs have that have the key."""
+def curve(point: Point, key: str, log: bool = False) -> Curve | None:
+    """Only of steps at which all runs that have the key have it; None if there are none."""
     found = [{(line["call"], line["step"]): (line["trained"], value) for line in metrics(run.folder)
               if (value := number(line, key)) is not None} for run in point.runs]
     found = [lines for lines in found if lines]
-    if not found:
+    steps = [step for step in found[0] if all(step in lines for lines in found)] if found else []
+    if not steps:
         return None
-    steps = [step for step in found[0] if all(step in lines for lines in found)]
     values = np.array([[lines[step][1] for step in steps] for lines in found])
-    std = values.std(0, ddof=1) if len(found) > 1 else np.zeros(len(steps))
-    return Curve(np.array([found[0][step][0] for step in steps]), values.mean(0), std, len(found))
+    values = np.log(np.maximum(values, LEAST)) if log else values
+    mean, std = values.mean(0), values.std(0, ddof=1) if len(found) > 1 else np.zeros(len(steps))
+    mean, low, high = (np.exp(v) if log else np.clip(v, 0, 1) for v in (mean, mean - std, mean + std))
+    return Curve(np.array([found[0][step][0] for step in steps]), mean, low, high, len(found))
 
 
 def over_time(setting: Setting, kind: Kind) -> Picture | None:
     """A panel for each method; None if there is nothing to draw."""
-    pairs = {point: (curve(point, kind.solid[0]), curve(point, kind.dashed[0])) for point in setting.points}
+    pairs = {p: (curve(p, kind.solid[0], kind.log), curve(p, kind.dashed[0], kind.log)) for p in setting.points}
     still: list[str] = []
     if kind is SUPPORT:
         pairs = {point: pair for point, pair in pairs.items() if pair[0] and pair[1]}
@@ -69,13 +74,14 @@ def over_time(setting: Setting, kind: Kind) -> Picture | None:
         return None
     title = f"{setting.title}: {kind.title}"
     n = [part.n for pair in drawn.values() for part in pair if part]
-    bands = "; bands: ± one sample standard deviation of the solid lines" if max(n) > 1 else ""
-    caption = f"Mean over {seeds(n)}{bands}. Epochs: all that were trained, those of earlier rounds included."
+    mean, spread = ("Geometric mean", "×÷ one geometric") if kind.log else ("Mean", "± one sample")
+    bands = f"; bands: {spread} standard deviation of the solid lines" if max(n) > 1 else ""
+    caption = f"{mean} over {seeds(n)}{bands}. Epochs: all that were trained, those of earlier rounds included."
     if kind is SUPPORT:
         caption += (" Overlap: intersection over union with the support at the first step. Explored: the share of all "
                     "covered weights that was trained at some time.")
     if still:
-        caption += f" Their supports do not move: {', '.join(still)}."
+        caption += f" The same weights are trained throughout (masks over them are not followed): {', '.join(still)}."
     return Picture(kind.name, setting.slug, title, caption,
                    lambda width: draw(Sheet(width, title, caption), kind, drawn))
 
@@ -100,7 +106,7 @@ def draw(sheet: Sheet, kind: Kind, pairs: Mapping[Point, tuple[Curve | None, Cur
         axes = sheet.panel(left + column * (wide + gap), sheet.y + 0.36 + row * (high + 0.62), wide, high, title=method)
         for point, pair in pairs.items():
             if point.method == method:
-                draw_pair(axes, pair, colours[point.sparsity], kind.log)
+                draw_pair(axes, pair, colours[point.sparsity])
         set_axes(axes, kind, limits, first=column == 0, high=high)
         if i >= len(methods) - many:
             axes.set_xlabel("epochs trained")
@@ -108,15 +114,13 @@ def draw(sheet: Sheet, kind: Kind, pairs: Mapping[Point, tuple[Curve | None, Cur
     return sheet.finish()
 
 
-def draw_pair(axes: Axes, pair: tuple[Curve | None, Curve | None], colour: str, log: bool) -> None:
+def draw_pair(axes: Axes, pair: tuple[Curve | None, Curve | None], colour: str) -> None:
     for part, style, inside in zip(pair, ({"lw": 1.5}, {"lw": 0.9, "ls": DASHED}), (colour, "none"), strict=True):
         if part:
             single = {"marker": "o", "ms": 4, "mfc": inside} if len(part.epochs) == 1 else {}
             axes.plot(part.epochs, part.mean, color=colour, **style, **single)  # type: ignore[arg-type]
     if pair[0]:
-        low, high = pair[0].mean - pair[0].std, pair[0].mean + pair[0].std
-        axes.fill_between(pair[0].epochs, np.maximum(low, 0), high if log else np.minimum(high, 1), color=colour,
-                          alpha=0.18, lw=0)
+        axes.fill_between(pair[0].epochs, pair[0].low, pair[0].high, color=colour, alpha=0.18, lw=0)
 
 
 def limits_of(kind: Kind, curves: Sequence[Curve]) -> tuple[float, float]:
