@@ -86,16 +86,18 @@ def in_few(value: float) -> str:
 def scale(sheet: Sheet, norm: LogNorm, least: float) -> None:
     """What the colours mean."""
     sheet.y += 0.12
-    axes = sheet.panel(0.15, sheet.y, 2.6, 0.13)
+    places = log_ticks(least, 1, 2.6, per_cent)
+    inside = 2.6 * (1 - math.log(places[0]) / math.log(least))      # of the first tick, whose label must not be cut off
+    left = 0.15 + max(0.0, width_of(per_cent(places[0])) / 2 - inside)
+    axes = sheet.panel(left, sheet.y, 2.6, 0.13)
     axes.imshow(np.geomspace(least, 1, 128)[None], norm=norm, cmap=COLOURS, aspect="auto", interpolation="none",
                 extent=(math.log10(least), 0, 0, 1))
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.set_yticks([])
-    places = log_ticks(least, 1, 2.6, per_cent)
     set_ticks(axes.xaxis, [math.log10(place) for place in places], lambda z: per_cent(10 ** z))
-    sheet.text(3.15, sheet.y - 0.01, "0 %", fontsize=8.5)
-    sheet.line([3.02], sheet.y + 0.065, color=NONE, marker="s", ms=9)
+    sheet.text(left + 3.05, sheet.y - 0.01, "0 %", fontsize=8.5)
+    sheet.line([left + 2.92], sheet.y + 0.065, color=NONE, marker="s", ms=9)
     sheet.y += 0.13 + LINE
 
 
