@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 import shutil
 import statistics
@@ -22,11 +23,12 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from dimred.report.figures import pictures
-from dimred.report.figures_data import Setting, Stat, kept, metrics, settings_of
+from dimred.report.figures_data import Point, Setting, Stat, kept, metrics, settings_of
 from dimred.report.figures_layers import means
 from dimred.report.figures_marks import FLOPS, SPARSITY, Mark, grouped, marks_of, pareto
 from dimred.report.figures_sheet import log_ticks, spread
 from dimred.report.figures_style import COLOURS, DARK, INK, MARKERS, MUTED, NARROW, SHADES, WIDE, styles_of
+from dimred.report.figures_time import curve
 from dimred.report.overview import page
 from dimred.report.runs import Run, find_runs
 
@@ -151,6 +153,20 @@ def test_epochs_are_counted_over_all_rounds(tmp_path: Path) -> None:
     assert [line["trained"] for line in metrics(tmp_path)] == [1.0, 2.0, 3.0, 4.0, 4.5, 5.5]
 
 
+def test_a_band_of_losses_never_reaches_zero(tmp_path: Path) -> None:
+    losses = [(0.01, 4.0), (0.01, 4.0), (1.0, 0.0)]      # mean - std < 0 at first, then a loss of 0
+    for i, values in enumerate(losses):
+        (tmp_path / f"{i}").mkdir()
+        (tmp_path / f"{i}" / "metrics.jsonl").write_text("\n".join(
+            json.dumps({"call": 0, "step": k, "epoch": k, "val_loss": value}) for k, value in enumerate(values)))
+    point = Point("m", "own methods", None, tuple(Run(tmp_path / f"{i}", i, {}, "done", {}) for i in range(3)))
+    found = curve(point, "val_loss", log=True)
+    assert found and found.n == 3 and (found.low > 0).all() and (found.low < found.mean).all()
+    spread = math.exp(statistics.stdev(math.log(first) for first, _ in losses))
+    middle = statistics.geometric_mean(first for first, _ in losses)
+    assert [found.mean[0], found.low[0], found.high[0]] == pytest.approx([middle, middle / spread, middle * spread])
+
+
 def test_the_pareto_front_is_what_nothing_else_beats() -> None:
     def mark(x: float, y: float) -> Mark:
         return Mark("m", None, x, Stat(y, 0.0, 1))
@@ -198,6 +214,15 @@ def test_many_methods_stand_in_panels_by_family_and_every_one_has_its_style() ->
     assert len(set(styles.values())) == 61 and len(MARKERS) * len(COLOURS) == 63
     for _, members in groups:
         assert len({styles[m].colour for m in members}) == len(members)
+
+
+@examples(deadline=None)
+@given(st.lists(st.lists(st.sampled_from([f"m{i}" for i in range(20)]), min_size=2, max_size=4, unique=True),
+                max_size=3))
+def test_methods_that_share_a_panel_differ_in_colour(panels: list[list[str]]) -> None:
+    styles = styles_of([*(f"m{i}" for i in range(20)), "dense"], panels)
+    assert all(len({styles[m].colour for m in members}) == len(members) for members in panels)
+    assert len(set(styles.values())) == 21
 
 
 # -- looks --------------------
@@ -248,7 +273,7 @@ def test_runs_of_older_versions_are_named_and_nothing_is_invented(dimred: Callab
     assert "snip 90 %" in text and "set" not in text.replace("seed", "").split()
     outcome = dimred("plot", "flops", "support", "--runs", str(runs), "--out", str(runs / "out"))
     assert outcome.code == 1 and "nothing to draw for support" in outcome.err, outcome.err
-    assert "flops: 4 of 10 runs have no test_accuracy and training_flops" in outcome.err
+    assert "flops: 4 of 10 runs are not drawn (result.json has no training_flops, as older versions" in outcome.err
     assert "set-s0.5-seed0" in outcome.err and "and 1 more" in outcome.err and "Traceback" not in outcome.err
     assert [path.name for path in (runs / "out").iterdir()] == ["flops-digits-lenet300.svg"]
 
@@ -276,6 +301,8 @@ def test_values_that_are_no_numbers_are_as_good_as_none(runs: Path) -> None:
     for what in ("sparsity", "flops", "layers", "support", "curves"):
         drawn, notes = pictures(what, settings(runs))
         assert notes and all(picture.file("svg") for picture in drawn)
+    notes = pictures("storage", settings(runs))[1]
+    assert any("6 of 10 runs are not drawn (no finite number in result.json for test_accuracy" in n for n in notes)
     assert page(settings(runs), [], [])
 
 
@@ -387,7 +414,12 @@ def test_the_table_sorts_and_filters_in_a_browser(hostile: str, tmp_path: Path) 
         const head = (n) => document.querySelectorAll("#runs thead th")[n].querySelector("[role=button]");
         const pick = (key, value) => { const select = document.querySelector(`select[data-key=${key}]`);
           select.value = value; select.dispatchEvent(new Event("change")); };
-        const found = { rows: column(0) };
+        const found = { rows: column(0), boxes: document.querySelectorAll("input[type=search]").length };
+        document.documentElement.style.width = "360px";     // a phone's; no window of a browser is as narrow
+        found.wide = document.body.scrollWidth; document.documentElement.style.width = "";
+        const search = (text) => { const box = document.querySelector("input[type=search]");
+          box.value = text; box.dispatchEvent(new Event("input")); };
+        search("dense"); await wait(); found.searched = column(0); search(""); await wait();
         head(3).dispatchEvent(new KeyboardEvent("keypress", { key: "Enter", keyCode: 13, which: 13, bubbles: true }));
         await wait(); found.rising = column(3);
         head(3).click(); await wait(); found.falling = column(3);
@@ -404,11 +436,14 @@ def test_the_table_sorts_and_filters_in_a_browser(hostile: str, tmp_path: Path) 
         "</body>", f'<script type="module">{test}</script></body>'))
     done = subprocess.run(
         [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         "--disable-quic", "--disable-component-update", "--disable-sync", "--window-size=500,844",
          f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000", "--dump-dom", path.as_uri()],
         capture_output=True, text=True, timeout=120)
     body = next(a for tag, a in Page(done.stdout).elements if tag == "body")
     assert body.get("data-found"), done.stderr
     found = json.loads(str(body["data-found"]))
+    assert found["boxes"] == 1 and found["searched"] == ["dense"] * 2
+    assert found["wide"] == 360, "something sticks out of a phone"
     assert len(found["rows"]) == 10 and found["all"] == 10 and found["open"] == 1
     assert found["rising"] == sorted(found["rising"], key=float) != found["falling"]
     assert found["falling"] == sorted(found["falling"], key=float, reverse=True)

@@ -77,6 +77,12 @@ def pareto(marks: Sequence[Mark]) -> list[Mark]:
     return front
 
 
+def panels(setting: Setting, marks: Sequence[Mark]) -> list[tuple[str, list[str]]]:
+    """The methods that are drawn in colour in each panel, and its title; dense is in all of them."""
+    drawn = {mark.method for mark in marks} - {"dense"}
+    return grouped({method: family for method, family in setting.methods.items() if method in drawn})
+
+
 def grouped(methods: Mapping[str, str]) -> list[tuple[str, list[str]]]:
     """All methods if there is a colour for each, or else the families, large ones in parts: [("at init, 1", [...])]."""
     if len(methods) <= len(COLOURS):

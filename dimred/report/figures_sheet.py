@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from dimred.report.figures_style import Style
+from dimred.report.figures_style import MUTED, Style
 from dimred.report.measures import prefixed
 
 LINE = 0.17             # from one line of text to the next
@@ -83,7 +83,7 @@ class Sheet:
 
 def beside(axes: Axes, size: tuple[float, float], ends: Sequence[tuple[float, float, str, Style]], room: float) -> None:
     """Write names to the right of axes of this size, each as near to the height of its point (x, y) as the others leave
-    room, and joined to it by a thin line. The limits of the axes must be set."""
+    room, and joined to it by a dotted line. The limits of the axes must be set."""
     wide, high = size
     to_axes = axes.transData + axes.transAxes.inverted()
     places = sorted(((*to_axes.transform((x, y)), text, style) for x, y, text, style in ends),
@@ -91,9 +91,12 @@ def beside(axes: Axes, size: tuple[float, float], ends: Sequence[tuple[float, fl
     heights = spread([min(max(y, 0.0), 1.0) for _, y, _, _ in places], min(0.16 / high, 1.0 / max(1, len(places) - 1)))
     there = 1 + 0.16 / wide
     for (x, y, text, style), height in zip(places, heights, strict=True):
-        on = {"transform": axes.transAxes, "clip_on": False, "color": style.colour}
-        axes.plot([x, 1 + 0.02 / wide, there], [y, height, height], lw=0.6, alpha=0.6, zorder=1, **on)
-        axes.plot([there], [height], marker=style.marker, ms=4.5, ls="none", **on)
+        on: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
+        # grey, dotted and without a marker: nothing of it is a curve
+        axes.plot([x, 1 + 0.02 / wide, there - 0.05 / wide], [y, height, height], color=MUTED, lw=0.7, ls=(0, (1, 2)),
+                  zorder=1, **on)
+        axes.plot([there - 0.03 / wide, there + 0.05 / wide], [height, height], color=style.colour, lw=4,
+                  solid_capstyle="butt", **on)
         axes.text(there + 0.08 / wide, height, shortened(text, room - 0.3), va="center_baseline", fontsize=8.5,
                   transform=axes.transAxes)
 

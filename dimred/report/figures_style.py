@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,11 +87,19 @@ def styled(changes: Mapping[str, object]) -> Iterator[None]:
         yield
 
 
-def styles_of(methods: Sequence[str]) -> dict[str, Style]:
-    """Of every method; the same in all pictures of a command."""
-    others = [method for method in methods if method != "dense"]
-    return {"dense": Style(INK, "*"), **{method: Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
-                                         for i, method in enumerate(others)}}
+def styles_of(methods: Sequence[str], panels: Sequence[Sequence[str]] = ()) -> dict[str, Style]:
+    """Of every method; the same in all pictures of a command. Methods that share a panel differ in colour as long as
+    there are enough: who has the fewest colours to choose from chooses next (DSATUR)."""
+    places = {method: i for i, method in enumerate(m for m in methods if m != "dense")}
+    near = {method: {other for panel in panels if method in panel for other in panel} for method in places}
+    every = [Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(len(COLOURS) * len(MARKERS))]
+    styles = {"dense": Style(INK, "*")}
+    while left := [method for method in places if method not in styles]:
+        around = {m: Counter(styles[other].colour for other in near[m] if other in styles) for m in left}
+        method, used = max(left, key=lambda m: len(around[m])), Counter(styles.values())
+        start = places[method] % len(every)
+        styles[method] = min(every[start:] + every[:start], key=lambda s: (around[method][s.colour], used[s]))
+    return styles
 
 
 def shades(sparsities: Sequence[float | None]) -> dict[float | None, str]:

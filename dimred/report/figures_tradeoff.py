@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dimred.report.figures_data import Setting, seeds
-from dimred.report.figures_marks import Cost, Mark, grouped, marks_of, pareto, scale_of
+from dimred.report.figures_marks import Cost, Mark, marks_of, panels, pareto, scale_of
 from dimred.report.figures_sheet import (
     BELOW,
     LEFT,
@@ -42,7 +42,7 @@ def tradeoff(setting: Setting, cost: Cost, styles: Mapping[str, Style]) -> Pictu
 
 def draw(sheet: Sheet, setting: Setting, cost: Cost, marks: Sequence[Mark], styles: Mapping[str, Style]) -> Figure:
     drawn = {mark.method for mark in marks}
-    groups = grouped({m: family for m, family in setting.methods.items() if m in drawn and m != "dense"})
+    groups = panels(setting, marks)
     front = pareto(marks) if cost.front else []
     if cost.front:
         if len(groups) == 1:
@@ -98,7 +98,8 @@ def draw_groups(sheet: Sheet, cost: Cost, marks: Sequence[Mark], front: Sequence
         draw_marks(axes, marks, methods, styles, front)
         ends = [list(own)[-1 if cost.front else 0] for m in (*methods, "dense")
                 if (own := sorted((mark for mark in marks if mark.method == m), key=lambda mark: mark.x))]
-        beside(axes, size, [(mark.x, mark.y.mean, mark.method, styles[mark.method]) for mark in ends], room)
+        beside(axes, size, [(axes.get_xlim()[1] if mark.method == "dense" else mark.x, mark.y.mean, mark.method,
+                              styles[mark.method]) for mark in ends], room)     # the line of dense reaches the edge
         if i >= len(groups) - n:
             axes.set_xlabel(cost.label)
         if column == 0:
