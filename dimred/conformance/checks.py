@@ -59,6 +59,14 @@ def check_exact_count(make: Make) -> None:
         expect_count(net, sparsity, f" (allocation {allocation})")
 
 
+def check_budget(make: Make) -> None:
+    """In the end something is kept, and no more than the sparsity leaves."""
+    needs(make, "sparsity")
+    net = observe(make)
+    kept, budget = trained(net), round((1 - SPARSITY) * net.total)
+    assert 0 < kept <= budget, f"{kept} weights are kept, of a budget of {budget}"
+
+
 def check_sparsity_zero(make: Make) -> None:
     """With sparsity 0 it is dense training, to the bit."""
     needs(make, "sparsity")
