@@ -246,8 +246,9 @@ class FreezeNetValues:
         theta = theta_0 where trained, elsewhere drawn anew with the layer's sigma = sqrt(mean theta_0^2):
         sigma N(0, 1), sigma U(-sqrt 3, sqrt 3), +-sigma, theta_0 in another order, theta_0 itself, or 0
 
-    Trains: d weights; stores: their positions, and the seed of the others; needs: dense gradients once, before
-    training, and dense weights in every pass.
+    Trains: d weights; stores: their positions, and the others too: their draws are torch's, which no seed pins for good
+    (nothing but the seed with values=init); needs: dense gradients once, before training, if the score does, and dense
+    weights in every pass.
 
     Wimmer, Mehnert, Condurache, ACCV 2020 (arXiv:2011.14087), after their ablation of initialisations (from memory).
     """

@@ -106,8 +106,9 @@ class IterRand(EdgePopup):
 
     A weight is drawn from the initial values of its layer.
 
-    Trains: a score for every weight, no weight, bias or norm; stores: instead of them, the mask, the seed and when
-    weights were drawn again; needs: dense weights, scores and their gradients in every step.
+    Trains: a score for every weight, no weight, bias or norm; stores: the weights in use and their
+    positions (the mask and a seed alone, if none of them was drawn again); needs: dense weights, scores and their
+    gradients in every step.
 
     Chijiwa, Yamaguchi, Ida, Umakoshi, Inoue, NeurIPS 2021 (arXiv:2106.09269), alg. 1.
     """
