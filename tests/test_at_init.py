@@ -306,6 +306,20 @@ def test_crop_is_the_size_of_grasp() -> None:
     assert all(torch.equal(crop[name], signed[name].abs()) for name in crop)
 
 
+def test_snip_is_blind_to_scales_that_cancel_and_sums_to_the_same_in_every_layer() -> None:
+    """The net is homogeneous in each layer, so the sum of theta * dL/dtheta is that of logits * dL/dlogits in all."""
+    net = Net(mlp(16, 12, 8, 5))
+    batch = torch.randn(32, 16, generator=torch.Generator().manual_seed(1)), torch.arange(32) % 5
+    scores, grads = snip(net, batch), gradients(net, batch)
+    sums = [float((theta * grads[name]).sum()) for name, theta in net.thetas().items()]
+    assert sums == pytest.approx([sums[0]] * 3, rel=1e-4) and abs(sums[0]) > 1e-3
+    with torch.no_grad():
+        net.weights["0.weight"].psi.mul_(2)
+        net.weights["2.weight"].psi.div_(2)
+    again = snip(net, batch)
+    assert all(torch.allclose(scores[name], again[name], rtol=1e-4, atol=1e-9) for name in scores)
+
+
 def test_prospr_without_steps_or_without_their_length_is_snip() -> None:
     net = Net(mlp(6, 5, 3, bias=True).double())
     first, last = batch(), batch(9)

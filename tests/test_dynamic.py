@@ -126,6 +126,16 @@ def test_the_fraction_falls_from_alpha_to_zero() -> None:
     assert cosine(0.5, 0.005, 0.5) == pytest.approx(0.2525) and cosine(0.5, 0.005, 1.0) == 0.005
 
 
+def test_rigl_that_grows_by_size_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dimred.methods.dynamic.steepness", magnitude)
+    net, train = set_up()
+    seen: list[dict[str, Tensor]] = []
+    watch(train, lambda t: seen.append({name: w.support for name, w in net.weights.items()}))
+    RigL(0.8, Uniform(), 4, 0.3, 0.75).run(net, train)
+    assert all(torch.equal(support, seen[0][name]) for each in seen for name, support in each.items())
+    assert net.version > 5      # and not because nothing was due
+
+
 def test_rigl_drops_the_smallest_weights_and_grows_where_the_gradient_is_largest() -> None:
     net, train = set_up()
     keep, updates, returned = net.keep, 0, 0

@@ -33,7 +33,7 @@ from dimred.methods.freeze import moments
 from dimred.methods.layer_freezing import layers_of
 from dimred.net import Net
 from dimred.record import Record
-from dimred.scores import NAMED
+from dimred.scores import NAMED, gradients
 from dimred.select import Global
 from dimred.train import Recipe, Train
 
@@ -191,6 +191,16 @@ def fading(remainder: float | None, **recipe: Any) -> tuple[Net, Train, list[dic
     watch(train, lambda t: seen.append({name: value.clone() for name, value in net.values().items()}))
     FreezeNetWD(0.8, Global(), "snip", 32, remainder).run(net, train)
     return net, train, seen
+
+
+def test_the_first_gradients_of_freezenet_are_those_of_the_dense_net() -> None:
+    net, train = set_up()
+    batch = next(iter(train.data.train_batches(16, 0, 0)))
+    dense = gradients(net, batch)
+    FreezeNet(0.8, Global(), "init", "none", 32).prune(net, train)
+    train._backward(*batch)
+    assert all(torch.allclose(w.psi.grad, w.gather(dense[name].reshape(-1)), rtol=1e-5, atol=1e-8)
+               for name, w in net.weights.items())
 
 
 @pytest.mark.parametrize("remainder", [1e-3, None])
