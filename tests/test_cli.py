@@ -31,6 +31,9 @@ SUITABLE = dict.fromkeys(("norm_only", "network_slimming", "early_bird"), "resne
 #: from_mask needs another run: see test_masks.py
 ALONE = [method for method in METHODS if method != "from_mask"]
 SHORT = "recipe.steps=3"
+#: what takes long, whatever the recipe
+QUICK = {"imp": ["method.rate=0.9"], "ntt": ["method.steps=2"], "ntk_sap": ["method.rounds=2"],
+         "synflow": ["method.rounds=5"]}
 
 
 # -- what answers at once --------------------
@@ -164,8 +167,8 @@ def test_a_configuration_lists_every_field_once(path: Path) -> None:
 
 @pytest.mark.parametrize("method", ALONE)
 def test_every_method_trains(method: str, train: Callable[..., Path]) -> None:
-    short = ["recipe.steps=2", *(["method.steps=10"] if method == "ntt" else [])]
-    run = train(f"method={method}", f"model={SUITABLE.get(method, 'lenet300')}", "sparsity=0.8", *short)
+    model = SUITABLE.get(method, "lenet300")
+    run = train(f"method={method}", f"model={model}", "sparsity=0.8", "recipe.steps=2", *QUICK.get(method, []))
     result = result_of(run)
     assert result["method"] == method and result["steps"] >= 2 and 0 < result["density"] <= 1
 
@@ -211,8 +214,8 @@ class Watched:
 def test_weights_and_batches_are_the_same_whatever_the_method() -> None:
     firsts = []
     for method in ALONE:
-        cfg = compose(f"method={method}", "model=resnet20", "dataset.crop_padding=1", "dataset.flip=true", "seed=5",
-                      "recipe.steps=2", *(["method.rate=0.9"] if method == "imp" else []))
+        cfg = compose(f"method={method}", "model=resnet20", "model.width=0.25", "dataset.crop_padding=1",
+                      "dataset.flip=true", "seed=5", "recipe.steps=2", *QUICK.get(method, []))
         data: Any = Watched(build(cfg.dataset, "dataset"))
         net = build_net(cfg, data.shape, data.classes)
         state = {name: value.clone() for name, value in net.state_dict().items()}
