@@ -193,8 +193,8 @@ def test_random_exploration_is_as_predicted() -> None:
     ITOP(1 - d, Uniform(), 4, zeta, zeta, "random").run(net, train)
     p = zeta * d / (1 - d * (1 - zeta))
     predicted = 1 - (1 - d) * (1 - p) ** 9      # updates, in 40 steps
-    assert measures(net) == {"explored": pytest.approx(predicted, abs=0.01)}
-    assert measures(net)["explored"] > 0.3
+    assert train.exploration.explored() == pytest.approx(predicted, abs=0.01)
+    assert train.exploration.explored() > 0.3
 
 
 def test_what_was_explored_is_the_union_of_all_supports() -> None:
@@ -206,7 +206,7 @@ def test_what_was_explored_is_the_union_of_all_supports() -> None:
             union[name] |= w.trained()
     watch(train, see)
     ITOP(0.8, ERK(1.0), 5, 0.5, 0.005, "gradient").run(net, train)
-    assert measures(net) == {"explored": sum(int(seen.sum()) for seen in union.values()) / TOTAL}
+    assert train.exploration.explored() == sum(int(seen.sum()) for seen in union.values()) / TOTAL
 
 
 def test_what_never_happens_is_spoken_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -103,8 +103,8 @@ class ITOP:
 
         a fraction of each layer, floor + (fraction - floor)/2 (1 + cos(pi t / T)), at t = every, 2 every, ... < T
 
-    Drops the smallest weights and grows those whose gradient is largest (RigL) or random ones (SET). The result's
-    measure `explored` is R_s, the share of all weights that were trained at some time; for random growth of a constant
+    Drops the smallest weights and grows those whose gradient is largest (RigL) or random ones (SET). Every
+    result's `explored` is R_s, the share of all weights that were trained at some time; for random growth of a constant
     fraction p of what is free it is 1 - (1 - d)(1 - p)^updates. A step that rewires trains, as in the official code.
 
     Trains: d weights, not always the same; stores: their positions; needs: dense gradients in the steps that rewire,
@@ -125,7 +125,6 @@ class ITOP:
 
     def run(self, net: Net, train: Train) -> None:
         net.keep(topk(noise(net), self.allocation(net, 1 - self.sparsity)))
-        note_explored(net)
         due = train.every(self.every)
         for t in train.steps(dense_grad=due if self.grow == "gradient" else None):
             if due(t):
@@ -135,17 +134,6 @@ class ITOP:
                     net.keep(grow(kept, steepness(net), counts))
                 else:
                     replant(net, kept, counts)
-                note_explored(net)
-
-
-def note_explored(net: Net) -> None:
-    """Remember which weights have been trained, and report their share."""
-    count = 0
-    for name, w in net.weights.items():
-        seen = net.notes.setdefault(f"explored/{name}", torch.zeros_like(w.param, dtype=torch.bool).view(-1))
-        seen |= w.trained()
-        count += int(seen.sum())
-    net.notes["explored"] = torch.tensor(count / net.total, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
