@@ -1,0 +1,26 @@
+"""What a process asks of the machine holds, in a process of its own."""
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys
+from dimred.machine import settle
+if sys.argv[1] == "settled":
+    settle()
+import torch
+def faults():
+    for _ in range(20):
+        torch.ones(2**24)       # 64 MB, written and freed
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = faults()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can be asked to keep freed memory")
+def test_freed_memory_is_used_again_without_new_page_faults() -> None:
+    settled, otherwise = (int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True,
+                                             check=True).stdout) for how in ("settled", "as it is"))
+    assert settled < 100 < otherwise
