@@ -181,7 +181,8 @@ class Costs:
     def _making(self) -> int:
         """FLOPs of writing E(theta) and of taking its gradient back, once."""
         counter = Executed()
-        told = {name: each.flops() for name, each in self.net.maps.items() if hasattr(each, "flops")}   # type: ignore
+        told = {name: each.flops() for name, each in self.net.maps.items()      # type: ignore[operator]
+                if hasattr(each, "flops") and name not in self.net.bases}       # a basis is executed with its map
         with torch.enable_grad(), self.executed.set(False), counter.set(True):
             made = [self.net._value(name, w.theta()) for name, w in self.net.weights.items() if name not in told]
             wanted = [p for p in (self.net.map_parameters() | self.net.basis_parameters()

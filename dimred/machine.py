@@ -5,6 +5,8 @@ import ctypes
 import os
 from contextlib import suppress
 
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4    # malloc.h
+
 
 def settle() -> None:
     """To be called before torch is imported; where a C library knows nothing of it, nothing happens."""
@@ -17,6 +19,3 @@ def settle() -> None:
         set_option = ctypes.CDLL(None).mallopt
         for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 * 2**20)):
             set_option(option, value)
-
-
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4    # malloc.h

@@ -15,6 +15,7 @@ from dimred.costs import Costs, Executed
 from dimred.exploration import Exploration
 from dimred.methods.basis import Interspace
 from dimred.methods.soft import PowerProp
+from dimred.methods.subspace import projections
 from dimred.net import Net
 
 
@@ -200,3 +201,12 @@ def test_what_never_moves_is_not_copied() -> None:
     net.keep({name: torch.arange(3) for name in net.weights})
     train()
     assert not train.exploration.seen and train.exploration.first == net.supports
+
+
+def test_fastfood_costs_its_sums_however_it_is_computed() -> None:
+    """4 n log2 n for each weight: two transforms of n = 32 and 8, and their gradients."""
+    net = Net(nn.Sequential(nn.Flatten(), nn.Linear(5, 4, bias=False), nn.Linear(4, 2, bias=False)))
+    z = nn.Parameter(torch.zeros(3))
+    net.freeze(dict.fromkeys(net.weights))
+    net.embed(projections(net, z, "fastfood"))
+    assert Costs(net, (1, 1, 5))._pass().making == 4 * (32 * 5 + 8 * 3)
