@@ -25,7 +25,7 @@ from scipy import stats
 from dimred.build import check, check_group, describe
 from dimred.cli import main
 from dimred.commands.reproduce import file_name
-from dimred.commands.table import Request, request
+from dimred.commands.table import Request, outputs_of, request
 from dimred.configs import GROUPS, description, names, read
 from dimred.errors import UserError
 from dimred.report.compose import Change, composed, group_file
@@ -173,7 +173,7 @@ def test_runs_are_found_by_content_and_their_seeds_are_averaged(tiny: str, tmp_p
     put(tmp_path, SNIP, 7, test_accuracy=0.1)
     snip = cell(document := filled(tiny, tmp_path), "SNIP", "0.5")
     assert snip["mean"] == pytest.approx(91) and snip["n"] == 2 and not snip["missing"]
-    assert any("seeds 7 have been run too" in line for line in document["remarks"])
+    assert any("also run, and not counted: seed 7 (--seeds)" in line for line in document["remarks"])
     assert cell(filled(tiny, tmp_path, seeds=[0, 1, 7]), "SNIP", "0.5")["n"] == 3
 
 
@@ -389,7 +389,7 @@ def test_a_table_is_run_once_written_and_then_only_what_failed_is_tried_again(
     done = dimred(*arguments)
     assert done.code == 1 and "Traceback" not in done.err       # one cell leaves too few weights
     page = (tmp_path / "tables/mine.md").read_text()
-    assert re.search(r"\| dense +\| \d\d\.\d\d ± \d+\.\d\d \(2\) \[", page) and "made by `dimred reproduce" in page
+    assert re.search(r"\| dense +\| \d\d\.\d\d ± \d+\.\d\d \(2\) \[", page) and "written by `dimred reproduce" in page
     assert "SNIP / 1, seed 0; SNIP / 1, seed 1 failed: sparsity=0.99999 leaves" in page
     assert json.loads((tmp_path / "tables/mine.json").read_text())["made"]
     again = dimred(*arguments)
@@ -455,6 +455,9 @@ def test_what_tells_cells_apart_cannot_be_typed(typed: str, what: str, tmp_path:
 def test_a_scaled_recipe_is_shorter_and_the_methods_steps_stay() -> None:
     short = read_table("rigl_wrn22_2", Change(0.1)).parts[0].cells
     long = shipped("rigl_wrn22_2").parts[0].cells
+    [rewound] = {int(cell.overrides["method.rewind"]) for cell in read_table("interspace", Change(0.1)).parts[0].cells
+                 if "method.rewind" in cell.overrides}
+    assert rewound == 100       # a point of training, as milestones are
     for one, other in zip(short, long, strict=True):
         if one.description and other.description:
             assert one.description["recipe"]["epochs"] == other.description["recipe"]["epochs"] / 10
@@ -516,13 +519,29 @@ def test_what_is_no_run_is_told_from_one_that_is_not_finished(
 
 
 @pytest.mark.parametrize("change, part", [
-    (("title: A tiny table", ""), "'title'"), (("tolerance: 0.5", "tolerence: 0.5"), "tolerence"),
+    (("title: A tiny table", ""), "does not say its title"), (("tolerance: 0.5", "tolerence: 0.5"), "tolerence"),
     (("title:", "titel:"), "Did you mean 'title'"), (("method=snip", "method=snap"), "'snip'"),
     (("[88, 87]", "[88, 87, 86]"), "more numbers"), (("theirs: [88", "nobody: [88"), "which is no cell"),
     (("method=dense", "dense"), "cannot understand 'dense'"), (("97.0", "about 97"), "about 97"),
-    (("seeds: [0, 1]", "measures: [test_acuracy]"), "Did you mean 'test_accuracy'"),
+    (("seeds: [0, 1]", "seeds: [0]\nmeasures: [test_acuracy]"), "a list of some of test_accuracy,"),
+    (("seeds: [0, 1]", "seeds: [0]\nmeasures: []"), "a list of some of test_accuracy,"),
+    (("seeds: [0, 1]", ""), "does not say its seeds"), (("seeds: [0, 1]", "seeds: [-1]"), "whole numbers"),
+    (("seeds: [0, 1]", 'seeds: "0,1"'), "seeds: '0,1' is not allowed"),
+    (("seeds: [0, 1]", "seeds: [0]\nnotes: hello"), "notes: 'hello' is not allowed. It must be a list of texts"),
+    (("method=snip", "method=snip seed=3"), "seed=3 is not allowed in a table"),
+    (("method=snip", "method=snip outputs=here"), "outputs=here is not allowed in a table"),
+    (("random: method", "dense: method"), "'dense' is there twice"),
+    (("theirs: [88, 87]", 'theirs: "88"'), "It must be a list of numbers"),
+    (("tolerance: 0.5", "tolerance: half"), "tolerance: 'half' is not allowed"),
+    (("recalled: true", 'recalled: "no"'), "true or false"), (("recalled: true", "tolerence: 1"), "'tolerance'"),
+    (("recalled: true", "measure: dimm"), "It must be one of test_accuracy,"),
+    (("recalled: true", "measure: dim"), "none of the table's measures"),
+    (("ratio_at_least: 0.99", "ratio_atleast: 0.99"), "Did you mean 'ratio_at_least'"),
+    (("ratio_at_least: 0.99", "ratio_at_least: a"), "must be a number"),
+    (("ratio_at_least: 0.99", "measure: dim"), "one of them"),
+    (("baselines: [dense]", "baselines: dense"), "a list of labels"),
     (("rows: {", "rows: }"), "be read"), (("baselines: [dense]", "baselines: [dnse]"), "Did you mean 'dense'"),
-    (("seeds: [0, 1]", "parts: [one]"), "What it may say: docs/tables.md")])
+    (("seeds: [0, 1]", "parts: [one]"), "parts by their name")])
 def test_a_table_of_ones_own_is_read_strictly(change: tuple[str, str], part: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(TINY.replace(*change))
     with pytest.raises(UserError, match=re.escape(part)):
@@ -538,6 +557,38 @@ def test_a_method_of_ones_own_has_a_table_too(tmp_path: Path, dimred: Callable[.
     done = dimred("reproduce", str(tmp_path / "few.yaml"), "--config-dir", str(tmp_path / "mine"), "--seeds", "1",
                   "--only", "SNIP", f"outputs={tmp_path}")
     assert done.code == 0 and re.search(r"\| SNIP +\| \d\d\.\d\d \(1\)", done.out), done.err
+
+
+def test_a_table_of_ones_own_never_overwrites_another(tmp_path: Path, dimred: Callable[..., Outcome]) -> None:
+    (tmp_path / "cops.yaml").write_text(TINY)
+    with pytest.raises(UserError, match=r"cops.yaml has the name of a table that is shipped"):
+        read_table(str(tmp_path / "cops.yaml"))
+    for folder, title in (("one", "A tiny table"), ("two", "Another table")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.yaml").write_text(TINY.replace("A tiny table", title))
+    arguments = ("--seeds", "1", "--only", "dense", f"outputs={tmp_path}", "recipe.steps=1")
+    assert dimred("reproduce", str(tmp_path / "one/mine.yaml"), *arguments).code == 0
+    [written] = (tmp_path / "tables").glob("*.md")
+    before = written.read_bytes()
+    assert f"written by `dimred reproduce {tmp_path}/one/mine.yaml --seeds 1 outputs=" in before.decode()
+    refused = dimred("reproduce", str(tmp_path / "two/mine.yaml"), *arguments)
+    assert refused.code == 1 and "holds another table ('A tiny table" in refused.err
+    assert written.read_bytes() == before and dimred("reproduce", str(tmp_path / "one/mine.yaml"), *arguments).code == 0
+
+
+def test_numbers_are_compared_as_decimals_and_printed_as_published(tiny: str, tmp_path: Path) -> None:
+    text = TINY.replace("97.0", "97.10").replace("seeds: [0, 1]", "seeds: [0]\nmeasures: [test_error]")
+    Path(tiny).write_text(text.replace("[90.0±0.1, null]", "[1.70]").replace("tolerance: 0.5", "tolerance: 0.3"))
+    put(tmp_path, SNIP, 0, test_accuracy=0.98)      # an error of 100 (1 - 0.98) = 2.0000000000000018
+    snip = cell(document := filled(tiny, tmp_path), "SNIP", "0.5")
+    assert snip["published"][0]["difference"] > 0.3 and not snip["published"][0]["outside"]
+    assert "| 97.10 " in FORMATS["md"](document) and "| 1.70 " in FORMATS["md"](document)
+
+
+@pytest.mark.parametrize("runs, outputs", [
+    ("outputs/runs", "outputs"), ("here/runs/digits/lenet300", "here"), ("elsewhere", "elsewhere")])
+def test_missing_runs_go_where_they_will_be_found(runs: str, outputs: str) -> None:
+    assert outputs_of(Path(runs)) == Path(outputs)
 
 
 def test_tables_that_extend_each_other_are_refused(tmp_path: Path) -> None:

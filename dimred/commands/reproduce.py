@@ -23,16 +23,19 @@ if TYPE_CHECKING:
 
 def reproduce(arguments: list[str]) -> int:
     """Exit status 1 if a run failed."""
-    command = shlex.join(["dimred", "reproduce", *arguments])
     dry = "--dry-run" in arguments
     arguments = [argument for argument in arguments if argument != "--dry-run"]
     if option(arguments, "--runs"):
         raise UserError("what is missing has to be run somewhere. Instead of --runs DIR, give outputs=DIR")
+    typed = [*arguments]
+    option(typed, "--only")     # what is written is the whole table
+    command = shlex.join(["dimred", "reproduce", *typed])
     asked = request(arguments, "dimred reproduce NAME [--dry-run]")
     from dimred.report.plan import estimate, left, sweeps
     from dimred.report.runs import find_runs
 
     place = Path(asked.where.get("outputs", "outputs")).expanduser()
+    own_file(asked)
     runs = find_runs(place) if place.is_dir() else []
     jobs = left(asked.table, runs)
     boxes = sweeps(jobs)
@@ -73,11 +76,25 @@ def show(asked: Request, command: str, runs: Iterable[Run]) -> None:
     runs = list(runs)
     document = fill(asked.whole, runs, asked.where)
     used = folders(document)
-    made = [f"made by `{command}`", machine(), *environment(run for run in runs if run.folder in used)]
-    path = Path(asked.where.get("outputs", "outputs")).expanduser() / "tables" / f"{file_name(asked)}.md"
+    made = [f"written by `{command}`, which counts all runs that are there", machine(),
+            *environment(run for run in runs if run.folder in used)]
+    path = output(asked)
     write(path, (markdown(document) + "\n" + "".join(f"- {line}\n" for line in made)).encode())
     write(path.with_suffix(".json"), as_json(document | {"made": made}).encode())
     print(f"\n{markdown(asked.shown(document))}\n{path}")
+
+
+def output(asked: Request) -> Path:
+    return Path(asked.where.get("outputs", "outputs")).expanduser() / "tables" / f"{file_name(asked)}.md"
+
+
+def own_file(asked: Request) -> None:
+    """UserError if the file that the table would be written to is that of another table."""
+    path = output(asked)
+    with suppress(OSError, UnicodeDecodeError):
+        first = path.read_text().partition("\n")[0]
+        if first != f"# {asked.whole.heading}":
+            raise UserError(f"{path} holds another table ({first.strip('# ')!r}). Rename yours, or move that file")
 
 
 def file_name(asked: Request) -> str:

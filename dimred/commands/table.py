@@ -45,9 +45,14 @@ def table(arguments: list[str]) -> int:
     outputs = folder or asked.where.get("outputs", "outputs")
     place = Path(outputs).expanduser()
     runs = [] if outputs == "outputs" and not place.exists() else find_runs(place)      # nothing has been run yet
-    where = asked.where | ({"outputs": folder} if folder else {})
+    where = asked.where | ({"outputs": str(outputs_of(place))} if folder else {})
     print(FORMATS[form](asked.shown(fill(asked.whole, runs, where))), end="")
     return 0
+
+
+def outputs_of(place: Path) -> Path:
+    """Where runs go so that they are in this folder: runs lie in OUTPUTS/runs."""
+    return next((path.parent for path in (place, *place.parents) if path.name == "runs"), place)
 
 
 def listed() -> str:

@@ -24,16 +24,42 @@ folders: list[Path] = []        # with configurations of one's own, beside conf/
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):    # type: ignore[misc]
-    """Reads 1e-4 as the number that it is, as OmegaConf does."""
+    """Reads 1e-4 as the number that it is, as OmegaConf does, and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Json:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)    # type: ignore[no-any-return]
 
 
 Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"),
                              list("-+0123456789"))
 
 
-def load(text: str | bytes) -> Any:
+class Verbatim(Loader):
+    """Its numbers know how they were written: 94.80."""
+
+
+class Written(float):
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def written(loader: Verbatim, node: yaml.ScalarNode) -> Written:
+    value = Written(loader.construct_yaml_float(node))
+    value.text = node.value
+    return value
+
+
+Verbatim.add_constructor("tag:yaml.org,2002:float", written)
+
+
+def load(text: str | bytes, loader: type[Loader] = Loader) -> Any:
     """YAML, data alone: no tag makes objects."""
-    return yaml.load(text, Loader)
+    return yaml.load(text, loader)
 
 
 def split(words: Iterable[str]) -> Overrides:
@@ -119,10 +145,10 @@ def flat(node: Json, prefix: str = "") -> Json:
     return found
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, loader: type[Loader] = Loader) -> Any:
     """UserError if the file cannot be read or is no YAML."""
     try:
-        return load(path.read_bytes())
+        return load(path.read_bytes(), loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
 
@@ -134,7 +160,7 @@ LENGTH = {"recipe.epochs", "recipe.steps"}      # either takes the other's place
 @dataclass(frozen=True)
 class Change:
     """What makes another table of a published one, so that it has to be said wherever it is shown."""
-    scale: float = 1.0                      # of epochs (or steps)
+    scale: float = 1.0                      # of epochs (or steps), and of the step to rewind to
     overrides: tuple[tuple[str, str], ...] = ()
     seeds: tuple[int, ...] = ()             # where they are not the table's own
 
@@ -146,9 +172,12 @@ class Change:
     def applied(self, overrides: Overrides) -> Overrides:
         overrides = overrides | dict(self.overrides)
         if self.scale != 1:
-            name, size = size_of(composed(overrides)["recipe"])
+            cell = composed(overrides)
+            name, size = size_of(cell["recipe"])
             long = size * self.scale
             overrides = overrides | {f"recipe.{name}": f"{long if name == 'epochs' else max(1, round(long)):.6g}"}
+            if rewind := cell["method"].get("rewind"):      # a point of training, as milestones are
+                overrides = overrides | {"method.rewind": f"{round(rewind * self.scale)}"}
         return overrides
 
     def check(self, owners: Mapping[str, str]) -> None:

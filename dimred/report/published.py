@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dimred.configs import conf, names
+from dimred.configs import NOT_DESCRIPTIVE, conf, names
 from dimred.errors import UserError, nearest
-from dimred.report.compose import AS_PUBLISHED, Change, Json, Overrides, composed, read_yaml, size_of, split
-from dimred.report.measures import MEASURES
+from dimred.report import words
+from dimred.report.compose import AS_PUBLISHED, Change, Json, Overrides, Verbatim, composed, read_yaml, size_of, split
 from dimred.report.runs import key
 
 Labels = tuple[str, ...]        # one of every axis
@@ -104,14 +104,13 @@ class Table:
 
 
 # -- reading --------------------
-PART = ("settings", "seeds", "measures", "rows", "columns", "baselines", "published", "claims")
-TOP = ("title", "source", "notes", "parts", "extends", *PART)
-
-
 def read_table(name: str, change: Change = AS_PUBLISHED, seeds: Iterable[int] | None = None) -> Table:
     """A table by its name in conf/table, or by the path of a YAML file. UserError for whatever is wrong with it."""
+    if name not in (shipped := names("table")) and Path(name).stem in shipped:
+        raise UserError(f"{name} has the name of a table that is shipped, whose output it would overwrite. Rename it")
     try:
         raw = raw_table(name)
+        words.check(f"table {name}", raw, words.TABLE, ("title", *(() if raw.get("parts") else ("rows", "seeds"))))
         owns = {part: own or {} for part, own in (raw.get("parts") or {"": {}}).items()}
         for part, own in owns.items():
             change.check(owners(part, raw | own, own.get("settings")))
@@ -120,7 +119,8 @@ def read_table(name: str, change: Change = AS_PUBLISHED, seeds: Iterable[int] | 
         if seeds is not None and any({*seeds} != {*part.seeds} for part in parts):
             change = replace(change, seeds=tuple(seeds))
             parts = tuple(replace(part, seeds=change.seeds) for part in parts)
-        return Table(Path(name).stem, raw["title"], raw.get("source", ""), tuple(raw.get("notes", ())), parts, change)
+        return Table(Path(name).stem, raw["title"], raw.get("source") or "", tuple(raw.get("notes") or ()), parts,
+                     change)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"table {name}: {type(error).__name__} {error}. What it may say: docs/tables.md") from error
 
@@ -133,12 +133,10 @@ def raw_table(name: str, below: Labels = ()) -> Json:
     if not path.exists():
         raise UserError(f"unknown table {name!r}. {nearest(name, names('table'))} A table of your own: the path of its "
                         ".yaml")
-    raw = read_yaml(path)
-    if not isinstance(raw, dict):
-        raise UserError(f"{path} is no table. See docs/tables.md")
-    for here, allowed in [(raw, TOP), *((part, PART) for part in (raw.get("parts") or {}).values())]:
-        for word in set(here or {}) - set(allowed):
-            raise UserError(f"table {name}: unknown key {word!r}. {nearest(str(word), allowed)}")
+    raw = read_yaml(path, Verbatim)
+    words.check(f"table {name}", raw, words.TABLE)
+    for part, own in (raw.get("parts") or {}).items():
+        words.check(f"table {name}, part {part}", own or {}, words.PART)
     return raw_table(raw["extends"], (*below, name)) | raw if "extends" in raw else raw
 
 
@@ -164,10 +162,7 @@ def _merged(top: Json, own: Json) -> Json:
 def read_part(name: str, raw: Json, change: Change) -> Part:
     rows, columns = raw["rows"], raw.get("columns") or {}
     depth = len(rows), len(columns)
-    measures = tuple(raw.get("measures", ("test_accuracy",)))
-    for measure in measures:
-        if measure not in MEASURES:
-            raise UserError(f"unknown measure {measure!r}. {nearest(measure, MEASURES)}")
+    measures = tuple(raw.get("measures") or ("test_accuracy",))
     cells = []
     for row, typed in product(rows):
         for column, more in product(columns):
@@ -175,6 +170,9 @@ def read_part(name: str, raw: Json, change: Change) -> Part:
                 cells.append(Cell(row, column, {}, None))
                 continue
             overrides = change.applied(split(raw["settings"].split()) | typed | more)
+            for word in overrides.keys() & {"seed", *NOT_DESCRIPTIVE} - {"sparsity", "allocation"}:
+                raise UserError(f"{word}={overrides[word]} is not allowed in a table: it tells no cells apart. Seeds: "
+                                "seeds: [0, 1]; where and how to compute: on the command line")
             description = composed(overrides)
             size_of(description["recipe"])
             del description["seed"]
@@ -183,7 +181,7 @@ def read_part(name: str, raw: Json, change: Change) -> Part:
             cells.append(Cell(row, column, overrides, description))
     where = {(cell.row, cell.column) for cell in cells}
     labels = [column for column, _ in product(columns)]
-    sources = tuple(read_source(each, depth, measures[0], labels) for each in raw.get("published") or ())
+    sources = tuple(read_source(each, depth, measures, labels) for each in raw.get("published") or ())
     claims = tuple(read_claim(each, depth, measures[0], cells) for each in raw.get("claims") or ())
     for place in itertools.chain(*(s.values for s in sources), *((c.cell, c.against) for c in claims)):
         if place not in where:
@@ -202,14 +200,20 @@ def product(axes: Mapping[str, Mapping[str, str | None]]) -> list[tuple[Labels, 
     return found
 
 
-def read_source(raw: Json, depth: tuple[int, int], measure: str, columns: list[Labels]) -> Source:
+def read_source(raw: Json, depth: tuple[int, int], measures: Labels, columns: list[Labels]) -> Source:
     """The values of a row are a list in the order of the columns; null where there is none."""
-    values = {(row, column): number(leaf) for row, line in leaves(raw["values"], depth[0])
-              for column, leaf in zip(columns, line, strict=False) if leaf is not None}
-    if long := [row for row, line in leaves(raw["values"], depth[0]) if len(line) > len(columns)]:
-        raise UserError(f"{raw['source']} has more numbers for {' / '.join(long[0])} than there are columns")
-    return Source(**{**raw, "measure": raw.get("measure", measure), "tolerance": raw.get("tolerance", 0.5),
-                     "values": values})
+    words.check("published", raw, words.SOURCE, ("source", "values"))
+    values = {}
+    for row, line in leaves(raw["values"], depth[0]):
+        if not isinstance(line, list):
+            raise UserError(f"{raw['source']} says {line!r} for {' / '.join(row)}. It must be a list of numbers")
+        if len(line) > len(columns):
+            raise UserError(f"{raw['source']} has more numbers for {' / '.join(row)} than there are columns")
+        values |= {(row, column): number(leaf) for column, leaf in zip(columns, line, strict=False) if leaf is not None}
+    source = Source(**{"measure": measures[0], "tolerance": 0.5, **raw, "values": values})
+    if source.measure not in measures:
+        raise UserError(f"{source.source} has numbers of {source.measure}, which is none of the table's measures")
+    return source
 
 
 def leaves(node: Any, depth: int, path: Labels = ()) -> list[tuple[Labels, Any]]:
@@ -224,7 +228,7 @@ def place(path: Iterable[str], depth: tuple[int, int]) -> tuple[Labels, Labels]:
 
 
 def number(leaf: Any) -> Number:
-    """93.4, or "93.4±0.2"."""
+    """93.40, or "93.4±0.2"."""
     value, _, std = str(leaf).partition("±")
     return Number(float(value), float(std) if std else None, str(leaf).replace("±", " ± "))
 
@@ -234,4 +238,7 @@ def read_claim(raw: Json, depth: tuple[int, int], measure: str, cells: list[Cell
         row, column = place(path, depth)
         return row, column or next((cell.column for cell in cells if cell.row == row), ())
 
+    words.check("claims", raw, words.CLAIM, ("says", "cell", "against"))
+    if len({"ratio_at_least", "difference_at_least"} & raw.keys()) != 1:
+        raise UserError(f"the claim {raw['says']!r} must say ratio_at_least or difference_at_least, one of them")
     return Claim(**{"measure": measure, **raw, "cell": whole(raw["cell"]), "against": whole(raw["against"])})

@@ -17,6 +17,7 @@ from dimred.report.runs import Run, differences, newest, same_experiment
 
 SHOWN = 12      # runs that are not counted, and others that are named
 NEAR = 4        # keys in which a run may differ to be called one with other settings
+ROUNDING = 1e-9 # of numbers that are compared: 100 (1 - 0.98) is more than 2
 
 Filled = dict[tuple[str, int], Run]     # the run of a cell's key and a seed
 
@@ -129,7 +130,7 @@ def compare(source: Source, index: int, cell: Cell, mean: float | None) -> Json:
     allowed = max(source.tolerance, 2 * (published.std or 0.0))
     return {"value": published.value, "std": published.std, "text": published.text, "source": index,
             "recalled": source.recalled, "difference": difference, "allowed": allowed,
-            "outside": difference is not None and abs(difference) > allowed}
+            "outside": difference is not None and abs(difference) > allowed + ROUNDING}
 
 
 def judge(claim: Claim, part: Part, chosen: Filled) -> Json:
@@ -149,7 +150,7 @@ def judge(claim: Claim, part: Part, chosen: Filled) -> Json:
         value, least = one - other, claim.difference_at_least or 0.0
     so_far = " so far" if min(ours["n"]) < len(part.seeds) else ""
     return ours | {"found": value, "least": least, "means": [one, other],
-                   "verdict": ("holds" if value >= least else "does not hold") + so_far}
+                   "verdict": ("holds" if value >= least - ROUNDING else "does not hold") + so_far}
 
 
 # -- what is not there --------------------
@@ -178,7 +179,8 @@ def near_misses(others: Iterable[Run], cells: Iterable[Cell]) -> list[str]:
 def extra_seeds(table: Table, chosen: Filled) -> list[str]:
     wanted = {(cell.key, seed) for part in table.parts for cell in part.cells for seed in part.seeds}
     seeds = sorted({seed for key, seed in chosen if (key, seed) not in wanted})
-    return [f"seeds {', '.join(map(str, seeds))} have been run too and are not counted (--seeds)"] if seeds else []
+    several = "s" * (len(seeds) > 1)
+    return [f"also run, and not counted: seed{several} {', '.join(map(str, seeds))} (--seeds)"] if seeds else []
 
 
 def duplicates(there: Mapping[Any, list[Run]]) -> list[str]:

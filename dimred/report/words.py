@@ -1,0 +1,70 @@
+"""What each word of a table's file may say."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dimred.errors import UserError, nearest, require
+from dimred.report.measures import MEASURES
+
+Allowed = tuple[Callable[[Any], bool], str]     # of a value: whether it may be, and what it must be in words
+
+
+def number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e100
+
+
+def list_of(item: Callable[[Any], bool], least: int = 0) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and len(value) >= least and all(map(item, value))
+
+
+def mapping_of(item: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(item, value.values()))
+
+
+def kind(*types: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, types)
+
+
+TEXT: Allowed = kind(str), "a text"
+YES_OR_NO: Allowed = kind(bool), "true or false"
+LABELS: Allowed = list_of(kind(str, int, float)), "a list of labels: [SNIP, dense]"
+AXES: Allowed = (mapping_of(mapping_of(kind(str, type(None)))),
+                 "axes of labels with their overrides: {method: {SNIP: method=snip}}")
+MEASURE: Allowed = lambda value: isinstance(value, str) and value in MEASURES, f"one of {', '.join(MEASURES)}"
+
+PART: dict[str, Allowed] = {
+    "settings": (kind(str), "a text of overrides: dataset=mnist recipe.epochs=20"),
+    "seeds": (list_of(lambda seed: type(seed) is int and seed >= 0, 1), "a list of whole numbers: [0, 1, 2]"),
+    "measures": (list_of(MEASURE[0], 1), f"a list of some of {', '.join(MEASURES)}"),
+    "rows": AXES, "columns": AXES, "baselines": LABELS,
+    "published": (list_of(kind(dict)), "a list of sources, each with its values"),
+    "claims": (list_of(kind(dict)), "a list of claims, each with its cell"),
+}
+TABLE: dict[str, Allowed] = {
+    "title": TEXT, "source": TEXT, "notes": (list_of(kind(str)), "a list of texts"), "extends": TEXT,
+    "parts": (mapping_of(kind(dict, type(None))), "parts by their name"), **PART,
+}
+SOURCE: dict[str, Allowed] = {
+    "source": TEXT, "values": (kind(dict), "lists of numbers by the label of their row"), "measure": MEASURE,
+    "tolerance": (lambda value: number(value) and value >= 0, "a number, 0 or more"), "recalled": YES_OR_NO,
+    "best_test_epoch": YES_OR_NO, "note": TEXT,
+}
+CLAIM: dict[str, Allowed] = {
+    "says": TEXT, "cell": LABELS, "against": LABELS, "measure": MEASURE, "ratio_at_least": (number, "a number"),
+    "difference_at_least": (number, "a number"),
+}
+
+
+def check(where: str, said: Any, words: Mapping[str, Allowed], needed: tuple[str, ...] = ()) -> None:
+    """UserError for a word that is unknown or missing, or whose value is not what it may be; a null is left out."""
+    require(isinstance(said, dict), where, said, "words and what they say (docs/tables.md)")
+    for word, value in said.items():
+        if word not in words:
+            raise UserError(f"{where}: unknown key {word!r}. {nearest(str(word), words)}")
+        holds, what = words[word]
+        if value is not None and not holds(value):
+            raise UserError(f"{where}: {word}: {value!r} is not allowed. It must be {what}")
+    for word in needed:
+        if said.get(word) is None:
+            raise UserError(f"{where} does not say its {word}: {words[word][1]}")
