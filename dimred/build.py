@@ -8,10 +8,10 @@ import inspect
 import json
 import math
 import pkgutil
-import re
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,34 +174,64 @@ def load_run(folder: Path, trust: bool = False) -> tuple[Net, Json]:
     """The same, with what made its model: "model", its configuration, and "shape" and "classes" of the images."""
     path = folder / "model.safetensors"
     if not path.exists():
-        raise UserError(f"no model.safetensors in {folder}: {lacking(folder)}. Name the folder of a finished run")
+        raise UserError(f"no model.safetensors in {folder}: {lacking(folder)}")
     state, about = read_tensors(path)
     if "config" not in about:
         raise UserError(f"{path} was not written by a run. Name the folder of a finished run")
-    require_own(path, [about["config"].get(group) for group in ("model", "basis")], trust)
-    if about.get("draws") != VERSION and any(key.startswith("init/") for key in state):
-        raise UserError(f"{path} was written by an older dimred, which drew other initial weights from a seed, and it "
-                        "leaves its frozen weights to the seed. Remove the folder and give the run's command again")
-    net = build_net(DictConfig(about["config"]), tuple(about["shape"]), about["classes"])
-    net.load(state)
-    return net, {"model": about["config"]["model"], "shape": about["shape"], "classes": about["classes"]}
+    writer, advice = about.get("dimred"), "remove the folder and give the run's command again"
+    with written_by(path, writer, advice):
+        built = {key: about["config"][key] for key in ("model", "basis", "seed", "include", "exclude")}
+    require_own(path, built, trust)
+    with written_by(path, writer, advice):
+        model = built["model"]
+        if any(key.startswith("init/") for key in state) and (about["draws"] != VERSION or model.get("pretrained")):
+            raise ValueError("its frozen weights are left to a seed that draws others here, or to another file")
+        net = build_net(DictConfig(built | {"model": own_weights(model)}), tuple(about["shape"]), about["classes"])
+        net.load(state)
+    return net, {"model": model, "shape": about["shape"], "classes": about["classes"]}
 
 
-def build_model(path: Path, model: Json, shape: tuple[int, int, int], classes: int, trust: bool = False) -> nn.Module:
-    """The model that a file describes, to be filled with the file's weights. UserError as above."""
-    require_own(path, model, trust)
-    model = model | {"pretrained": None} if "pretrained" in model else model
+def build_model(model: Json, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The model that a file describes (`require_own` has been asked), to be filled with the file's weights."""
     with torch.random.fork_rng(devices=[]):
-        return build(DictConfig(model), "model", shape=shape, classes=classes)
+        return build(DictConfig(own_weights(model)), "model", shape=shape, classes=classes)
+
+
+def own_weights(model: Json) -> Json:
+    """The configuration of a model whose weights are there: no other file is read for them."""
+    return model | {"pretrained": None} if "pretrained" in model else model
+
+
+@contextmanager
+def written_by(path: Path, version: str | None, advice: str) -> Iterator[None]:
+    """UserError, with what to do, if what a whole file describes cannot be built here."""
+    try:
+        yield
+    except Exception as error:      # whoever writes a checksum can write anything before it
+        why = f"it has no {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
+        raise UserError(f"{path} is whole, but does not describe a network of this dimred ({why}). It was written by "
+                        f"{f'dimred {version}' if version else 'another version'}: read it with that, or {advice}"
+                        ) from error
 
 
 def require_own(path: Path, described: Any, trust: bool) -> None:
-    """UserError if a file's configuration asks for code that is not dimred's, unless it is trusted."""
+    """UserError if a file's configuration asks for code that is not dimred's, unless the file is trusted. Whatever says
+    `${...}` can ask for any: OmegaConf puts other parts or its resolvers' results there."""
     safe = {f"dimred.models.{name}" for name in models.__all__}
     safe |= {"dimred.methods.basis.Interspace", "dimred.methods.soft.PowerProp"}
-    others = [target for target in re.findall(r'"_target_": "([^"]*)"', json.dumps(described)) if target not in safe]
+    others = [str(value) for key, value in leaves(described)
+              if "${" in f"{key}{value}" or (key == "_target_" and value not in safe)]
     if others and not trust:
         raise UserError(f"{path} asks for code that is not dimred's: {', '.join(others)}. If you trust it, add --trust")
+
+
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """What stands in nested JSON, with the key that it stands under; a list of a `_target_` is one of those, too."""
+    if isinstance(node, (dict, list)):
+        for name, value in node.items() if isinstance(node, dict) else ((key, each) for each in node):
+            yield from leaves(value, str(name))
+    else:
+        yield key, node
 
 
 def find_device(name: str) -> torch.device:

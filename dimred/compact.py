@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dimred.build import build_model
+from dimred.build import build_model, require_own, written_by
 from dimred.draws import Draw
 from dimred.errors import UserError
 from dimred.net import Net
@@ -35,6 +35,7 @@ from dimred.storage.parts import Base, Moved, Part, drawn, pruned, seeded, subsp
 MAGIC, VERSION, START = b"\x93dimred\n", 1, struct.Struct("<8sHI")
 CHECKSUM = 16
 LONGEST = 2**26     # bytes of a header
+AGAIN = "export it again"
 IN_FILES = ("bitmap", "delta")      # codes that this file alone is enough to read
 #: what a tensor's line does not say
 USUAL: Json = {"dtype": "<f4", "base": 0.0, "count": 0, "code": None, "scale": None, "signs": False}
@@ -83,7 +84,8 @@ def encode(net: Net, about: Json, half: bool = False) -> bytes:
         digest.update(read_part(line, written, half, by).tensor().tobytes())
         lines.append({"name": name} | line)
         chunks.append(written)
-    header = {**about, **moves, "half": half, "content": digest.hexdigest(), "tensors": lines,
+    said = {key: about[key] for key in ("model", "shape", "classes")}       # in this order, as its length depends on it
+    header = {**said, **moves, "half": half, "content": digest.hexdigest(), "tensors": lines,
               "dimred": importlib.metadata.version("dimred")}
     packed = zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)
     whole = START.pack(MAGIC, VERSION, len(packed)) + packed + b"".join(chunks)
@@ -91,19 +93,15 @@ def encode(net: Net, about: Json, half: bool = False) -> bytes:
 
 
 def decode(content: bytes, path: Path, trust: bool = False) -> nn.Module:
-    length, writer = opened(content, path), "another version"
-    try:
-        text = zlib.decompressobj().decompress(content[START.size:START.size + length], LONGEST)
-        header = json.loads(text)
-        writer = f"dimred {header['dimred']}"
-        model = build_model(path, header["model"], tuple(header["shape"]), header["classes"], trust)
-        fill(model, header, content[START.size + length:-CHECKSUM])
-    except UserError:
-        raise
-    except Exception as error:      # whoever writes a checksum can write anything before it
-        raise UserError(f"{path} is whole, but does not describe a network of this dimred ({error}). It was written by "
-                        f"{writer}: read it with that, or export it again") from error
-    return model.eval()
+    length = opened(content, path)
+    with written_by(path, None, AGAIN):
+        header = json.loads(zlib.decompressobj().decompress(content[START.size:START.size + length], LONGEST))
+        writer, model = str(header["dimred"]), header["model"]
+    require_own(path, model, trust)
+    with written_by(path, writer, AGAIN):
+        built = build_model(model, tuple(header["shape"]), header["classes"])
+        fill(built, header, content[START.size + length:-CHECKSUM])
+    return built.eval()
 
 
 def opened(content: bytes, path: Path) -> int:
@@ -160,7 +158,7 @@ def write_part(part: Part, half: bool) -> tuple[Json, bytes]:
         code, positions = min(((name, CODES[name][0](part.positions, part.shape)) for name in IN_FILES),
                               key=lambda written: len(written[1]))
     number = kind(part.dtype, half)
-    values = pack(part.values) if part.scale is not None else part.values.astype(number).tobytes()
+    values = pack(part.values) if part.scale is not None else rounded(part.values, number).tobytes()
     if len(positions) + len(values) > part.size * number.itemsize:
         return write_part(Part(part.shape, 0.0, part.tensor().reshape(-1), dtype=part.dtype), half)
     base: Json | float = part.base if isinstance(part.base, (int, float)) else \
@@ -191,6 +189,15 @@ def read_part(line: Json, content: bytes, half: bool, by: np.ndarray | None = No
         draw = Draw(*(line["base"][field] for field in Draw._fields))
         base = Moved(draw, by) if line["base"].get("moved") and by is not None else draw
     return Part(shape, base, values, positions, line["scale"], line["signs"], dtype)
+
+
+def rounded(values: np.ndarray, number: np.dtype) -> np.ndarray:
+    """UserError for a number that is too large for half precision."""
+    with np.errstate(over="ignore"):
+        there = values.astype(number)
+    if number.itemsize < values.itemsize and not np.isfinite(there[np.isfinite(values)]).all():
+        raise UserError(f"{np.abs(values).max():g} is too large for half precision. Leave out --half")
+    return there
 
 
 def kind(dtype: np.dtype, half: bool) -> np.dtype:

@@ -13,7 +13,8 @@ gradient. So a layer whose output has S positions for an example (of a Linear, 1
 E(theta), where that takes products (a projection, a filter basis) or as many sums (`flops` of a map says so), counts
 once a step, and what a method does besides
 training (scoring) counts as it is executed, densely, by the formulas of torch.utils.flop_counter. Evaluation is free.
-What a map makes zero is looked at when supports change and at the end of every epoch.
+What a map or a basis makes zero is looked at when supports change and at the end of every epoch, of a basis one step
+later, too: as it begins, filters are as sparse as their coefficients.
 """
 from __future__ import annotations
 
@@ -90,6 +91,7 @@ class Costs:
         self.dense_step = 2 * self.dense_forward + sum(
             2 * self._positions[i] * self._sizes[name] for i, (_, name) in enumerate(self._layers) if everything[i])
         self._now: tuple[int, Pass] | None = None
+        self._seen: int | None = None       # the version of the net in the last step
 
     @property
     def scoring(self) -> int:
@@ -101,10 +103,13 @@ class Costs:
             self._now = self.net.version, self._pass()
         now = self._now[1]
         self.steps += now.making + examples * (now.forward + (now.dense_backward if dense_grad else now.backward))
+        if self.net.bases and self._seen != self.net.version:
+            self._now = None
+        self._seen = self.net.version
 
     def look_again(self) -> None:
-        """Maps may have changed what is zero."""
-        if self.net.maps:
+        """Maps and bases may have changed what is zero."""
+        if self.net.maps or self.net.bases:
             self._now = None
 
     def inference(self) -> int:
@@ -116,11 +121,12 @@ class Costs:
     def state(self) -> dict[str, Any]:
         """For a checkpoint, as JSON."""
         now = self._now and (self._now[0], *astuple(self._now[1]))
-        return {"steps": self.steps, "scoring": self.scoring, "now": now}
+        return {"steps": self.steps, "scoring": self.scoring, "now": now, "seen": self._seen}
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.steps, self.executed.total = state["steps"], state["scoring"]
         self._now = state["now"] and (state["now"][0], Pass(*state["now"][1:]))
+        self._seen = state.get("seen")
 
     # -- one step --------------------
     def _pass(self) -> Pass:

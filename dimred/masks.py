@@ -17,11 +17,12 @@ def read_masks(run: Path) -> Masks:
     """A boolean array per weight, by name. UserError if the run has none, or they are damaged."""
     path = run / "masks.npz" if run.is_dir() else run
     if not path.is_file():
-        raise UserError(f"no masks.npz in {run}: {lacking(run)}. Name the folder of a finished run")
+        raise UserError(f"no masks.npz in {run}: {lacking(run)}")
     try:
         with np.load(path, allow_pickle=False) as file:
             masks = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile,
+            zlib.error) as error:
         raise damaged(path, error) from None
     if not masks:
         raise damaged(path, "it is empty")
@@ -31,10 +32,12 @@ def read_masks(run: Path) -> Masks:
 
 
 def lacking(run: Path) -> str:
-    """Why a folder has not what finished runs have."""
-    if not run.exists():
-        return "there is no such folder"
-    return "the run is not finished" if (run / "config.yaml").exists() else "that is no run (it has no config.yaml)"
+    """Why a folder has not what finished runs have, and what to do."""
+    if (run / "result.json").exists():
+        return "the run has ended without it, or it was removed. Remove the folder and give the run's command again"
+    why = "there is no such folder" if not run.exists() else \
+        "the run is not finished" if (run / "config.yaml").exists() else "that is no run (it has no config.yaml)"
+    return f"{why}. Name the folder of a finished run"
 
 
 def damaged(path: Path, why: object) -> UserError:

@@ -86,8 +86,8 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
         best = Best(len(train), net.dim, val, accuracy)
     images: Json = {"shape": list(data.shape), "classes": data.classes}
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    write_tensors(record.folder / "model.safetensors", without_memory(net),
-                  images | {"config": config, "draws": VERSION})
+    write_tensors(record.folder / "model.safetensors", without_memory(net, bool(config["model"].get("pretrained"))),
+                  images | {"config": config, "draws": VERSION, "dimred": importlib.metadata.version("dimred")})
     write_masks(record.folder / "masks.npz", net)
     forms = storage(net, cfg.seed)
     return {
@@ -141,10 +141,15 @@ def measures(net: Net) -> dict[str, float]:
     return {name: note.item() for name, note in net.notes.items() if note.dim() == 0}
 
 
-def without_memory(net: Net) -> dict[str, torch.Tensor]:
-    """What is left to know of a trained net: of notes those that its weights can be made again from."""
-    return {name: value for name, value in net.state().items()
-            if name.startswith("note/z/") or not name.startswith(("memory/", "note/"))}
+def without_memory(net: Net, pretrained: bool) -> dict[str, torch.Tensor]:
+    """What is left to know of a trained net: of notes those that its weights can be made again from. Initial weights
+    that were pretrained are held whole, as the file they came from may change."""
+    state = {name: value for name, value in net.state().items()
+             if name.startswith("note/z/") or not name.startswith(("memory/", "note/"))}
+    for name, w in net.weights.items() if pretrained else ():
+        if w.base == "init":
+            state |= {f"held/{name}": state.pop(f"init/{name}"), f"theta/{name}": w.dense().clone()}
+    return state
 
 
 def write_masks(path: Path, net: Net) -> None:

@@ -32,10 +32,20 @@ def export(arguments: list[str]) -> int:
         raise UserError("--format onnx needs a library that is not installed. Install it: pip install 'dimred[onnx]'")
     from dimred.build import load_run
 
+    path = output(arguments[1], arguments[0])
     net, about = load_run(Path(arguments[0]).expanduser(), "--trust" in given)
-    path = Path(arguments[1]).expanduser()
     print(f"{path}: {write_as(form, net, about, path, '--half' in given)}")
     return 0
+
+
+def output(name: str, source: str) -> Path:
+    """Where to write to. UserError if that is not for files, or would take something of a run or of the source away."""
+    path, given = Path(name).expanduser(), Path(source).expanduser()
+    if not path.name or (path.exists() and not path.is_file()):
+        raise UserError(f"cannot write to {name!r}: that is no file. Name one")
+    if (path.parent / "config.yaml").exists() or (given.exists() and path.resolve() == given.resolve()):
+        raise UserError(f"cannot write to {path}: that is part of a run, or what is read. Name a file elsewhere")
+    return path
 
 
 def write_as(form: str, net: Net, about: Json, path: Path, half: bool) -> str:

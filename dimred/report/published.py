@@ -203,7 +203,7 @@ def product(axes: Mapping[str, Mapping[str, str | None]]) -> list[tuple[Labels, 
 def read_source(raw: Json, depth: tuple[int, int], measures: Labels, columns: list[Labels]) -> Source:
     """The values of a row are a list in the order of the columns; null where there is none."""
     words.check("published", raw, words.SOURCE, ("source", "values"))
-    values = {}
+    values: dict[tuple[Labels, Labels], Number] = {}
     for row, line in leaves(raw["values"], depth[0]):
         if not isinstance(line, list):
             raise UserError(f"{raw['source']} says {line!r} for {' / '.join(row)}. It must be a list of numbers")
