@@ -30,7 +30,7 @@ from dimred.net import Net
 from dimred.projections import moved
 from dimred.record import Json, write
 from dimred.storage.codes import CODES, pack, unpack
-from dimred.storage.parts import Base, Moved, Part, drawn, pruned, seeded, subspaces, tensors
+from dimred.storage.parts import Base, Moved, Part, drawn, fits_half, pruned, seeded, subspaces, tensors
 
 MAGIC, VERSION, START = b"\x93dimred\n", 1, struct.Struct("<8sHI")
 CHECKSUM = 16
@@ -158,7 +158,9 @@ def write_part(part: Part, half: bool) -> tuple[Json, bytes]:
         code, positions = min(((name, CODES[name][0](part.positions, part.shape)) for name in IN_FILES),
                               key=lambda written: len(written[1]))
     number = kind(part.dtype, half)
-    values = pack(part.values) if part.scale is not None else rounded(part.values, number).tobytes()
+    if half and not fits_half(part.values):
+        raise UserError(f"{np.abs(part.values).max():g} is too large for half precision. Leave out --half")
+    values = pack(part.values) if part.scale is not None else part.values.astype(number).tobytes()
     if len(positions) + len(values) > part.size * number.itemsize:
         return write_part(Part(part.shape, 0.0, part.tensor().reshape(-1), dtype=part.dtype), half)
     base: Json | float = part.base if isinstance(part.base, (int, float)) else \
@@ -189,15 +191,6 @@ def read_part(line: Json, content: bytes, half: bool, by: np.ndarray | None = No
         draw = Draw(*(line["base"][field] for field in Draw._fields))
         base = Moved(draw, by) if line["base"].get("moved") and by is not None else draw
     return Part(shape, base, values, positions, line["scale"], line["signs"], dtype)
-
-
-def rounded(values: np.ndarray, number: np.dtype) -> np.ndarray:
-    """UserError for a number that is too large for half precision."""
-    with np.errstate(over="ignore"):
-        there = values.astype(number)
-    if number.itemsize < values.itemsize and not np.isfinite(there[np.isfinite(values)]).all():
-        raise UserError(f"{np.abs(values).max():g} is too large for half precision. Leave out --half")
-    return there
 
 
 def kind(dtype: np.dtype, half: bool) -> np.dtype:

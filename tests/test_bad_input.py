@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import DATA, Command, Outcome, result_of, steps_done, twin, until
@@ -244,9 +245,30 @@ def test_a_model_file_does_not_say_which_code_is_run(dimred: Callable[..., Outco
                                                      tmp_path: Path) -> None:
     run = train(SHORT)
     state, about = read_tensors(run / "model.safetensors")
+    model = about["config"]["model"]
     for target in ("os.mkdir", "dimred.models.pretrained.read"):
         about["config"]["model"] = {"_target_": target, "path": str(tmp_path / "made")}
         write_tensors(run / "model.safetensors", state, about)
         outcome = dimred("export", str(run), str(tmp_path / "exported"))
         assert_answer(outcome, f"asks for code that is not dimred's: {target}", "If you trust it, add --trust")
+    about["config"] |= {"model": model | {"init": "${recipe}"}, "recipe": {"_target_": "os.mkdir", "path": "made"}}
+    write_tensors(run / "model.safetensors", state, about)
+    outcome = dimred("export", str(run), str(tmp_path / "exported"))
+    assert_answer(outcome, "asks for code that is not dimred's: ${recipe}")
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("change", [
+    lambda about: about.pop("shape"), lambda about: about["config"].pop("include"), lambda about: about.pop("config"),
+    lambda about: about["config"]["model"].pop("init"), lambda about: about["config"]["model"].update(foo=1),
+    lambda about: about.update(classes=7)])
+def test_a_run_of_another_version_is_named_with_what_to_do(
+        change: Callable[[Any], object], dimred: Callable[..., Outcome], train: Callable[..., Path],
+        tmp_path: Path) -> None:
+    run = train(SHORT)
+    state, about = read_tensors(run / "model.safetensors")
+    change(about)
+    write_tensors(run / "model.safetensors", state, about)
+    outcome = dimred("export", str(run), str(tmp_path / "exported"))
+    assert_answer(outcome, f"{run}/model.safetensors", *(["does not describe a network of this dimred", "by dimred 0."]
+                                                         if "config" in about else ["was not written by a run"]))

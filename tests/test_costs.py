@@ -164,6 +164,15 @@ def test_scoring_lottery_rounds_and_dense_steps_all_count(train: Callable[..., P
     assert snip["training_flops_relative"] < gmp["training_flops_relative"] < 1
 
 
+def test_pruned_coefficients_make_filters_that_are_denser_and_cost_more(train: Callable[..., Path]) -> None:
+    one, two, ten = (result_of(train("model=conv2", "basis=layer", "sparsity=0.95", f"recipe.steps={steps}"))
+                     for steps in (1, 2, 10))
+    first, second = (run["training_flops"] - run["scoring_flops"] for run in (one, two))
+    assert second - first > 1.1 * first         # the first step has the standard basis, whose filters are as sparse
+    rest = (ten["training_flops"] - ten["scoring_flops"] - first) / 9
+    assert rest == pytest.approx(second - first, rel=0.02)
+
+
 def test_a_resumed_run_has_cost_as_much(train: Callable[..., Path], start: Callable, tmp_path: Path) -> None:
     """And has explored as much: what is counted survives a crash at any step."""
     command = ("method=rigl", "method.every=3", "recipe.steps=300", "checkpoint_seconds=0")

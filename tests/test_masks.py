@@ -73,8 +73,10 @@ def test_a_mask_is_shown_without_result_and_without_torch(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("arguments", "message"), [
     ("", "usage: dimred mask show RUN"), ("shw .", "Did you mean 'show'"), ("show", "got 0 runs"),
     ("diff {a}", "got 1 runs"), ("show nowhere", "no masks.npz in nowhere: there is no such folder"),
-    ("show {empty}", "that is no run"), ("show {a} --jsn", "Did you mean '--json'"),
-    ("show {damaged}", "is damaged, or holds no masks"), ("show {pickled}", "is damaged, or holds no masks"),
+    ("show {empty}", "that is no run"), ("show {ended}", "Remove the folder and give the run's command again"),
+    ("show {a} --jsn", "Did you mean '--json'"),
+    ("show {damaged}", "is damaged, or holds no masks"),
+    ("show {packed}", "is damaged, or holds no masks"), ("show {pickled}", "is damaged, or holds no masks"),
     ("show {numbers}", "fc1.weight is float64, and masks are bool"),
     ("diff {a} {fewer}", "other layers: only {a} has fc2.weight"), ("diff {fewer} {a}", "only {a} has fc2.weight"),
     ("diff {a} {wider}", "fc1.weight is 2x4 in {a}, and 4x4 in {wider}. Compare runs of the same model")])
@@ -85,6 +87,11 @@ def test_mistakes_are_answered(arguments: str, message: str, tmp_path: Path, dim
     save(tmp_path / "numbers", **{"fc1.weight": np.ones(3)})
     (tmp_path / "empty").mkdir()
     (save(tmp_path / "damaged", **ONE) / "masks.npz").write_bytes((tmp_path / "a/masks.npz").read_bytes()[:100])
+    content = (tmp_path / "a/masks.npz").read_bytes()
+    last = content.rindex(b"PK\1\2") + 10     # how the last array is packed
+    (save(tmp_path / "packed", **ONE) / "masks.npz").write_bytes(content[:last] + b"\1" + content[last + 1:])
+    (save(tmp_path / "ended", **ONE) / "masks.npz").unlink()
+    (tmp_path / "ended/result.json").write_text("{}")
     save(tmp_path / "pickled", **{"fc1.weight": np.array([{}], dtype=object)})
     names = {path.name: str(path) for path in tmp_path.iterdir() if not path.name.startswith(".")}
     outcome = dimred("mask", *arguments.format(**names).split())

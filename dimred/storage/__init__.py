@@ -19,7 +19,7 @@ import numpy as np
 from dimred.draws import Draw
 from dimred.net import Net
 from dimred.storage.codes import CODES
-from dimred.storage.parts import Moved, Part, array, cost, drawn, pruned, seeded, subspaces, tensors
+from dimred.storage.parts import Moved, Part, array, cost, drawn, fits_half, pruned, seeded, subspaces, tensors
 
 __all__ = ["smallest", "storage"]
 
@@ -38,7 +38,7 @@ def storage(net: Net, seed: int) -> dict[str, int]:
     places = any(each.codes["bitmap"] for each in from_seed)
 
     sizes: dict[str, int] = {}
-    for end, half in (("", False), ("_half", True)):
+    for end, half in (("", False), *([("_half", True)] if all(map(fits_half, whole.values())) else [])):
         sizes[f"dense{end}"] = sum(number(value.dtype, half) * value.size for value in whole.values())
         sizes |= {code + end: total(from_plain, code, half) for code in CODES}
         if seeds:

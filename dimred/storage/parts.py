@@ -84,6 +84,11 @@ def cost(part: Part) -> float:
     return bound(part.count, part.size) + values
 
 
+def fits_half(values: np.ndarray) -> bool:
+    """Whether no finite number becomes infinite in half precision (those from 65520 on do)."""
+    return values.dtype.kind != "f" or not bool((np.isfinite(values) & (np.abs(values) >= 65520)).any())
+
+
 def pruned(value: np.ndarray) -> Part:
     """A tensor as its nonzero entries."""
     return changed(value, 0.0, np.zeros(1, value.dtype))
