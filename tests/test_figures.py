@@ -23,11 +23,11 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from dimred.report.figures import pictures
-from dimred.report.figures_data import Point, Setting, Stat, kept, metrics, settings_of
+from dimred.report.figures_data import Point, Setting, Stat, differing, kept, metrics, settings_of
 from dimred.report.figures_layers import means
 from dimred.report.figures_marks import FLOPS, SPARSITY, Mark, grouped, marks_of, pareto
-from dimred.report.figures_sheet import log_ticks, spread
-from dimred.report.figures_style import COLOURS, DARK, INK, MARKERS, MUTED, NARROW, SHADES, WIDE, styles_of
+from dimred.report.figures_sheet import log_ticks, shortened, spread, width_of
+from dimred.report.figures_style import COLOURS, DARK, INK, MARKERS, MUTED, NARROW, SHADES, WIDE, styled, styles_of
 from dimred.report.figures_time import curve
 from dimred.report.overview import page
 from dimred.report.runs import Run, find_runs
@@ -196,6 +196,39 @@ def test_a_method_with_other_values_has_a_curve_of_its_own(runs: Path) -> None:
     setting, = settings(runs)
     assert {p.method: len(p.runs) for p in setting.points if "snip" in p.method} == {
         "snip (examples=128)": 1, "snip (examples=64)": 1}
+
+
+@pytest.mark.parametrize("own, others, name", [
+    (['method.maximise="snip"', 'method.subject_to=["grasp"]'], [['method.maximise="crop"']], " (snip, grasp)"),
+    (["method.lr=0.1", 'method.allocation="dimred.allocate.ERK"'], [["method.lr=0.2"]], " (lr=0.1, ERK)"),
+    (['method.ablation="none"'], [['method.ablation="invert"']], " (ablation=none)"),
+    ([], [['method.ablation="none"']], " (older version)"), (["method.lr=0.1"], [], "")])
+def test_what_tells_methods_apart_is_said_in_few_words(own: list[str], others: list[list[str]], name: str) -> None:
+    assert differing(own, [own, *others]) == name
+
+
+def test_a_text_that_is_cut_keeps_its_end_and_fits() -> None:
+    for weight in ("normal", "bold"):
+        short = shortened("channel_at_init (a=none) 98 %", 1.0, 8.5, weight)
+        assert short.startswith("chan") and short.endswith(" 98 %") and width_of(short, 8.5, weight) <= 1.0
+    assert shortened("snip 98 %", 1.0) == "snip 98 %" and width_of("snip", 9.5, "bold") > width_of("snip", 9.5)
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_the_front_of_long_names_is_not_cut_off(trained: Path, runs: Path, width: float) -> None:
+    for run in folders(runs):
+        change(run, method=json.loads((run / "result.json").read_text())["method"] + "_" * 33)
+    for what in ("storage", "flops"):
+        [picture] = pictures(what, settings(runs))[0]
+        with styled({}):
+            figure = picture.draw(width)
+            ends = [text.get_window_extent().x1 / figure.dpi for text in figure.texts]
+        assert max(ends) < width and len(ends) > 6
+
+
+def test_dense_has_no_family(trained: Path) -> None:
+    assert {point.method: point.family for point in settings(trained)[0].points} == {
+        "snip": "at init", "set": "dynamic", "dense": "dense"}
 
 
 def test_a_run_in_two_folders_is_one_seed(trained: Path, runs: Path) -> None:

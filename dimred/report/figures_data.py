@@ -111,18 +111,27 @@ def values_of(run: Run, groups: Sequence[str], inside: bool) -> list[str]:
 
 
 def differing(own: Sequence[str], all_of_them: Sequence[Sequence[str]]) -> str:
-    """What tells a description from the others: " (lr=0.1, epochs=10)"; empty if there are no others."""
+    """What tells a description from the others: " (adam, lr=0.1)"; empty if there are no others."""
     if len(all_of_them) == 1:
         return ""
     common = set.intersection(*map(set, all_of_them))
     told = [text.partition("=") for text in own if text not in common]
-    pairs = [(key.removeprefix("method."), value.strip('"')) for key, _, value in told]
-    parts = [f"{key}={value.rpartition('.')[2] if value.startswith('dimred.') else value}" for key, value in pairs]
-    return f" ({', '.join(parts) or 'described by less'})"
+    pairs = [(key.removeprefix("method."), value.replace('"', "").removeprefix("[").removesuffix("]"))
+             for key, _, value in told]
+    parts = [name_of(key, value.rpartition(".")[2] if value.startswith("dimred.") else value) for key, value in pairs]
+    return f" ({', '.join(parts) or 'older version'})"
+
+
+def name_of(key: str, value: str) -> str:
+    """A word tells enough: "(snip, synflow)" of COPS; a number does not: "lr=0.1"."""
+    word = value[:1].isalpha() and value not in ("none", "null", "true", "false")
+    return value if word else f"{key}={value}"
 
 
 @cache
 def family_of(method: str) -> str:
+    if method == "dense":       # which belongs to none in a picture
+        return method
     return describe_method(method)["family"] if method in names("method") else "own methods"
 
 

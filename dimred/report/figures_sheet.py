@@ -65,7 +65,7 @@ class Sheet:
         axes = self.figure.add_axes((0, 0, 1, 1), label=str(len(self._panels)))
         self._panels.append((axes, x, y, width, height))
         if title:
-            self.text(x, y - LINE - 0.06, shortened(title, width + 0.2, 9.5), fontsize=9.5, fontweight="bold")
+            self.text(x, y - LINE - 0.06, shortened(title, width, 9.5, "bold"), fontsize=9.5, fontweight="bold")
         return axes
 
     def finish(self) -> Figure:
@@ -118,9 +118,10 @@ def first(cluster: tuple[float, int], gap: float) -> float:
 
 # -- text --------------------
 @cache
-def width_of(text: str, size: float = 8.5) -> float:
+def width_of(text: str, size: float = 8.5, weight: str = "normal") -> float:
     """Inches."""
-    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
+    font = FontProperties(size=size, weight=weight)
+    width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
     return width / 72
 
 
@@ -137,10 +138,12 @@ def wrapped(text: str, width: float, size: float) -> list[str]:
     return lines
 
 
-def shortened(text: str, width: float, size: float = 8.5) -> str:
-    """What of a text fits."""
-    while len(text) > 4 and width_of(text, size) > width:
-        text = f"{text.removesuffix('…')[:-1]}…"
+def shortened(text: str, width: float, size: float = 8.5, weight: str = "normal") -> str:
+    """What of a text fits: its beginning and its end, which tells it from others."""
+    whole, left = text, len(text)
+    while left > 4 and width_of(text, size, weight) > width:
+        left -= 1
+        text = f"{whole[:left - left // 2]}…{whole[len(whole) - left // 2:]}"
     return text
 
 

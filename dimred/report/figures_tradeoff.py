@@ -69,12 +69,13 @@ def draw_front(sheet: Sheet, cost: Cost, marks: Sequence[Mark], front: Sequence[
     axes.set_xlabel(cost.label)
     axes.set_ylabel("test accuracy (%)")
     x, y = (LEFT + size[0] + 0.25, sheet.y) if aside else (0.15, sheet.y + size[1] + BELOW + 0.12)
-    at = x + 0.4, x + 0.4 + min(names, 2.2) + 0.15, x + 0.4 + min(names, 2.2) + 0.8
     rows = [("Pareto front", "accuracy", cost.unit),
             *((mark.label, f"{100 * mark.y.mean:.2f} %", cost.text(mark.x)) for mark in front)]
+    names = min(names, 2.2, sheet.width - x - 0.4 - 0.8 - max(width_of(price) for *_, price in rows) - 0.1)
+    at = x + 0.4, x + 0.4 + names + 0.15, x + 0.4 + names + 0.8
     for i, row in enumerate(rows):
         for place, text in zip(at if i else (x, *at[1:]), row, strict=True):
-            sheet.text(place, y, shortened(text, 2.2), fontsize=8.5, color=INK if i else MUTED)
+            sheet.text(place, y, shortened(text, names) if i else text, fontsize=8.5, color=INK if i else MUTED)
         if i:
             sheet.text(x, y, f"{i}", fontsize=8.5, fontweight="bold")
             colour, marker = styles[front[i - 1].method]
