@@ -28,6 +28,7 @@ dimred: dimensionality-reduced training. Train a few coordinates of a network, p
   dimred export RUN FILE [--format dense|compact|onnx|torch-export|compacted-channels]
                                     dense: the plain model's state dict, as safetensors, loadable without dimred;
                                     compact: what cannot be made again from the seed, for dimred import
+                                    (--half: in half precision)
                                     (--trust: run the code of a model that is not dimred's)
   dimred import FILE OUT            the plain model's state dict, from a compact file
   dimred mask show RUN [--json]     which weights a run has trained, layer by layer
