@@ -14,8 +14,8 @@ E(theta), where that takes products (a projection, a filter basis) or as many su
 once a step, and what a method does besides
 training (scoring) counts as it is executed, densely, by the formulas of torch.utils.flop_counter. Evaluation is free.
 In training, a weight that trains counts even while it is zero, as those that have just been grown are; at inference it
-does not. What a map or a basis makes zero is looked at when supports change and at the end of every epoch, of a basis one step
-later, too: as it begins, filters are as sparse as their coefficients.
+does not. What a map or a basis makes zero is looked at when supports change and at the end of every epoch, of a basis
+one step later, too: as it begins, filters are as sparse as their coefficients.
 """
 from __future__ import annotations
 
