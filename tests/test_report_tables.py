@@ -539,6 +539,7 @@ def test_what_is_no_run_is_told_from_one_that_is_not_finished(
     (("ratio_at_least: 0.99", "ratio_atleast: 0.99"), "Did you mean 'ratio_at_least'"),
     (("ratio_at_least: 0.99", "ratio_at_least: a"), "must be a number"),
     (("ratio_at_least: 0.99", "measure: dim"), "one of them"),
+    (("ratio_at_least: 0.99", "ratio_at_least: null"), "one of them"),
     (("baselines: [dense]", "baselines: dense"), "a list of labels"),
     (("rows: {", "rows: }"), "be read"), (("baselines: [dense]", "baselines: [dnse]"), "Did you mean 'dense'"),
     (("seeds: [0, 1]", "parts: [one]"), "parts by their name")])
@@ -598,6 +599,14 @@ def test_tables_that_extend_each_other_are_refused(tmp_path: Path) -> None:
         one.write_text(f"extends: {extended}\n")
         with pytest.raises(UserError, match=f"table {one} extends itself: .* -> {one}"):
             read_table(str(one))
+
+
+def test_a_null_is_as_good_as_nothing(tiny: str) -> None:
+    Path(tiny).write_text(TINY.replace("tolerance: 0.5", "tolerance: null, measure: null, note: null").replace(
+        "ratio_at_least: 0.99", "ratio_at_least: 0.99, difference_at_least: null, measure: null"))
+    [part] = read_table(tiny).parts
+    assert {(each.tolerance, each.measure, each.note) for each in part.published} == {(0.5, "test_accuracy", "")}
+    assert {claim.measure for claim in part.claims} == {"test_accuracy"}
 
 
 def test_a_table_may_extend_another(tmp_path: Path) -> None:

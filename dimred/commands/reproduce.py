@@ -34,8 +34,8 @@ def reproduce(arguments: list[str]) -> int:
     from dimred.report.plan import estimate, left, sweeps
     from dimred.report.runs import find_runs
 
-    place = Path(asked.where.get("outputs", "outputs")).expanduser()
-    own_file(asked)
+    place = outputs(asked)
+    check_output(asked)
     runs = find_runs(place) if place.is_dir() else []
     jobs = left(asked.table, runs)
     boxes = sweeps(jobs)
@@ -84,11 +84,15 @@ def show(asked: Request, command: str, runs: Iterable[Run]) -> None:
     print(f"\n{markdown(asked.shown(document))}\n{path}")
 
 
+def outputs(asked: Request) -> Path:
+    return Path(asked.where.get("outputs", "outputs")).expanduser()
+
+
 def output(asked: Request) -> Path:
-    return Path(asked.where.get("outputs", "outputs")).expanduser() / "tables" / f"{file_name(asked)}.md"
+    return outputs(asked) / "tables" / f"{file_name(asked)}.md"
 
 
-def own_file(asked: Request) -> None:
+def check_output(asked: Request) -> None:
     """UserError if the file that the table would be written to is that of another table."""
     path = output(asked)
     with suppress(OSError, UnicodeDecodeError):

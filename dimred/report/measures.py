@@ -41,10 +41,14 @@ def prefixed(value: float) -> tuple[float, str]:
     raise AssertionError
 
 
+def is_number(value: Any) -> bool:
+    """Neither true, false, infinite, nor nan."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e100
+
+
 def number(result: Result, name: str) -> float | None:
     """None for whatever else may stand there: files come from anywhere."""
-    value = result.get(name)
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e100 else None
+    return value if is_number(value := result.get(name)) else None
 
 
 def not_numbers(result: Result) -> list[str]:

@@ -202,7 +202,7 @@ def product(axes: Mapping[str, Mapping[str, str | None]]) -> list[tuple[Labels, 
 
 def read_source(raw: Json, depth: tuple[int, int], measures: Labels, columns: list[Labels]) -> Source:
     """The values of a row are a list in the order of the columns; null where there is none."""
-    words.check("published", raw, words.SOURCE, ("source", "values"))
+    raw = words.check("published", raw, words.SOURCE, ("source", "values"))
     values: dict[tuple[Labels, Labels], Number] = {}
     for row, line in leaves(raw["values"], depth[0]):
         if not isinstance(line, list):
@@ -238,7 +238,7 @@ def read_claim(raw: Json, depth: tuple[int, int], measure: str, cells: list[Cell
         row, column = place(path, depth)
         return row, column or next((cell.column for cell in cells if cell.row == row), ())
 
-    words.check("claims", raw, words.CLAIM, ("says", "cell", "against"))
+    raw = words.check("claims", raw, words.CLAIM, ("says", "cell", "against"))
     if len({"ratio_at_least", "difference_at_least"} & raw.keys()) != 1:
         raise UserError(f"the claim {raw['says']!r} must say ratio_at_least or difference_at_least, one of them")
     return Claim(**{"measure": measure, **raw, "cell": whole(raw["cell"]), "against": whole(raw["against"])})

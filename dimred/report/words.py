@@ -5,13 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dimred.errors import UserError, nearest, require
-from dimred.report.measures import MEASURES
+from dimred.report.measures import MEASURES, is_number
 
 Allowed = tuple[Callable[[Any], bool], str]     # of a value: whether it may be, and what it must be in words
-
-
-def number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e100
 
 
 def list_of(item: Callable[[Any], bool], least: int = 0) -> Callable[[Any], bool]:
@@ -47,17 +43,18 @@ TABLE: dict[str, Allowed] = {
 }
 SOURCE: dict[str, Allowed] = {
     "source": TEXT, "values": (kind(dict), "lists of numbers by the label of their row"), "measure": MEASURE,
-    "tolerance": (lambda value: number(value) and value >= 0, "a number, 0 or more"), "recalled": YES_OR_NO,
+    "tolerance": (lambda value: is_number(value) and value >= 0, "a number, 0 or more"), "recalled": YES_OR_NO,
     "best_test_epoch": YES_OR_NO, "note": TEXT,
 }
 CLAIM: dict[str, Allowed] = {
-    "says": TEXT, "cell": LABELS, "against": LABELS, "measure": MEASURE, "ratio_at_least": (number, "a number"),
-    "difference_at_least": (number, "a number"),
+    "says": TEXT, "cell": LABELS, "against": LABELS, "measure": MEASURE, "ratio_at_least": (is_number, "a number"),
+    "difference_at_least": (is_number, "a number"),
 }
 
 
-def check(where: str, said: Any, words: Mapping[str, Allowed], needed: tuple[str, ...] = ()) -> None:
-    """UserError for a word that is unknown or missing, or whose value is not what it may be; a null is left out."""
+def check(where: str, said: Any, words: Mapping[str, Allowed], needed: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What it says, without nulls, which are as good as nothing. UserError for a word that is unknown or missing, or
+    whose value is not what it may be."""
     require(isinstance(said, dict), where, said, "words and what they say (docs/tables.md)")
     for word, value in said.items():
         if word not in words:
@@ -68,3 +65,4 @@ def check(where: str, said: Any, words: Mapping[str, Allowed], needed: tuple[str
     for word in needed:
         if said.get(word) is None:
             raise UserError(f"{where} does not say its {word}: {words[word][1]}")
+    return {word: value for word, value in said.items() if value is not None}
