@@ -406,6 +406,16 @@ def hostile(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return page(found, drawn, [f"{HOSTILE}: damaged"]).decode()
 
 
+def test_nothing_of_a_run_becomes_a_style(runs: Path) -> None:
+    for run in folders(runs):
+        change(run, method='x style="}b{" y')
+    for what in ("sparsity", "curves"):
+        for picture in pictures(what, settings(runs))[0]:
+            svg = picture.inline(WIDE, "p")
+            sheets = "".join(re.findall(r"<style.*?</style>", svg, re.S))
+            assert "}b{" in svg and "}b{" not in sheets and not re.search(r"<[a-z][^<>]* style=", svg)
+
+
 def test_nothing_of_a_run_becomes_markup_or_script(hostile: str) -> None:
     tags = [tag for tag, _ in Page(hostile).elements]
     assert tags.count("script") == 1 and not {"img", "b", "iframe", "object"} & set(tags)

@@ -68,8 +68,9 @@ class Picture:
         svg = re.sub(r" (d|x|y)=\"[^\"]*\"", lambda m: re.sub(r"(\.\d)\d+", r"\1", m[0]), svg)   # tenths of a point
         svg = re.sub(r"#[0-9a-f]{6}(?=[;\"])", lambda m: f"var(--c{m[0][1:]})" if m[0] in DARK else m[0], svg)
         svg = re.sub(r"( id=\"|url\(#|href=\"#)", lambda m: f"{m[1]}{name}-", svg)
-        styles = {text: f"{name}-s{i}" for i, text in enumerate(dict.fromkeys(re.findall(r" style=\"([^\"]*)\"", svg)))}
-        svg = re.sub(r" style=\"([^\"]*)\"", lambda m: f' class="{styles[m[1]]}"', svg)     # each is there once
+        tags = re.compile(r"(<[a-z][^<>]*?) style=\"([^\"]*)\"")      # of a tag: what a run says is no style sheet
+        styles = {text: f"{name}-s{i}" for i, text in enumerate(dict.fromkeys(text for _, text in tags.findall(svg)))}
+        svg = tags.sub(lambda m: f'{m[1]} class="{styles[m[2]]}"', svg)     # each is there once
         return svg.replace("</style>", "".join(f".{own}{{{text}}}" for text, own in styles.items()) + "</style>", 1)
 
     def _saved(self, width: float, form: str, changes: Mapping[str, object] = MappingProxyType({})) -> bytes:
