@@ -62,9 +62,14 @@ def test_the_loop_knows_data_in_general_and_no_method() -> None:
     assert foreign(named("train")[0]) <= {"torch", "tqdm"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "dimred/methods").glob("[!_]*.py")), ids=lambda path: path.stem)
-def test_methods_know_the_core_and_not_each_other(path: Path) -> None:
-    only([path], CORE - {"cover", "state"} | {"train"})
+METHODS = [path for path in FILES if module_of(path).startswith("dimred.methods.")]
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_methods_know_the_core_and_no_other_family(path: Path) -> None:
+    *package, family = module_of(path).split(".")[1:3]
+    siblings = {module_of(each).removeprefix("dimred.") for each in named(".".join([*package, family]))}
+    only([path], CORE - {"cover", "state"} | {"train"} | siblings)
     assert foreign(path) <= {"torch"}
 
 

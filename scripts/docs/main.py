@@ -41,7 +41,8 @@ def page() -> str:
                      key=lambda row: (row["family"], row["name"]))
     parts = [INTRODUCTION.format(count=len(methods))]
     for family, rows in groupby(methods, key=lambda row: row["family"]):
-        file = f"methods/{family.replace(' ', '_')}.py"
+        stem = f"methods/{family.replace(' ', '_')}"
+        file = f"{stem}/__init__.py" if (PACKAGE / stem).is_dir() else f"{stem}.py"
         parts += [f"## {family.capitalize()}\n", f"{first_paragraph(PACKAGE / file)} (`dimred/{file}`)\n", table(rows)]
     for group, title in (("basis", "Bases"), ("allocation", "Allocations")):
         rows = [entry(group, path) for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]

@@ -1,0 +1,156 @@
+"""One score, one choice."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dimred.errors import require
+from dimred.methods.at_init.base import AtInit, balanced_batch, batches
+from dimred.net import Net
+from dimred.scores import Scores, grasp, lamp, magnitude, noise, prospr, snip
+from dimred.train import Train
+
+
+@dataclass(frozen=True)
+class Random(AtInit):
+    """Train random weights; the baseline every score must beat.
+
+        score ~ N(0, 1)
+
+    Trains: d weights; stores: their positions, or the seed that drew them; needs: nothing.
+
+    Frankle et al., ICLR 2021 (arXiv:2009.08576); Liu et al., ICLR 2022 (arXiv:2202.02643).
+    """
+
+    def scores(self, net: Net, train: Train) -> Scores:
+        return noise(net)
+
+
+@dataclass(frozen=True)
+class Magnitude(AtInit):
+    """Train the weights that start out largest.
+
+        score = |theta_0|
+
+    Trains: d weights; stores: their positions; needs: nothing.
+
+    Frankle et al., ICLR 2021 (arXiv:2009.08576).
+    """
+
+    def scores(self, net: Net, train: Train) -> Scores:
+        return magnitude(net)
+
+
+@dataclass(frozen=True)
+class LAMP(AtInit):
+    """Train the weights that start out largest, compared with what is left of their layer.
+
+        score = theta_u^2 / sum of theta_v^2 over all v of the layer with |theta_v| >= |theta_u|
+
+    The paper prunes trained networks; here the score is taken before training, as the other ones.
+
+    Trains: d weights; stores: their positions; needs: nothing.
+
+    Lee, Park, Mo, Ahn, Shin, ICLR 2021 (arXiv:2010.07611), eq. 4.
+    """
+
+    def scores(self, net: Net, train: Train) -> Scores:
+        return lamp(net)
+
+
+@dataclass(frozen=True)
+class SNIP(AtInit):
+    """Train the weights that the loss feels most, on one batch before training.
+
+        score = |theta * dL/dtheta|
+
+    Scores and training use the same initial weights; the official code trains a second draw.
+
+    Trains: d weights; stores: their positions; needs: dense gradients once, before training.
+
+    Lee, Ajanthan, Torr, ICLR 2019 (arXiv:1810.02340), eq. 4-5.
+    """
+    examples: int
+
+    def scores(self, net: Net, train: Train) -> Scores:
+        return snip(net, train.sample(self.examples))
+
+
+@dataclass(frozen=True)
+class FreezeNet(SNIP):
+    """Train SNIP's weights; the others stay at their initial value instead of zero.
+
+        theta = theta_0;  theta[support] = psi,  support = top |theta_0 * dL/dtheta_0|
+
+    Any other method of this family does so with base=init.
+
+    Trains: d weights; stores: their positions, and the seed of the others; needs: dense gradients once, before
+    training, and dense weights in every pass.
+
+    Wimmer, Mehnert, Condurache, ACCV 2020 (arXiv:2011.14087).
+    """
+
+
+@dataclass(frozen=True)
+class GraSP(AtInit):
+    """Train the weights without which the gradient would shrink.
+
+        score = theta * (H g),  g and H the gradient and Hessian of the cross-entropy of logits / temperature
+
+    One balanced batch; the official code adds up two halves, whose BatchNorm statistics differ, and scores a copy with
+    newly drawn Linear layers. In double precision: at this temperature H g is tiny.
+
+    Trains: d weights; stores: their positions; needs: dense gradients of second order once, before training.
+
+    Wang, Zhang, Grosse, ICLR 2020 (arXiv:2002.07376), eq. 8.
+    """
+    per_class: int
+    temperature: float
+
+    def __post_init__(self) -> None:
+        require(self.per_class > 0, "method.per_class", self.per_class, "1 or more examples")
+        require(self.temperature > 0, "method.temperature", self.temperature, "a number above 0")
+
+    def scores(self, net: Net, train: Train) -> Scores:
+        return grasp(net, balanced_batch(train, self.per_class), self.temperature)
+
+
+@dataclass(frozen=True)
+class CroP(GraSP):
+    """Train the weights without which the gradient would change most, for better or worse.
+
+        score = |theta * (H g)|
+
+    The temperature, 1 here, and the batch are those of GraSP (from memory).
+
+    Trains: d weights; stores: their positions; needs: dense gradients of second order once, before training.
+
+    Rachwan et al., ICML 2022 (arXiv:2206.10451).
+    """
+
+    def scores(self, net: Net, train: Train) -> Scores:
+        return {name: score.abs() for name, score in super().scores(net, train).items()}
+
+
+@dataclass(frozen=True)
+class ProsPr(AtInit):
+    """Train the weights that the loss feels most after a few steps of training, felt through these steps.
+
+        score = |dL(theta_M)/dc| at c = 1;  theta_0 = c * theta,  theta_{m+1} = theta_m - lr * dL/dtheta_m
+
+    Only covered weights take the inner steps, by plain gradient descent; each step has a batch of its own.
+
+    Trains: d weights; stores: their positions; needs: dense gradients through a few steps of dense training, once.
+
+    Alizadeh et al., ICLR 2022 (arXiv:2202.08132).
+    """
+    examples: int
+    steps: int              # M
+    lr: float
+    first_order: bool
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, "method.steps", self.steps, "0 (which is SNIP) or more")
+        require(self.lr >= 0, "method.lr", self.lr, "0 or more")
+
+    def scores(self, net: Net, train: Train) -> Scores:
+        return prospr(net, batches(train, self.examples, self.steps + 1), self.lr, self.first_order)
