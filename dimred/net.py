@@ -23,6 +23,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from dimred.batchnorm import applies_to, exact_statistics
 from dimred.coordinates import Base, Coordinates, Support, Supports
 from dimred.cover import covered_names
 from dimred.draws import Draw
@@ -61,7 +62,6 @@ class Net:
         self.stuck = False      # do trained weights rest where their basis has no gradient?
         self.notes: State = {}  # what a method has to remember from step to step; single numbers become results
         self.still: set[str] = set()    # norms that use their statistics as they are, in training too
-        self.channels_last = False      # how the model gets the weights of convolutions; positions know nothing of it
         self.folded = 0         # how many parameters of maps made what `fold` holds
         self._grads: dict[str, Tensor] | None = None
         self._compiled: nn.Module | None = None
@@ -73,22 +73,26 @@ class Net:
             return model(x)
 
     @contextmanager
-    def live(self, thetas: Mapping[str, Tensor] | None = None) -> Iterator[nn.Module]:
+    def live(self, thetas: Mapping[str, Tensor] | None = None, channels_last: bool = False) -> Iterator[nn.Module]:
         """The model with E(theta) in place, for its own theta or another. What recomputes activations in its backward
         pass needs that pass within the block too.
+
+        channels_last: give convolutions their weights in this layout, which is faster; positions know nothing of it.
+        Scores leave it out: on a CPU, some kernels for it are less exact (docs/channels_last.md).
 
         `torch.func.functional_call` does the same at 20 us a weight, 4 % of a step of LeNet-300-100; this takes 1 us.
         """
         thetas = {name: w.theta() for name, w in self.weights.items()} if thetas is None else thetas
         values = {name: self._value(name, theta) for name, theta in thetas.items()}
-        if self.channels_last:      # by `to`, which settles the strides even where there is one channel
+        if channels_last:       # by `to`, which settles the strides even where there is one channel
             values = {name: value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
                       for name, value in values.items()}
         own = [(slots, key, slots[key], values[name]) for name in values for slots, key in self._slots(name)]
         try:
             for slots, key, _, theta in own:
                 slots[key] = theta
-            yield self._compiled or self.model
+            with exact_statistics(self._norms() if channels_last else ()):
+                yield self._compiled or self.model
         finally:
             for slots, key, param, _ in own:
                 slots[key] = param
@@ -106,6 +110,12 @@ class Net:
                     by_id.setdefault(id(parameter), []).append((module._parameters, key))
             self._places = {n: by_id[id(p)] for n, p in self.model.named_parameters()}
         return self._places[name]
+
+    def _norms(self) -> list[nn.Module]:
+        """The norms whose statistics need help in channels_last; a compiled model has kernels of its own."""
+        if not hasattr(self, "_batchnorms"):
+            self._batchnorms = [module for module in self.model.modules() if applies_to(module)]
+        return [] if self._compiled else self._batchnorms
 
     def compile(self, backend: str = "inductor") -> None:
         """Let torch.compile translate the model; theta is written outside of it, so supports may change freely."""
@@ -126,7 +136,8 @@ class Net:
     def __deepcopy__(self, memo: dict) -> Net:
         """A twin without optimiser. Copied tensors no longer share memory, so psi is tied to its buffer anew."""
         twin = copy.copy(self)
-        twin.__dict__.pop("_places", None)
+        for cached in ("_places", "_batchnorms"):
+            twin.__dict__.pop(cached, None)
         twin.model, twin.maps, twin.bases = copy.deepcopy((self.model, self.maps, self.bases), memo)
         twin.collapsed, twin.still = set(self.collapsed), set(self.still)
         twin.notes = {name: note.clone() for name, note in self.notes.items()}

@@ -116,7 +116,6 @@ class Train:
         self.total = recipe.steps or max(1, round(recipe.epochs * self.epoch_steps))
         self.device = next(net.model.parameters()).device
         net.optimizer = self.optimizer = recipe.make_optimizer(net)
-        net.channels_last = recipe.channels_last
         if recipe.compile:
             net.compile()
         self.best, self.seconds, self.stop_signal = Best(), 0.0, 0
@@ -233,7 +232,7 @@ class Train:
 
     def _backward(self, images: Tensor, labels: Tensor) -> None:
         self.net.zero_grad()
-        with self.net.live() as model:
+        with self.net.live(channels_last=self.recipe.channels_last) as model:
             logits = self._logits(model, images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing) + self.net.penalty()
             if loss.requires_grad:      # else nothing at all is trained
@@ -298,7 +297,7 @@ class Train:
         """Mean loss and accuracy (a fraction) on "train", "val" or "test", every example counted once."""
         sums = torch.zeros(2, device=self.device, dtype=torch.float64)
         self.net.train(False)
-        with torch.no_grad(), self.net.live() as model:
+        with torch.no_grad(), self.net.live(channels_last=self.recipe.channels_last) as model:
             for images, labels in self.data.eval_batches(split):
                 logits = self._logits(model, images)
                 sums += torch.stack((F.cross_entropy(logits, labels, reduction="sum"),

@@ -9,8 +9,8 @@ import pytest
 from conftest import ROOT
 
 FILES = sorted((ROOT / "dimred").rglob("*.py"))
-CORE = {"errors", "coordinates", "cover", "draws", "state", "net", "maps", "ablations", "allocate", "scores", "select",
-        "channels", "masks", "projections", "watch"}
+CORE = {"errors", "ablations", "allocate", "batchnorm", "channels", "coordinates", "cover", "draws",
+        "maps", "masks", "net", "projections", "scores", "select", "state", "watch"}
 
 
 def module_of(path: Path) -> str:

@@ -1,0 +1,130 @@
+"""Batch normalisation in channels_last on a CPU, with exact statistics. In plain words:
+
+PyTorch's kernel for this layout adds up float32 numbers one after the other, over all N * H * W
+positions of a channel. At 100,000 positions the sums have a relative error of 1e-5 to 1e-4, where
+the kernel for contiguous tensors, which sums in double precision, has 4e-8. Backward passes
+multiply the error layer by layer.
+
+Here the same kernel sums k positions side by side, as if each channel were k channels of at most
+`LONGEST` positions, and what it finds for these is added up in double precision. That is one view
+of the same memory, so it costs nothing, and with few channels it is faster than the kernel alone.
+docs/channels_last.md has the measurements.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+#: positions that are added up in single precision
+LONGEST = 1024
+#: more channels side by side than this no longer fit into a core's cache
+WIDEST = 2**16
+
+
+@contextmanager
+def exact_statistics(norms: Iterable[nn.Module]) -> Iterator[None]:
+    """Within, these norms (see `applies_to`) compute their statistics as above where it matters."""
+    norms = list(norms)
+    for norm in norms:
+        norm.__dict__["forward"] = partial(forward, norm)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.__dict__["forward"]
+
+
+def applies_to(module: nn.Module) -> bool:
+    """Is a module a plain BatchNorm2d (or one that only renames it)?"""
+    return isinstance(module, nn.BatchNorm2d) and type(module).forward is nn.BatchNorm2d.forward
+
+
+def forward(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """What nn.BatchNorm2d computes."""
+    groups = groups_of(x) if norm.training else 0
+    if not groups:
+        return nn.BatchNorm2d.forward(norm, x)
+    norm._check_input_dim(x)
+    weight = x.new_ones(x.shape[1]) if norm.weight is None else norm.weight
+    bias = x.new_zeros(x.shape[1]) if norm.bias is None else norm.bias
+    out, mean, variance = Normalise.apply(x, weight, bias, norm.eps, groups)
+    follow(norm, mean, variance * (x.numel() / (x.numel() - x.shape[1])))
+    return out
+
+
+def groups_of(x: Tensor) -> int:
+    """How many positions of x (N, C, H, W) to sum side by side; 0 where torch's own sums are as
+    good: in another layout, on another device, in another precision, or of few positions."""
+    if x.dtype != torch.float32 or x.device.type != "cpu" or x.dim() != 4 or x.is_contiguous():
+        return 0
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return 0
+    groups = smallest_divisor(x.numel() // x.shape[1])
+    return groups if 1 < groups <= WIDEST // x.shape[1] else 0
+
+
+@lru_cache
+def smallest_divisor(positions: int) -> int:
+    """The smallest number that divides `positions` into groups of at most LONGEST."""
+    least = -(-positions // LONGEST)
+    return next(k for k in range(least, positions + 1) if positions % k == 0)
+
+
+@torch.no_grad()
+def follow(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+    """Move the running statistics towards those of a batch, as nn.BatchNorm2d does."""
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        return
+    norm.num_batches_tracked.add_(1)
+    share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, share)
+    norm.running_var.lerp_(variance, share)
+
+
+class Normalise(torch.autograd.Function):
+    """x -> weight * (x - mean) / sqrt(variance + eps) + bias, with mean and variance (biased)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, groups: int
+                ) -> tuple[Tensor, Tensor, Tensor]:
+        found = torch.batch_norm_update_stats(side_by_side(x, groups), None, None, 0.0)
+        means, variances = (each.double().view(groups, -1) for each in found)
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
+        ctx.groups = groups
+        ctx.mark_non_differentiable(mean := mean.float(), variance := variance.float())
+        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps), mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+        x, weight, mean, scale = ctx.saved_tensors      # scale = 1 / standard deviation
+        grad, k = grad.contiguous(memory_format=torch.channels_last), ctx.groups
+        wide_x, wide_grad = side_by_side(x, k), side_by_side(grad, k)
+        _, slopes, sums = torch.ops.aten.native_batch_norm_backward(
+            wide_grad, wide_x, None, None, None, mean.float().repeat(k), scale.float().repeat(k),
+            True, 0.0, [False, True, True])
+        of_weight, of_bias = (each.double().view(k, -1).sum(0) for each in (slopes, sums))
+        # dL/dx = a * grad + b * x + c, for every channel
+        positions = x.numel() // x.shape[1]
+        a = weight * scale
+        b = -a * scale * of_weight / positions
+        c = -a * of_bias / positions - b * mean
+        a, b, c = (each.float().repeat(k).view(1, -1, 1, 1) for each in (a, b, c))
+        of_x = torch.addcmul(c, wide_grad, a).addcmul_(wide_x, b)
+        return of_x.as_strided(x.shape, x.stride()), of_weight.float(), of_bias.float(), None, None
+
+
+def side_by_side(x: Tensor, groups: int) -> Tensor:
+    """A view of x (N, C, H, W), in channels_last, as (1, groups * C, positions / groups, 1)."""
+    width = groups * x.shape[1]
+    rows = x.numel() // width
+    return x.as_strided((1, width, rows, 1), (x.numel(), 1, width, width))
