@@ -111,7 +111,7 @@ class Net:
             self._places = {n: by_id[id(p)] for n, p in self.model.named_parameters()}
         return self._places[name]
 
-    def _norms(self) -> list[nn.Module]:
+    def _norms(self) -> list[nn.BatchNorm2d]:
         """The norms whose statistics need help in channels_last; a compiled model has kernels of its own."""
         if not hasattr(self, "_batchnorms"):
             self._batchnorms = [module for module in self.model.modules() if applies_to(module)]

@@ -41,10 +41,12 @@ def test_it_computes_what_double_precision_does(shape: tuple[int, ...], momentum
     nn.init.uniform_(norm.weight, 0.5, 1.5)
     nn.init.uniform_(norm.bias)
     x, grad, twin = images(shape), images(shape, seed=1), copy.deepcopy(norm).double()
-    with exact_statistics([norm]):
-        assert max(errors(worked(norm, x, grad), worked(twin, x.double(), grad.double()))) < 3e-6
-        again = worked(norm, x, grad)       # the running statistics have moved twice
-    assert max(errors(again, worked(twin, x.double(), grad.double()))) < 3e-6
+    for _ in range(2):      # the running statistics move twice
+        with exact_statistics([norm]):
+            out, *gradients, mean, variance = worked(norm, x, grad)
+        exact = worked(twin, x.double(), grad.double())
+        assert max(errors([out, mean, variance], [exact[0], *exact[-2:]])) < 1e-6
+        assert max(errors(gradients, exact[1:-2])) < 2e-5      # by torch's kernel
     assert norm.num_batches_tracked == 2
 
 
@@ -54,7 +56,8 @@ def test_sums_are_shorter_than_the_kernels_own() -> None:
     exact = worked(copy.deepcopy(norm).double(), x.double(), grad.double())
     native = errors(worked(copy.deepcopy(norm), x, grad), exact)
     with exact_statistics([norm]):
-        assert errors(worked(norm, x, grad), exact)[1] < native[1] / 10
+        found = errors(worked(norm, x, grad), exact)
+    assert found[0] < native[0] / 10 and found[1] < native[1]
     assert x[:, 0].numel() / groups_of(x) <= LONGEST
 
 
