@@ -216,8 +216,13 @@ class Train:
                 group["scale"], group["params"] = scale, params
 
     def sample(self, examples: int) -> tuple[Tensor, Tensor]:
-        """Training examples to score weights with, not augmented; the same whenever it is asked."""
-        return self.data.sample(examples, self.seed)
+        """Training examples to score weights with, not augmented; the same whenever it is asked. Where there are fewer,
+        these are all of them."""
+        there = self.data.sizes["train"]
+        if examples > there:
+            log.warning("%d training examples are asked for at once; %s has %d, and all of them are taken", examples,
+                        self.data.name, there)
+        return self.data.sample(min(examples, there), self.seed)
 
     # -- one step --------------------
     def _batches(self, start: int, stop: int) -> Iterator[tuple[int, Tensor, Tensor]]:

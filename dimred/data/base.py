@@ -1,6 +1,7 @@
 """What every data set offers to training: one epoch of batches, evaluation batches, a sample."""
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from dimred.errors import UserError
+
+log = logging.getLogger(__name__)
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -93,6 +96,21 @@ def held_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarra
         raise UserError(f"dataset.val_fraction={fraction} holds out all of the {n} training examples, and none is left "
                         "to train with. Choose a smaller fraction, such as 0.1.")
     return np.setdiff1d(np.arange(n), held), np.sort(held)
+
+
+def check_sizes(name: str, sizes: dict[str, int]) -> None:
+    """UserError without training or without test examples: a run trains on the ones and reports the others."""
+    for split in ("train", "test"):
+        if not sizes[split]:
+            listed = ", ".join(f"{count} {each}" for each, count in sizes.items())
+            raise UserError(f"{name} has no {split} examples ({listed}); at least one of each is needed. Add some, or "
+                            "move some there.")  # fmt: skip
+
+
+def tell(name: str, notes: list[str]) -> None:
+    """Say what was decided about a data set."""
+    for note in notes:
+        log.warning("%s: %s", name, note)
 
 
 def check_range(**options: tuple[float | None, float, float]) -> None:

@@ -29,9 +29,37 @@ def fetch(path: Path, urls: Sequence[str], md5: str, expected: str) -> Path:
             break
         except (OSError, RuntimeError, HTTPException) as error:
             problems.append(f"{url}: {error}")
+    require_regular(path)
     if path.exists():
         return path
     raise UserError(f"{path} is missing and its download failed ({'; '.join(problems)}). {expected}")
+
+
+def require_regular(path: Path | str) -> None:
+    """UserError for what is there and neither a file nor a directory: reading a FIFO or a device may never end."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise UserError(f"{path} is no regular file (but a FIFO, a socket or a device). Replace it by a file.")
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """Names (relative, with /) of the files below a directory, and with a "/" at the end of the directories.
+
+    Links are followed. UserError for what cannot be listed or is no regular file.
+    """
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        with reading(folder / inside):
+            entries = list(os.scandir(folder / inside))
+        for entry in entries:
+            name = f"{inside}{entry.name}"
+            if entry.is_dir():
+                yield f"{name}/"
+                waiting.append(f"{name}/")
+            elif entry.is_file():
+                yield name
+            else:
+                require_regular(folder / name)
 
 
 def download(url: str, path: Path, md5: str) -> None:

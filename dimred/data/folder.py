@@ -9,22 +9,25 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import PIL
 import torch
 
-from dimred.data.base import Data, check_range
-from dimred.data.files import checked, fetch, reading, remembered
-from dimred.data.images import LAYOUT, Member, arrange, decode_all, members, suitable, tar_members
-from dimred.data.memory import Examples, Memory
+from dimred.data.arrays import Examples
+from dimred.data.base import Data, check_range, tell
+from dimred.data.files import checked, fetch, files_below, reading, remembered
+from dimred.data.images import Member, members, suitable, tar_members
+from dimred.data.layout import LAYOUT, arrange
+from dimred.data.memory import Memory
+from dimred.data.pixels import decode_all
 from dimred.data.stream import Stream
 from dimred.errors import UserError
 
 
 @dataclass(kw_only=True)
 class ImageFiles(Memory):
-    """Image files decoded into memory as RGB by `workers` threads (0 counts as 1), and remembered for the next run.
+    """Image files decoded into memory by `workers` threads (0 counts as 1), and remembered for the next run.
 
     `resize` scales every image to that square, whatever its proportions; it is needed if their sizes differ.
     """
@@ -39,18 +42,24 @@ class ImageFiles(Memory):
         """Name and content of the images to use, with names that `arrange` understands."""
         return members(path)
 
-    def read(self) -> tuple[Examples, Examples]:
-        check_range(workers=(self.workers, 0, 1024))
-        path = self.source()
-        key = "images 1", type(self).__name__, *fingerprint(path), self.resize
-        tensors = remembered(key, lambda: self.decode(path))
-        train, test = ("train_images", "train_labels"), ("test_images", "test_labels")
-        return Examples(*map(tensors.__getitem__, train)), Examples(*map(tensors.__getitem__, test))
+    def wanted_channels(self) -> int | None:
+        """1, 3 or None, which is what the images are."""
+        return 3
 
-    def decode(self, path: Path) -> dict[str, torch.Tensor]:
-        names, images = decode_all(self.members(path), path, self.resize, self.workers)
-        tensors = {}
-        for split, part in zip(("train", "test"), arrange(names, path), strict=True):
+    def read(self) -> tuple[Examples, ...]:
+        check_range(workers=(self.workers, 0, 1024))
+        path, channels = self.source(), self.wanted_channels()
+        key = "images 2", type(self).__name__, *fingerprint(path), self.resize, channels
+        tensors = remembered(key, lambda: self.decode(path, channels))
+        tell(self.name, bytes(tensors["notes"].tolist()).decode().splitlines())
+        splits = [split for split in ("train", "val", "test") if f"{split}_labels" in tensors]
+        return tuple(Examples(tensors[f"{split}_images"], tensors[f"{split}_labels"]) for split in splits)
+
+    def decode(self, path: Path, channels: int | None) -> dict[str, torch.Tensor]:
+        names, images, notes = decode_all(self.members(path), path, self.resize, channels, self.workers)
+        layout = arrange(names, path)
+        tensors = {"notes": torch.tensor(list("\n".join(notes + layout.notes).encode()), dtype=torch.uint8)}
+        for split, part in layout.parts().items():
             tensors[f"{split}_images"] = torch.from_numpy(images[part.positions])
             tensors[f"{split}_labels"] = torch.from_numpy(part.labels)
         return tensors
@@ -58,9 +67,11 @@ class ImageFiles(Memory):
 
 def fingerprint(path: Path) -> tuple[Any, ...]:
     """Changes with the files at `path` (name, bytes, modification time) and with the decoder."""
-    files = sorted(Path(root, file) for root, _, files in os.walk(path, followlinks=True) for file in files) or [path]
+    inside = sorted(name for name in files_below(path) if not name.endswith("/")) if path.is_dir() else [""]
     with reading(path):
-        stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        found = [(name, os.stat(path / name)) for name in inside]
+    # the time of the last change of any kind is there because no copy can bring an older one back
+    stats = [(name, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for name, each in found]
     return PIL.__version__, str(path.resolve()), stats
 
 
@@ -70,6 +81,10 @@ class ImageFolder(ImageFiles):
 
     name: str
     path: str
+    channels: Literal[1, 3] | None
+
+    def wanted_channels(self) -> int | None:
+        return self.channels
 
     def source(self) -> Path:
         return suitable(Path(self.path).expanduser())
@@ -80,6 +95,7 @@ def imagefolder(
     path: str,
     val_fraction: float,
     resize: int | None,
+    channels: Literal[1, 3] | None,
     in_memory: bool,
     workers: int,
     mean: Sequence[float] | None,
@@ -87,15 +103,16 @@ def imagefolder(
     crop_padding: int,
     flip: bool,
 ) -> Data:
-    """Images in class folders, train/<class>/* with test/ or val/ likewise, or only <class>/*; see `images.arrange`.
+    """Images in class folders, train/<class>/* with test/ or val/ likewise, or only <class>/*; see `layout.arrange`.
 
+    channels: 1 (grey), 3 (colour), or null: 1 if all images are grey, else 3.
     in_memory: decoded once into memory, from a directory or straight from an archive; see `Memory` and `ImageFiles`.
     Otherwise: streamed from a directory by `workers` processes (0: this one); see `Stream`.
     """
     if in_memory:
         return ImageFolder(
-            name=name, path=path, val_fraction=val_fraction, resize=resize, workers=workers, mean=mean, std=std,
-            crop_padding=crop_padding, flip=flip,
+            name=name, path=path, val_fraction=val_fraction, resize=resize, channels=channels, workers=workers,
+            mean=mean, std=std, crop_padding=crop_padding, flip=flip,
         )  # fmt: skip
     if resize is None or crop_padding or not suitable(Path(path).expanduser()).is_dir():
         raise UserError(
@@ -104,8 +121,9 @@ def imagefolder(
             f"in {LAYOUT}. Set them so, unpack an archive, or use in_memory=true."
         )
     return Stream(
-        name=name, path=path, val_fraction=val_fraction, resize=resize, workers=workers, mean=mean, std=std, flip=flip
-    )
+        name=name, path=path, val_fraction=val_fraction, resize=resize, channels=channels, workers=workers, mean=mean,
+        std=std, flip=flip,
+    )  # fmt: skip
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""Data sets that fit on the device: uint8 images there, cropped, flipped and normalised a whole batch at a time.
+"""Data sets that fit on the device: images there, cropped, flipped and normalised a whole batch at a time.
 
 In the manner of Keller Jordan's airbench (github.com/KellerJordan/cifar10-airbench).
 """
@@ -8,34 +8,27 @@ import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as vision
 
-from dimred.data.base import EPOCH, Batches, Data, check_range, draws, held_out
+from dimred.data.arrays import Examples, classes_of, resized, tidy
+from dimred.data.base import EPOCH, Batches, Data, check_range, check_sizes, draws, held_out, tell
 from dimred.errors import UserError
 
-
-class Examples(NamedTuple):
-    images: Tensor  # uint8 (n, C, H, W)
-    labels: Tensor  # int64 (n,)
-
-    def at(self, positions: np.ndarray) -> Examples:
-        index = torch.from_numpy(positions)
-        return Examples(self.images[index], self.labels[index])
+__all__ = ["Examples", "Memory"]
 
 
 @dataclass(kw_only=True)
 class Memory(Data):
-    """A data set in memory. A subclass says how to `read` it; its train split gives up `val_fraction` to val.
+    """A data set in memory. A subclass says how to `read` it.
 
-    `resize` scales all images to that square, in pixels. `mean` and `std` are per channel, of pixels in [0, 1]; null
-    takes them from the train split. A train image is cropped from a frame of `crop_padding` black pixels and, with
-    `flip`, mirrored half of the time.
+    Without a validation set of its own, its train split gives up `val_fraction` to val. `resize`
+    scales all images to that square, in pixels. `mean` and `std` are per channel, of pixels in
+    [0, 1], or of floating-point images as they are; null takes them from the train split. A train
+    image is cropped from a frame of `crop_padding` black pixels and, with `flip`, mirrored half of
+    the time.
     """
 
     val_fraction: float
@@ -46,19 +39,25 @@ class Memory(Data):
     flip: bool
 
     @abstractmethod
-    def read(self) -> tuple[Examples, Examples]:
-        """The published training set and the test set. Every class is in the training set."""
+    def read(self) -> tuple[Examples, ...]:
+        """The published training set and the test set, or training, validation and test set. See `arrays.tidy`."""
 
     def __post_init__(self) -> None:
         check_range(val_fraction=(self.val_fraction, 0, 1), resize=(self.resize, 1, 4096))
         check_range(crop_padding=(self.crop_padding, 0, 512))
-        published, test = (resized(examples, self.resize) for examples in self.read())
-        keep, held = held_out(published.labels.numpy(), self.val_fraction)
-        train, val = published.at(keep), published.at(held)
-        self.classes = int(published.labels.max()) + 1
+        parts = [resized(tidy(part, self.name), self.resize) for part in self.read()]
+        train, *own, test = parts
+        if own:
+            val = own[0]
+        else:
+            keep, held = held_out(train.labels.numpy(), self.val_fraction)
+            train, val = train.at(keep), train.at(held)
+        self.sizes = {"train": len(train.labels), "val": len(val.labels), "test": len(test.labels)}
+        check_sizes(self.name, self.sizes)
+        self.classes, notes = classes_of(parts)
+        tell(self.name, notes)
         _, channels, height, width = train.images.shape
         self.shape = channels, height, width
-        self.sizes = {"train": len(train.labels), "val": len(val.labels), "test": len(test.labels)}
         self.scale, self.shift = affine(self.mean, self.std, train.images)
         # Padded once, for all crops; the images as they were are the middle of the frame.
         padded = train._replace(images=F.pad(train.images, [self.crop_padding] * 4))
@@ -121,8 +120,9 @@ class Memory(Data):
         return Examples(images[:, :, p : p + height, p : p + width], labels)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """float32 (pixel / 255 - mean) / std."""
-        return images.to(torch.float32, memory_format=torch.contiguous_format).mul_(self.scale).add_(self.shift)
+        """float32 (pixel - mean) / std, of pixels in [0, 1]."""
+        plain = images.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+        return plain.mul_(self.scale).add_(self.shift)
 
 
 def crop(padded: Tensor, index: Tensor, corner: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -138,33 +138,36 @@ def crop(padded: Tensor, index: Tensor, corner: Tensor, size: tuple[int, ...]) -
 
 
 def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
-    """uint8 images (n, C, H, W), left and right swapped where `mirrored` (n,) is true."""
+    """Images (n, C, H, W), left and right swapped where `mirrored` (n,) is true."""
+    if images.is_floating_point():
+        return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
     mask = mirrored.to(torch.uint8).neg_().view(-1, 1, 1, 1)  # all bits or none
     # torch.where(mirrored, images.flip(3), images), which takes five times as long on a CPU
     return images.flip(3).bitwise_xor_(images).bitwise_and_(mask).bitwise_xor_(images)
 
 
-def resized(examples: Examples, size: int | None) -> Examples:
-    """The examples with square images of `size` pixels, bilinear with antialiasing; None leaves them alone."""
-    if size is None or tuple(examples.images.shape[2:]) == (size, size):
-        return examples
-    return examples._replace(images=vision.resize(examples.images, [size, size], antialias=True))
-
-
 def affine(mean: Sequence[float] | None, std: Sequence[float] | None, train: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and shift, float32 (C, 1, 1), that normalise a uint8 pixel; null means the moments of the train images."""
+    """Scale and shift, float32 (C, 1, 1), that normalise a value; null means the moments of the train images."""
+    largest = 1 if train.is_floating_point() else 255  # what counts as 1
     measured = moments(train) if mean is None or std is None else (mean, std)
     centre, spread = (torch.tensor(list(given or found)) for given, found in zip((mean, std), measured, strict=True))
     if not len(centre) == len(spread) == train.shape[1] or not (spread > 0).all():
         raise UserError(
             f"Got dataset.mean={centre.tolist()} and dataset.std={spread.tolist()}; allowed are one number per "
-            f"channel, here {train.shape[1]}, and std > 0. Set them so, or to null to measure the train split."
+            f"channel, here {train.shape[1]}, and std > 0. Set them so, or to null to measure the train split. (Of a "
+            "folder of images, dataset.channels=3 makes three of one.)"
         )
-    return (1 / (255 * spread)).view(-1, 1, 1), (-centre / spread).view(-1, 1, 1)
+    return (1 / (largest * spread)).view(-1, 1, 1), (-centre / spread).view(-1, 1, 1)
 
 
 def moments(images: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel of uint8 images (n, C, H, W), as pixels in [0, 1]; exact counts."""
+    """Mean and standard deviation per channel of images (n, C, H, W).
+
+    Of uint8 images they are those of pixels in [0, 1], by exact counts.
+    """
+    if images.is_floating_point():
+        std, mean = torch.std_mean(images.double(), (0, 2, 3), correction=0)
+        return mean.tolist(), std.tolist()
     levels = torch.arange(256, dtype=torch.float64) / 255
     share = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).double()
     share /= share.sum(1, keepdim=True)

@@ -13,14 +13,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from dimred.data.base import EPOCH, ITEM, Batches, Data, check_range, draws, held_out
+from dimred.data.base import EPOCH, ITEM, Batches, Data, check_range, check_sizes, draws, held_out, tell
 from dimred.data.files import reading
-from dimred.data.images import Part, arrange, decode, names_in
+from dimred.data.images import names_in
+from dimred.data.layout import Part, arrange
 from dimred.data.memory import affine
+from dimred.data.pixels import UNREADABLE, decode, is_grey
 from dimred.errors import UserError
 
 Key = tuple[int, int, int]  # seed, epoch, position in the split
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std, if none are given
+GREY_IMAGENET = (0.449,), (0.226,)  # their means over the channels
 
 
 @dataclass(kw_only=True)
@@ -35,6 +38,7 @@ class Stream(Data):
     path: str
     val_fraction: float
     resize: int
+    channels: int | None
     workers: int
     mean: Sequence[float] | None
     std: Sequence[float] | None
@@ -45,17 +49,28 @@ class Stream(Data):
         check_range(workers=(self.workers, 0, 1024))
         self.root = Path(self.path).expanduser()
         self.names = names_in(self.root)
-        published, test = arrange(self.names, self.root)
-        keep, held = held_out(published.labels, self.val_fraction)
-        self.parts = {"train": published.at(keep), "val": published.at(held), "test": test}
-        self.classes = int(published.labels.max()) + 1
-        self.shape = (3, self.resize, self.resize)
+        train, val, test, notes = arrange(self.names, self.root)
+        tell(self.name, notes)
+        self.classes = int(train.labels.max()) + 1
+        if val is None:
+            keep, held = held_out(train.labels, self.val_fraction)
+            train, val = train.at(keep), train.at(held)
+        self.parts = {"train": train, "val": val, "test": test}
         self.sizes = {name: len(part.labels) for name, part in self.parts.items()}
-        mean, std = (given or usual for given, usual in zip((self.mean, self.std), IMAGENET, strict=True))
-        self.scale, self.shift = affine(mean, std, torch.empty(0, 3, 0, 0))
+        check_sizes(self.name, self.sizes)
+        channels = self.channels or (1 if self.all_grey() else 3)
+        self.shape = (channels, self.resize, self.resize)
+        usual = GREY_IMAGENET if channels == 1 else IMAGENET
+        mean, std = (given or by_default for given, by_default in zip((self.mean, self.std), usual, strict=True))
+        self.scale, self.shift = affine(mean, std, torch.empty(0, channels, 0, 0, dtype=torch.uint8))
         random = [v2.RandomResizedCrop(self.resize, antialias=True), v2.RandomHorizontalFlip(0.5 if self.flip else 0.0)]
         centre = [v2.Resize(round(self.resize * 256 / 224), antialias=True), v2.CenterCrop(self.resize)]
         self.random, self.centre = (v2.Compose([*steps, v2.PILToTensor()]) for steps in (random, centre))
+
+    def all_grey(self) -> bool:
+        """Looks at headers, up to the first image that is not."""
+        used = np.concatenate([part.positions for part in self.parts.values()])
+        return all(is_grey(self.root / self.names[position]) for position in used)
 
     def to(self, device: torch.device) -> Stream:
         moved = copy.copy(self)
@@ -83,7 +98,7 @@ class Stream(Data):
     def batches(self, split: str, transform: v2.Transform, keys: Iterable[list[Key]]) -> Batches:
         device = self.scale.device
         loader = DataLoader(
-            Items(self.root, self.names, self.parts[split], transform),
+            Items(self.root, self.names, self.parts[split], transform, self.shape[0]),
             batch_sampler=keys,
             num_workers=self.workers,
             collate_fn=collate,
@@ -105,13 +120,19 @@ class Items(Dataset):
     names: list[str]
     part: Part
     transform: Callable[[Image.Image], Tensor]
+    channels: int
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int] | UserError:
-        """An uint8 image (3, H, W) and its label; an error is returned, since a worker would bury its message."""
+        """An uint8 image (C, H, W) and its label; an error is returned, since a worker would bury its message."""
         file = self.root / self.names[self.part.positions[key[2]]]
         try:
-            with reading(file, SyntaxError, ValueError, Image.DecompressionBombError):
-                image = decode(file, None)
+            with reading(file, *UNREADABLE):
+                image = decode(file, None, self.channels)
+            if image.mode == "F":
+                raise UserError(
+                    f"{file} is deeper than 8 bits: to scale such images, the range of them all has to be known. Use "
+                    "dataset.in_memory=true, which finds it, or convert them to 8 bits."
+                )
         except UserError as error:
             return error
         with torch.random.fork_rng(devices=[]):
