@@ -8,6 +8,7 @@ import sys
 
 from dimred.errors import Interrupted, UserError, nearest
 from dimred.machine import settle
+from dimred.terminal import accept_any_text, listen, printable
 
 #: each command, and the function that it is: what is left of the arguments -> exit status
 COMMANDS = {name: f"dimred.commands.{where}" for name, where in {
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in arguments
     if debug:
         arguments.remove("--debug")
+    accept_any_text()
     listen(logging.DEBUG if debug else logging.INFO)
     settle()
     try:
@@ -60,10 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         if debug:
             raise
-        print(f"dimred: {error}", file=sys.stderr)
+        print(f"dimred: {printable(str(error))}", file=sys.stderr)
         return 1
     except Interrupted as stop:
-        print(f"dimred: {stop}; the same command goes on from there", file=sys.stderr)
+        print(f"dimred: {stop}", file=sys.stderr)
         return 128 + stop.signal
     except KeyboardInterrupt:
         print("dimred: stopped; the same command starts again or goes on from its last checkpoint", file=sys.stderr)
@@ -74,7 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        print(f"dimred: unexpected {type(error).__name__}: {error}. Repeat with --debug to see where", file=sys.stderr)
+        print(f"dimred: unexpected {type(error).__name__}: {printable(str(error))}. Repeat with --debug to see where",
+              file=sys.stderr)
         return 1
 
 
@@ -91,14 +94,3 @@ def dispatch(arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}. {nearest(name, COMMANDS)} See dimred --help")
     return pkgutil.resolve_name(COMMANDS[name])(rest)
-
-
-def listen(level: int) -> None:
-    """Print what dimred has to say to stderr."""
-    logger = logging.getLogger("dimred")
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    logger.handlers[:] = [handler := logging.StreamHandler()]
-    handler.setLevel(level)
-    handler.setFormatter(logging.Formatter("dimred: %(message)s"))
-    logging.raiseExceptions = level == logging.DEBUG    # a full disk is spoken of once, by what cannot be written

@@ -29,8 +29,15 @@ def require(holds: bool, key: str, got: object, allowed: str) -> None:
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to stop; all it had done is saved."""
+    """A signal ended the run. Steps of training are saved up to `step`; without one, nothing since the last checkpoint
+    is."""
 
-    def __init__(self, signal: int, step: int) -> None:
-        super().__init__(f"stopped by signal {signal} after step {step}")
+    def __init__(self, signal: int, step: int | None = None) -> None:
+        super().__init__(signal, step)      # all that pickle needs, between the processes of a sweep
         self.signal, self.step = signal, step
+
+    def __str__(self) -> str:
+        if self.step is None:
+            return (f"stopped by signal {self.signal} outside of training. The same command goes on from the last "
+                    "checkpoint, or starts again where there is none")
+        return f"stopped by signal {self.signal} after step {self.step}; the same command goes on from there"

@@ -7,10 +7,8 @@ import logging
 import platform
 import re
 import resource
-import signal
 import subprocess
 import sys
-import threading
 import traceback
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from dimred.errors import UserError
 from dimred.methods import Method
 from dimred.net import Net
 from dimred.record import Json, Record, write, write_tensors
+from dimred.signals import stopping_at_signals
 from dimred.storage import smallest, storage
 from dimred.train import Best, Recipe, Train
 
@@ -199,26 +198,6 @@ def readable(error: Exception) -> UserError:
         where = f": {error.filename}" if error.filename else ""
         return UserError(f"{error.strerror or text}{where}. What was written before is intact")
     return UserError(f"unexpected {type(error).__name__}: {text}. Repeat the command with --debug to see where")
-
-
-@contextmanager
-def stopping_at_signals(train: Train) -> Iterator[None]:
-    """At SIGINT or SIGTERM the step in progress is finished, a checkpoint is written, and Interrupted is raised. At a
-    second one the process ends at once."""
-    def stop(number: int, frame: object) -> None:
-        for name, handler in before.items():
-            signal.signal(name, handler)
-        train.stop_signal = number
-
-    handled: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
-    before: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():   # elsewhere, the program that runs us handles them
-        before |= {name: signal.signal(name, stop) for name in handled}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
 
 
 @contextmanager

@@ -1,69 +1,109 @@
-"""What Hydra calls: the job, once for every combination of a sweep, and the table that closes the sweep."""
+"""What Hydra calls: the job, once for every combination of a sweep, and what is left of the sweep at its end."""
 from __future__ import annotations
 
 import json
 import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dimred.configs import GROUPS
 from dimred.errors import UserError
-from dimred.printing import percent, summary, table
+from dimred.printing import summary
+from dimred.signals import end_with_parent
+from dimred.terminal import listen, named_run
 
-errors: list[UserError] = []    # of the single run; in a sweep they are rows of its table
-failed: list[str] = []          # of the sweep
+Outcome = dict[str, Any]    # of a run of a sweep: its overrides, and its result or the reason of its failure
+
+
+@dataclass
+class Command:
+    """The command that this process was started by.
+
+    runs: of its sweep; 0 where the sweeper decides as it goes
+    keys: those that have several values
+    """
+    runs: int = 0
+    keys: set[str] = field(default_factory=set)
+    error: UserError | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+command: Command | None = None      # none in the workers of a launcher
 
 
 def job(cfg: DictConfig) -> None:
     """One run. An error of one does not stop a sweep; it is written to the sweep's folder, as a result is."""
+    hydra = HydraConfig.get()
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task)    # as they were typed
+    if command is None:
+        listen(logging.INFO)
+        end_with_parent()
+    if hydra.mode != RunMode.MULTIRUN:
+        outcome, error = run_one(cfg, overrides)
+        if command:
+            command.error = error
+        return
+    with named_job(hydra.job.num + 1, overrides):
+        outcome, _ = run_one(cfg, overrides)
+    write_outcome(Path(hydra.sweep.dir).expanduser() / f"{hydra.job.num}.json", outcome)
+
+
+def run_one(cfg: DictConfig, overrides: list[str]) -> tuple[Outcome, UserError | None]:
     from dimred.run import readable, run  # here, so that mistakes in the command are answered before torch is imported
 
-    hydra = HydraConfig.get()
-    choices = {group: str(hydra.runtime.choices.get(group)) for group in GROUPS}
-    overrides: Any = OmegaConf.to_container(hydra.overrides.task)    # as they were typed
+    choices = {group: str(HydraConfig.get().runtime.choices.get(group)) for group in GROUPS}
     explicit = {override.lstrip("+").partition("=")[0] for override in overrides}
-    outcome: dict[str, Any] = {"overrides": overrides}
     try:
-        outcome |= run(cfg, choices, explicit)
+        result = run(cfg, choices, explicit)
     except Exception as exception:
         error = readable(exception)
-        if hydra.mode != RunMode.MULTIRUN:
-            errors.append(error)
-            return
-        logging.getLogger("dimred").error("%s", error)
-        outcome |= {"status": "failed", "reason": str(error)}
-    else:
-        print(summary(outcome), flush=True)
-    if hydra.mode == RunMode.MULTIRUN:
-        folder = Path(hydra.sweep.dir).expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{hydra.job.num}.json").write_text(json.dumps(outcome))
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            logging.getLogger("dimred").error("%s", error)
+        return {"overrides": overrides, "status": "failed", "reason": str(error)}, error
+    print(summary(result), flush=True)
+    return {"overrides": overrides, **result}, None
+
+
+@contextmanager
+def named_job(number: int, overrides: list[str]) -> Iterator[None]:
+    """Say which run of the sweep messages are about; of its values those that are not the same in all runs."""
+    runs = command.runs if command else 0
+    keys = command.keys if command else set()
+    values = [each for each in overrides if not keys or each.partition("=")[0] in keys]
+    with named_run(f"run {number} of {runs}" if runs else f"run {number}", " ".join(values)):
+        yield
+
+
+def write_outcome(path: Path, outcome: Outcome) -> None:
+    from dimred.record import write
+    write(path, json.dumps(outcome).encode())
 
 
 class SweepTable(Callback):
-    """Closes a sweep with a table: what was reached, and what failed and why."""
+    """Counts the runs of a sweep before they start, and collects what came of them."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        if command is None or not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+            return
+        typed: Any = OmegaConf.to_container(config.hydra.overrides.task)
+        listed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+        several = [each for each in OverridesParser.create().parse_overrides([*listed, *typed])
+                   if each.is_sweep_override()]
+        command.runs = math.prod(len(list(each.sweep_string_iterator())) for each in several)
+        command.keys = {each.key_or_group for each in several}
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        files = sorted(Path(config.hydra.sweep.dir).expanduser().glob("*.json"), key=lambda path: int(path.stem))
-        outcomes = [json.loads(path.read_text()) for path in files]
-        failed.extend(o["reason"] for o in outcomes if o["status"] != "done")
-        shared = set.intersection(*(set(o["overrides"]) for o in outcomes)) if len(outcomes) > 1 else set()
-        print("\n" + table(("run", "test accuracy", "trained", "nonzero", "outcome"), [
-            (" ".join(override for override in o["overrides"] if override not in shared),
-             percent(o.get("test_accuracy")), o.get("dim", ""), percent(o.get("density")),
-             o["folder"] if o["status"] == "done" else f"FAILED: {o['reason']}") for o in outcomes]))
-        print(f"{len(outcomes)} runs, {len(failed)} failed")
-
-
-def close() -> int:
-    """The exit status of what Hydra has called since the last time; raises the error of a single run."""
-    status = 1 if failed else 0
-    failed.clear()
-    if errors:
-        raise errors.pop()
-    return status
+        files = Path(config.hydra.sweep.dir).expanduser().glob("*.json")
+        if command is not None:
+            command.outcomes = [json.loads(path.read_text())
+                                for path in sorted(files, key=lambda path: int(path.stem))]

@@ -4,6 +4,7 @@
     train(start, stop, lr_of=step)         the same, all at the learning rate of one step (of the last: fine-tuning)
     for t in train.steps(start, stop):     the same, pausing at every step between backward and the optimiser's step
     train.snapshot()                       everything as it is now, for net.restore
+    for k in train.rounds(range(5)):       the items; says which round it is, how long it takes and what it reached
 
 Durable by replay: a program that runs cannot be saved, but it can be run again. These calls are numbered; when a run is
 resumed, calls that had finished return at once, the interrupted one loads net, optimiser and random states and goes on
@@ -14,26 +15,27 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from dimred.costs import Costs
 from dimred.data.base import Data
 from dimred.errors import Interrupted, UserError, require
 from dimred.exploration import Exploration
 from dimred.net import Net, State
+from dimred.progress import Progress
 from dimred.record import Record, read_tensors, write_tensors
 from dimred.state import below
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 READ_EVERY = 50     # steps between looks at the device's sums: the only times that training waits for it
 
@@ -119,6 +121,8 @@ class Train:
         if recipe.compile:
             net.compile()
         self.best, self.seconds, self.stop_signal = Best(), 0.0, 0
+        self.in_steps = False       # whether a signal has to wait for the end of a step
+        self.progress = Progress(self.total, self.epoch_steps)
         self.steps_done = 0                                             # over all calls
         self.costs, self.exploration = Costs(net, data.shape), Exploration(net)
         self._record, self._every = record, checkpoint_seconds
@@ -161,8 +165,7 @@ class Train:
             self.best = Best()      # a new training begins: rewinding makes earlier evaluations another network's
         now = self._load_checkpoint() if self._resume else start
         counter = self.costs.executed
-        with tqdm(total=stop - start, initial=now - start, unit="step", leave=False, dynamic_ncols=True,
-                  desc=f"train {start}-{stop}", disable=not sys.stderr.isatty()) as bar, counter.set(False) as counted:
+        with self._taking_steps(), self.progress.steps(start, stop, now), counter.set(False) as counted:
             for t, images, labels in self._batches(now, stop):
                 dense = dense_grad is not None and dense_grad(t)
                 self.exploration.look()
@@ -173,7 +176,7 @@ class Train:
                 with counter.set(counted):
                     yield t
                 self._descend(t)
-                self._after(call, t + 1, stop, bar)
+                self._after(call, t + 1, stop)
         self._last_stop = stop
 
     def every(self, steps: int, until: float = 1.0) -> Callable[[int], bool]:
@@ -200,6 +203,10 @@ class Train:
         """Do work on the net that is too long to be done again when the run is resumed: a call like the others."""
         if not self._finished_before(self._number()):
             work()
+
+    def rounds(self, items: Collection[T], what: str = "round") -> Iterator[T]:
+        """The items, one after the other; a bar and log.txt say how far they are."""
+        return self.progress.rounds(items, what)
 
     def scale_lr(self, scales: Mapping[str, float]) -> None:
         """Train parameters (by their names in net.parameters()) at a multiple of the learning rate, from now on."""
@@ -265,21 +272,28 @@ class Train:
         self.net.moved = True
         self.steps_done += 1
 
-    def _after(self, call: int, t: int, stop: int, bar: tqdm) -> None:
+    def _after(self, call: int, t: int, stop: int) -> None:
         """Evaluate at the end of an epoch and of a call; save when it is time or a signal came. `t` steps are done."""
-        bar.update()
+        self.progress.step()
         ended = t == stop or t % self.epoch_steps == 0
         due = time.monotonic() - self._saved >= self._every and self._record is not None
         if ended or due or self.stop_signal or self._unread == READ_EVERY:
             loss, accuracy = self._read(t)
-            density = self.net.dim / self.net.total
-            bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", density=f"{density:.4f}")
+            self.progress.at(t - 1, accuracy)
         if ended:
-            self._evaluate(call, t, loss, accuracy)
+            self._evaluate(call, t, loss, accuracy, t == stop)
         if self._record and (due or self.stop_signal):
             self._save_checkpoint(call, t)
         if self.stop_signal:
             raise Interrupted(self.stop_signal, t)
+
+    @contextmanager
+    def _taking_steps(self) -> Iterator[None]:
+        self.in_steps = True
+        try:
+            yield
+        finally:
+            self.in_steps = False
 
     def _read(self, t: int) -> tuple[float, float]:
         """Mean loss and accuracy since the last evaluation. UserError if a loss was not a number."""
@@ -311,7 +325,7 @@ class Train:
         loss, correct = sums.tolist()
         return loss / self.data.sizes[split], correct / self.data.sizes[split]
 
-    def _evaluate(self, call: int, t: int, loss: float, accuracy: float) -> None:
+    def _evaluate(self, call: int, t: int, loss: float, accuracy: float, last: bool) -> None:
         line: dict[str, Any] = {
             "call": call, "step": t, "epoch": t / self.epoch_steps, "lr": self._lr(t - 1),
             "train_loss": loss, "train_accuracy": accuracy, "dim": self.net.dim,
@@ -326,6 +340,7 @@ class Train:
                 line["test_loss"], line["test_accuracy"] = self.evaluate("test")    # reported, never selected on
                 self.best = Best(t, self.net.dim, line["val_accuracy"], line["test_accuracy"])
         self._sums = [0.0, 0.0, 0]
+        self.progress.evaluated(line, last)
         if self._record:
             self._record.append(line)
 

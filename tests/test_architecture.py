@@ -58,8 +58,8 @@ def test_the_core_needs_torch_and_numpy_alone() -> None:
 
 
 def test_the_loop_knows_data_in_general_and_no_method() -> None:
-    only(named("train"), CORE | {"data.base", "record", "costs", "exploration"})
-    assert foreign(named("train")[0]) <= {"torch", "tqdm"}
+    only(named("train"), CORE | {"data.base", "record", "costs", "exploration", "progress"})
+    assert foreign(named("train")[0]) <= {"torch"}
 
 
 METHODS = [path for path in FILES if module_of(path).startswith("dimred.methods.")]

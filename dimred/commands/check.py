@@ -1,7 +1,7 @@
 """dimred check: the conformance suite, for one method."""
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from dimred.commands.train import in_our_words
 from dimred.configs import conf
 from dimred.errors import UserError, nearest
 from dimred.printing import table
+from dimred.terminal import PROGRESS
 
 
 def check(arguments: list[str]) -> int:
@@ -21,7 +22,7 @@ def check(arguments: list[str]) -> int:
     if not arguments or "=" in arguments[0] or not all("=" in argument for argument in arguments[1:]):
         raise UserError(f"{usage} (got {' '.join(arguments) or 'no method'})")
     name, fields = arguments[0], dict(argument.split("=", 1) for argument in arguments[1:])
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    logging.getLogger(PROGRESS).disabled = True     # of hundreds of small trainings
     from dimred.conformance import NOT_EXAMINED, Make, examine
 
     if name in NOT_EXAMINED:

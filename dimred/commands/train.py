@@ -4,9 +4,13 @@ from __future__ import annotations
 import os
 import re
 import sys
+from typing import TYPE_CHECKING
 
 from dimred.configs import GROUPS, conf, names
 from dimred.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from dimred.sweep import Command
 
 
 def train(arguments: list[str]) -> int:
@@ -19,6 +23,7 @@ def train(arguments: list[str]) -> int:
 
     from dimred import sweep
 
+    sweep.command = sweep.Command()
     arguments.sort(key=lambda a: a[:1] == "~" or (a[:1] != "-" and "=" in a))     # argparse wants these in one piece
     os.environ["HYDRA_FULL_ERROR"] = "1"    # Hydra raises, and we say it in our words
     sys.argv = ["dimred train", *(f"method.{a}" if a.startswith("mask=") else a for a in arguments)]
@@ -32,7 +37,17 @@ def train(arguments: list[str]) -> int:
         raise UserError(f"{error.strerror}: {error.filename}. Choose another folder with outputs=...") from error
     except SystemExit as stop:      # argparse has said what is wrong with an option
         return int(stop.code or 0)
-    return sweep.close()
+    return finish(sweep.command)
+
+
+def finish(command: Command) -> int:
+    """Print the table of a sweep; the exit status. UserError if the single run has failed."""
+    if command.error:
+        raise command.error
+    if command.outcomes:
+        from dimred.report.sweep_table import sweep_table
+        print(f"\n{sweep_table(command.outcomes)}")
+    return int(any(outcome["status"] != "done" for outcome in command.outcomes))
 
 
 def in_our_words(error: Exception) -> str:

@@ -214,7 +214,7 @@ class MagnitudeAfter:
 
     def run(self, net: Net, train: Train) -> None:
         start = 0
-        for k in range(1, self.rounds + 1):
+        for k in train.rounds(range(1, self.rounds + 1)):
             dense = 1 - self.finetune * (1 - (k - 1) / self.rounds)
             begin, start = start, round(dense * len(train))
             train(begin, start)

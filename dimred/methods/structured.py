@@ -115,7 +115,7 @@ class ChannelAtInit:
         channels = Channels(net, batch[0])
 
         def prune() -> None:
-            for k in range(1, self.rounds + 1):
+            for k in train.rounds(range(1, self.rounds + 1), "scoring"):
                 scores = NAMED[self.score](net, batch)
                 sums = channels.sums(inverted(scores) if self.ablation == "invert" else scores)
                 ranks = sums if self.across == "network" else channels.within_layers(sums)

@@ -70,7 +70,7 @@ class IMP:
         train(0, self.rewind)
         ticket = train.snapshot()
         train(self.rewind)
-        for k in range(1, self.rounds() + 1):
+        for k in train.rounds(range(1, self.rounds() + 1)):
             density = max(1 - self.sparsity, (1 - self.rate) ** k)
             prune(net, topk(scores(net, self.criterion), self.allocation(net, density)), self.pruned)
             if self.what == "weights":
@@ -158,7 +158,7 @@ class ContinuousSparsification:
         self.anneal(train, masks, 0, self.rewind)
         ticket = train.snapshot()
         self.anneal(train, masks, self.rewind, len(train))
-        for _ in range(1, self.rounds):
+        for _ in train.rounds(range(1, self.rounds)):
             for mask in masks.values():
                 mask.reset()
             self.anneal(train, masks, 0, len(train))

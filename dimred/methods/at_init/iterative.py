@@ -34,7 +34,7 @@ class Iterative(AtInit):
 
     def choose(self, net: Net, train: Train) -> Supports:
         score, supports = self.scorer(net, train), net.supports
-        for t, density in enumerate(self.densities()):
+        for t, density in enumerate(train.rounds(list(self.densities()), "scoring")):
             among = None if self.regrow else supports
             supports = dict(self.best(score(supports, t), self.allocation(net, density), among))
         return supports

@@ -55,7 +55,7 @@ class NTT(AtInit):
         steps = self.steps if self.sparsity else 0      # without sparsity there is nothing to transfer
         supports, twin = self.best(magnitude(net), budget), copy.deepcopy(net)
         with untouched(twin.model):
-            for t, images in zip(range(steps), self.images(train), strict=False):
+            for t, images in zip(train.rounds(range(steps), "transfer"), self.images(train), strict=False):
                 if 0 < t <= steps - self.every and t % self.every == 0:
                     supports = self.best({name: theta.detach().abs() for name, theta in student.items()}, budget)
                 optimizer.zero_grad()

@@ -1,0 +1,58 @@
+"""Signals that end a run: SIGINT (Ctrl-C) and SIGTERM, and for a worker of a sweep the end of its parent."""
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from dimred.errors import Interrupted
+from dimred.terminal import say_now
+
+HANDLED = (signal.SIGINT, signal.SIGTERM)
+GRACE = 60.0        # seconds that a worker has to finish its step and to save it
+
+
+class Stoppable(Protocol):
+    """What is interrupted: it takes steps, and ends after the one in which `stop_signal` is set."""
+    in_steps: bool
+    stop_signal: int
+
+
+@contextmanager
+def stopping_at_signals(train: Stoppable) -> Iterator[None]:
+    """At the first signal a step in progress is finished and saved before Interrupted is raised. Outside of steps,
+    where nothing could be saved, it is raised at once. The second signal ends the process at once."""
+    def stop(number: int, frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        train.stop_signal = number
+        if not train.in_steps:
+            raise Interrupted(number)
+        say_now(f"{signal.Signals(number).name}: stopping after this step. Once more: at once")
+
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():   # elsewhere, the program that runs us handles them
+        before |= {each: signal.signal(each, stop) for each in HANDLED}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def end_with_parent() -> None:
+    """Stop this process as SIGTERM does when its parent has ended, so that a sweep leaves no workers behind."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os._exit(128 + signal.SIGTERM)      # it was not computing, but waiting for its parent
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
