@@ -51,7 +51,8 @@ class UniformPlus:
         require(0 <= self.last <= 1, "allocation.last", self.last, "a density in [0, 1]")
 
     def __call__(self, net: Net, density: float) -> Budget:
-        least = dict.fromkeys(_convolutions(net)[:1], 1.0) | dict.fromkeys(_linears(net)[-1:], self.last)
+        first, last = _convolutions(net)[:1], _linears(net)[-1:]
+        least = dict.fromkeys(first, 1.0) | dict.fromkeys(last, self.last)
         return _share(net, density, dict.fromkeys(net.weights, 1.0), least)
 
 
@@ -106,11 +107,13 @@ class Balanced:
 
 @dataclass(frozen=True)
 class SmartRatio:
-    """Fewer towards the output: d_l = eps * ((L-l+1)^2 + (L-l+1)) / l^power for l = 1 ... L, and `last` of the last
-    Linear layer. power is 0, or 2 for VGG.
+    """Fewer towards the output: d_l = eps * ((L-l+1)^2 + (L-l+1)) / l^power for l = 1 ... L, and `last` of every Linear
+    layer. power is 0, or 2 for VGG.
 
-    Su et al., NeurIPS 2020 (arXiv:2009.11094). What a full layer cannot take goes to all the others, in the official
-    code to the next ones. At extreme sparsity the last layer gets at most half of the budget.
+    Su et al., NeurIPS 2020 (arXiv:2009.11094). As in the official code, every Linear layer keeps the fraction `last`;
+    the networks of the paper have one. In a network without convolutions, for which that code divides by zero, only the
+    last Linear layer does. What a full layer cannot take goes to all the others, in the official code to the next ones.
+    At extreme sparsity the layers with a fixed fraction get at most half of the budget.
     """
     power: float
     last: float
@@ -120,11 +123,14 @@ class SmartRatio:
         require(0 <= self.last <= 1, "allocation.last", self.last, "a density in [0, 1]")
 
     def __call__(self, net: Net, density: float) -> Budget:
-        count, last = len(net.weights), _linears(net)[-1:]
-        ranks = {name: (l, count - l + 1) for l, name in enumerate(net.weights, start=1)}     # noqa: E741
-        raw = {name: (left**2 + left) / l**self.power for name, (l, left) in ranks.items()}     # noqa: E741
-        never = min(raw.values()) * 1e-9      # the last layer takes more only when all the others are full
-        return _share(net, density, raw | dict.fromkeys(last, never), dict.fromkeys(last, self.last))
+        fixed = _linears(net) if _convolutions(net) else _linears(net)[-1:]
+        count = len(net.weights)
+        raw = {}
+        for l, name in enumerate(net.weights, start=1):     # noqa: E741
+            left = count - l + 1
+            raw[name] = (left**2 + left) / l**self.power
+        never = min(raw.values()) * 1e-9      # fixed layers take more only when all the others are full
+        return _share(net, density, raw | dict.fromkeys(fixed, never), dict.fromkeys(fixed, self.last))
 
 
 def regrown(net: Net, left: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:
@@ -141,17 +147,27 @@ def _share(net: Net, density: float, raw: Mapping[str, float], least: Mapping[st
            ) -> dict[str, int]:
     """Counts min(n_l, eps * n_l * raw_l), but no density below `least_l` as long as these take half of the budget."""
     sizes = _sizes(net)
-    floors = {name: density * sizes[name] for name, density in (least or {}).items()}
+    floors = {name: each * sizes[name] for name, each in (least or {}).items() if each > 0}
     wanted = sum(floors.values())
-    cut = min(1.0, 0.5 * density * net.total / wanted) if wanted and len(sizes) > len(floors) else 1.0
-    return _meet(net, density, lambda eps: {
-        name: max(eps * n * raw[name], cut * floors.get(name, 0.0)) for name, n in sizes.items()})
+    others = [name for name in sizes if name not in floors]
+
+    def quota(eps: float) -> dict[str, float]:
+        """Together, the floors rise to no more than the other layers get; if there are none, they come first."""
+        level = eps if others else max(0.0, eps - 1)
+        quotas = {name: min(n, level * n * raw[name]) for name, n in sizes.items()}
+        if not floors:
+            return quotas
+        reached = min(1.0, sum(quotas[name] for name in others) / wanted if others else eps)
+        return quotas | {name: max(quotas[name], reached * floor) for name, floor in floors.items()}
+
+    return _meet(net, density, quota)
 
 
 def _meet(net: Net, density: float, quota: Callable[[float], Mapping[str, float]]) -> dict[str, int]:
     """Counts min(n_l, round(quota_l(eps))), with eps such that they sum to round(density * total) to the weight.
 
-    A divisor method (Webster): if no quota shrinks as eps grows, no count shrinks when the budget grows.
+    A divisor method (Webster). quota(0) is zero, no quota shrinks as eps grows, and none depends on the budget: so no
+    count shrinks when the budget grows.
     """
     sizes = _sizes(net)
     budget = round(density * net.total)

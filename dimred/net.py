@@ -290,18 +290,26 @@ class Net:
         self.rest |= self.basis_parameters()
 
     @torch.no_grad()
-    def fold(self, hold: bool = False) -> None:
-        """Replace every map by what it makes of theta; the function stays the same and only its nonzero weights count
-        as coordinates. With `hold` the weights are frozen there, and it is the maps' parameters that count."""
+    def fold(self, supports: Supports | None = None, hold: bool = False) -> None:
+        """Replace every map by what it makes of theta. Only these supports train from then on, by default the weights
+        that are not zero, and the others are zero: so the function stays the same where the maps make them so. With
+        `hold` the weights are frozen where they are, and it is the maps' parameters that count."""
         made_of = self.map_parameters().values()
         self.folded += sum(p.numel() for p in made_of) if hold else 0
         self._forget(made_of)
         for name in list(self.maps):
             value = self.maps.pop(name).eval()(self.weights[name].theta()).reshape(-1)
-            support = value.new_empty(0, dtype=torch.int64) if hold else value.nonzero().view(-1)
-            self.move(name, value, support, "held" if hold else "zero")
-            if not hold:
-                self._report_collapse(name)
+            if hold:
+                self.move(name, value, value.new_empty(0, dtype=torch.int64), "held")
+                continue
+            support = value.nonzero().view(-1) if supports is None else supports[name]
+            if support is not None:
+                value = torch.zeros_like(value).index_copy_(0, support, value[support])
+            self.move(name, value, support, "zero")
+            self._report_collapse(name)
+            self._report_stuck(name)
+        self._freeze_bases()
+        self.version += 1
 
     def _forget(self, parameters: Iterable[nn.Parameter]) -> None:
         """Let the optimiser train these no more."""

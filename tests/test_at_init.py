@@ -143,6 +143,36 @@ def test_allocations_meet_the_budget_and_grow_with_it(one: float, other: float, 
     assert all(few[name] <= many[name] for name in net.weights)
 
 
+TINY = [nn.Conv2d(1, 2, 2), nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(5, 3), nn.Linear(3, 2)]
+COVERS = [".", *(f"^[{''.join(layers)}].weight$" for n in (1, 2, 3, 4) for layers in itertools.combinations("0134", n))]
+
+
+@pytest.mark.parametrize("allocation", [*ALLOCATIONS, UniformPlus(1.0), SmartRatio(1.0, 1.0)], ids=repr)
+def test_masks_of_a_schedule_are_nested_in_tiny_nets(allocation: Uniform) -> None:
+    """For every budget, whatever is covered: exact, never negative, and no layer less than with one weight fewer."""
+    for include in COVERS:
+        net = Net(nn.Sequential(*copy.deepcopy(TINY)), include=[include])
+        before = dict.fromkeys(net.weights, 0)
+        for budget in range(net.total + 1):
+            counts = allocation(net, budget / net.total)
+            assert sum(counts.values()) == budget
+            assert all(before[name] <= counts[name] <= w.size for name, w in net.weights.items()), (include, budget)
+            before = counts
+
+
+@pytest.mark.parametrize("density, counts", [(0.05, [92, 183]), (0.5, [500, 2250])])
+def test_uniform_plus_shares_a_budget_that_its_two_layers_have_to_themselves(density: float, counts: list[int]) -> None:
+    """They are to keep 500 and 1000 weights: 275 are shared 1 to 2, and from 1500 on both have what they are to."""
+    net = Net(lenet5(), include=["^0.weight", "^7.weight"])
+    assert list(UniformPlus(0.2)(net, density).values()) == counts
+
+
+def test_smart_ratio_keeps_its_fraction_of_every_linear_layer() -> None:
+    """Of 688 weights 138 are left: 0.3 of 32 and of 8, and 126 for the convolutions, as 72 * 20 to 576 * 12."""
+    net = Net(nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 4), nn.Linear(4, 2)))
+    assert list(SmartRatio(0.0, 0.3)(net, 0.2).values()) == [22, 104, 10, 2]
+
+
 def test_smart_ratio_falls_with_depth_and_faster_for_vgg() -> None:
     net = Net(mlp(50, 50, 50, 50, 10))
     for power, ratios in ((0.0, (20, 12, 6)), (2.0, (20, 12 / 4, 6 / 9))):
@@ -484,6 +514,21 @@ def test_ntk_sap_and_synflow_choose_the_same_whatever_the_labels() -> None:
         train.sample = None     # type: ignore[method-assign, assignment] (calling it would fail)
         make(kind).prune(net, train)
         assert net.dim == 166
+
+
+def test_no_walk_visits_biases_and_norms_that_are_covered() -> None:
+    """conv, norm, linear, linear have 828 weights, and 26 biases and scales: they rank last, by size."""
+    plain, train = set_up()
+    net = Net(copy.deepcopy(plain.model), seed=plain.seed, include=["."])
+    scores, among_weights = (phew(each, train.data.shape, 200, generator(each, "phew")) for each in (net, plain))
+    assert scores.keys() > among_weights.keys()
+    chosen = topk(scores, 200)
+    for name, support in chosen.items():
+        expected = topk(among_weights, 200)[name] if name in among_weights else []
+        assert list(support) == list(expected)
+    assert scores["1.weight"].tolist() == [1.0] * 4     # the largest of all sizes
+    with pytest.raises(UserError, match="phew walks through Conv and Linear layers, and none of them is covered"):
+        phew(Net(plain.model, include=["bias"]), train.data.shape, 5, generator(net, "phew"))
 
 
 # -- transfer ------------------------------------------------------------------------------------

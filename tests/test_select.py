@@ -117,14 +117,6 @@ def test_every_allocation_meets_the_budget_to_the_weight(sparsity: float, alloca
     assert net.dim == round((1 - sparsity) * net.total)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.floats(0.001, 1.0), min_size=2, max_size=2), st.sampled_from([Uniform(), ERK(1.0)]))
-def test_a_smaller_budget_never_gives_a_layer_more(densities: list[float], allocation: Uniform) -> None:
-    net = Net(lenet5())
-    few, many = (allocation(net, density) for density in sorted(densities))
-    assert all(few[name] <= many[name] for name in net.weights)     # type: ignore[index]
-
-
 def test_uniform_is_uniform() -> None:
     net = Net(lenet300())
     counts = Uniform()(net, 0.1)

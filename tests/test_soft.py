@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from toy import RECIPE, Blobs, model, set_up, watch
 
+from dimred.coordinates import Supports
 from dimred.errors import UserError
 from dimred.maps import Gated
 from dimred.methods import DST, GMP, HALO, SNIP, STR, Dense, FreezeNet, Movement, SoftMovement
@@ -42,7 +43,11 @@ def test_the_choice_is_the_methods_own_where_the_sparsity_is(method: STR) -> Non
     """Ask for what it has come to by itself: then settling changes no weight."""
     net, train = set_up(lr=0.02)
     fold, own = net.fold, dict[str, Tensor]()
-    net.fold = lambda: (own.update({n: v.clone() for n, v in net.values().items()}), fold())    # type: ignore
+
+    def watched(supports: Supports) -> None:
+        own.update({name: value.clone() for name, value in net.values().items()})
+        fold(supports)
+    net.fold = watched      # type: ignore[method-assign,assignment]
     method.run(net, train)
     count = sum(int(v.count_nonzero()) for v in own.values())
     assert 0 < count < TOTAL and net.notes["density_by_itself"] == torch.tensor(count) / TOTAL

@@ -112,6 +112,21 @@ class Odd(nn.Module):
         return self.e(self.d(x))
 
 
+def test_a_removed_channel_takes_its_bias_and_norm_along_where_they_are_covered() -> None:
+    net = Net(nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1)), include=["."])
+    channels = Channels(net, IMAGES)
+    with torch.no_grad():
+        net.weights["1.weight"].psi.copy_(torch.tensor([-3.0, 2.0]))
+    assert channels.mean_scale().tolist() == [3, 2]
+    kept = torch.tensor([False, True])
+    assert channels.cost(kept, "weights") == 3 + 1 + 1 + 1 + 2 + 2
+    channels.keep(kept)
+    trained = {name: w.trained().tolist() for name, w in net.weights.items()}
+    assert trained == {
+        "0.weight": [False] * 3 + [True] * 3, "0.bias": [False, True], "1.weight": [False, True],
+        "1.bias": [False, True], "2.weight": [False, True] * 2, "2.bias": [True, True]}
+
+
 def test_what_is_not_understood_stays() -> None:
     channels = Channels(Net(Odd()), IMAGES)
     assert table(channels.filters) == {"a.weight": [0, 1, 2, 3], "d.weight": [4, 5, 6, 7]}

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from toy import set_up
+from toy import model, set_up
 
 from dimred.errors import UserError
 from dimred.methods import EdgePopup, IterRand, RareGems, SignedSupermask
 from dimred.methods.supermask import Gem, Ternary, TopK, weights_of
 from dimred.net import Net
 from dimred.select import ERK, Allocation, Global, Uniform
+from dimred.train import Train
 
 SCORE = torch.tensor([[0.5, -0.9, 0.1], [-0.3, 0.4, -0.2]])
 THETA = torch.tensor([[1.0, -2.0, 3.0], [4.0, -5.0, 6.0]])
@@ -50,6 +51,16 @@ def test_each_layer_uses_exactly_as_many_weights_as_it_was_allotted(kind: Any, a
     kind(0.7, allocation, "init", False, *more).run(net, train)
     assert {name: w.dim for name, w in net.weights.items()} == counts and net.dim == round(0.3 * net.total)
     assert not net.maps and all(int(value.count_nonzero()) == counts[name] for name, value in net.values().items())
+
+
+def test_a_mask_counts_biases_that_are_zero() -> None:
+    """The shift of a norm starts at zero and stays there."""
+    _, train = set_up(steps=3)
+    for sparsity in (0.0, 0.5):
+        net = Net(model(), include=["."])
+        train = Train(net, train.data, train.recipe)
+        EdgePopup(sparsity, Uniform(), "init", False).run(net, train)
+        assert net.dim == round((1 - sparsity) * net.total) and not net.thetas()["1.bias"].any()
 
 
 def test_edge_popup_uses_the_largest_scores_and_every_edge_feels_its_gradient_times_its_weight() -> None:

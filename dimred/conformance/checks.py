@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dimred.conformance.make import SPARSITY, Make
 from dimred.conformance.observe import STEPS, Crash, WatchedNet, difference, logits, run, toy_net, trained
-from dimred.conformance.toy import NETS
+from dimred.conformance.toy import NETS, other_covers
 from dimred.errors import UserError
 from dimred.methods import Dense, Method
 from dimred.record import Record
@@ -57,14 +57,16 @@ def check_exact_count(make: Make) -> None:
             expect_advice(error)
             continue
         expect_count(net, sparsity, f" (allocation {allocation})")
+    for where, net in [*short_trainings(make), *covers(make)]:
+        expect_count(net, SPARSITY, f" ({where})")
 
 
 def check_budget(make: Make) -> None:
     """In the end something is kept, and no more than the sparsity leaves."""
     needs(make, "sparsity")
-    net = observe(make)
-    kept, budget = trained(net), round((1 - SPARSITY) * net.total)
-    assert 0 < kept <= budget, f"{kept} weights are kept, of a budget of {budget}"
+    for where, net in [("as usual", observe(make)), *short_trainings(make), *covers(make)]:
+        kept, budget = trained(net), round((1 - SPARSITY) * net.total)
+        assert 0 < kept <= budget, f"{kept} weights are kept, of a budget of {budget} ({where})"
 
 
 def check_sparsity_zero(make: Make) -> None:
@@ -167,6 +169,13 @@ def check_models(make: Make) -> None:
         expect_finite(net, f"of the {kind} net")
 
 
+def check_covers(make: Make) -> None:
+    """It trains where biases, norms or a single layer are covered, or says what it needs."""
+    for where, net in covers(make):
+        expect_finite(net, where)
+        silent(net.trace.frozen + net.trace.memory, where)
+
+
 def check_number_formats(make: Make) -> None:
     """It trains under bfloat16 autocast, with weights that stay float32, and in float64."""
     for dtype, bf16 in ((torch.float32, True), (torch.float64, False)):
@@ -199,6 +208,29 @@ def observe(make: Make, optimizer: str = "sgd", seed: int = 0) -> WatchedNet:
 @lru_cache(maxsize=8)
 def observed(make: Make, kind: str, optimizer: str = "sgd", seed: int = 0) -> WatchedNet:
     return train(make, kind, seed=seed, optimizer=optimizer)
+
+
+@lru_cache(maxsize=1)
+def short_trainings(make: Make) -> list[tuple[str, WatchedNet]]:
+    """The nets after trainings of so few steps that what a method does in between may not happen."""
+    return list(allowed((f"recipe.steps={steps}", partial(train, make, steps=steps)) for steps in (1, 2, 3)))
+
+
+@lru_cache(maxsize=1)
+def covers(make: Make) -> list[tuple[str, WatchedNet]]:
+    """The nets after trainings in which other parameters are covered."""
+    kind = home(make)
+    return list(allowed((f"{what} covered", partial(train, make, include=names, steps=10))
+                        for what, names in other_covers(NETS[kind]()).items()))
+
+
+def allowed(trainings: Iterable[tuple[str, Callable[[], WatchedNet]]]) -> Iterator[tuple[str, WatchedNet]]:
+    """Those that the method does not refuse; it has to say what would do."""
+    for what, training in trainings:
+        try:
+            yield what, training()
+        except UserError as error:
+            expect_advice(error)
 
 
 @lru_cache(maxsize=1)

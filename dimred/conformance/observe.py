@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,10 +135,11 @@ def difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str:
     return ""
 
 
-def toy_net(kind: str, basis: Any = None, seed: int = 0, dtype: torch.dtype = torch.float32) -> WatchedNet:
+def toy_net(kind: str, basis: Any = None, seed: int = 0, dtype: torch.dtype = torch.float32,
+            include: Iterable[str] = ()) -> WatchedNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = WatchedNet(NETS[kind]().to(dtype), seed=seed)
+        net = WatchedNet(NETS[kind]().to(dtype), seed=seed, include=include)
         if basis:
             basis.apply(net)
     net.trace = Trace()
@@ -146,9 +147,10 @@ def toy_net(kind: str, basis: Any = None, seed: int = 0, dtype: torch.dtype = to
 
 
 def run(method: Method, kind: str, basis: Any = None, *, seed: int = 0, dtype: torch.dtype = torch.float32,
-        compiled: bool = False, record: Record | None = None, crash: int = -1, **recipe: Any) -> WatchedNet:
+        compiled: bool = False, record: Record | None = None, crash: int = -1, include: Iterable[str] = (),
+        **recipe: Any) -> WatchedNet:
     """Train a toy net by the method, from scratch or from the record's checkpoint."""
-    net = toy_net(kind, basis, seed, dtype)
+    net = toy_net(kind, basis, seed, dtype, include)
     settings = dataclasses.replace(RECIPE, **{"steps": STEPS, "batch_size": 16, **recipe})
     train = WatchedTrain(net, Blobs(dtype), settings, record)
     train.crash = crash

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -100,3 +101,16 @@ def grouped() -> nn.Module:
 
 NETS: dict[str, Callable[[], nn.Module]] = {
     "conv_norm": conv_norm, "mlp": mlp, "residual": Residual, "grouped": grouped}
+
+
+def other_covers(model: nn.Module) -> dict[str, list[str]]:
+    """What else than all weights of Conv and Linear layers may be covered: regular expressions for a net's include."""
+    shapes = {name: parameter.dim() for name, parameter in model.named_parameters()}
+    vectors = [name for name, dim in shapes.items() if dim == 1]
+    last = [name for name, dim in shapes.items() if dim > 1][-1]
+    chosen = {
+        "all parameters are": list(shapes),
+        "only biases and norms are": vectors,
+        "only the last layer is": [last],
+    }
+    return {what: [f"^{re.escape(name)}$" for name in names] for what, names in chosen.items()}

@@ -48,9 +48,7 @@ class DeepR:
             self.walk(net, maps, t, train.recipe.lr_at(t, len(train)))
             wake(net, dormant)      # after the walk: they have to be at zero until they have felt a gradient
         wake(net, sleep(net, maps))
-        left = net.supports
-        net.fold()
-        net.keep(left)
+        net.fold(net.supports)
 
     @torch.no_grad()
     def walk(self, net: Net, maps: Mapping[str, Signed], t: int, lr: float) -> None:
@@ -129,8 +127,7 @@ class TopKAST:
             if due(t):
                 self.choose(net, maps)
         used = {name: each.kept.view(-1).nonzero().view(-1) for name, each in maps.items()}
-        net.fold()
-        net.keep(used)
+        net.fold(used)
 
     def choose(self, net: Net, maps: Mapping[str, Explored]) -> None:
         """A and B, by the size of all weights, trained or not."""

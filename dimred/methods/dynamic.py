@@ -273,10 +273,11 @@ class MEST:
         net.keep(topk(noise(net), self.allocation(net, 1 - self.sparsity)))
         base = {name: w.dim for name, w in net.weights.items()}
         self.mutate(net, base, 1.0, self.bounds(0.0)[1])
-        due, last = train.every(self.period * train.epoch_steps), math.ceil(self.moments[-1] * len(train))
+        due = train.every(self.period * train.epoch_steps)
+        last = min(math.ceil(self.moments[-1] * len(train)), len(train) - 1)
         for t in train.steps():
-            if due(t) or t == last > 0:
-                self.mutate(net, base, *self.bounds(t / len(train)))
+            if due(t) or t == last:
+                self.mutate(net, base, *self.bounds(1.0 if t == last else t / len(train)))
 
     def mutate(self, net: Net, base: Mapping[str, int], low: float, high: float) -> None:
         """Prune to `low` times the base counts, grow to `high` times."""
@@ -321,18 +322,19 @@ class GraNet:
         require_fractions(fraction=self.fraction, floor=self.floor)
 
     def run(self, net: Net, train: Train) -> None:
-        start, end = min(self.start, self.sparsity), max(1, int(self.end * len(train)))
+        start, end = min(self.start, self.sparsity), int(self.end * len(train))
         net.keep(topk(noise(net), self.allocation(net, 1 - start)))
         updates = train.every(self.every)
 
         def due(t: int) -> bool:
-            return updates(t) or t == end
+            return updates(t) or t == end     # t_1 is before the last step, however few there are
 
         for t in train.steps(dense_grad=due):
             if due(t):
                 gradient = steepness(net)
                 if t <= end:
-                    density = 1 - self.sparsity + (self.sparsity - start) * (1 - t / end) ** 3
+                    left = 1 - t / end if end else 0.0
+                    density = 1 - self.sparsity + (self.sparsity - start) * left ** 3
                     net.keep(topk(magnitude(net), round(density * net.total)))
                 counts = some(net, cosine(self.fraction, self.floor, t / len(train)))
                 net.keep(grow(drop(net, magnitude(net), counts), gradient, counts))

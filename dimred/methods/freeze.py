@@ -122,7 +122,8 @@ class NormOnly:
 
     def run(self, net: Net, train: Train) -> None:
         norms = {name for name, m in net.model.named_modules() if isinstance(m, NORMS)}
-        trained = [name for name in net.rest if name.rpartition(".")[0] in norms]
+        parameters = net.parameters()
+        trained = [name for name in parameters if name.rpartition(".")[0] in norms]
         if not trained:
             raise UserError(f"method norm_only trains normalisation layers, and {type(net.model).__name__} has none "
                             "(with scale and shift). Choose a model that has some, such as model=resnet20")
@@ -130,7 +131,8 @@ class NormOnly:
             with torch.no_grad():
                 for name in trained:
                     if name.endswith("weight"):
-                        net.rest[name].copy_(torch.rand(net.rest[name].shape, generator=generator(net, name)))
+                        draws = torch.rand(parameters[name].shape, generator=generator(net, name))
+                        parameters[name].copy_(draws)
         trained += matching(net, self.also, "method.also")
         freeze_all_but(net, [*trained, *(parameters_of(net, last_layer(net)) if self.output else [])])
         train()
@@ -211,8 +213,7 @@ class FreezeNetWD:
             if last:
                 train.best = Best()     # earlier evaluations were of a dense net
         supports = net.supports     # of the net, not those of above: scores of a resumed run may be others on a GPU
-        net.fold()
-        net.keep(supports)
+        net.fold(supports)
 
     def left(self, recipe: Recipe, steps: int) -> Tensor:
         """prod_{s <= t} (1 - lr_s wd) for every step t."""

@@ -92,8 +92,7 @@ class DPF(GMP):
                 for name, support in topk(magnitude(net), self.allocation(net, density)).items():
                     maps[name].keep(support)
         used = {name: each.kept.view(-1).nonzero().view(-1) for name, each in maps.items()}
-        net.fold()
-        net.keep(used)
+        net.fold(used)
 
 
 @dataclass(frozen=True)
@@ -127,9 +126,7 @@ class WeightMom(GMP):
             if density is not None:
                 scores = trained_only(net, {name: each.mean for name, each in averages.items()})
                 net.keep(topk(scores, self.allocation(net, density)))
-        left = net.supports
-        net.fold()
-        net.keep(left)
+        net.fold(net.supports)
 
 
 class Average(nn.Module):

@@ -28,6 +28,7 @@ class SRigL:
 
     k is rounded down, as in the official code, so less than one weight a neuron is left unused. A neuron may come back.
     The last layer loses none, and no layer more than its weights can do without. Layers that are full are left alone.
+    Where biases and norms are covered, each entry is a neuron with one input.
 
     Trains: d weights, not always the same; stores: as many positions for every neuron, and which neurons live; needs:
     dense gradients in the steps that rewire.
@@ -50,15 +51,17 @@ class SRigL:
         draws = noise(net)
         budget = {name: len(support) for name, support in
                   topk(draws, self.allocation(net, 1 - self.sparsity)).items() if support is not None}
-        net.keep({name: first(draws[name].flatten(1), count) for name, count in budget.items()})
-        due, last = train.every(self.every, self.until), [*net.weights][-1]
+        net.keep({name: first(rows(draws[name]), count) for name, count in budget.items()})
+        due = train.every(self.every, self.until)
+        last = [name for name, w in net.weights.items() if w.param.dim() > 1][-1:]
         for t in train.steps(dense_grad=due):
             if due(t) and net.dim < net.total:
                 fraction = cosine(self.fraction, 0.0, t / (self.until * len(train)))
                 size, gradient = magnitude(net), net.grads()
-                net.keep({name: self.rewired(size[name].flatten(1), gradient[name].flatten(1).abs(), net.weights[name],
-                                             fraction, budget[name], 0.0 if name == last else self.ablation)
-                          for name, w in net.weights.items() if 0 < w.dim < w.size})
+                changing = [name for name, w in net.weights.items() if 0 < w.dim < w.size]
+                ablation = dict.fromkeys(changing, self.ablation) | dict.fromkeys(last, 0.0)
+                net.keep({name: self.rewired(rows(size[name]), rows(gradient[name].abs()), net.weights[name],
+                                             fraction, budget[name], ablation[name]) for name in changing})
                 net.zero_grad()
 
     def rewired(self, size: Tensor, gradient: Tensor, w: Coordinates, fraction: float, budget: int,
@@ -75,6 +78,11 @@ class SRigL:
         kept &= best_of_rows(size.masked_fill(~kept, -torch.inf), inputs)
         chosen = best_of_rows(gradient.masked_fill(kept, torch.inf), inputs) & alive[:, None]
         return chosen.view(-1).nonzero().view(-1)
+
+
+def rows(weight: Tensor) -> Tensor:
+    """A row for every neuron."""
+    return weight.reshape(len(weight), -1)
 
 
 def first(draws: Tensor, budget: int) -> Tensor:
@@ -125,7 +133,7 @@ class NM:
 
     def run(self, net: Net, train: Train) -> None:
         maps = {name: LargestOf(self.n, self.m, self.decay) for name, w in net.weights.items()
-                if math.prod(w.param.shape[1:]) % self.m == 0}
+                if w.param.dim() > 1 and math.prod(w.param.shape[1:]) % self.m == 0}
         if not maps:
             raise UserError(f"no layer has a multiple of method.m={self.m} inputs to a neuron. Choose another method.m "
                             "or a model that has some, such as model=resnet20 for method.m=4")
@@ -135,8 +143,7 @@ class NM:
         train()
         thetas = net.thetas()
         used = {name: each.kept(thetas[name]).reshape(-1).nonzero().view(-1) for name, each in maps.items()}
-        net.fold()
-        net.keep(used)
+        net.fold(used)
 
 
 class LargestOf(nn.Module):

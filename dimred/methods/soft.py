@@ -41,8 +41,7 @@ class Emergent:
             used = [net.maps[name](theta).count_nonzero() for name, theta in net.thetas().items()]
         net.notes["density_by_itself"] = torch.stack(used).sum() / net.total
         chosen = topk(margins, self.allocation(net, 1 - self.sparsity))
-        net.fold()
-        net.keep(chosen)
+        net.fold(chosen)
         train(self.stop(train))
 
 
@@ -181,8 +180,7 @@ class Movement:
                 for name, support in topk(scores_of(gates), self.allocation(net, density)).items():
                     gates[name].keep(support)
         used = {name: gate.kept.view(-1).nonzero().view(-1) for name, gate in gates.items()}
-        net.fold()
-        net.keep(used)
+        net.fold(used)
 
 
 @dataclass(frozen=True)

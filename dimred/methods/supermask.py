@@ -57,7 +57,8 @@ class EdgePopup:
 
     def run(self, net: Net, train: Train) -> None:
         self.search(net, train)
-        net.fold()
+        net.fold({name: each.mask().view(-1).nonzero().view(-1)     # type: ignore[operator]
+                  for name, each in net.maps.items()})
 
     def search(self, net: Net, train: Train) -> None:
         self.embed(net)

@@ -170,7 +170,7 @@ class ContinuousSparsification:
         net.zero_grad()         # so that masks are left alone
         net.embed({name: Times(masks[name].scale) for name in masks})
         train(self.rewind)
-        net.fold()
+        net.fold(net.supports)
 
     def anneal(self, train: Train, masks: Mapping[str, SoftMask], start: int, stop: int) -> None:
         for t in train.steps(start, stop):

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
@@ -160,10 +160,13 @@ def _bridges(layers: Mapping[str, Layer], order: Tensor) -> Tensor:
 
 # -- who reads what whom makes --------------------
 def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
-    """The covered layers in the order of computation. UserError if channels do not lead from one to the next."""
+    """The covered layers in the order of computation; no walk visits biases and norms. UserError if channels do not
+    lead from one to the next."""
     twin = copy.deepcopy(net).to("cpu")
     twin.train(False)
-    modules = {f"{prefix}.weight".lstrip("."): m for prefix, m in twin.model.named_modules()}
+    kinds = (nn.Linear, nn.modules.conv._ConvNd)
+    modules = {f"{prefix}.weight".lstrip("."): m for prefix, m in twin.model.named_modules() if isinstance(m, kinds)}
+    require_walkable(net, modules.keys())
     reads: dict[str, Tensor] = {}
     makes: dict[str, Tensor] = {}
 
@@ -173,7 +176,7 @@ def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
             return makes[name].clone()
         module.register_forward_hook(cut)
 
-    for name in net.weights:
+    for name in filter(modules.__contains__, net.weights):
         watch(name, modules[name])
     dtype = next(iter(twin.thetas().values())).dtype
     twin(torch.zeros(1, *shape, dtype=dtype).requires_grad_())
@@ -197,6 +200,15 @@ def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
                                 "reads only a part of the channels that another makes. Choose a model of "
                                 "convolutions in a row or with residual connections, such as model=resnet20")
     return layers
+
+
+def require_walkable(net: Net, layers: Set[str]) -> None:
+    """UserError if a covered matrix is of no Conv or Linear layer, or all are."""
+    others = [name for name, w in net.weights.items() if w.param.dim() > 1 and name not in layers]
+    if others or not net.weights.keys() & layers:
+        wrong = f"{others[0]} is of neither" if others else "none of them is covered"
+        raise UserError(f"method phew walks through Conv and Linear layers, and {wrong}. Choose include and exclude "
+                        "that cover only such weights, and biases and norms if you like, or another method")
 
 
 def _by_channel(twin: Net, name: str, module: Any, offset: int) -> tuple[Tensor, Tensor]:
