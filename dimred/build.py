@@ -158,7 +158,7 @@ def build_net(cfg: DictConfig, shape: tuple[int, int, int], classes: int) -> Net
 
     model, draws = drawn()
     net = Net(model, seed=cfg.seed, include=cfg.include, exclude=cfg.exclude, draws=draws,
-              initial=lambda: drawn()[0].state_dict())
+              initial=lambda: drawn()[0].state_dict(), shape=shape)
     if cfg.get("basis"):
         build(cfg.basis, "basis").apply(net)
     return net

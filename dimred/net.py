@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -36,17 +36,19 @@ log = logging.getLogger(__name__)
 class Net:
     """A plain model, its covered weights as coordinates, and the verbs that change them: keep, freeze, restore.
 
-    include, exclude: regular expressions searched in parameter names. By default all Conv and Linear weights are
-        covered; `include` names the covered parameters instead, `exclude` takes some away. UserError if one of them
-        matches nothing.
+    include, exclude: regular expressions searched in parameter names. By default the weights of Conv, Linear,
+        attention and recurrent layers are covered; `include` names the covered parameters instead, `exclude` takes
+        some away. UserError if one of them matches nothing.
+    shape: of the images (C, H, W). With it, a parameter is also covered by default if the model multiplies
+        activations by it, whatever its module (see cover.py).
     initial: makes the initial state dict again (say, from the seed). Without it a copy is kept.
     draws: how parameters were drawn, as far as it is known; who regenerates one compares the values.
     """
 
     def __init__(self, model: nn.Module, *, seed: int = 0, include: Iterable[str] = (), exclude: Iterable[str] = (),
                  initial: Callable[[], Mapping[str, Tensor]] | None = None,
-                 draws: Mapping[str, Draw] | None = None) -> None:
-        names = covered_names(model, include, exclude)
+                 draws: Mapping[str, Draw] | None = None, shape: Sequence[int] | None = None) -> None:
+        names = covered_names(model, include, exclude, shape)
         first = {} if initial else {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.initial = initial or (lambda: first)
         self.model, self.seed, self.draws = model, seed, draws or {}
@@ -87,12 +89,18 @@ class Net:
         if channels_last:       # by `to`, which settles the strides even where there is one channel
             values = {name: value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
                       for name, value in values.items()}
+        norms = self._norms() if channels_last else ()
+        with self.placed(values), exact_statistics(norms):
+            yield self._compiled or self.model
+
+    @contextmanager
+    def placed(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Let the modules have these tensors in place of their covered weights."""
         own = [(slots, key, slots[key], values[name]) for name in values for slots, key in self._slots(name)]
         try:
             for slots, key, _, theta in own:
                 slots[key] = theta
-            with exact_statistics(self._norms() if channels_last else ()):
-                yield self._compiled or self.model
+            yield
         finally:
             for slots, key, param, _ in own:
                 slots[key] = param
@@ -138,6 +146,7 @@ class Net:
         twin = copy.copy(self)
         for cached in ("_places", "_batchnorms"):
             twin.__dict__.pop(cached, None)
+        detach_computed(self.model)
         twin.model, twin.maps, twin.bases = copy.deepcopy((self.model, self.maps, self.bases), memo)
         twin.collapsed, twin.still = set(self.collapsed), set(self.still)
         twin.notes = {name: note.clone() for name, note in self.notes.items()}
@@ -403,6 +412,14 @@ class Net:
         made_of = (*self.map_parameters().values(), *self.basis_parameters().values())
         tensors += [t for p in made_of for t in (p, p, *self.memory_of(p).values())]
         return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+
+
+def detach_computed(model: nn.Module) -> None:
+    """Detach what modules have computed and keep as attributes (the old weight_norm its weight): no graph is copied."""
+    for module in model.modules():
+        for key, value in vars(module).items():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                vars(module)[key] = value.detach()
 
 
 def _adder(grads: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dimred.build import Choices, build, build_net, check, describe, find_device, folder_of
 from dimred.compact import encode
+from dimred.cover import dense_matrices
 from dimred.draws import VERSION
 from dimred.errors import UserError
 from dimred.methods import Method
@@ -70,6 +71,8 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
     """Build, train, and write what came of it."""
     data = build(cfg.dataset, "dataset").to(device)
     net = build_net(cfg, data.shape, data.classes).to(device)
+    if dense := dense_matrices(net.model, net.weights, data.shape):
+        log.info(dense)
     train = Train(net, data, recipe, seed=cfg.seed, record=record, checkpoint_seconds=cfg.checkpoint_seconds)
     if "sparsity" in cfg.method and (left := round((1 - cfg.sparsity) * net.total)) < len(net.weights):
         raise UserError(f"sparsity={cfg.sparsity} leaves {left} of {net.total} weights for {len(net.weights)} layers. "
@@ -130,9 +133,15 @@ def costs(train: Train) -> dict[str, float]:
     """FLOPs of the whole program and of the final network for one example, and as fractions of dense ones."""
     flops = train.costs
     training, inference = flops.steps + flops.scoring, flops.inference()
-    dense = flops.dense_step * len(train) * train.recipe.batch_size
-    return {"training_flops": training, "scoring_flops": flops.scoring, "training_flops_relative": training / dense,
-            "inference_flops": inference, "inference_flops_relative": inference / flops.dense_forward}
+    dense = flops.dense(len(train), train.recipe.batch_size)
+    return {"training_flops": training, "scoring_flops": flops.scoring,
+            "training_flops_relative": relative(training, dense), "inference_flops": inference,
+            "inference_flops_relative": relative(inference, flops.dense_forward)}
+
+
+def relative(flops: int, dense: int) -> float:
+    """As a fraction of dense ones; 1 for a model that multiplies nothing by anything."""
+    return flops / dense if dense else 1.0
 
 
 def measures(net: Net) -> dict[str, float]:

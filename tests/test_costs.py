@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import compose, result_of, steps_done, twin, until
+from kinds import SHAPE, Attention, Functional, Recurrent
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from toy import set_up
 
@@ -49,7 +51,7 @@ def counted(net: Net, images: Tensor) -> tuple[int, int]:
 
     hook = nn.modules.module.register_module_forward_hook(note)
     net.train()
-    with net.live() as model:
+    with net.live() as model, sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as forward:
             loss = F.cross_entropy(model(images), torch.zeros(len(images), dtype=torch.int64))
         with FlopCounterMode(display=False) as backward:
@@ -76,6 +78,75 @@ def test_layers_of_every_kind_cost_what_pytorch_counts() -> None:
     forward, backward = counted(net, torch.randn(1, 3, 9, 9))
     assert costs.dense_forward == forward == sum(2 * uses * net.weights[n].size for n, uses in USES.items())
     assert costs.dense_step == forward + backward
+
+
+def test_a_model_of_any_layers_costs_what_pytorch_counts() -> None:
+    """Attention with and without a packed projection, recurrence, matrices that a function uses."""
+    for model in (Attention(), Attention(kdim=4, vdim=4), Recurrent(nn.GRU), Functional()):
+        net = Net(model, shape=SHAPE)
+        forward, backward = counted(net, torch.randn(2, *SHAPE))
+        costs = Costs(net, SHAPE)
+        costs.step(2, dense_grad=False)
+        assert (2 * costs.dense_forward, costs.steps) == (forward, forward + backward)
+
+
+def test_recurrent_layers_cost_two_products_a_step_and_gate() -> None:
+    """Of 5 units that read 4 rows of 6; PyTorch's counter does not know the fused LSTM of CPUs."""
+    for kind, gates in ((nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)):
+        costs = Costs(Net(Recurrent(kind), shape=SHAPE), SHAPE)
+        assert costs.dense_forward == 2 * 4 * gates * (6 * 5 + 5 * 5) + 2 * 5 * 2
+        assert costs.dense_step == 3 * costs.dense_forward - 2 * 4 * gates * 6 * 5 - (
+            2 * gates * 5 * 5)      # images take no gradient, and neither do the zeros it starts with
+
+
+class Cross(nn.Module):
+    """One query that attends to four rows: its third of in_proj_weight multiplies one row, the rest four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Linear(24, 6, bias=False)
+        self.attention = nn.MultiheadAttention(6, 1, batch_first=True, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.query(x.flatten(1))[:, None]
+        return self.attention(query, x[:, 0], x[:, 0], need_weights=False)[0][:, 0]
+
+
+def test_the_parts_of_a_weight_cost_what_each_of_them_is_used_for() -> None:
+    net = Net(Cross(), shape=SHAPE)
+    products = 2 * 2 * 4 * 6                        # q k^T and p v
+    assert Costs(net, SHAPE).dense_forward == 2 * (24 * 6 + 36 + 4 * 72 + 36) + products
+    for kept, cost in ((torch.arange(10), 2 * 10), (torch.arange(36, 46), 2 * 4 * 10),
+                       (torch.arange(30, 40), 2 * 6 + 2 * 4 * 4)):
+        net = Net(Cross(), shape=SHAPE)
+        net.keep({"attention.in_proj_weight": kept})
+        costs = Costs(net, SHAPE)
+        costs.step(1, dense_grad=False)
+        rest = 2 * (24 * 6 + 36) + products
+        assert costs.inference() == rest + cost
+        # gradients of: both products' operands, the output's weight and operand, the query's weight, the part; and
+        # that of the query, which the first third makes of its own
+        through = 2 * int((kept < 36).sum())
+        assert costs.steps == rest + cost + 2 * products + 2 * 2 * 36 + 2 * 24 * 6 + cost + through
+
+
+class LowRank(nn.Module):
+    """The weight is a product of two parameters, once a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Parameter(torch.randn(5, 2)), nn.Parameter(torch.randn(2, 24))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.flatten(1), self.left @ self.right)
+
+
+def test_products_of_weights_cost_once_a_batch() -> None:
+    costs = Costs(Net(LowRank(), include=["left", "right"]), SHAPE)
+    costs.step(3, dense_grad=False)
+    making, using = 2 * 5 * 2 * 24, 2 * 5 * 24
+    assert costs.dense_forward == making + using
+    assert costs.steps == 3 * making + 3 * 2 * using == costs.dense(1, 3)
 
 
 def test_pruned_weights_cost_nothing_and_frozen_ones_no_gradient() -> None:
