@@ -25,7 +25,7 @@ NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
 MNIST, CIFAR, DIGITS = (1, 28, 28), (3, 32, 32), (1, 8, 8)
 # the smallest images of every network that is not torchvision's
 SMALLEST = {"lenet300": 1, "mlp": 1, "lenet": 16, "lenet5": 16, "conv2": 2, "conv4": 4, "conv6": 8, "conv8": 16,
-            "mobilenet": 16, "resnet18": 8, "resnet20": 4, "resnet32": 4, "resnet56": 4, "resnet110": 4, "wrn22_2": 4,
+            "mobilenet": 8, "resnet18": 8, "resnet20": 4, "resnet32": 4, "resnet56": 4, "resnet110": 4, "wrn22_2": 4,
             "wrn28_2": 4, "vgg11": 16, "vgg13": 16, "vgg16": 16, "vgg19": 16}
 FAMILIES = ["lenet300", "lenet5", "conv2", "vgg11", "resnet20", "wrn22_2", "mobilenet", "torchvision"]
 
