@@ -19,7 +19,8 @@ from dimred.net import Net
 from dimred.scores import Scores, generator
 
 __all__ = ["ERK", "Allocation", "Budget", "Global", "Scores", "Uniform", "cosine", "cubic", "drop", "grow",
-           "grow_random", "largest", "topk"]
+           "grow_random", "largest", "last_matrix", "rounded_down",
+           "topk"]
 
 
 def largest(scores: Tensor, k: int) -> Tensor:
@@ -79,6 +80,16 @@ def topk(scores: Scores, budget: Budget) -> Supports:
     starts = [0, *ends.tolist()]
     return {name: positions[i:j] - start
             for name, i, j, start in zip(flat, [0, *cuts], cuts, starts, strict=False)}
+
+
+def last_matrix(net: Net) -> str:
+    """The name of the last parameter that is more than a vector, the weight of the output layer."""
+    return [name for name, p in net.model.named_parameters() if p.dim() > 1][-1]
+
+
+def rounded_down(number: float) -> int:
+    """floor, but of 82.99999999999999 = (1 - 0.9) * 830, which is meant to be whole, 83."""
+    return math.floor(number + 1e-6)
 
 
 def drop(net: Net, scores: Scores, counts: Mapping[str, int]) -> Supports:

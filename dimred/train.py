@@ -18,7 +18,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -37,6 +37,7 @@ from dimred.state import below
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+SCORING_EPOCH = 2**31 - 1   # whose augmented examples are scored with: no training gets there
 READ_EVERY = 50     # steps between looks at the device's sums: the only times that training waits for it
 
 
@@ -47,7 +48,8 @@ class Recipe:
     lr: float
     momentum: float                     # of sgd
     nesterov: bool
-    weight_decay: float                 # of weights; biases and norms do not decay
+    weight_decay: float                 # of weights
+    decay_all: bool = field(default=False, kw_only=True)    # biases and norms decay, too
     schedule: Literal["constant", "step", "cosine"]
     milestones: tuple[float, ...]       # of step: fractions of training at which lr is multiplied by gamma
     gamma: float
@@ -84,10 +86,13 @@ class Recipe:
         return self.lr * self.gamma ** passed
 
     def make_optimizer(self, net: Net) -> torch.optim.Optimizer:
-        """An optimiser of psi and of the parameters that are not covered; only weights decay, not biases and norms."""
+        """An optimiser of psi and of the parameters that are not covered. By default biases and norms
+        do not decay."""
         weights = [p for n, p in net.parameters().items() if n in net.weights or p.dim() > 1]
         others = [p for n, p in net.rest.items() if p.dim() <= 1]
-        groups = [{"params": weights, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        decays = self.weight_decay if self.decay_all else 0.0
+        groups = [{"params": weights, "weight_decay": self.weight_decay},
+                  {"params": others, "weight_decay": decays}]
         groups = [group for group in groups if group["params"]]
         fused = next(net.model.parameters()).is_cuda    # one kernel for all; on a CPU it gains nothing
         if self.optimizer == "sgd":
@@ -222,13 +227,15 @@ class Train:
                     self.optimizer.param_groups.append(group)
                 group["scale"], group["params"] = scale, params
 
-    def sample(self, examples: int) -> tuple[Tensor, Tensor]:
-        """Training examples to score weights with, not augmented; the same whenever it is asked. Where there are fewer,
-        these are all of them."""
+    def sample(self, examples: int, augment: bool = False) -> tuple[Tensor, Tensor]:
+        """Training examples to score weights with, plain or augmented as in training. Every call
+        returns the same. Where there are fewer, these are all of them."""
         there = self.data.sizes["train"]
         if examples > there:
-            log.warning("%d training examples are asked for at once; %s has %d, and all of them are taken", examples,
-                        self.data.name, there)
+            log.warning("method.examples: %d training examples are asked for at once; %s has %d, and all of them are "
+                        "taken", examples, self.data.name, there)
+        if augment:
+            return next(self.data.train_batches(min(examples, there), self.seed, SCORING_EPOCH))
         return self.data.sample(min(examples, there), self.seed)
 
     # -- one step --------------------

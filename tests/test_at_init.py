@@ -2,6 +2,7 @@
 import copy
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.optimize import linprog
 from torch import Tensor, nn
-from toy import set_up
+from toy import RECIPE, set_up
 
 from dimred.allocate import ER, ERK, IGQ, Balanced, Global, SmartRatio, Uniform, UniformPlus
+from dimred.data import Digits, imagefolder
 from dimred.errors import UserError
 from dimred.methods import (
     COPS,
@@ -38,8 +41,10 @@ from dimred.scores import (
     balanced,
     combined,
     generator,
+    gradient_flow,
     gradients,
     grasp,
+    halves_by_class,
     kernel_product,
     lamp,
     masked,
@@ -52,7 +57,9 @@ from dimred.scores import (
     synflow,
     transfer,
 )
-from dimred.select import topk
+from dimred.scores.walks import _tables, _walks, read_layers
+from dimred.select import rounded_down, topk
+from dimred.train import Train
 
 
 def mlp(*sizes: int, bias: bool = False) -> nn.Sequential:
@@ -188,7 +195,7 @@ def test_a_last_layer_that_wants_more_than_there_is_gets_half() -> None:
 
 
 # -- every method --------------------------------------------------------------------------------
-MORE = {Random: (), Magnitude: (), LAMP: (), SNIP: (32,), FreezeNet: (32,), GraSP: (5, 200.0), CroP: (5, 1.0),
+MORE = {Random: (), Magnitude: (), LAMP: (), SNIP: (32,), FreezeNet: (32,), GraSP: (5, 200.0), CroP: (16, 3),
         ProsPr: (16, 3, 0.1, False), PHEW: (), COPS: ("snip", ("synflow", "grasp"), (0.9, 0.3), 32),
         IterSNIP: (6, "exponential", 16), FORCE: (6, "linear", 16), SynFlow: (10, "exponential", 1),
         NTKSAP: (3, "exponential", 8, 2, 0.01), NTT: (16, 5e-4, 8, 1e-3, 1e-4, 5)}
@@ -330,10 +337,47 @@ def test_grasp_is_double_precision_for_a_single_precision_net() -> None:
     assert same(grasp(net, (images.float(), labels)), exact) and exact["0.weight"].dtype == torch.float64
 
 
-def test_crop_is_the_size_of_grasp() -> None:
+def test_gradient_flow_of_batches_is_that_of_the_sum_of_their_gradients() -> None:
+    """theta/2 d|g|^2/dtheta with g the sum of the gradients of two batches, in plain PyTorch."""
+    model = mlp(6, 5, 3).double()
+    images, labels = batch()
+    first, second = (images[:5], labels[:5]), (images[5:], labels[5:])
+    scores = gradient_flow(Net(copy.deepcopy(model)), [first, second], temperature=2.0)
+    weights = [p for name, p in model.named_parameters() if name.endswith("weight")]
+    loss = sum(F.cross_entropy(model(x) / 2.0, y) for x, y in (first, second))
+    grads = torch.autograd.grad(loss, weights, create_graph=True)
+    slopes = torch.autograd.grad(sum(g.square().sum() for g in grads), weights)
+    for score, weight, slope in zip(scores.values(), weights, slopes, strict=True):
+        assert torch.allclose(score, weight * slope / 2, rtol=1e-10, atol=1e-15)
+
+
+def test_halves_are_of_the_first_classes_and_of_the_last() -> None:
+    labels = torch.tensor([2, 0, 1, 3, 2, 0, 3, 1])
+    first, second = halves_by_class((torch.arange(8), labels))
+    assert first[0].tolist() == [1, 5, 2, 7] and first[1].tolist() == [0, 0, 1, 1]
+    assert second[0].tolist() == [0, 4, 3, 6] and second[1].tolist() == [2, 2, 3, 3]
+
+
+def test_halves_change_grasp_only_through_the_statistics_of_norms() -> None:
+    """Without norms, the sums over two equal halves are twice the means over all: scores are four times as large."""
+    def scores(halves: bool, norms: bool) -> dict[str, Tensor]:
+        net, train = set_up()
+        if not norms:
+            net = Net(nn.Sequential(nn.Flatten(), *mlp(16, 8, 2)))
+        return GraSP(0.8, Global(), "zero", "none", 6, 200.0, halves=halves).scores(net, train)    # type: ignore
+    for norms in (False, True):
+        whole, halves = scores(False, norms), scores(True, norms)
+        close = [torch.allclose(halves[name], 4 * whole[name], rtol=1e-8, atol=1e-20) for name in whole]
+        assert all(close) if not norms else not any(close)
+
+
+def test_crop_is_the_size_of_the_gradient_flow_of_plain_batches() -> None:
     net, train = set_up()
-    signed, crop = make(GraSP).scores(net, train), CroP(0.8, Global(), "zero", "none", 5, 200.0).scores(net, train)
+    images, labels = train.sample(24)
+    three = [(images[i:i + 8], labels[i:i + 8]) for i in (0, 8, 16)]
+    signed, crop = gradient_flow(net, three, 1.0), CroP(0.8, Global(), "zero", "none", 8, 3).scores(net, train)
     assert all(torch.equal(crop[name], signed[name].abs()) for name in crop)
+    assert any((score < 0).any() for score in signed.values())
 
 
 def test_snip_is_blind_to_scales_that_cancel_and_sums_to_the_same_in_every_layer() -> None:
@@ -381,6 +425,35 @@ def test_prospr_differentiates_through_the_steps() -> None:
             assert math.isclose(score.view(-1)[i], abs(slope), rel_tol=1e-5, abs_tol=1e-8)
 
 
+def test_biases_take_the_inner_steps_of_prospr_unless_told_not_to() -> None:
+    """dL(theta_1, b_1)/dc by finite differences in c, in plain PyTorch."""
+    model = mlp(3, 3, 2, bias=True).double()
+    with torch.no_grad():
+        model[0].bias.fill_(0.3)
+    names = [name for name, _ in model.named_parameters()]
+    first, last = batch(8, 3, 2), batch(6, 3, 2)
+
+    def after(weight: int, i: int, eps: float, others: bool) -> float:
+        at = [p.detach().clone() for p in model.parameters()]
+        at[weight].view(-1)[i] *= 1 + eps
+        at = [p.requires_grad_() for p in at]
+
+        def loss(values: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
+            hidden = F.linear(x, values[0], values[1]).relu()
+            return F.cross_entropy(F.linear(hidden, values[2], values[3]), y)
+        grads = torch.autograd.grad(loss(at, *first), at)
+        moved = [p - 0.7 * g if others or p.dim() > 1 else p for p, g in zip(at, grads, strict=True)]
+        return loss(moved, *last).item()
+    different = prospr(Net(model), [first, last], 0.7, others=False)
+    for others in (True, False):
+        scores = prospr(Net(model), [first, last], 0.7, others=others)
+        for name, score in scores.items():
+            for i in range(score.numel()):
+                one, other = (after(names.index(name), i, eps, others) for eps in (1e-5, -1e-5))
+                assert math.isclose(score.view(-1)[i], abs(one - other) / 2e-5, rel_tol=1e-5, abs_tol=1e-8)
+    assert not same(prospr(Net(model), [first, last], 0.7), different)      # they do by default
+
+
 def supports_same(one: AtInit, other: AtInit) -> bool:
     return same(supports_of(one), supports_of(other))
 
@@ -417,6 +490,20 @@ def test_only_force_brings_weights_back() -> None:
         assert inside == nested
 
 
+@pytest.mark.parametrize("kind", [IterSNIP, FORCE, SynFlow, NTKSAP])
+def test_rounds_keep_a_rounded_number_of_weights_or_one_that_is_rounded_down(kind: type) -> None:
+    net, train = set_up()
+    assert net.total == 828        # 828 * 0.1^(1/3) = 384.3, 828 * 0.1^(2/3) = 178.4, 82.8
+    for counts, expected in (("round", [384, 178, 83]), ("floor", [384, 178, 82])):
+        method = kind(0.9, Global(), "zero", "none", 3, "exponential", *MORE[kind][2:], counts=counts)
+        masks = rounds_of(method, net, train)
+        assert [sum(int(m.sum()) for m in mask.values()) for mask in masks] == expected
+
+
+def test_a_number_of_weights_that_is_meant_to_be_whole_is_not_rounded_down() -> None:
+    assert (1 - 0.9) * 830 < 83 and rounded_down((1 - 0.9) * 830) == 83 and rounded_down(83.9) == 83
+
+
 def test_force_scores_pruned_weights_as_if_they_returned() -> None:
     net, train = set_up()
     supports = {name: torch.arange(w.size // 2) for name, w in net.weights.items()}
@@ -431,8 +518,7 @@ def test_synflow_has_the_closed_form() -> None:
     scores = synflow(net, (4,), net.supports)
     before, after = one.sum(1), three.sum(0)
     assert torch.allclose(scores["2.weight"], after[:, None] * two * before[None, :], rtol=1e-12)
-    squares = synflow(net, (4,), net.supports, power=2)
-    before, after = one.square().sum(1), three.square().sum(0)
+    squares = synflow(net, (4,), net.supports, power=2)     # the flow is the same, the factor is squared
     assert torch.allclose(squares["2.weight"], after[:, None] * two.square() * before[None, :], rtol=1e-12)
 
 
@@ -625,6 +711,21 @@ def test_walks_prefer_large_weights_and_have_no_preference_when_all_are_alike() 
     assert expected > 1 and float(edges.var()) < 1.2 * expected     # as of equal chances; unequal ones spread wider
 
 
+def test_walks_leave_a_channel_by_any_of_its_pixels_alike() -> None:
+    """A channel of four pixels, flattened, whose weights in the next layer are 1, 10, 100 and 1000."""
+    net = Net(nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(), nn.Linear(4, 1, bias=False)))
+    with torch.no_grad():
+        net.weights["2.weight"].psi.copy_(torch.tensor([1.0, 10.0, 100.0, 1000.0]))
+    layers = read_layers(net, (1, 2, 2))
+    tables = {name: _tables(layer) for name, layer in layers.items()}
+    found, walk = _walks(layers, tables, range(8000), torch.Generator().manual_seed(0))
+    forwards = torch.bincount(found[walk % 2 == 0], minlength=5)[1:]      # place 0 is the convolution's
+    backwards = torch.bincount(found[walk % 2 == 1], minlength=5)[1:]
+    assert forwards.sum() == backwards.sum() == 4000
+    assert ((forwards - 1000).abs() < 5 * math.sqrt(1000 * 0.75)).all()     # each of them a quarter
+    assert backwards[3] > 3400 and backwards[0] < 40        # from the output by size: 1000 and 1 of 1111
+
+
 def test_walks_say_what_they_need() -> None:
     class Split(nn.Module):
         def __init__(self) -> None:
@@ -701,3 +802,68 @@ def test_scores_to_combine_have_levels() -> None:
                          (("snip", ("grasp",), (1.5,)), "fractions in")):
         with pytest.raises(UserError, match=message):
             COPS(0.8, Global(), "zero", "none", *bad, 32)       # type: ignore[arg-type]
+
+
+# -- examples ------------------------------------------------------------------------------------
+def digits(**changes: object) -> Digits:
+    plain = {"val_fraction": 0.0, "resize": None, "mean": [0.0], "std": [1.0], "crop_padding": 0, "flip": True}
+    return Digits(**{**plain, **changes})       # type: ignore[arg-type]
+
+
+def pixels(images: Tensor) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images.contiguous()}
+
+
+def test_augmented_examples_to_score_with_are_mirrored_and_cropped_as_in_training() -> None:
+    net = Net(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    data = digits()
+    known = pixels(next(data.eval_batches("train", 10_000))[0])
+    train = Train(net, data, RECIPE, seed=3)
+    plain, (augmented, labels) = train.sample(200)[0], train.sample(200, augment=True)
+    assert pixels(plain) <= known
+    kept = [pixels(image[None]) <= known for image in augmented]
+    mirrored = [pixels(image.flip(-1)[None]) <= known for image in augmented]
+    assert all(a or b for a, b in zip(kept, mirrored, strict=True)) and 60 < sum(kept) < 140
+    again = train.sample(200, augment=True)
+    assert torch.equal(again[0], augmented) and torch.equal(again[1], labels)
+    assert not torch.equal(Train(net, data, RECIPE, seed=4).sample(200, augment=True)[0], augmented)
+    assert not pixels(augmented) <= pixels(next(data.train_batches(200, 3, 0))[0])     # not those of the first epoch
+    cropped = Train(net, digits(crop_padding=2, flip=False), RECIPE, seed=3).sample(50, augment=True)[0]
+    assert cropped.shape == (50, 1, 8, 8) and not pixels(cropped) <= known
+
+
+def test_augmented_examples_of_a_streamed_folder_are_random_parts_of_the_images(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    for split, label, i in itertools.product(("train", "test"), "ab", range(4)):
+        (tmp_path / split / label).mkdir(parents=True, exist_ok=True)
+        image = noise.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / split / label / f"{i}.png")
+    data = imagefolder(name="noise", path=str(tmp_path), in_memory=False, val_fraction=0.0, resize=16, workers=0,
+                       mean=[0.5] * 3, std=[0.5] * 3, crop_padding=0, flip=False, channels=3)
+    train = Train(Net(nn.Sequential(nn.Flatten(), nn.Linear(768, 2))), data, RECIPE, seed=3)
+    (plain, _), (augmented, labels) = train.sample(8), train.sample(8, augment=True)
+    assert plain.shape == augmented.shape == (8, 3, 16, 16) and sorted(labels.tolist()) == [0] * 4 + [1] * 4
+    assert not pixels(plain) & pixels(augmented)
+    assert torch.equal(train.sample(8, augment=True)[0], augmented)
+
+
+@pytest.mark.parametrize("kind", [SNIP, FreezeNet, GraSP, CroP, ProsPr, COPS, IterSNIP, FORCE])
+def test_methods_score_on_augmented_examples_if_asked(kind: type) -> None:
+    seen: list[bool] = []
+    net, train = set_up()
+    sample = train.sample
+    train.sample = lambda n, augment=False: (seen.append(augment), sample(n, augment))[1]    # type: ignore
+    for augment in (False, True):
+        kind(0.8, Global(), "zero", "none", *MORE[kind], augment=augment).choose(net, train)
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize("kind", [SNIP, CroP, ProsPr, COPS, IterSNIP, FORCE])
+def test_where_there_are_fewer_examples_than_asked_for_all_of_them_are_taken(
+        kind: type, caplog: pytest.LogCaptureFixture) -> None:
+    supports = []
+    for examples in (64, 65):       # blobs have 64
+        net, train = set_up()
+        values = [examples if value in (16, 32) else value for value in MORE[kind]]
+        supports.append(kind(0.8, Global(), "zero", "none", *values).choose(net, train))
+    assert same(*supports) and caplog.text.count("method.examples: 65 training examples") == 1

@@ -10,8 +10,8 @@ import torch
 from toy import model, set_up
 
 from dimred.errors import UserError
-from dimred.methods import EdgePopup, IterRand, RareGems, SignedSupermask
-from dimred.methods.supermask import Gem, Ternary, TopK, weights_of
+from dimred.methods import BernoulliSupermask, EdgePopup, IterRand, RareGems, SignedSupermask
+from dimred.methods.supermask import Bernoulli, Gem, Ternary, TopK, weights_of
 from dimred.net import Net
 from dimred.select import ERK, Allocation, Global, Uniform
 from dimred.train import Train
@@ -20,6 +20,7 @@ SCORE = torch.tensor([[0.5, -0.9, 0.1], [-0.3, 0.4, -0.2]])
 THETA = torch.tensor([[1.0, -2.0, 3.0], [4.0, -5.0, 6.0]])
 POPUP, RAND = EdgePopup(0.6, Uniform(), "init", False), IterRand(0.6, Uniform(), "init", False, 7, 0.5)
 SIGNED = SignedSupermask(0.6, Uniform(), "signed_constant", True, None, 0.2)
+BERNOULLI = BernoulliSupermask(0.6, Uniform(), "signed_constant", True, 30.0)
 
 
 def fingerprint(net: Net) -> str:
@@ -32,7 +33,7 @@ def fingerprint(net: Net) -> str:
 
 
 # -- edge-popup ----------------------------------------------------------------------------------
-@pytest.mark.parametrize("method", [POPUP, SIGNED], ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize("method", [POPUP, SIGNED, BERNOULLI], ids=lambda method: type(method).__name__)
 def test_no_weight_bias_or_norm_is_ever_trained(method: EdgePopup) -> None:
     net, train = set_up()
     before = fingerprint(net)
@@ -43,12 +44,12 @@ def test_no_weight_bias_or_norm_is_ever_trained(method: EdgePopup) -> None:
 
 
 @pytest.mark.parametrize("allocation", [Uniform(), ERK(1.0)])
-@pytest.mark.parametrize("kind", [EdgePopup, IterRand, SignedSupermask])
+@pytest.mark.parametrize("kind", [EdgePopup, IterRand, SignedSupermask, BernoulliSupermask])
 def test_each_layer_uses_exactly_as_many_weights_as_it_was_allotted(kind: Any, allocation: Allocation) -> None:
     net, train = set_up(steps=12)
-    more = {EdgePopup: (), IterRand: (5, 0.5), SignedSupermask: (None, 1.0)}[kind]
+    more = {EdgePopup: (), IterRand: (5, 0.5), SignedSupermask: (None, 1.0), BernoulliSupermask: (9.0,)}
     counts = allocation(net, 0.3)
-    kind(0.7, allocation, "init", False, *more).run(net, train)
+    kind(0.7, allocation, "init", False, *more[kind]).run(net, train)
     assert {name: w.dim for name, w in net.weights.items()} == counts and net.dim == round(0.3 * net.total)
     assert not net.maps and all(int(value.count_nonzero()) == counts[name] for name, value in net.values().items())
 
@@ -162,6 +163,56 @@ def test_a_signed_supermask_flips_signs_of_constants() -> None:
         assert torch.allclose(value[used].abs(), torch.tensor(constant))
         flipped += int((value[used].sign() != initial[used].sign()).sum())
     assert 0 < flipped < net.dim
+
+
+# -- Bernoulli supermasks ------------------------------------------------------------------------
+def test_a_bernoulli_mask_is_drawn_with_its_probabilities_and_anew_in_every_step() -> None:
+    bernoulli = Bernoulli(torch.zeros(2, 500), 250, "init", True, 7)
+    assert torch.allclose(bernoulli.score.sigmoid(), torch.tensor(0.25))     # as dense as was asked for
+    with torch.no_grad():
+        bernoulli.score[1] = 2.0        # sigmoid: 0.881
+    first, again = bernoulli.mask(), bernoulli.mask()
+    bernoulli.draw.fill_(1)
+    second = bernoulli.mask()
+    assert torch.equal(first, again) and not torch.equal(first, second)
+    counts = (first.int() + second.int()).sum(1).tolist()       # of 1000: 250 and 881 are expected
+    assert abs(counts[0] - 250) < 5 * math.sqrt(188) and abs(counts[1] - 881) < 5 * math.sqrt(105)
+    bernoulli.eval()
+    assert bernoulli.mask().sum(1).tolist() == [0, 250]     # the most probable ones
+
+
+def test_a_bernoulli_mask_is_rescaled_by_what_was_drawn_and_trains_its_probabilities() -> None:
+    bernoulli = Bernoulli(THETA, 3, "init", False, 0)
+    mask, upstream = bernoulli.mask().float(), torch.arange(6.0).view(2, 3) + 1
+    assert 0 < mask.sum() < 6 and torch.equal(bernoulli(THETA), THETA * mask)
+    (bernoulli(THETA) * upstream).sum().backward()
+    slope = 0.5 * 0.5       # of the sigmoid, at a probability of one half
+    assert torch.allclose(bernoulli.score.grad, upstream * THETA * slope)
+    scaled = Bernoulli(THETA, 3, "init", True, 0)
+    assert torch.allclose(scaled(THETA), THETA * mask * 6 / mask.sum())
+    (scaled(THETA) * upstream).sum().backward()     # d/dm_i of 6 sum(u theta m) / sum(m)
+    total, ones = (upstream * THETA * mask).sum(), mask.sum()
+    expected = 6 * (upstream * THETA / ones - total / ones**2) * slope
+    assert torch.allclose(scaled.score.grad, expected, rtol=1e-5)
+
+
+def test_a_bernoulli_supermask_ends_as_constants_at_its_most_probable_weights() -> None:
+    net, train = set_up(epochs=10)
+    BERNOULLI.embed(net)
+    untrained, random = train.evaluate("test"), torch.get_rng_state()
+    assert untrained == train.evaluate("test")      # nothing is drawn there
+    net, train = set_up(epochs=10)
+    BERNOULLI.search(net, train)
+    seen = {name: each.score.detach().clone() for name, each in net.maps.items()}   # type: ignore
+    assert train.evaluate("test")[0] < untrained[0] and torch.equal(random, torch.get_rng_state())
+    net.fold()
+    assert net.dim == round(0.4 * net.total)
+    for name, w in net.weights.items():
+        constant = math.sqrt(2 / w.param[0].numel()) * w.size / w.dim
+        assert torch.allclose(w.psi.abs(), torch.tensor(constant))
+        assert torch.equal(w.psi.sign(), w.gather(net.initial()[name].view(-1)).sign())
+        score = seen[name].view(-1)
+        assert score[w.trained()].min() >= score[~w.trained()].max()
 
 
 # -- rare gems -----------------------------------------------------------------------------------

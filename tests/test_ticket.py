@@ -99,6 +99,73 @@ def test_fine_tuning_takes_as_many_steps_as_from_rewind_to_the_end_at_the_last_l
     assert rates == pytest.approx(expected)
 
 
+def test_imp_counts_round_the_density_or_what_is_left_down() -> None:
+    """Of 828: 828 * 0.8^k = 662.4, 529.9, 423.9, 339.1; down: 662, 0.8 * 662 = 529.6, 0.8 * 529 = 423.2, 338.4."""
+    def counts(how: Any, sparsity: float) -> list[int]:
+        return IMP(sparsity, Global(), 0.2, 0, "weights", *PLAIN, counts=how).counts_left(828)
+    assert counts("round", 0.5904) == [662, 530, 424, 339]
+    assert counts("floor", 0.5904) == [662, 529, 423, 339]      # 0.4096 * 828 = 339.1 are asked for
+    assert counts("floor", 0.6) == [662, 529, 423, 338, 331] and counts("round", 0.6)[-1] == 331
+    net, train = set_up(steps=4)
+    IMP(0.7, Global(), 0.3, 0, "weights", *PLAIN, counts="floor").run(net, train)
+    assert net.dim == 248 and round(0.3 * net.total) == 248
+
+
+@pytest.mark.parametrize("what", ["weights", "lr"])
+def test_with_fresh_momentum_every_training_from_the_rewind_point_on_begins_without_any(what: Any) -> None:
+    momentum: dict[bool, list[bool]] = {}
+    for fresh in (False, True):
+        net, train = set_up()
+        seen, backward = momentum.setdefault(fresh, []), train._backward
+
+        def look(*batch: Tensor, net: Net = net, seen: list[bool] = seen, backward: Any = backward) -> None:
+            seen.append(any(net.memory_of(w.psi) for w in net.weights.values()))
+            backward(*batch)
+        train._backward = look      # type: ignore[method-assign]
+        IMP(0.75, Global(), 0.5, 10, what, *PLAIN, fresh_momentum=fresh).run(net, train)
+    starts = [10, 40, 70]       # of trainings from step 10 on, counted over all
+    assert momentum[False] == [i > 0 for i in range(100)]
+    assert momentum[True] == [i > 0 and i not in starts for i in range(100)]
+
+
+def test_fresh_momentum_makes_no_difference_where_all_of_training_is_rewound() -> None:
+    states = []
+    for fresh in (False, True):
+        net, train = set_up()
+        IMP(0.75, Global(), 0.5, 0, "weights", *PLAIN, fresh_momentum=fresh).run(net, train)
+        states.append(net.state())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("allocation", [Global(), Uniform()])
+def test_the_output_layer_is_pruned_at_half_the_rate_and_the_others_make_up_for_it(allocation: Any) -> None:
+    """Sizes 36, 768 and 24, a quarter of all pruned in each of two rounds, then to 400: the output layer loses an
+    eighth and an eighth and half of (466 - 400) / 466: 24 -> 21 -> 18 (of 18.4) -> 17 (of 16.7)."""
+    seen: list[list[int]] = []
+    net, train = set_up(steps=4)
+    keep = net.keep
+
+    def kept(supports: Any, **how: Any) -> None:
+        keep(supports, **how)
+        seen.append([w.dim for w in net.weights.values()])
+    net.keep = kept     # type: ignore[method-assign, assignment]
+    IMP(1 - 400 / 828, allocation, 0.25, 0, "weights", *PLAIN, last_at_half_rate=True).run(net, train)
+    assert [sum(dims) for dims in seen] == [621, 466, 400] and [dims[2] for dims in seen] == [21, 18, 17]
+    if isinstance(allocation, Uniform):     # 600 of 804: 26.9 and 573.1; 448: 20.1 and 427.9; 383: 17.1 and 365.9
+        assert [dims[:2] for dims in seen] == [[27, 573], [20, 428], [17, 366]]
+    net, train = set_up(steps=4)
+    IMP(0.5, allocation, 1.0, 0, "weights", *PLAIN, last_at_half_rate=True).run(net, train)
+    assert net.dim == 414 and net.weights["6.weight"].dim == 18      # one round: half of 50 %
+
+
+def test_the_output_layer_has_no_rate_where_it_is_not_covered() -> None:
+    _, train = set_up(steps=4)
+    net = Net(chain(), exclude=["7"])
+    with pytest.raises(UserError, match=r"method.last_at_half_rate=True .* 7.weight is not covered"):
+        IMP(0.5, Global(), 1.0, 0, "weights", *PLAIN, last_at_half_rate=True).run(
+            net, Train(net, Blobs(), train.recipe))
+
+
 FINAL = torch.tensor([3.0, -1.0, 0.5, 4.0, -2.0])
 INIT = torch.tensor([1.0, -2.0, 0.6, -0.5, -1.9])
 

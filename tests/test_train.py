@@ -38,12 +38,24 @@ def test_values_out_of_range_are_refused_by_name(wrong: dict[str, object]) -> No
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
-def test_only_weights_decay(kind: str) -> None:
+def test_only_weights_decay_unless_all_are_told_to(kind: str) -> None:
     net, _ = set_up()
     groups = recipe(optimizer=kind).make_optimizer(net).param_groups
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert all(decays[id(p)] == (1e-3 if name in net.weights else 0) for name, p in net.parameters().items())
     assert len(decays) == len(net.parameters())
+    groups = recipe(optimizer=kind, decay_all=True).make_optimizer(net).param_groups
+    assert [group["weight_decay"] for group in groups] == [1e-3, 1e-3]
+
+
+def test_biases_and_norms_shrink_by_decay_all_as_in_plain_sgd() -> None:
+    """A step of SGD without a gradient is theta <- (1 - lr wd) theta."""
+    net, train = set_up(decay_all=True, weight_decay=0.5, momentum=0.0, steps=1)
+    before = {name: p.detach().clone() for name, p in net.parameters().items()}
+    for _ in train.steps():
+        for p in net.parameters().values():
+            p.grad = torch.zeros_like(p)
+    assert all(torch.allclose(p, 0.95 * before[name]) for name, p in net.parameters().items())
 
 
 def test_the_loop_is_plain_sgd() -> None:

@@ -20,7 +20,8 @@ EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
         "srigl": "every neuron of a layer has the same number of inputs, which rounds the budget",
     },
     "sparsity_zero": {
-        **dict.fromkeys(("edge_popup", "iter_rand", "signed_supermask", "rare_gems"), NEVER_TRAINS),
+        **dict.fromkeys(("edge_popup", "iter_rand", "signed_supermask", "bernoulli_supermask",
+                         "rare_gems"), NEVER_TRAINS),
         **dict.fromkeys(("str", "dst", "soft_movement", "continuous_sparsification", "halo"), LEARNS_GATES),
         **dict.fromkeys(("network_slimming", "early_bird"), "its L1 penalty on the scales of norms does not depend on "
                                                            "the sparsity"),

@@ -33,7 +33,13 @@ from dimred.methods.patterns import NM, SRigL
 from dimred.methods.soft import DST, HALO, STR, Movement, SoftMovement
 from dimred.methods.structured import ChannelAtInit, L1Filters, NetworkSlimming
 from dimred.methods.subspace import IntrinsicDimension, Subspace
-from dimred.methods.supermask import EdgePopup, IterRand, RareGems, SignedSupermask
+from dimred.methods.supermask import (
+    BernoulliSupermask,
+    EdgePopup,
+    IterRand,
+    RareGems,
+    SignedSupermask,
+)
 from dimred.methods.ticket import IMP, ContinuousSparsification, EarlyBird
 from dimred.net import Net
 from dimred.train import Train
@@ -69,6 +75,7 @@ __all__ = [
     "STR",
     "AtInit",
     "AutoFreeze",
+    "BernoulliSupermask",
     "ChannelAtInit",
     "ContinuousSparsification",
     "CroP",

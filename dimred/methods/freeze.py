@@ -8,18 +8,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dimred.coordinates import Supports
 from dimred.errors import UserError, nearest, require
 from dimred.maps import Masked
 from dimred.net import Net
 from dimred.scores import NAMED, Named, generator, masked, noise, redrawn
-from dimred.select import Allocation, topk
+from dimred.select import Allocation, last_matrix, topk
 from dimred.train import Best, Recipe, Train
 
 
@@ -174,7 +175,22 @@ class PartialFilters:
 
 # -- FreezeNet and what becomes of its frozen weights --------------------
 @dataclass(frozen=True)
-class FreezeNetWD:
+class ByScore:
+    """Train the weights with the best scores."""
+    sparsity: float
+    allocation: Allocation
+    score: Named
+    examples: int
+    # score with crops and flips, as in training
+    augment: bool = field(default=False, kw_only=True)
+
+    def choose(self, net: Net, train: Train) -> Supports:
+        scores = NAMED[self.score](net, train.sample(self.examples, self.augment))
+        return topk(scores, self.allocation(net, 1 - self.sparsity))
+
+
+@dataclass(frozen=True)
+class FreezeNetWD(ByScore):
     """FreezeNet whose frozen weights decay while the others train, and are pruned in the end: a sparse net.
 
         theta_t = theta_0 * prod_{s < t} (1 - lr_s wd)  outside of the support,  support = top score
@@ -188,10 +204,6 @@ class FreezeNetWD:
 
     Wimmer, Mehnert, Condurache, ACCV 2020 (arXiv:2011.14087); from memory: how they decay is our choice.
     """
-    sparsity: float
-    allocation: Allocation
-    score: Named
-    examples: int
     remainder: float | None
 
     def __post_init__(self) -> None:
@@ -199,8 +211,7 @@ class FreezeNetWD:
                 "null or a fraction in (0, 1]")
 
     def run(self, net: Net, train: Train) -> None:
-        scores = NAMED[self.score](net, train.sample(self.examples))
-        net.keep(topk(scores, self.allocation(net, 1 - self.sparsity)), base="init")
+        net.keep(self.choose(net, train), base="init")
         maps = {name: Fading(w.param) for name, w in net.weights.items() if w.support is not None}
         for name, fading in maps.items():
             fading.keep(net.weights[name].support)
@@ -241,7 +252,7 @@ class Fading(Masked):
 
 
 @dataclass(frozen=True)
-class FreezeNetValues:
+class FreezeNetValues(ByScore):
     """FreezeNet with other values for the frozen weights, to see what random weights have to be.
 
         theta = theta_0 where trained, elsewhere drawn anew with the layer's sigma = sqrt(mean theta_0^2):
@@ -253,16 +264,10 @@ class FreezeNetValues:
 
     Wimmer, Mehnert, Condurache, ACCV 2020 (arXiv:2011.14087), after their ablation of initialisations (from memory).
     """
-    sparsity: float
-    allocation: Allocation
-    score: Named
-    examples: int
     values: Literal["init", "shuffled", "gaussian", "uniform", "signed_constant", "zero"]
 
     def run(self, net: Net, train: Train) -> None:
-        scores = NAMED[self.score](net, train.sample(self.examples))
-        supports = topk(scores, self.allocation(net, 1 - self.sparsity))
-        values = self.draw(net)
+        supports, values = self.choose(net, train), self.draw(net)
         trained = masked({name: torch.ones_like(value) for name, value in values.items()}, supports)
         with torch.no_grad():
             for name, w in net.weights.items():
@@ -328,7 +333,7 @@ class DropBack:
 # -- what they share --------------------
 def last_layer(net: Net) -> str:
     """The name of the last module with a weight that is more than a vector."""
-    return [name for name, p in net.model.named_parameters() if p.dim() > 1][-1].rpartition(".")[0]
+    return last_matrix(net).rpartition(".")[0]
 
 
 def parameters_of(net: Net, module: str) -> list[str]:

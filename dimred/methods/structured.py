@@ -7,7 +7,7 @@ never loses its last channel.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -106,12 +106,14 @@ class ChannelAtInit:
     rounds: int
     examples: int                           # of the training set, that weights are scored with
     ablation: Ablation                      # of channels: dimred/ablations.py
+    # score with crops and flips, as in training
+    augment: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         require(self.rounds > 0, "method.rounds", self.rounds, "1 or more")
 
     def run(self, net: Net, train: Train) -> None:
-        batch = train.sample(self.examples)
+        batch = train.sample(self.examples, self.augment)
         channels = Channels(net, batch[0])
 
         def prune() -> None:

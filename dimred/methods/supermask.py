@@ -35,7 +35,28 @@ def uniform(net: Net, low: float, high: float) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class EdgePopup:
+class Supermask:
+    """Train a mask of weights that are never trained, and keep what it makes of them."""
+    sparsity: float
+    allocation: Allocation
+    weights: Weights
+
+    def run(self, net: Net, train: Train) -> None:
+        self.search(net, train)
+        net.fold({name: each.eval().mask().view(-1).nonzero().view(-1)      # type: ignore[operator]
+                  for name, each in net.maps.items()})
+
+    def search(self, net: Net, train: Train) -> None:
+        self.embed(net)
+        train()
+
+    def embed(self, net: Net) -> None:
+        """Freeze all there is, and give weights their masks."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class EdgePopup(Supermask):
     """Train a score for every weight, use the weights with the best scores of each layer, and never train a weight.
 
         E(theta_0) = theta_0 * [|score| among the k largest of its layer];  dL/d|score| = dL/dE * theta_0 for all
@@ -50,19 +71,7 @@ class EdgePopup:
 
     Ramanujan, Wortsman, Kembhavi, Farhadi, Rastegari, CVPR 2020 (arXiv:1911.13299).
     """
-    sparsity: float
-    allocation: Allocation
-    weights: Weights
     scale_fan: bool
-
-    def run(self, net: Net, train: Train) -> None:
-        self.search(net, train)
-        net.fold({name: each.mask().view(-1).nonzero().view(-1)     # type: ignore[operator]
-                  for name, each in net.maps.items()})
-
-    def search(self, net: Net, train: Train) -> None:
-        self.embed(net)
-        train()
 
     def embed(self, net: Net) -> None:
         """Freeze all there is, and train scores, U(-1, 1) / sqrt(fan in)."""
@@ -80,6 +89,13 @@ def of_each(net: Net, budget: Budget) -> Mapping[str, int]:
     return budget
 
 
+def best_of(score: Tensor, k: int) -> Tensor:
+    """A mask, True at the k largest."""
+    mask = torch.zeros_like(score, dtype=torch.bool)
+    mask.view(-1)[largest(score.view(-1), k)] = True
+    return mask
+
+
 class TopK(nn.Module):
     """A mask of the k largest |score|, which feels the gradient as if it were |score|."""
 
@@ -90,9 +106,7 @@ class TopK(nn.Module):
 
     def mask(self) -> Tensor:
         """True at the k best."""
-        size = self.score.detach().abs()
-        best = largest(size.view(-1), self.k)
-        return torch.zeros_like(size, dtype=torch.bool).view(-1).index_fill_(0, best, True).view(size.shape)
+        return best_of(self.score.detach().abs(), self.k)
 
     def forward(self, theta: Tensor) -> Tensor:
         mask = straight_through(self.mask().to(theta.dtype), self.score.abs())
@@ -189,6 +203,73 @@ class Ternary(TopK):
 
     def forward(self, theta: Tensor) -> Tensor:
         return self.scale * weights_of(theta, self.weights) * straight_through(self.mask(), self.score)
+
+
+@dataclass(frozen=True)
+class BernoulliSupermask(Supermask):
+    """Train the probability that a weight is used, draw a mask in every step, never train a weight.
+
+        E(theta_0) = theta_0 * m * D / sum m,  m ~ Bernoulli(p),  p = sigmoid(score);  dm/dp = 1
+
+    D / sum m is the paper's dynamic rescaling (rescale). In evaluation, and in the end, m is the k
+    most probable weights of each layer, for as many weights as were asked for; the official code
+    draws there, too, and reports the mean of ten draws. Probabilities start at the density of their
+    layer; the paper's start at one half, and the density is an outcome. Signed constants are +-
+    He's standard deviation; in the official code that of the layer's initial weights.
+
+    Trains: a score for every weight, no weight, bias or norm; stores: instead of them, the mask and
+    the seed of the weights; needs: dense weights, scores and their gradients in every step.
+
+    Zhou, Lan, Liu, Yosinski, NeurIPS 2019 (arXiv:1905.01067), sec. 5.
+    """
+    rescale: bool
+    lr: float           # of the scores, as a multiple of the learning rate
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, "method.lr", self.lr, "a number above 0")
+
+    def search(self, net: Net, train: Train) -> None:
+        self.embed(net)
+        for t in train.steps():
+            for mask in net.maps.values():
+                mask.draw.fill_(t + 1)      # type: ignore[operator]
+
+    def embed(self, net: Net) -> None:
+        """Freeze all there is, and train scores, those of a layer alike."""
+        counts = of_each(net, self.allocation(net, 1 - self.sparsity))
+        net.freeze(dict.fromkeys(net.parameters()))
+        seeds = torch.randint(2**62, (len(counts),), generator=generator(net, "bernoulli")).tolist()
+        masks = {name: Bernoulli(w.param, counts[name], self.weights, self.rescale, seed)
+                 for (name, w), seed in zip(net.weights.items(), seeds, strict=True)}
+        net.embed(masks, lr=self.lr, decay=False)
+
+
+class Bernoulli(nn.Module):
+    """A mask that is drawn anew in every step; in evaluation, that of the k largest scores."""
+
+    draw: Tensor
+
+    def __init__(self, weight: Tensor, k: int, weights: Weights, rescale: bool, seed: int) -> None:
+        super().__init__()
+        p = min(max(k / weight.numel(), 0.001), 0.999)      # of which the score is finite
+        score = torch.full_like(weight, math.log(p / (1 - p)), requires_grad=False)
+        self.score = nn.Parameter(score)
+        self.k, self.weights, self.rescale, self.seed = k, weights, rescale, seed
+        # the step: with the seed it says what is drawn, so a resumed run draws the same
+        self.register_buffer("draw", torch.zeros((), dtype=torch.int64))
+
+    def mask(self) -> Tensor:
+        """True where a weight is used."""
+        score = self.score.detach()
+        if not self.training:
+            return best_of(score, self.k)
+        draws = torch.Generator(score.device).manual_seed(self.seed + int(self.draw))
+        return torch.rand(score.shape, generator=draws, device=score.device) < torch.sigmoid(score)
+
+    def forward(self, theta: Tensor) -> Tensor:
+        mask = straight_through(self.mask().to(theta.dtype), torch.sigmoid(self.score))
+        scale = mask.numel() / mask.sum().clamp(min=1) if self.rescale else 1.0
+        return scale * weights_of(theta, self.weights) * mask
 
 
 @dataclass(frozen=True)

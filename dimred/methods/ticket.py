@@ -1,10 +1,11 @@
 """Lottery tickets: train, prune, rewind, again."""
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -15,7 +16,7 @@ from dimred.coordinates import Supports
 from dimred.errors import UserError, require
 from dimred.net import Net
 from dimred.scores import Scores, noise, trained_only
-from dimred.select import Allocation, topk
+from dimred.select import Allocation, last_matrix, rounded_down, topk
 from dimred.train import Train
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,12 @@ class IMP:
     fine-tuning: as many steps as from `rewind` to the end, all at the last learning rate. The criteria, and what to do
     with pruned weights, are those of Zhou et al.; "init" is the beginning of training wherever weights rewind to.
 
+    Three switches follow official codes. By default a round keeps round(density D) weights; with
+    counts=floor it keeps what was left times 1 - rate, rounded down (open_lth). With fresh_momentum
+    every training from `rewind` on, the first too, begins without momentum (open_lth); by default
+    momentum goes back with the weights. With last_at_half_rate the output layer loses half as large
+    a fraction of its weights as all together (Frankle, Carbin), and the others make up for it.
+
     Trains: all weights in the first round, a fifth fewer in each, d in the last; stores: their positions; needs: dense
     weights and gradients in the first round, and the weights to go back to.
 
@@ -51,6 +58,9 @@ class IMP:
     what: Literal["weights", "lr", "nothing"]
     criterion: Criterion                    # the weights that score highest stay
     pruned: Literal["zero", "init", "zero_or_init"]     # what they read; the last: zero if they moved towards it
+    counts: Literal["round", "floor"] = field(default="round", kw_only=True)
+    fresh_momentum: bool = field(default=False, kw_only=True)
+    last_at_half_rate: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         require(0 < self.rate <= 1, "method.rate", self.rate, "a fraction in (0, 1]")
@@ -69,13 +79,45 @@ class IMP:
     def run(self, net: Net, train: Train) -> None:
         train(0, self.rewind)
         ticket = train.snapshot()
+        self.begin(train)
         train(self.rewind)
-        for k in train.rounds(range(1, self.rounds() + 1)):
-            density = max(1 - self.sparsity, (1 - self.rate) ** k)
-            prune(net, topk(scores(net, self.criterion), self.allocation(net, density)), self.pruned)
+        for left in train.rounds(self.counts_left(net.total)):
+            prune(net, self.choose(net, left), self.pruned)
             if self.what == "weights":
                 net.restore(ticket)
+            self.begin(train)
             train(self.rewind, lr_of=len(train) - 1 if self.what == "nothing" else None)
+
+    def begin(self, train: Train) -> None:
+        if self.fresh_momentum:
+            train.optimizer.state.clear()
+
+    def counts_left(self, total: int) -> list[int]:
+        """How many weights are left after each round."""
+        left, counts = total, []
+        for k in range(1, self.rounds() + 1):
+            if self.counts == "floor":
+                left = rounded_down(max((1 - self.sparsity) * total, (1 - self.rate) * left))
+            else:
+                left = round(max(1 - self.sparsity, (1 - self.rate) ** k) * total)
+            counts.append(left)
+        return counts
+
+    def choose(self, net: Net, left: int) -> Supports:
+        """The weights that score highest, `left` of them."""
+        ranks = scores(net, self.criterion)
+        if not self.last_at_half_rate:
+            return topk(ranks, self.allocation(net, left / net.total))
+        name = last_matrix(net)
+        require(name in net.weights, "method.last_at_half_rate", True,
+                f"false where {name} is not covered")
+        trained = {each: w.dim for each, w in net.weights.items()}
+        kept = min(left, round(trained[name] * (1 + left / sum(trained.values())) / 2))
+        others = copy.copy(net)
+        others.weights = {each: w for each, w in net.weights.items() if each != name}
+        budget = self.allocation(others, (left - kept) / others.total)
+        chosen = dict(topk({each: ranks[each] for each in others.weights}, budget))
+        return chosen | dict(topk({name: ranks[name]}, kept))
 
 
 @torch.no_grad()

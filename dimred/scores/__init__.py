@@ -19,12 +19,13 @@ from dimred.scores.basic import (
     untouched,
 )
 from dimred.scores.combine import combined
-from dimred.scores.curvature import balanced, grasp, prospr
+from dimred.scores.curvature import balanced, gradient_flow, grasp, halves_by_class, prospr
 from dimred.scores.flow import synflow
 from dimred.scores.named import NAMED, Named
 from dimred.scores.tangent import kernel_product, ntk_sap, transfer
 from dimred.scores.walks import phew
 
-__all__ = ["NAMED", "Batch", "Named", "Scores", "Thetas", "balanced", "combined", "generator", "gradients", "grasp",
-           "kernel_product", "lamp", "magnitude", "masked", "noise", "ntk_sap", "phew", "prospr", "redrawn",
-           "snip", "synflow", "trained_only", "transfer", "untouched"]
+__all__ = ["NAMED", "Batch", "Named", "Scores", "Thetas", "balanced", "combined", "generator",
+           "gradient_flow", "gradients", "grasp", "halves_by_class", "kernel_product", "lamp",
+           "magnitude", "masked", "noise", "ntk_sap", "phew", "prospr", "redrawn", "snip",
+           "synflow", "trained_only", "transfer", "untouched"]

@@ -15,43 +15,73 @@ from dimred.scores.basic import Batch, trained_only, untouched
 def grasp(net: Net, batch: Batch, temperature: float = 200.0) -> dict[str, Tensor]:
     """theta * (H g): by how much the norm of the gradient falls when the weight goes; the largest stay.
 
-    Wang, Zhang, Grosse, ICLR 2020 (arXiv:2002.07376), eq. 8, where -theta * (H g) is the score and its largest go. The
-    loss is that of the logits over `temperature`, which makes H g tiny: this is float64.
+    Wang, Zhang, Grosse, ICLR 2020 (arXiv:2002.07376), eq. 8, where -theta * (H g) is the score and
+    its largest go.
     """
+    return gradient_flow(net, [batch], temperature)
+
+
+def gradient_flow(net: Net, batches: Sequence[Batch], temperature: float) -> dict[str, Tensor]:
+    """theta * (H g), where the gradient g and the Hessian H are sums over batches. The loss is that of
+    the logits over `temperature`, which may make H g tiny: this is float64."""
     twin = copy.deepcopy(net).to(dtype=torch.float64)
     thetas = {name: theta.clone().requires_grad_() for name, theta in twin.thetas().items()}
-    images, labels = batch
-    with untouched(twin.model), twin.live(thetas) as model:
-        loss = F.cross_entropy(model(images.double()) / temperature, labels)
-        grads = torch.autograd.grad(loss, list(thetas.values()), create_graph=True, materialize_grads=True)
-        along = sum((grad.detach() * grad).sum() for grad in grads)
-        curved = torch.autograd.grad(along, list(thetas.values()), materialize_grads=True)   # type: ignore[arg-type]
+    weights = list(thetas.values())
+
+    def gradient(batch: Batch, graph: bool) -> Sequence[Tensor]:
+        with twin.live(thetas) as model:
+            loss = F.cross_entropy(model(batch[0].double()) / temperature, batch[1])
+        return torch.autograd.grad(loss, weights, create_graph=graph, materialize_grads=True)
+
+    with untouched(twin.model):
+        first = [gradient(batch, graph=False) for batch in batches] if len(batches) > 1 else []
+        totals = [torch.stack(parts).sum(0) for parts in zip(*first, strict=True)]
+        curved = [torch.zeros_like(weight) for weight in weights]
+        for batch in batches:
+            grads = gradient(batch, graph=True)
+            pairs = zip(totals or grads, grads, strict=True)    # a single batch is its own total
+            along = torch.stack([(total.detach() * grad).sum() for total, grad in pairs]).sum()
+            products = torch.autograd.grad(along, weights, materialize_grads=True)
+            torch._foreach_add_(curved, products)
     return trained_only(net, {name: (theta * product).detach()
                               for (name, theta), product in zip(thetas.items(), curved, strict=True)})
 
 
-def prospr(net: Net, batches: Sequence[Batch], lr: float, first_order: bool = False) -> dict[str, Tensor]:
+def prospr(net: Net, batches: Sequence[Batch], lr: float, first_order: bool = False,
+           others: bool = True) -> dict[str, Tensor]:
     """|dL/dc| of the last batch at c = 1, after a step of SGD on each of the others from the weights theta * c.
 
-    Alizadeh et al., ICLR 2022 (arXiv:2202.08132). Only covered weights take the steps (the official code moves all).
-    With `first_order` the steps are constants: no second derivatives.
+    Alizadeh et al., ICLR 2022 (arXiv:2202.08132). With `others`, parameters that are not covered
+    take the steps, too. With `first_order` the steps are constants: no second derivatives.
     """
     twin = copy.deepcopy(net)
     gates = {name: torch.ones_like(theta, requires_grad=True) for name, theta in twin.thetas().items()}
-    thetas = {name: theta * gates[name] for name, theta in twin.thetas().items()}
+    moving: dict[str, Tensor] = {name: theta * gates[name] for name, theta in twin.thetas().items()}
+    if others:
+        named = dict(twin.model.named_parameters())
+        moving |= {name: p for name, p in twin.rest.items() if name in named and p.requires_grad}
 
     def grads(batch: Batch, of: Sequence[Tensor], graph: bool) -> tuple[Tensor, ...]:
-        with twin.live(thetas) as model:
+        with twin.live(moving) as model:
             loss = F.cross_entropy(model(batch[0]), batch[1])
         # thetas of an inner step hang on the gates: the graph is walked again
         return torch.autograd.grad(loss, list(of), create_graph=graph, retain_graph=True, materialize_grads=True)
 
     with untouched(twin.model):
         for batch in batches[:-1]:
-            steps = grads(batch, list(thetas.values()), not first_order)
-            thetas = {name: theta - lr * step for (name, theta), step in zip(thetas.items(), steps, strict=True)}
+            steps = grads(batch, list(moving.values()), not first_order)
+            moving = {name: value - lr * step
+                      for (name, value), step in zip(moving.items(), steps, strict=True)}
         last = grads(batches[-1], list(gates.values()), False)
     return trained_only(net, {name: grad.abs() for name, grad in zip(gates, last, strict=True)})
+
+
+def halves_by_class(batch: Batch) -> list[Batch]:
+    """Two halves of a batch that is sorted by class: the first has the first classes."""
+    images, labels = batch
+    order = labels.argsort(stable=True)
+    middle = len(order) // 2
+    return [(images[half], labels[half]) for half in (order[:middle], order[middle:])]
 
 
 def balanced(batch: Batch, per_class: int) -> Batch:

@@ -25,7 +25,8 @@ def phew(net: Net, shape: Sequence[int], count: int, random: torch.Generator) ->
 
     A walk goes from channel i to j with probability |W_ij|_1 / sum_j |W_ij|_1, and within the kernel W_ij by a weight w
     with probability |w| / |W_ij|_1: of all weights that lead on from i, by one with probability proportional to its
-    size. Every other walk goes backwards. They start from all channels in turn and end when
+    size. Where images are flattened it first draws a pixel of the channel, all alike, as in the
+    official code. Every other walk goes backwards. They start from all channels in turn and end when
     they have come by `count` weights. The last few are not those of a walk but single ones, the largest that connect
     channels that walks came by: so the first `count` are exactly so many, and all of them lie on paths.
 
@@ -87,7 +88,9 @@ def _walks(layers: Mapping[str, Layer], tables: Mapping[str, tuple[Tensor, Tenso
             if name not in waiting or not targets:
                 continue
             walk, channel = (torch.cat(each) for each in zip(*waiting.pop(name), strict=True))
-            doors = torch.stack([_doors(layers[t], here, channel, backwards, tables[t][backwards]) for t in targets])
+            doors = torch.stack([
+                _doors(layers[t], here, channel, backwards, tables[t][backwards], random)
+                for t in targets])
             widths = (doors[:, 1] - doors[:, 0]).cumsum(0)
             draw = torch.rand(len(walk), generator=random, dtype=torch.float64) * widths[-1]
             which = (widths <= draw).sum(0)
@@ -104,19 +107,18 @@ def _walks(layers: Mapping[str, Layer], tables: Mapping[str, tuple[Tensor, Tenso
     return torch.cat(found), torch.cat(walks)
 
 
-def _doors(target: Layer, here: Layer | None, channel: Tensor, backwards: bool, table: Tensor) -> Tensor:
+def _doors(target: Layer, here: Layer | None, channel: Tensor, backwards: bool, table: Tensor,
+           random: torch.Generator) -> Tensor:
     """Between which sums of sizes, of the target, the weights lie that lead on from these channels (2, n)."""
     rows = target.size.shape[1 if backwards else 0]
     width = target.size.numel() // rows
-    if not here:
-        first, last = channel, channel + 1
-    elif backwards:
-        first = channel // _flattened(target, here)
-        last = first + 1
-    else:
-        first = channel * _flattened(here, target)
-        last = first + _flattened(here, target)
-    return torch.stack([table[first.clamp(max=rows) * width], table[last.clamp(max=rows) * width]])
+    row = channel
+    if here and backwards:
+        row = channel // _flattened(target, here)
+    elif here and (pixels := _flattened(here, target)) > 1:
+        row = channel * pixels + torch.randint(pixels, channel.shape, generator=random)
+    first, last = row.clamp(max=rows), (row + 1).clamp(max=rows)
+    return torch.stack([table[first * width], table[last * width]])
 
 
 def _entry(layer: Layer, entry: Tensor, backwards: bool) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """What methods that choose their coordinates before training share."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -47,14 +47,24 @@ class AtInit:
         train()
 
 
-def batches(train: Train, examples: int, count: int) -> list[Batch]:
+@dataclass(frozen=True)
+class Scored(AtInit):
+    """A method that scores weights on training examples."""
+    # score with crops and flips, as in training
+    augment: bool = field(default=False, kw_only=True)
+
+
+def batches(train: Train, examples: int, count: int, augment: bool) -> list[Batch]:
     """Batches of examples to score with, different ones as long as there are enough."""
-    size = train.data.sizes["train"]
-    images, labels = train.sample(min(examples * count, size) if examples <= size else examples)
-    rows = [torch.arange(i * examples, (i + 1) * examples, device=images.device) % len(images) for i in range(count)]
+    there = train.data.sizes["train"]
+    images, labels = train.sample(max(examples, min(examples * count, there)), augment)
+    each = min(examples, there)
+    rows = [torch.arange(i * each, (i + 1) * each, device=images.device) % len(images)
+            for i in range(count)]
     return [(images[row], labels[row]) for row in rows]
 
 
-def balanced_batch(train: Train, per_class: int) -> Batch:
+def balanced_batch(train: Train, per_class: int, augment: bool) -> Batch:
     """As many examples of each class; fewer of a class that is rare among eight times as many."""
-    return balanced(train.sample(min(8 * per_class * train.data.classes, train.data.sizes["train"])), per_class)
+    pool = min(8 * per_class * train.data.classes, train.data.sizes["train"])
+    return balanced(train.sample(pool, augment), per_class)

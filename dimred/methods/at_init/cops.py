@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dimred.errors import require
-from dimred.methods.at_init.base import AtInit
+from dimred.methods.at_init.base import Scored
 from dimred.net import Net
 from dimred.scores import NAMED, Named, Scores, combined
 from dimred.select import topk
@@ -12,7 +12,7 @@ from dimred.train import Train
 
 
 @dataclass(frozen=True)
-class COPS(AtInit):
+class COPS(Scored):
     """Train the best weights by one score among all choices that do well by others, too.
 
         max_m <m, S_1>  subject to  <m, S_j> >= level_j * max_m' <m', S_j>  for j = 2, 3, ...,  |m| = d
@@ -35,6 +35,7 @@ class COPS(AtInit):
         require(all(0 <= level <= 1 for level in self.levels), "method.levels", self.levels, "fractions in [0, 1]")
 
     def scores(self, net: Net, train: Train) -> Scores:
-        batch, budget = train.sample(self.examples), self.allocation(net, 1 - self.sparsity)
+        batch = train.sample(self.examples, self.augment)
+        budget = self.allocation(net, 1 - self.sparsity)
         scores = [NAMED[name](net, batch) for name in (self.maximise, *self.subject_to)]
         return combined(scores, self.levels, lambda score: topk(score, budget))

@@ -2,14 +2,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from dimred.coordinates import Supports
 from dimred.errors import require
-from dimred.methods.at_init.base import AtInit, batches
+from dimred.methods.at_init.base import AtInit, Scored, batches
 from dimred.net import Net
 from dimred.scores import Scores, generator, gradients, masked, ntk_sap, synflow
+from dimred.select import Budget, rounded_down
 from dimred.train import Train
 
 
@@ -17,6 +18,8 @@ from dimred.train import Train
 class Iterative(AtInit):
     """Score, prune a little, score what is left, and so on."""
     rounds: int                                     # T
+    # how many weights a round keeps, of density * total
+    counts: Literal["round", "floor"] = field(default="round", kw_only=True)
     schedule: Literal["exponential", "linear"]
     regrow: ClassVar[bool] = False                  # may what was pruned return?
 
@@ -32,16 +35,21 @@ class Iterative(AtInit):
             done = t / self.rounds
             yield (1 - self.sparsity) ** done if self.schedule == "exponential" else 1 - self.sparsity * done
 
+    def budget(self, net: Net, density: float) -> Budget:
+        if self.counts == "floor":      # allocations round: give them a whole number of weights
+            density = rounded_down(density * net.total) / net.total
+        return self.allocation(net, density)
+
     def choose(self, net: Net, train: Train) -> Supports:
         score, supports = self.scorer(net, train), net.supports
         for t, density in enumerate(train.rounds(list(self.densities()), "scoring")):
             among = None if self.regrow else supports
-            supports = dict(self.best(score(supports, t), self.allocation(net, density), among))
+            supports = dict(self.best(score(supports, t), self.budget(net, density), among))
         return supports
 
 
 @dataclass(frozen=True)
-class IterSNIP(Iterative):
+class IterSNIP(Iterative, Scored):
     """SNIP in many small rounds: score what is left, prune a little of it.
 
         score_t = |theta * m_t * dL/dtheta (theta * m_t)|,  density_t = density^(t/T)
@@ -55,7 +63,7 @@ class IterSNIP(Iterative):
     examples: int
 
     def scorer(self, net: Net, train: Train) -> Callable[[Supports, int], Scores]:
-        pool = batches(train, self.examples, self.rounds)
+        pool = batches(train, self.examples, self.rounds, self.augment)
 
         def score(supports: Supports, t: int) -> Scores:
             thetas = net.thetas()
@@ -83,9 +91,11 @@ class FORCE(IterSNIP):
 class SynFlow(Iterative):
     """Without any data, prune the weights that carry the least of what flows from inputs to outputs, little by little.
 
-        score = |theta| dR/d|theta|,  R = 1^T f_|theta|(1);  density_t = density^(t/T)
+        score = |theta|^power dR/d|theta|,  R = 1^T f_|theta|(1);  density_t = density^(t/T)
 
-    With power=2, theta^2 takes the place of |theta| (SynFlow-L2, from the PHEW paper, arXiv:2010.11354).
+    power=2 is SynFlow-L2 (Gebhart, Saxena, Schrater, 2021, arXiv:2101.10552) as in its authors'
+    code, which squares this factor alone. Other codes square theta within R, too, and multiply the
+    derivative by theta^2 by |theta|.
 
     Trains: d weights; stores: their positions; needs: dense gradients in each of the rounds before training.
 

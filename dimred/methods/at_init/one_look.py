@@ -1,12 +1,21 @@
 """One score, one choice."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dimred.errors import require
-from dimred.methods.at_init.base import AtInit, balanced_batch, batches
+from dimred.methods.at_init.base import AtInit, Scored, balanced_batch, batches
 from dimred.net import Net
-from dimred.scores import Scores, grasp, lamp, magnitude, noise, prospr, snip
+from dimred.scores import (
+    Scores,
+    gradient_flow,
+    halves_by_class,
+    lamp,
+    magnitude,
+    noise,
+    prospr,
+    snip,
+)
 from dimred.train import Train
 
 
@@ -58,7 +67,7 @@ class LAMP(AtInit):
 
 
 @dataclass(frozen=True)
-class SNIP(AtInit):
+class SNIP(Scored):
     """Train the weights that the loss feels most, on one batch before training.
 
         score = |theta * dL/dtheta|
@@ -72,7 +81,7 @@ class SNIP(AtInit):
     examples: int
 
     def scores(self, net: Net, train: Train) -> Scores:
-        return snip(net, train.sample(self.examples))
+        return snip(net, train.sample(self.examples, self.augment))
 
 
 @dataclass(frozen=True)
@@ -91,13 +100,15 @@ class FreezeNet(SNIP):
 
 
 @dataclass(frozen=True)
-class GraSP(AtInit):
+class GraSP(Scored):
     """Train the weights without which the gradient would shrink.
 
         score = theta * (H g),  g and H the gradient and Hessian of the cross-entropy of logits / temperature
 
-    One balanced batch; the official code adds up two halves, whose BatchNorm statistics differ, and scores a copy with
-    newly drawn Linear layers. In double precision: at this temperature H g is tiny.
+    On one balanced batch, as in the paper. With halves=true on two halves of it, the first classes
+    and the last ones, as in the official code: g and H are sums over both, whose BatchNorm
+    statistics differ. That code also scores a copy with newly drawn Linear layers. In double
+    precision: at this temperature H g is tiny.
 
     Trains: d weights; stores: their positions; needs: dense gradients of second order once, before training.
 
@@ -105,39 +116,52 @@ class GraSP(AtInit):
     """
     per_class: int
     temperature: float
+    halves: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         require(self.per_class > 0, "method.per_class", self.per_class, "1 or more examples")
         require(self.temperature > 0, "method.temperature", self.temperature, "a number above 0")
 
     def scores(self, net: Net, train: Train) -> Scores:
-        return grasp(net, balanced_batch(train, self.per_class), self.temperature)
+        batch = balanced_batch(train, self.per_class, self.augment)
+        parts = halves_by_class(batch) if self.halves else [batch]
+        return gradient_flow(net, parts, self.temperature)
 
 
 @dataclass(frozen=True)
-class CroP(GraSP):
+class CroP(Scored):
     """Train the weights without which the gradient would change most, for better or worse.
 
-        score = |theta * (H g)|
+        score = |theta * (H g)|,  g and H sums over some batches
 
-    The temperature, 1 here, and the batch are those of GraSP (from memory).
+    Five plain batches without a temperature, as in the official code. That code scores in
+    evaluation mode, where norms use their initial statistics; here they use those of each batch, as
+    for the other scores and in training.
 
     Trains: d weights; stores: their positions; needs: dense gradients of second order once, before training.
 
     Rachwan et al., ICML 2022 (arXiv:2206.10451).
     """
+    examples: int           # of a batch
+    batches: int
+
+    def __post_init__(self) -> None:
+        require(self.batches > 0, "method.batches", self.batches, "1 or more")
 
     def scores(self, net: Net, train: Train) -> Scores:
-        return {name: score.abs() for name, score in super().scores(net, train).items()}
+        pool = batches(train, self.examples, self.batches, self.augment)
+        flow = gradient_flow(net, pool, temperature=1.0)
+        return {name: score.abs() for name, score in flow.items()}
 
 
 @dataclass(frozen=True)
-class ProsPr(AtInit):
+class ProsPr(Scored):
     """Train the weights that the loss feels most after a few steps of training, felt through these steps.
 
         score = |dL(theta_M)/dc| at c = 1;  theta_0 = c * theta,  theta_{m+1} = theta_m - lr * dL/dtheta_m
 
-    Only covered weights take the inner steps, by plain gradient descent; each step has a batch of its own.
+    All parameters take the inner steps, by plain gradient descent, as in the official code; with
+    others=false biases and norms stay as they are. Each step has a batch of its own.
 
     Trains: d weights; stores: their positions; needs: dense gradients through a few steps of dense training, once.
 
@@ -147,10 +171,13 @@ class ProsPr(AtInit):
     steps: int              # M
     lr: float
     first_order: bool
+    # biases and norms take the inner steps, too
+    others: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         require(self.steps >= 0, "method.steps", self.steps, "0 (which is SNIP) or more")
         require(self.lr >= 0, "method.lr", self.lr, "0 or more")
 
     def scores(self, net: Net, train: Train) -> Scores:
-        return prospr(net, batches(train, self.examples, self.steps + 1), self.lr, self.first_order)
+        pool = batches(train, self.examples, self.steps + 1, self.augment)
+        return prospr(net, pool, self.lr, self.first_order, self.others)
