@@ -14,7 +14,8 @@ Masks = dict[str, np.ndarray]
 
 
 def read_masks(run: Path) -> Masks:
-    """A boolean array per weight, by name. UserError if the run has none, or they are damaged."""
+    """A boolean array per weight, by name, of a run or of a file. UserError if there is none, if it
+    is damaged, or if it holds other values than 0 and 1."""
     path = run / "masks.npz" if run.is_dir() else run
     if not path.is_file():
         raise UserError(f"no masks.npz in {run}: {lacking(run)}")
@@ -26,9 +27,19 @@ def read_masks(run: Path) -> Masks:
         raise damaged(path, error) from None
     if not masks:
         raise damaged(path, "it is empty")
-    if wrong := [name for name, mask in masks.items() if mask.dtype != bool]:
-        raise damaged(path, f"{wrong[0]} is {masks[wrong[0]].dtype}, and masks are bool")
-    return masks
+    return {name: as_bool(mask, name, path) for name, mask in masks.items()}
+
+
+def as_bool(mask: np.ndarray, name: str, path: Path) -> np.ndarray:
+    """A mask of booleans, or of integers or floats that are all 0 or 1."""
+    if mask.dtype.kind not in "biuf":
+        raise UserError(f"{path}: {name} is {mask.dtype}. A mask is an array of booleans, integers or "
+                        "floats: 1 where a weight is trained, 0 elsewhere")
+    other = mask[(mask != 0) & (mask != 1)]
+    if other.size:
+        raise UserError(f"{path}: {name} has the value {other.flat[0]:g}. A mask is 1 where a weight is "
+                        "trained and 0 elsewhere")
+    return mask.astype(bool)
 
 
 def lacking(run: Path) -> str:

@@ -77,14 +77,15 @@ def test_a_mask_is_shown_without_result_and_without_torch(tmp_path: Path) -> Non
     ("show {a} --jsn", "Did you mean '--json'"),
     ("show {damaged}", "is damaged, or holds no masks"),
     ("show {packed}", "is damaged, or holds no masks"), ("show {pickled}", "is damaged, or holds no masks"),
-    ("show {numbers}", "fc1.weight is float64, and masks are bool"),
+    ("show {numbers}", "fc1.weight has the value 0.5. A mask is 1 where"), ("show {text}", "fc1.weight is <U1. A mask is"),
     ("diff {a} {fewer}", "other layers: only {a} has fc2.weight"), ("diff {fewer} {a}", "only {a} has fc2.weight"),
     ("diff {a} {wider}", "fc1.weight is 2x4 in {a}, and 4x4 in {wider}. Compare runs of the same model")])
 def test_mistakes_are_answered(arguments: str, message: str, tmp_path: Path, dimred: Callable[..., Outcome]) -> None:
     save(tmp_path / "a", **ONE)
     save(tmp_path / "fewer", **{"fc1.weight": ONE["fc1.weight"]})
     save(tmp_path / "wider", **{**ONE, "fc1.weight": bits("1100 0011 1111 0000")})
-    save(tmp_path / "numbers", **{"fc1.weight": np.ones(3)})
+    save(tmp_path / "numbers", **{"fc1.weight": np.array([1, 0, 0.5])})
+    save(tmp_path / "text", **{"fc1.weight": np.array(["1"])})
     (tmp_path / "empty").mkdir()
     (save(tmp_path / "damaged", **ONE) / "masks.npz").write_bytes((tmp_path / "a/masks.npz").read_bytes()[:100])
     content = (tmp_path / "a/masks.npz").read_bytes()
@@ -131,6 +132,15 @@ def test_a_run_is_identified_by_what_its_mask_holds_and_not_by_where_it_lies(tmp
     assert of(a) == of(b)
     flat = {**ONE, "fc1.weight": ONE["fc1.weight"].reshape(1, 8)}
     assert content_of(flat) != content_of(ONE)      # shapes count, too
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.float32])
+def test_zeros_and_ones_of_any_type_are_a_mask(dtype: type, tmp_path: Path) -> None:
+    numbers = {name: mask.astype(dtype) for name, mask in ONE.items()}
+    masks = read_masks(save(tmp_path / "numbers", **numbers))
+    for name, mask in masks.items():
+        assert mask.dtype == bool and (mask == ONE[name]).all()
+    assert of(tmp_path / "numbers") == of(save(tmp_path / "bool", **ONE))
 
 
 def test_a_mask_of_another_network_is_refused(tmp_path: Path) -> None:
