@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import inspect
 import json
 import math
@@ -24,11 +25,13 @@ from torch import nn
 
 from dimred import models
 from dimred.configs import GROUPS, description
-from dimred.draws import VERSION, Draw, Drawing
+from dimred.draws import Draw, Initial, bits, seeded
 from dimred.errors import UserError, nearest, require
 from dimred.masks import content_of, lacking, read_masks
+from dimred.models import pretrained
 from dimred.net import Net
-from dimred.record import Json, read_tensors
+from dimred.record import Json, read_tensors, write_tensors
+from dimred.state import State, finished, redraw
 
 #: the keys of the configuration that are no groups, with their types
 KEYS: dict[str, Any] = {"sparsity": float, "seed": int, "include": list[str], "exclude": list[str], "device": str,
@@ -75,8 +78,7 @@ def check_group(node: DictConfig, group: str, given: Collection[str] = ()) -> No
         if parameter.default is parameter.empty and key not in {*values, *given}:
             raise UserError(f"{group}.{key} is missing. Give it a value where {group} is configured, or by "
                             f"+{group}.{key}=...")
-    plain_class = inspect.isclass(target) and not dataclasses.is_dataclass(target)
-    hints = typing.get_type_hints(target.__init__ if plain_class else target)
+    hints = hints_of(target)
     for key, value in values.items():
         plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         require(key not in hints or is_a(plain, hints.get(key)), f"{group}.{key}", plain, named(hints.get(key)))
@@ -90,6 +92,12 @@ def resolve(name: str, group: str) -> tuple[Any, Mapping[str, inspect.Parameter]
     except Exception as error:
         raise UserError(f"{group}._target_={name} cannot be imported ({error}). If it is your own, put its folder on "
                         "PYTHONPATH") from error
+
+
+def hints_of(target: Any) -> dict[str, Any]:
+    """The annotations of what it is built from."""
+    plain_class = inspect.isclass(target) and not dataclasses.is_dataclass(target)
+    return typing.get_type_hints(target.__init__ if plain_class else target)
 
 
 def describe(cfg: DictConfig) -> Json:
@@ -150,27 +158,50 @@ def named(hint: Any) -> str:
 
 def build_net(cfg: DictConfig, shape: tuple[int, int, int], classes: int) -> Net:
     """The model with its initial weights, which depend on the seed alone, and its covered weights, in their basis."""
-    def drawn() -> tuple[nn.Module, dict[str, Draw]]:
-        with torch.random.fork_rng(devices=[]), Drawing(cfg.seed) as drawing:
-            torch.manual_seed(cfg.seed)     # of what `Drawing` leaves to torch
-            model = build(cfg.model, "model", shape=shape, classes=classes)
-        return model, drawing.of(model)
-
-    model, draws = drawn()
-    net = Net(model, seed=cfg.seed, include=cfg.include, exclude=cfg.exclude, draws=draws,
-              initial=lambda: drawn()[0].state_dict(), shape=shape)
+    node, run = cfg.model, pretrained_run(cfg.model)
+    if run:
+        start = load_net(run, targets={node._target_}).state_dict()
+        node = DictConfig(own_weights(node))
+    with seeded(cfg.seed) as drawing:
+        model = build(node, "model", shape=shape, classes=classes)
+    if run:
+        pretrained.load(model, start, str(run))
+    net = Net(model, seed=cfg.seed, include=cfg.include, exclude=cfg.exclude, draws=drawing.of(model),
+              initial=Initial(model, drawing), shape=shape)
     if cfg.get("basis"):
         build(cfg.basis, "basis").apply(net)
     return net
 
 
-def load_net(folder: Path, trust: bool = False) -> Net:
-    """The trained net of a finished run, on the CPU. UserError if there is none, or if its model is not one of
-    dimred's: a file must not say which code is run, unless it is trusted to."""
-    return load_run(folder, trust)[0]
+def pretrained_run(model: Mapping[str, Any]) -> Path | None:
+    """The folder of the run that `model.pretrained` names; None if it names anything else."""
+    given = model.get("pretrained")
+    path = Path(given).expanduser() if isinstance(given, str) else None
+    return path if path and path.is_dir() else None
 
 
-def load_run(folder: Path, trust: bool = False) -> tuple[Net, Json]:
+# -- a trained net in a file --------------------
+BUILT = ("model", "basis", "seed", "include", "exclude")     # of the configuration, what a net is built from
+
+
+def save_net(path: Path, net: Net, built: Json, images: Json) -> None:
+    """Write what is left to know of a trained net: what `load_run` reads.
+
+    built: the configuration, as far as BUILT names it; images: their "shape" and the number of "classes"."""
+    state, draws = finished(net)
+    drawn = {name: draw._asdict() | {"checksum": bits(draw.tensor(net.weights[name].param.shape)).hex()}
+             for name, draw in draws.items()}
+    write_tensors(path, state, {**images, "config": built, "drawn": drawn,
+                                "dimred": importlib.metadata.version("dimred")})
+
+
+def load_net(folder: Path, trust: bool = False, targets: Collection[str] = ()) -> Net:
+    """The trained net of a finished run, on the CPU. UserError if there is none, or if its model is neither one of
+    dimred's nor of these targets: a file must not say which code is run, unless it is trusted to."""
+    return load_run(folder, trust, targets)[0]
+
+
+def load_run(folder: Path, trust: bool = False, targets: Collection[str] = ()) -> tuple[Net, Json]:
     """The same, with what made its model: "model", its configuration, and "shape" and "classes" of the images."""
     path = folder / "model.safetensors"
     if not path.exists():
@@ -180,26 +211,38 @@ def load_run(folder: Path, trust: bool = False) -> tuple[Net, Json]:
         raise UserError(f"{path} was not written by a run. Name the folder of a finished run")
     writer, advice = about.get("dimred"), "remove the folder and give the run's command again"
     with written_by(path, writer, advice):
-        built = {key: about["config"][key] for key in ("model", "basis", "seed", "include", "exclude")}
-    require_own(path, built, trust)
+        built = {key: about["config"][key] for key in BUILT}
+    require_own(path, built, trust, targets)
     with written_by(path, writer, advice):
-        model = built["model"]
-        if any(key.startswith("init/") for key in state) and (about["draws"] != VERSION or model.get("pretrained")):
-            raise ValueError("its frozen weights are left to a seed that draws others here, or to another file")
-        net = build_net(DictConfig(built | {"model": own_weights(model)}), tuple(about["shape"]), about["classes"])
-        net.load(state)
-    return net, {"model": model, "shape": about["shape"], "classes": about["classes"]}
+        built["model"] = own_weights(built["model"])
+        net = build_net(DictConfig(built), tuple(about["shape"]), about["classes"])
+        net.load(state | left_to_the_seed(net, state, about.get("drawn", {})))
+    return net, {"model": built["model"], "shape": about["shape"], "classes": about["classes"]}
 
 
-def build_model(model: Json, shape: tuple[int, int, int], classes: int) -> nn.Module:
+def left_to_the_seed(net: Net, state: State, drawn: Json) -> State:
+    """The weights that a file leaves to the seed. ValueError if they are not what they were where it was written."""
+    left = [name for name in net.weights if f"init/{name}" in state and f"theta/{name}" not in state]
+    if missing := [name for name in left if name not in drawn]:
+        raise ValueError(f"it does not say how {missing[0]} was drawn")
+    draws = {name: Draw(*(drawn[name][field] for field in Draw._fields)) for name in left}
+    return {f"theta/{name}": redraw(net.weights[name], draw, drawn[name]["checksum"]) for name, draw in draws.items()}
+
+
+def build_model(model: Json, shape: tuple[int, int, int], classes: int, seed: int) -> nn.Module:
     """The model that a file describes (`require_own` has been asked), to be filled with the file's weights."""
-    with torch.random.fork_rng(devices=[]):
+    with seeded(seed):
         return build(DictConfig(own_weights(model)), "model", shape=shape, classes=classes)
 
 
-def own_weights(model: Json) -> Json:
-    """The configuration of a model whose weights are there: no other file is read for them."""
-    return model | {"pretrained": None} if "pretrained" in model else model
+def own_weights(model: Mapping[str, Any]) -> Json:
+    """The configuration of a model whose weights are there, so that its builder reads no others: `pretrained` is null,
+    or false where it is true or false. A builder that must be given a name is given it."""
+    if "pretrained" not in model:
+        return dict(model)
+    hint = hints_of(resolve(model["_target_"], "model")[0]).get("pretrained", Any)
+    nothing = False if isinstance(model["pretrained"], bool) or hint is bool else None
+    return {**model, "pretrained": nothing if is_a(nothing, hint) else model["pretrained"]}
 
 
 @contextmanager
@@ -207,6 +250,9 @@ def written_by(path: Path, version: str | None, advice: str) -> Iterator[None]:
     """UserError, with what to do, if what a whole file describes cannot be built here."""
     try:
         yield
+    except OSError as error:
+        raise UserError(f"{path}: the builder of its model failed ({error}). Put the files that it reads back, or "
+                        f"{advice}") from error
     except Exception as error:      # whoever writes a checksum can write anything before it
         why = f"it has no {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
         raise UserError(f"{path} is whole, but does not describe a network of this dimred ({why}). It was written by "
@@ -214,10 +260,11 @@ def written_by(path: Path, version: str | None, advice: str) -> Iterator[None]:
                         ) from error
 
 
-def require_own(path: Path, described: Any, trust: bool) -> None:
-    """UserError if a file's configuration asks for code that is not dimred's, unless the file is trusted. Whatever says
-    `${...}` can ask for any: OmegaConf puts other parts or its resolvers' results there."""
-    safe = {f"dimred.models.{name}" for name in models.__all__}
+def require_own(path: Path, described: Any, trust: bool, targets: Collection[str] = ()) -> None:
+    """UserError if a file's configuration asks for code that is neither dimred's nor one of these targets, unless the
+    file is trusted. Whatever says `${...}` can ask for any: OmegaConf puts other parts or its resolvers' results
+    there."""
+    safe = {f"dimred.models.{name}" for name in models.__all__} | set(targets)
     safe |= {"dimred.methods.basis.Interspace", "dimred.methods.soft.PowerProp"}
     others = [str(value) for key, value in leaves(described)
               if "${" in f"{key}{value}" or (key == "_target_" and value not in safe)]

@@ -29,8 +29,9 @@ from dimred.errors import UserError
 from dimred.net import Net
 from dimred.projections import moved
 from dimred.record import Json, write
+from dimred.state import unsaved
 from dimred.storage.codes import CODES, pack, unpack
-from dimred.storage.parts import Base, Moved, Part, drawn, fits_half, pruned, seeded, subspaces, tensors
+from dimred.storage.parts import Base, Moved, Part, array, drawn, fits_half, pruned, seeded, subspaces, tensors
 
 MAGIC, VERSION, START = b"\x93dimred\n", 1, struct.Struct("<8sHI")
 CHECKSUM = 16
@@ -77,7 +78,7 @@ def encode(net: Net, about: Json, half: bool = False) -> bytes:
     for kind, z in subspaces(net).items():
         moves = {"subspace": {"kind": kind, "seed": net.seed, "dim": z.size, "weights": list(net.weights)}}
         chunks.append(z.astype("<f4").tobytes())
-    for name, value in tensors(net).items():
+    for name, value in (tensors(net) | changed_buffers(net, about)).items():
         part = seeded(value, known.get(name), pruned(value))
         line, written = write_part(part, half)
         by = part.base.by if isinstance(part.base, Moved) else None
@@ -85,11 +86,22 @@ def encode(net: Net, about: Json, half: bool = False) -> bytes:
         lines.append({"name": name} | line)
         chunks.append(written)
     said = {key: about[key] for key in ("model", "shape", "classes")}       # in this order, as its length depends on it
-    header = {**said, **moves, "half": half, "content": digest.hexdigest(), "tensors": lines,
+    header = {**said, "seed": net.seed, **moves, "half": half, "content": digest.hexdigest(), "tensors": lines,
               "dimred": importlib.metadata.version("dimred")}
     packed = zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)
     whole = START.pack(MAGIC, VERSION, len(packed)) + packed + b"".join(chunks)
     return whole + checksum(whole)
+
+
+def changed_buffers(net: Net, about: Json) -> dict[str, np.ndarray]:
+    """The buffers beyond the state dict whose values have changed since the builder made them. A buffer of another
+    shape is a cache, which the model fills again."""
+    own = unsaved(net.model)
+    if not own:
+        return {}
+    built = unsaved(build_model(about["model"], tuple(about["shape"]), about["classes"], net.seed))
+    same_shape = [name for name in own if name in built and own[name].shape == built[name].shape]
+    return {name: array(own[name]) for name in same_shape if not torch.equal(own[name].cpu(), built[name])}
 
 
 def decode(content: bytes, path: Path, trust: bool = False) -> nn.Module:
@@ -99,7 +111,7 @@ def decode(content: bytes, path: Path, trust: bool = False) -> nn.Module:
         writer, model = str(header["dimred"]), header["model"]
     require_own(path, model, trust)
     with written_by(path, writer, AGAIN):
-        built = build_model(model, tuple(header["shape"]), header["classes"])
+        built = build_model(model, tuple(header["shape"]), header["classes"], header.get("seed", 0))
         fill(built, header, content[START.size + length:-CHECKSUM])
     return built.eval()
 
@@ -131,12 +143,13 @@ def checksum(content: bytes) -> bytes:
 def fill(model: nn.Module, header: Json, payload: bytes) -> None:
     """Let the tensors of a model be those of the file."""
     state, digest, at, filled = model.state_dict(), hashlib.blake2b(digest_size=CHECKSUM), 0, set[int]()
+    every = state | unsaved(model)
     moves: dict[str, np.ndarray] = {}
     if space := header["subspace"]:
         at, sizes = 4 * space["dim"], {name: state[name].numel() for name in space["weights"]}
         moves |= moved(space["kind"], space["seed"], sizes, np.frombuffer(payload[:at], "<f4"))
     for line in header["tensors"]:
-        tensor = state[line["name"]]
+        tensor = every[line["name"]]
         if list(tensor.shape) != line["shape"]:
             raise ValueError(f"{line['name']} is {line['shape']} there and {list(tensor.shape)} here")
         end = at + sum(line["bytes"])

@@ -27,21 +27,26 @@ def covered_names(model: nn.Module, include: Iterable[str] = (), exclude: Iterab
                   shape: Sequence[int] | None = None) -> list[str]:
     """Names of the covered parameters, in the model's order. See Net."""
     names = [name for name, _ in model.named_parameters()]
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     include, exclude = list(include), list(exclude)
     chosen = _matching(include, names, "include") if include else _weights(model, shape)
     chosen = chosen - _matching(exclude, names, "exclude")
+    if chosen and not chosen - frozen:
+        raise UserError(f"no weight is covered: the model's builder has frozen (requires_grad=False) "
+                        f"{', '.join(name for name in names if name in chosen)}. Leave some of them trainable there")
     if not chosen:
         raise UserError(f"no weight is covered: include={include} and exclude={exclude} leave none of "
                         f"{', '.join(names)}. Loosen them")
-    return [name for name in names if name in chosen]
+    return [name for name in names if name in chosen - frozen]
 
 
 def dense_matrices(model: nn.Module, covered: Container[str], shape: Sequence[int]) -> str:
-    """A sentence about the matrices that stay dense, if there are any: their share, and the first of them."""
+    """A sentence about the matrices that stay dense and train, if there are any: their share, and the first of them."""
     sizes = {name: p.numel() for name, p in model.named_parameters()}
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
     names = {each.use.name if each.use else max(each.roots, key=sizes.__getitem__)
              for each in _weight_products(model, shape)}
-    dense = [name for name in sizes if name in names and name not in covered]
+    dense = [name for name in sizes if name in names & trained and name not in covered]
     if not dense:
         return ""
     whole = sum(sizes[name] for name in sizes if name in names or name in covered)

@@ -10,7 +10,10 @@ Salmon, Moraes, Dror, Shaw, SC 2011 (Philox); Wichura, Applied Statistics 37(3),
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-VERSION = 1         # of what a seed means
 CHUNK = 2**15       # numbers that are made at once: what a core's cache holds
 F64 = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -44,6 +46,10 @@ class Draw(NamedTuple):
         if self.kind == "uniform" and self.a < self.b:      # which rounding to float32 may have reached
             np.minimum(out, np.nextafter(np.float32(self.b), np.float32(self.a)), out=out)
         return out
+
+    def tensor(self, shape: torch.Size) -> Tensor:
+        """The same in a shape."""
+        return torch.from_numpy(self.values(shape.numel())).view(shape)
 
 
 def centred(words: np.ndarray) -> F64:
@@ -108,7 +114,7 @@ class Drawing(TorchDispatchMode):
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.seed, self.stream = seed, 0
-        self._last: dict[int, Draw] = {}        # by where the tensor lies
+        self._last: dict[int, tuple[Draw, bytes]] = {}      # by where the tensor lies; with its bits
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (),
                            kwargs: Mapping[str, Any] | None = None) -> Any:
@@ -120,13 +126,61 @@ class Drawing(TorchDispatchMode):
         a, b = list(args[1:]) + [0.0, 1.0][len(args) - 1:]      # of both kinds the same defaults
         draw = Draw(self.seed, self.stream, kind, float(a), float(b))
         self.stream += 1
-        self._last[tensor.data_ptr()] = draw
-        return tensor.copy_(torch.from_numpy(draw.values(tensor.numel())).view(tensor.shape))
+        tensor.copy_(draw.tensor(tensor.shape))
+        self._last[tensor.data_ptr()] = draw, bits(tensor)
+        return tensor
 
     def of(self, model: nn.Module) -> dict[str, Draw]:
         """The last draw of each parameter, by name. What was done to it later is not known: compare the values."""
-        return {name: self._last[p.data_ptr()] for name, p in model.named_parameters() if p.data_ptr() in self._last}
+        return {name: self._last[p.data_ptr()][0] for name, p in model.named_parameters()
+                if p.data_ptr() in self._last}
+
+    def intact(self, model: nn.Module) -> dict[str, Draw]:
+        """The draws of the parameters that still have the bits that were drawn, by all of their names."""
+        known = {name: (p, self._last[p.data_ptr()]) for name, p in
+                 model.named_parameters(remove_duplicate=False) if p.data_ptr() in self._last}
+        return {name: draw for name, (p, (draw, drawn)) in known.items() if bits(p) == drawn}
 
 
 KINDS: dict[Any, Literal["uniform", "normal"]] = {
     torch.ops.aten.uniform_.default: "uniform", torch.ops.aten.normal_.default: "normal"}
+
+
+def bits(tensor: Tensor) -> bytes:
+    """A checksum of a tensor's bits."""
+    flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+    return hashlib.blake2b(flat.numpy().data, digest_size=16).digest() if flat.numel() else b""
+
+
+# -- of a whole model --------------------
+@contextmanager
+def seeded(seed: int) -> Iterator[Drawing]:
+    """Within the block, the random numbers of torch, numpy and Python are functions of the seed, so that a model's
+    builder may use any of them. Afterwards the three generators are as they were before."""
+    python, arrays = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]), Drawing(seed) as drawing:
+        torch.manual_seed(seed)     # for what `Drawing` leaves to torch
+        random.seed(seed)
+        np.random.seed(seed if seed < 2**32 else [seed % 2**32, seed // 2**32])
+        try:
+            yield drawing
+        finally:
+            random.setstate(python)
+            np.random.set_state(arrays)
+
+
+class Initial:
+    """The state dict that a model began with, made again whenever it is asked for.
+
+    Parameters that are still as `Drawing` drew them are drawn again, so they take no memory. Everything else is kept
+    as a copy: a builder may have read it from a file, or drawn it from a generator that goes on.
+    """
+
+    def __init__(self, model: nn.Module, drawing: Drawing) -> None:
+        state, self.draws = model.state_dict(), drawing.intact(model)
+        self.like = {name: value.to("meta") for name, value in state.items()}
+        self.kept = {name: value.clone() for name, value in state.items() if name not in self.draws}
+
+    def __call__(self) -> dict[str, Tensor]:
+        return {name: self.kept[name].clone() if name in self.kept else
+                self.draws[name].tensor(like.shape).to(like.dtype) for name, like in self.like.items()}

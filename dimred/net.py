@@ -18,6 +18,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -41,7 +42,9 @@ class Net:
         some away. UserError if one of them matches nothing.
     shape: of the images (C, H, W). With it, a parameter is also covered by default if the model multiplies
         activations by it, whatever its module (see cover.py).
-    initial: makes the initial state dict again (say, from the seed). Without it a copy is kept.
+    initial: makes the initial state dict again (say, from the seed), a new one at every call. Without it a copy is
+        kept.
+    Parameters that the model has frozen (requires_grad=False) are not covered and never train.
     draws: how parameters were drawn, as far as it is known; who regenerates one compares the values.
     """
 
@@ -49,12 +52,12 @@ class Net:
                  initial: Callable[[], Mapping[str, Tensor]] | None = None,
                  draws: Mapping[str, Draw] | None = None, shape: Sequence[int] | None = None) -> None:
         names = covered_names(model, include, exclude, shape)
-        first = {} if initial else {name: value.detach().clone() for name, value in model.state_dict().items()}
-        self.initial = initial or (lambda: first)
+        self.initial = initial or partial(copy.deepcopy, copy.deepcopy(model.state_dict()))
         self.model, self.seed, self.draws = model, seed, draws or {}
         parameters = dict(model.named_parameters())
         self.weights = {name: Coordinates(parameters[name]) for name in names}
         self.rest = {name: p for name, p in parameters.items() if name not in self.weights}
+        self.fixed = frozenset(name for name, p in self.rest.items() if not p.requires_grad)    # by the model
         self.maps: dict[str, nn.Module] = {}
         self.bases: dict[str, nn.Module] = {}
         self.optimizer: torch.optim.Optimizer | None = None     # its memory follows the coordinates
@@ -206,8 +209,11 @@ class Net:
         return {name: self._value(name, theta) for name, theta in self.thetas().items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The plain model's state dict: the model's own `load_state_dict` takes it, with no trace of coordinates."""
-        return self.model.state_dict() | self.values()
+        """The plain model's state dict: the model's own `load_state_dict` takes it, with no trace of coordinates. Tied
+        weights are there under all of their names."""
+        values = {id(self.weights[name].param): value for name, value in self.values().items()}
+        names = self.model.named_parameters(remove_duplicate=False)
+        return self.model.state_dict() | {name: values[id(p)] for name, p in names if id(p) in values}
 
     def train(self, mode: bool = True) -> None:
         """Training mode (batch statistics, dropout, random maps) or evaluation mode."""
@@ -226,7 +232,7 @@ class Net:
         initial = self.initial() if base == "init" else {}
         for name, support in supports.items():
             if name in self.rest:
-                self.rest[name].requires_grad_(True)
+                self.rest[name].requires_grad_(name not in self.fixed)
                 continue
             w = self.weights[name]
             theta = initial[name].to(w.param, copy=True).view(-1) if initial else w.param.new_zeros(w.size)

@@ -126,9 +126,11 @@ def read_result(path: Path) -> Json:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Json | None = None) -> None:
     """A safetensors file with `about`, JSON, and a checksum of it all in its header."""
-    cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(about or {})
-    write(path, save(cpu, metadata={"about": text, "checksum": _checksum(cpu, text)}))
+    cpu = apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    about = about or {}
+    # one entry alone: of several, safetensors writes another one first in every process
+    text = json.dumps(about | {"checksum": _checksum(cpu, json.dumps(about))})
+    write(path, save(cpu, metadata={"about": text}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Json]:
@@ -139,10 +141,22 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Json]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}     # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise damaged(path, error, path.parent) from None
-    about = header.get("about", "")
-    if header.get("checksum") != _checksum(tensors, about):
-        raise damaged(path, "its checksum does not match its content", path.parent)
-    return tensors, json.loads(about)
+    with suppress(ValueError, AttributeError):
+        about = json.loads(header.get("about", ""))
+        found = header.get("checksum") or about.pop("checksum", None)   # apart, in files of older versions
+        if found == _checksum(tensors, json.dumps(about)):
+            return tensors, about
+    raise damaged(path, "its checksum does not match its content", path.parent)
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with a copy of each that shares its memory with one before it, as tied weights do."""
+    seen, out = set[int](), {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        out[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return out
 
 
 def _checksum(tensors: Mapping[str, Tensor], about: str) -> str:

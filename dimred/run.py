@@ -19,14 +19,24 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from dimred.build import Choices, build, build_net, check, describe, find_device, folder_of
+from dimred.build import (
+    BUILT,
+    Choices,
+    build,
+    build_net,
+    check,
+    describe,
+    find_device,
+    folder_of,
+    own_weights,
+    save_net,
+)
 from dimred.compact import encode
 from dimred.cover import dense_matrices
-from dimred.draws import VERSION
 from dimred.errors import UserError
 from dimred.methods import Method
 from dimred.net import Net
-from dimred.record import Json, Record, write, write_tensors
+from dimred.record import Json, Record, write
 from dimred.signals import stopping_at_signals
 from dimred.storage import smallest, storage
 from dimred.train import Best, Recipe, Train
@@ -73,6 +83,10 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
     net = build_net(cfg, data.shape, data.classes).to(device)
     if dense := dense_matrices(net.model, net.weights, data.shape):
         log.info(dense)
+    if net.fixed:
+        log.info("frozen by the model's builder (requires_grad=False), so neither covered nor trained: %d of %d "
+                 "parameters", sum(net.rest[name].numel() for name in net.fixed),
+                 sum(p.numel() for p in net.model.parameters()))
     train = Train(net, data, recipe, seed=cfg.seed, record=record, checkpoint_seconds=cfg.checkpoint_seconds)
     if "sparsity" in cfg.method and (left := round((1 - cfg.sparsity) * net.total)) < len(net.weights):
         raise UserError(f"sparsity={cfg.sparsity} leaves {left} of {net.total} weights for {len(net.weights)} layers. "
@@ -88,8 +102,8 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
         best = Best(len(train), net.dim, val, accuracy)
     images: Json = {"shape": list(data.shape), "classes": data.classes}
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    write_tensors(record.folder / "model.safetensors", without_memory(net, bool(config["model"].get("pretrained"))),
-                  images | {"config": config, "draws": VERSION, "dimred": importlib.metadata.version("dimred")})
+    built = {key: config[key] for key in BUILT} | {"model": own_weights(config["model"])}
+    save_net(record.folder / "model.safetensors", net, built, images)
     write_masks(record.folder / "masks.npz", net)
     forms = storage(net, cfg.seed)
     return {
@@ -105,7 +119,7 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
         "explored": train.exploration.explored(), **costs(train), "steps": train.steps_done,
         "seconds": train.elapsed(), "peak_memory_bytes": peak_memory(device),
         "state_bytes": net.state_bytes(), "storage": forms, "storage_bytes": smallest(forms),
-        "compact_file_bytes": len(encode(net, images | {"model": config["model"]})),
+        "compact_file_bytes": len(encode(net, images | {"model": built["model"]})),
         "command": sys.argv, "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in ("dimred", "torch", "torchvision", "numpy")},
         "commit": git_commit()}
@@ -147,17 +161,6 @@ def relative(flops: int, dense: int) -> float:
 def measures(net: Net) -> dict[str, float]:
     """What the method has to report: its notes that are single numbers."""
     return {name: note.item() for name, note in net.notes.items() if note.dim() == 0}
-
-
-def without_memory(net: Net, pretrained: bool) -> dict[str, torch.Tensor]:
-    """What is left to know of a trained net: of notes those that its weights can be made again from. Initial weights
-    that were pretrained are held whole, as the file they came from may change."""
-    state = {name: value for name, value in net.state().items()
-             if name.startswith("note/z/") or not name.startswith(("memory/", "note/"))}
-    for name, w in net.weights.items() if pretrained else ():
-        if w.base == "init":
-            state |= {f"held/{name}": state.pop(f"init/{name}"), f"theta/{name}": w.dense().clone()}
-    return state
 
 
 def write_masks(path: Path, net: Net) -> None:

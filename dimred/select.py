@@ -83,8 +83,10 @@ def topk(scores: Scores, budget: Budget) -> Supports:
 
 
 def last_matrix(net: Net) -> str:
-    """The name of the last parameter that is more than a vector, the weight of the output layer."""
-    return [name for name, p in net.model.named_parameters() if p.dim() > 1][-1]
+    """The name of the last parameter that is more than a vector and that the model has not frozen: the weight of the
+    output layer."""
+    matrices = [name for name, p in net.model.named_parameters() if p.dim() > 1]
+    return [name for name in matrices if name not in net.fixed][-1]
 
 
 def rounded_down(number: float) -> int:

@@ -176,6 +176,16 @@ def test_a_run_keeps_the_pretrained_weights_that_it_froze(train: Callable[..., P
     load_net(runs[1])
 
 
+def test_equal_runs_write_equal_bytes(train: Callable[..., Path], tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    save_file(built("model=lenet300", "seed=1")[0].state_dict(), start)
+    runs = [train("recipe.steps=3", "method=freezenet", f"model.pretrained={start}", f"data_dir={tmp_path / place}",
+                  outputs=tmp_path / place) for place in ("here", "there")]
+    for name in ("model.safetensors", "masks.npz"):
+        one, other = ((run / name).read_bytes() for run in runs)
+        assert one == other and str(tmp_path).encode() not in one
+
+
 def test_an_export_never_takes_a_run_or_its_source_away(train: Callable[..., Path], dimred: Callable[..., Outcome],
                                                         tmp_path: Path) -> None:
     run, file = train("recipe.steps=3"), tmp_path / "net.dimred"

@@ -77,7 +77,8 @@ def test_a_mask_is_shown_without_result_and_without_torch(tmp_path: Path) -> Non
     ("show {a} --jsn", "Did you mean '--json'"),
     ("show {damaged}", "is damaged, or holds no masks"),
     ("show {packed}", "is damaged, or holds no masks"), ("show {pickled}", "is damaged, or holds no masks"),
-    ("show {numbers}", "fc1.weight has the value 0.5. A mask is 1 where"), ("show {text}", "fc1.weight is <U1. A mask is"),
+    ("show {numbers}", "fc1.weight has the value 0.5. A mask is 1 where"),
+    ("show {text}", "fc1.weight is <U1. A mask is"),
     ("diff {a} {fewer}", "other layers: only {a} has fc2.weight"), ("diff {fewer} {a}", "only {a} has fc2.weight"),
     ("diff {a} {wider}", "fc1.weight is 2x4 in {a}, and 4x4 in {wider}. Compare runs of the same model")])
 def test_mistakes_are_answered(arguments: str, message: str, tmp_path: Path, dimred: Callable[..., Outcome]) -> None:

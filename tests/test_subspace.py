@@ -136,6 +136,31 @@ def test_intrinsic_dimension_trains_d_numbers_and_leaves_a_plain_net(kind: Any) 
         assert torch.equal(parameter, net.initial()[name])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_in_double_precision_end_at_theta_0_plus_p_z(kind: Any) -> None:
+    net, _ = set_up()
+    net.to(dtype=torch.float64)
+    method, z = IntrinsicDimension(6, kind, 1.0, False), torch.randn(6, dtype=torch.float64)
+    columns, theta_0 = matrix(net, 6, kind), torch.cat([w.dense().clone() for w in net.weights.values()])
+    net.freeze(dict.fromkeys(net.parameters()))
+    net.embed(projections(net, nn.Parameter(z.clone()), kind))
+    method.settle(net, z)
+    theta = torch.cat([w.dense() for w in net.weights.values()])
+    assert torch.allclose(theta, theta_0 + columns @ z, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("folds", [True, False])
+def test_a_net_that_is_loaded_reports_the_same_dim(folds: bool) -> None:
+    net, train = set_up(steps=2)
+    if folds:
+        IntrinsicDimension(20, "sparse", 10.0, False).run(net, train)
+    else:
+        Subspace("simplex", 2, 1.0, False).run(net, train)
+    again, _ = set_up(steps=2)
+    again.load(net.state())
+    assert again.dim == net.dim == (20 if folds else net.total)
+
+
 def twin_at_version_1(net: Net) -> Net:
     net.freeze({})
     return net
