@@ -32,6 +32,8 @@ class Record:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.checkpoint, self.metrics = folder / "checkpoint" / "last.safetensors", folder / "metrics.jsonl"
+        self.inputs: Json = {}      # fingerprints of what the run reads (dimred/inputs.py), for its checkpoints
+        self._written = _hash()     # of metrics.jsonl
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Record:
@@ -64,17 +66,35 @@ class Record:
 
     def append(self, line: Json) -> None:
         """Add a line to metrics.jsonl."""
-        with open(self.metrics, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        text = json.dumps(line).encode() + b"\n"
+        self._written.update(text)
+        with open(self.metrics, "ab") as file:
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())     # before any checkpoint that counts on it
 
-    def truncate(self, size: int) -> None:
-        """Forget the metrics of steps that came after the checkpoint; they are about to be computed again."""
+    def state(self) -> Json:
+        """What a checkpoint has to know of the other files, and of what the run reads."""
+        return {"metrics_bytes": self.size(), "metrics_checksum": self._written.hexdigest(), "inputs": self.inputs}
+
+    def resume(self, state: Json) -> None:
+        """Be as `state()` was ({}: at the start). Metrics of later steps are forgotten; they are about to be computed
+        again. UserError if earlier ones have changed."""
+        size = state.get("metrics_bytes", 0)
         self.metrics.touch()
         if self.size() < size:
             raise damaged(self.metrics, f"{self.size()} of {size} bytes are left", self.checkpoint.parent)
+        with open(self.metrics, "rb") as file:
+            self._written = _hash(file.read(size))
+        if state.get("metrics_checksum", self._written.hexdigest()) != self._written.hexdigest():
+            raise damaged(self.metrics, "its lines have changed", self.checkpoint.parent)
         os.truncate(self.metrics, size)
+
+    def recorded_inputs(self, result: Json | None) -> Json:
+        """The inputs of the run when it was computed: by its result if that is done, else by its checkpoint."""
+        if result and result["status"] == "done":
+            return result.get("inputs", {})
+        return read_about(self.checkpoint).get("inputs", {}) if self.checkpoint.exists() else {}
 
     def size(self) -> int:
         """Bytes of metrics.jsonl."""
@@ -133,6 +153,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Json | None 
     write(path, save(cpu, metadata={"about": text}))
 
 
+def read_about(path: Path) -> Json:
+    """The `about` of such a file, without its tensors (and so unchecked); nothing if it is damaged."""
+    with suppress(SafetensorError, OSError, ValueError), safe_open(path, framework="pt") as file:
+        return json.loads((file.metadata() or {}).get("about", "{}"))
+    return {}
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Json]:
     """What `write_tensors` wrote. UserError if the file is truncated or altered."""
     try:
@@ -159,8 +186,12 @@ def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
+def _hash(content: bytes = b"") -> Any:
+    return hashlib.blake2b(content, digest_size=16)
+
+
 def _checksum(tensors: Mapping[str, Tensor], about: str) -> str:
-    digest = hashlib.blake2b(about.encode(), digest_size=16)
+    digest = _hash(about.encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
         if tensors[name].numel():

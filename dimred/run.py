@@ -32,8 +32,10 @@ from dimred.build import (
     save_net,
 )
 from dimred.compact import encode
+from dimred.configs import GROUPS
 from dimred.cover import dense_matrices
 from dimred.errors import UserError
+from dimred.inputs import fingerprint, paths_in, require_same
 from dimred.methods import Method
 from dimred.net import Net
 from dimred.record import Json, Record, write
@@ -56,6 +58,8 @@ def run(cfg: DictConfig, choices: Choices, explicit: Collection[str] = ()) -> Js
     folder = folder_of(cfg, choices, describe(cfg))
     with Record(folder) as record:
         finished = record.result()
+        record.inputs = inputs_of(cfg)
+        require_same(record.recorded_inputs(finished), record.inputs, folder)
         if finished and finished["status"] == "done":
             log.info("finished already: %s", folder)
             record.forget_checkpoint()
@@ -80,6 +84,9 @@ def run(cfg: DictConfig, choices: Choices, explicit: Collection[str] = ()) -> Js
 def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.device, record: Record) -> Json:
     """Build, train, and write what came of it."""
     data = build(cfg.dataset, "dataset").to(device)
+    known = {each["path"] for each in record.inputs.values()}
+    read = {str(path.resolve()): fingerprint(path) for path in data.read_from}
+    record.inputs |= {f"data:{path}": each for path, each in read.items() if path not in known}
     net = build_net(cfg, data.shape, data.classes).to(device)
     if dense := dense_matrices(net.model, net.weights, data.shape):
         log.info(dense)
@@ -107,7 +114,7 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
     write_masks(record.folder / "masks.npz", net)
     forms = storage(net, cfg.seed)
     return {
-        "status": "done", "data": data.name, "device": describe_device(device),
+        "status": "done", "data": data.name, "inputs": record.inputs, "device": describe_device(device),
         "test_accuracy": accuracy, "test_loss": loss, "val_accuracy": val,
         "best_val_accuracy": best.val_accuracy if data.sizes["val"] else None,
         "best_val_test_accuracy": best.test_accuracy if data.sizes["val"] else None,
@@ -123,6 +130,13 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
         "command": sys.argv, "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in ("dimred", "torch", "torchvision", "numpy")},
         "commit": git_commit()}
+
+
+def inputs_of(cfg: DictConfig) -> Json:
+    """Fingerprints of the files and folders that the groups of a configuration name."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    paths = paths_in({group: plain[group] for group in GROUPS})
+    return {key: fingerprint(path) for key, path in paths.items()}
 
 
 # -- what came of it --------------------

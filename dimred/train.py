@@ -140,7 +140,7 @@ class Train:
         self._clock = self._saved = time.monotonic()
         self._resume = read_tensors(record.checkpoint) if record and record.checkpoint.exists() else None
         if record:
-            record.truncate(self._resume[1]["metrics_bytes"] if self._resume else 0)
+            record.resume(self._resume[1] if self._resume else {})
         torch.manual_seed(seed)     # of dropout; nothing else draws from the global generator
 
     def __len__(self) -> int:
@@ -369,7 +369,7 @@ class Train:
         write_tensors(self._record.checkpoint, tensors, {
             "call": call, "step": t, "best": asdict(self.best), "sums": self._sums, "recent": self._recent,
             "last_stop": self._last_stop, "steps_done": self.steps_done, "seconds": self.elapsed(),
-            "metrics_bytes": self._record.size(), "costs": self.costs.state()})
+            "costs": self.costs.state(), **self._record.state()})
         self._saved = time.monotonic()
 
     def _load_checkpoint(self) -> int:

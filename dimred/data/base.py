@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ class Data(ABC):
     classes: int
     shape: tuple[int, int, int]  # (channels, height, width) of the images in a batch
     sizes: dict[str, int]  # examples in "train", "val" and "test"
+    #: files and folders that it reads without a checksum of their own, if its configuration does not name them
+    read_from: tuple[Path, ...] = ()
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Whole batches in an epoch. UserError unless 1 <= batch_size <= sizes["train"].

@@ -4,13 +4,13 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.datasets.utils import download_url
 
@@ -100,19 +100,30 @@ def checked(path: Path, md5: str) -> bytes:
 def remembered(key: object, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """make(), or what it returned for the same key (by its repr) in an earlier process; a cache that may be lost.
 
-    Kept as safetensors in $DIMRED_CACHE or ~/.cache/dimred. A folder that cannot be written only means no cache.
+    Kept as safetensors in $DIMRED_CACHE or ~/.cache/dimred, with a checksum of key and content. A folder that cannot
+    be written only means no cache.
     """
     folder = Path(os.environ.get("DIMRED_CACHE") or "~/.cache/dimred").expanduser()
     path = folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.safetensors"
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError):
-        tensors = make()
+    with suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if (file.metadata() or {}).get("checksum") == checksum(key, found):
+            return found
+    tensors = make()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as fresh:  # two processes may do this at the same time
-            save_file(tensors, Path(fresh, path.name))
+            save_file(tensors, Path(fresh, path.name), {"checksum": checksum(key, tensors)})
             os.replace(Path(fresh, path.name), path)
     except (OSError, SafetensorError):
         pass
     return tensors
+
+
+def checksum(key: object, tensors: Mapping[str, Tensor]) -> str:
+    """Of tensors on the CPU and of what they belong to."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=16)
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].numpy().data)
+    return digest.hexdigest()

@@ -49,6 +49,7 @@ class ImageFiles(Memory):
     def read(self) -> tuple[Examples, ...]:
         check_range(workers=(self.workers, 0, 1024))
         path, channels = self.source(), self.wanted_channels()
+        self.read_from = (path,)
         key = "images 2", type(self).__name__, *fingerprint(path), self.resize, channels
         tensors = remembered(key, lambda: self.decode(path, channels))
         tell(self.name, bytes(tensors["notes"].tolist()).decode().splitlines())

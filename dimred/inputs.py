@@ -1,0 +1,98 @@
+"""What a run reads: fingerprints of files and folders, taken before it starts and compared whenever its result or its
+checkpoint is used again."""
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dimred.data.files import files_below, reading, require_regular
+from dimred.errors import UserError
+
+Json = dict[str, Any]
+
+SMALL, FEW = 64 * 2**20, 2000   # bytes and files; what has more is known by names, sizes and times
+#: keys whose values name no input: data_dir has those of other runs, too; of a mask the content is in the run's digest
+NOT_INPUTS = {"name", "_target_", "data_dir", "mask"}
+
+
+def paths_in(groups: Mapping[str, Any]) -> dict[str, Path]:
+    """The values of a configuration that are files or folders which exist, under their keys ("dataset.path")."""
+    strings = {key: value for key, value in leaves(groups, "") if isinstance(value, str) and value}
+    paths = {key: Path(value).expanduser() for key, value in strings.items()
+             if key.rpartition(".")[2] not in NOT_INPUTS and "\0" not in value}
+    return {key: path for key, path in paths.items() if os.path.exists(path)}
+
+
+def leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """The values in nested mappings and lists, under their dotted keys."""
+    if not isinstance(node, (Mapping, list)):
+        yield key, node
+        return
+    for name, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+        yield from leaves(value, f"{key}.{name}".lstrip("."))
+
+
+def fingerprint(path: Path) -> Json:
+    """Of a file, or of all files in a folder but hidden ones. The content is looked at if it is SMALL, in FEW files."""
+    require_regular(path)
+    names = [""]
+    if path.is_dir():
+        names = sorted(name for name in files_below(path) if not (name.endswith("/") or hidden(name)))
+    with reading(path):
+        stats = [os.stat(path / name) for name in names]
+    sizes = [each.st_size for each in stats]
+    out: Json = {"path": str(path.resolve()), "files": len(names), "bytes": sum(sizes),
+                 "names": digest(f"{name}\0{size}" for name, size in zip(names, sizes, strict=True)),
+                 "times": digest(str(each.st_mtime_ns) for each in stats)}
+    if sum(sizes) <= SMALL and len(names) <= FEW:
+        versions = ((each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in stats)
+        out["content"] = content(tuple(path / name for name in names), tuple(versions))
+    return out
+
+
+def hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+@functools.lru_cache(maxsize=256)       # the runs of a sweep read the same files
+def content(files: tuple[Path, ...], versions: tuple[tuple[int, ...], ...]) -> str:
+    """Of the bytes of files; `versions` change whenever a file does."""
+    hashes = []
+    for file in files:
+        with reading(file):
+            hashes.append(hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest())
+    return digest(hashes)
+
+
+def digest(lines: Iterable[str]) -> str:
+    return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def difference(old: Json, new: Json) -> str | None:
+    """What differs between two fingerprints, in words. Times count only at one and the same place and where nothing
+    better is known: whoever copies data to another disk has the same data."""
+    if (old["files"], old["bytes"]) != (new["files"], new["bytes"]):
+        return f"{old['files']} files of {old['bytes']} bytes then, {new['files']} of {new['bytes']} now"
+    if old["names"] != new["names"]:
+        return "files have other names or sizes"
+    if "content" in old and "content" in new:
+        return "its content is another" if old["content"] != new["content"] else None
+    if old["path"] == new["path"] and old["times"] != new["times"]:
+        return "files were modified, by their times"
+    return None
+
+
+def require_same(recorded: Mapping[str, Json], now: Mapping[str, Json], folder: Path) -> None:
+    """UserError if an input of the run in `folder` has changed. What is not there any more has not."""
+    for key, old in recorded.items():
+        path = Path(old["path"])
+        new = now.get(key) or (fingerprint(path) if path.exists() else None)
+        if new and (what := difference(old, new)):
+            raise UserError(
+                f"{key} has changed since this run began: {new['path']} ({what}). What the run has computed, in "
+                f"{folder}, is of the earlier content. Put that back, or remove this folder to compute the run anew, "
+                "or choose another outputs=...")
