@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dimred.coordinates import Supports
+from dimred.kernels import plain_kernels
 from dimred.net import Net
 
 Batch = tuple[Tensor, Tensor]
@@ -94,11 +95,12 @@ def trained_only(net: Net, scores: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Put buffers (BatchNorm statistics) and random states back at the end of the block."""
+    """Put buffers (BatchNorm statistics) and random states back at the end of the block. In it, attention and recurrent
+    layers compute by plain kernels, which have second derivatives."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     devices = [b.device for b in model.parameters() if b.device.type == "cuda"][:1]
     try:
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=devices), plain_kernels(model):
             yield
     finally:
         with torch.no_grad():

@@ -4,10 +4,12 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dimred.coordinates import Supports
 from dimred.net import Net
@@ -65,10 +67,19 @@ def kernel_product(net: Net, thetas: Thetas, supports: Supports, left: Tensor, r
         v = torch.autograd.grad((model(right) * u).sum(), list(thetas.values()), create_graph=differentiable,
                                 materialize_grads=True)
     along = masked(dict(zip(thetas, v, strict=True)), supports)
-    with torch.set_grad_enabled(differentiable), warnings.catch_warnings():
+    with torch.set_grad_enabled(differentiable), warnings.catch_warnings(), forward.dual_level():
         warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")   # torch 2.15, about itself
-        with forward.dual_level(), net.live({n: forward.make_dual(t, along[n]) for n, t in thetas.items()}) as model:
+        duals = {name: forward.make_dual(theta, along[name]) for name, theta in thetas.items()}
+        with net.live(duals) as model, OutOfPlace():
             return forward.unpack_dual(model(left)).tangent
+
+
+class OutOfPlace(TorchDispatchMode):
+    """Changes nothing, but while a mode is active, PyTorch takes forward derivatives out of place. That of softmax
+    otherwise overwrites what its gradient needs."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
 
 
 def transfer(net: Net, student: Thetas, teacher: Thetas, supports: Supports, images: Tensor, random: torch.Generator
