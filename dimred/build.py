@@ -1,16 +1,7 @@
-"""From a composed configuration to objects. What is wrong with it (a typo, a type, a range) is said here, before any
-work is done."""
+"""From a checked configuration to objects."""
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import importlib.metadata
-import inspect
-import json
-import math
-import pkgutil
-import types
-import typing
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,141 +10,27 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 from torch import nn
 
 from dimred import models
-from dimred.configs import GROUPS, description
 from dimred.draws import Draw, Initial, bits, seeded
-from dimred.errors import UserError, nearest, require
-from dimred.masks import content_of, lacking, read_masks
+from dimred.errors import UserError, require
+from dimred.masks import lacking
 from dimred.models import pretrained
 from dimred.net import Net
 from dimred.record import Json, read_tensors, write_tensors
+from dimred.schema import checked_group, fits, hints_of, resolve
 from dimred.state import State, finished, redraw
 
-#: the keys of the configuration that are no groups, with their types
-KEYS: dict[str, Any] = {"sparsity": float, "seed": int, "include": list[str], "exclude": list[str], "device": str,
-                        "data_dir": str, "outputs": str, "checkpoint_seconds": float}
-Choices = Mapping[str, str]     # of the groups: {"method": "rigl", ...}
 
-
-# -- the description --------------------
-def check(cfg: DictConfig) -> None:
-    """UserError for what no run can have. Hydra has refused unknown keys already, but for +key, and lets ~key pass."""
-    known = {*GROUPS, *KEYS}
-    for key in sorted(set(cfg) - known):
-        raise UserError(f"unknown key {key}. {nearest(key, known)}")
-    for key in sorted(known - set(cfg)):
-        raise UserError(f"{key} is missing. Leave out what takes it away (~{key})")
-    try:
-        for key in sorted(OmegaConf.missing_keys(cfg)):
-            raise UserError(f"{key} has no value of its own. Give it one: {key}=...")
-        plain = OmegaConf.to_container(cfg, resolve=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{str(error).splitlines()[0]}, in {error.full_key}") from error
-    assert isinstance(plain, dict)
-    for key, hint in KEYS.items():
-        require(is_a(plain[key], hint), key, plain[key], named(hint))
-    require(0 <= cfg.sparsity < 1, "sparsity", cfg.sparsity, "a number in [0, 1): the fraction that is not trained")
-    require(0 <= cfg.seed < 2**63, "seed", cfg.seed, "a whole number, 0 or more (and less than 2^63)")
-    require(cfg.checkpoint_seconds >= 0, "checkpoint_seconds", cfg.checkpoint_seconds, "0 (every step) or more")
-    for group, given in GROUPS.items():
-        if group != "basis" or cfg.basis:       # basis=none is empty
-            check_group(cfg[group], group, given)
-
-
-def check_group(node: DictConfig, group: str, given: Collection[str] = ()) -> None:
-    """UserError for names that the group's `_target_` does not take, values it misses and values of another type than
-    its annotations say; `given` are those that the runner adds."""
-    if not isinstance(node, DictConfig) or "_target_" not in node:
-        raise UserError(f"the configuration of {group} names no _target_. Choose one: {group}=NAME")
-    target, parameters = resolve(node._target_, group)
-    values = {str(key): node[key] for key in node if key != "_target_"}
-    for key in values:
-        if key not in parameters:
-            raise UserError(f"unknown key {group}.{key}. {nearest(key, set(parameters) - set(given))}")
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in {*values, *given}:
-            raise UserError(f"{group}.{key} is missing. Give it a value where {group} is configured, or by "
-                            f"+{group}.{key}=...")
-    hints = hints_of(target)
-    for key, value in values.items():
-        plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        require(key not in hints or is_a(plain, hints.get(key)), f"{group}.{key}", plain, named(hints.get(key)))
-
-
-def resolve(name: str, group: str) -> tuple[Any, Mapping[str, inspect.Parameter]]:
-    """What package.module.NAME is, and the parameters it takes."""
-    try:
-        target = pkgutil.resolve_name(":".join(name.rsplit(".", 1)))     # what, and the module it is in
-        return target, inspect.signature(target).parameters
-    except Exception as error:
-        raise UserError(f"{group}._target_={name} cannot be imported ({error}). If it is your own, put its folder on "
-                        "PYTHONPATH") from error
-
-
-def hints_of(target: Any) -> dict[str, Any]:
-    """The annotations of what it is built from."""
-    plain_class = inspect.isclass(target) and not dataclasses.is_dataclass(target)
-    return typing.get_type_hints(target.__init__ if plain_class else target)
-
-
-def describe(cfg: DictConfig) -> Json:
-    """What determines the result. Of another run's mask that is its content, wherever it lies."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    if isinstance(mask := plain["method"].get("mask"), str):
-        plain["method"]["mask"] = content_of(read_masks(Path(mask).expanduser()))
-    return description({str(key): value for key, value in plain.items()})
-
-
-def folder_of(cfg: DictConfig, choices: Choices, description: Json) -> Path:
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:10]
-    sparsity = f"-s{cfg.sparsity:g}" if "sparsity" in cfg.method else ""
-    name = f"{choices['method']}{sparsity}-seed{cfg.seed}-{digest}"
-    return Path(cfg.outputs).expanduser() / "runs" / choices["dataset"] / choices["model"] / name
-
-
-# -- building --------------------
 def build(node: DictConfig, group: str, **given: Any) -> Any:
-    """The object that a group's `_target_` describes. UserError as in `check_group`."""
-    check_group(node, group, given)
+    """The object that a group's `_target_` describes. UserError as in `checked_group`."""
+    described = checked_group(node, group, given)
     try:
-        return instantiate(node, **given, _convert_="all")
+        return instantiate(described, **given, _convert_="all")
     except InstantiationException as error:
         raise error.__cause__ or error from None
-
-
-def is_a(value: object, hint: Any) -> bool:
-    """Does a value from a YAML file fit an annotation? Anything that is built from a `_target_` does."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return value in arguments
-    if origin in (typing.Union, types.UnionType):
-        return any(is_a(value, argument) for argument in arguments)
-    if hint is Any or (isinstance(value, dict) and "_target_" in value):
-        return True
-    if isinstance(value, bool) or hint is bool:
-        return isinstance(value, bool) and hint is bool
-    if isinstance(value, list):
-        inner = [a for a in arguments if a is not Ellipsis]
-        return origin is not None and all(is_a(v, inner[0]) for v in value if inner)
-    if hint is float:
-        return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
-    return isinstance(value, hint) if isinstance(hint, type) and origin is None else origin is None
-
-
-def named(hint: Any) -> str:
-    """An annotation in words."""
-    words = {int: "a whole number", float: "a finite number", str: "a name", bool: "true or false", type(None): "null"}
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(map(str, arguments))
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(named(a) for a in arguments)
-    return f"a list in brackets, each {named(arguments[0])}" if arguments else words.get(hint, str(hint))
 
 
 def build_net(cfg: DictConfig, shape: tuple[int, int, int], classes: int) -> Net:
@@ -242,7 +119,7 @@ def own_weights(model: Mapping[str, Any]) -> Json:
         return dict(model)
     hint = hints_of(resolve(model["_target_"], "model")[0]).get("pretrained", Any)
     nothing = False if isinstance(model["pretrained"], bool) or hint is bool else None
-    return {**model, "pretrained": nothing if is_a(nothing, hint) else model["pretrained"]}
+    return {**model, "pretrained": nothing if fits(nothing, hint) else model["pretrained"]}
 
 
 @contextmanager

@@ -19,26 +19,17 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from dimred.build import (
-    BUILT,
-    Choices,
-    build,
-    build_net,
-    check,
-    describe,
-    find_device,
-    folder_of,
-    own_weights,
-    save_net,
-)
+from dimred.build import BUILT, build, build_net, find_device, own_weights, save_net
 from dimred.compact import encode
-from dimred.configs import GROUPS
+from dimred.configs import CHOICES, GROUPS, Choices
 from dimred.cover import dense_matrices
 from dimred.errors import UserError
+from dimred.identity import describe, folder_of
 from dimred.inputs import fingerprint, paths_in, require_same
 from dimred.methods import Method
 from dimred.net import Net
 from dimred.record import Json, Record, write
+from dimred.schema import checked
 from dimred.signals import stopping_at_signals
 from dimred.storage import smallest, storage
 from dimred.train import Best, Recipe, Train
@@ -50,7 +41,7 @@ def run(cfg: DictConfig, choices: Choices, explicit: Collection[str] = ()) -> Js
     """Compute a run, or what is left of it, or nothing if it is finished; its result. UserError on whatever is wrong.
 
     explicit: the keys that the user typed; those which the method has no use for are spoken of."""
-    check(cfg)
+    cfg = checked(cfg)
     for key in {"sparsity", "allocation"} & set(explicit) - set(cfg.method):
         log.warning("method=%s has no %s: %s=%s is not used", choices["method"], key, key,
                     choices.get(key) or cfg[key])
@@ -66,7 +57,7 @@ def run(cfg: DictConfig, choices: Choices, explicit: Collection[str] = ()) -> Js
             return finished
         device = find_device(cfg.device)
         with logging_to(folder / "log.txt"):
-            write(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
+            write(folder / "config.yaml", OmegaConf.to_yaml({CHOICES: dict(choices), **cfg}).encode())
             about: Json = {**choices, "sparsity": cfg.sparsity if "sparsity" in cfg.method else None, "seed": cfg.seed,
                            "folder": str(folder), "digest": folder.name.rpartition("-")[2]}
             try:

@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dimred.configs import GROUPS
+from dimred.configs import GROUPS, require_plain_names
 from dimred.errors import UserError
 from dimred.printing import summary
 from dimred.signals import end_with_parent
@@ -61,9 +61,11 @@ def job(cfg: DictConfig) -> None:
 def run_one(cfg: DictConfig, overrides: list[str]) -> tuple[Outcome, UserError | None]:
     from dimred.run import readable, run  # here, so that mistakes in the command are answered before torch is imported
 
-    choices = {group: str(HydraConfig.get().runtime.choices.get(group)) for group in GROUPS}
+    choices: dict[str, Any] = {
+        group: HydraConfig.get().runtime.choices.get(group) for group in GROUPS if group in cfg}
     explicit = {override.lstrip("+").partition("=")[0] for override in overrides}
     try:
+        require_plain_names(choices)
         result = run(cfg, choices, explicit)
     except Exception as exception:
         error = readable(exception)

@@ -57,7 +57,7 @@ class Recipe:
     label_smoothing: float
     clip: float | None                  # largest norm of the gradient
     batch_size: int
-    epochs: float
+    epochs: int | float
     steps: int | None                   # instead of epochs
     bf16: bool                          # autocast to bfloat16
     channels_last: bool

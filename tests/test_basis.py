@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from torch import nn
 from toy import RECIPE, Blobs, Crash, Fragile, model, set_up
 
-from dimred.build import build, build_net, describe, folder_of, load_net
+from dimred.build import build, build_net, load_net
 from dimred.errors import UserError
+from dimred.identity import describe, folder_of
 from dimred.methods.basis import Interspace
 from dimred.net import Net
 from dimred.record import Record

@@ -17,11 +17,15 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, SCRIPT, Outcome, compose, result_of
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dimred.build import build, build_net, describe, folder_of
+from dimred.build import build, build_net
 from dimred.data import Data
+from dimred.errors import UserError
+from dimred.identity import describe, folder_of
+from dimred.schema import checked, checked_group
 from dimred.train import Train
 
 METHODS = sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml"))
@@ -80,7 +84,7 @@ def test_a_result_says_what_was_reached_and_what_it_took(train: Callable[..., Pa
 
 
 def name_of(*overrides: str) -> str:
-    cfg = compose(*overrides)
+    cfg = checked(compose(*overrides))
     return folder_of(cfg, {"method": "M", "model": "N", "dataset": "D"}, describe(cfg)).name
 
 
@@ -89,6 +93,12 @@ def test_the_names_of_folders_never_change() -> None:
     assert name_of("method=dense", "seed=3") == "M-seed3-ecb8ed4938"
     assert name_of("method=rigl", "sparsity=0.95", "model=resnet20",
                    "dataset=cifar10_jpeg") == "M-s0.95-seed0-4a2f1172c6"
+
+
+def test_a_field_that_is_added_changes_the_names_of_those_runs_alone_that_use_it() -> None:
+    for field, group in (("augment", "method"), ("decay_all", "recipe")):
+        assert field not in describe(checked(compose()))[group]
+        assert describe(checked(compose(f"{group}.{field}=true")))[group][field] is True
 
 
 def test_the_description_is_of_the_result_alone() -> None:
@@ -102,6 +112,64 @@ def test_the_description_is_of_the_result_alone() -> None:
     assert len(set(names)) == len(names)
     assert name_of("method=dense") == name_of("method=dense", "sparsity=0.5") == name_of("method=dense",
                                                                                          "allocation=erk")
+
+
+@pytest.mark.parametrize("spellings", [
+    ("sparsity=0", "sparsity=0.0", "sparsity=-0.0"), ("sparsity=0.7", "sparsity=0.7000000000000001"),
+    ("seed=2", "seed=2.0"), ("recipe.epochs=2", "recipe.epochs=2.0"), ("recipe.lr=1", "recipe.lr=1.0", "recipe.lr=1e0"),
+    ("method.examples=64", "method.examples=64.0", "method.examples=6.4e1"),
+    ("dataset.resize=16", "dataset.resize=16.0"), ("recipe.clip=3", "recipe.clip=3.0"),
+    ("model=resnet20 model.width=2", "model=resnet20 model.width=2.0"),
+    ("allocation=erk allocation.power=2", "allocation=erk allocation.power=2.0")])
+def test_a_number_has_one_identity_however_it_is_typed(spellings: tuple[str, ...]) -> None:
+    wholes = [checked(compose(*typed.split())) for typed in spellings]
+    texts = {OmegaConf.to_yaml(cfg) for cfg in wholes}
+    assert len(texts) == len({name_of(*typed.split()) for typed in spellings}) == 1
+
+
+def test_a_method_is_built_from_numbers_of_their_annotated_types() -> None:
+    built = build(compose("recipe.lr=1", "recipe.batch_size=32.0").recipe, "recipe")
+    assert (type(built.lr), type(built.batch_size)) == (float, int)
+
+
+@dataclasses.dataclass(frozen=True)
+class Typed:
+    """Of a user's own code."""
+    whole: int
+    real: float
+    either: int | float
+    perhaps: float | None
+    several: tuple[float, ...]
+    pair: tuple[int, float]
+    named: dict[str, float]
+    anything: Any
+    of: Any = None
+
+
+def test_values_take_the_form_of_their_annotations() -> None:
+    given = {"_target_": "test_cli.Typed", "whole": 2.0, "real": 1, "either": 3.0, "perhaps": 4, "several": [1, 2.5],
+             "pair": [1.0, 1], "named": {"a": 1}, "anything": [1, 1.0, "x"],
+             "of": {"_target_": "dimred.allocate.ERK", "power": 2}}
+    values = checked_group(given, "method")
+    assert repr(values) == repr(given | {
+        "whole": 2, "real": 1.0, "either": 3, "perhaps": 4.0, "several": [1.0, 2.5], "pair": [1, 1.0],
+        "named": {"a": 1.0}, "of": {"_target_": "dimred.allocate.ERK", "power": 2.0}})
+    for key, wrong in (("whole", 2.5), ("whole", True), ("real", "1"), ("real", float("nan")), ("pair", [1]),
+                       ("several", 1), ("named", [1]), ("whole", 1e300)):
+        with pytest.raises(UserError, match=f"method.{key}="):
+            checked_group(given | {key: wrong}, "method")
+
+
+def test_a_method_has_the_sparsity_of_its_run_whatever_its_file_says(
+        dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "conf/method").mkdir(parents=True)
+    text = (ROOT / "conf/method/snip.yaml").read_text().replace("${sparsity}", "0.5")
+    (tmp_path / "conf/method/half.yaml").write_text(text)
+    own = ("train", SHORT, "--config-dir", str(tmp_path / "conf"), "method=half", f"outputs={tmp_path}")
+    refused = dimred(*own)
+    assert refused.code == 1 and "says sparsity: ${sparsity}" in refused.err and not list(tmp_path.glob("runs"))
+    assert dimred(*own, "sparsity=0.5").code == 0
+    assert result_of(next(tmp_path.glob("runs/*/*/half-s0.5-*")))["dim"] == 25100
 
 
 def test_a_run_does_not_depend_on_where_it_is_started(dimred: Callable[..., Outcome], tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 import torch
 from conftest import Outcome, compose, result_of
 
-from dimred.build import build_net, describe, load_net
+from dimred.build import build_net, load_net
 from dimred.errors import UserError
+from dimred.identity import describe
 from dimred.masks import content_of, overlap, read_masks
 from dimred.methods import FromMask
 from dimred.net import Net

@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from scipy import stats
 
-from dimred.build import check, check_group, describe
 from dimred.cli import main
 from dimred.commands.reproduce import file_name
 from dimred.commands.table import Request, outputs_of, request
-from dimred.configs import GROUPS, description, names, read
+from dimred.configs import AS_BEFORE, GROUPS, description, names, read
 from dimred.errors import UserError
+from dimred.identity import describe
 from dimred.report.compose import Change, composed, group_file
 from dimred.report.excerpt import only
 from dimred.report.formats import FORMATS, measured
@@ -36,6 +36,7 @@ from dimred.report.plan import Job, estimate, left, sweeps
 from dimred.report.published import Cell, Table, read_table
 from dimred.report.runs import find_runs
 from dimred.report.tables import environment, fill, summary
+from dimred.schema import checked, checked_group
 
 TABLES = names("table")
 TINY = """
@@ -104,7 +105,8 @@ def test_every_cell_of_a_shipped_table_is_a_run_that_can_be(name: str) -> None:
         for group in GROUPS.keys() & each.description.keys():
             if (text := json.dumps(each.description[group], sort_keys=True)) not in seen:
                 seen.add(text)
-                check_group(DictConfig(each.description[group]), group, ("data_dir", "workers", *GROUPS[group]))
+                checked_group(each.description[group], group,
+                              ("data_dir", "workers", *GROUPS[group], *AS_BEFORE.get(group, ())))
     assert cells and all(each.overrides.get("method") for each in cells)
 
 
@@ -122,8 +124,7 @@ def test_what_a_table_composes_is_what_hydra_composes() -> None:
             left_over -= cells[best]
             cell = next(c for c in shipped(name).parts[i].cells if (c.row, c.column) == (row, column))
             cfg = hydra.compose("config", [f"{key}={value}" for key, value in cell.overrides.items()])
-            check(cfg)
-            wanted = describe(cfg)
+            wanted = describe(checked(cfg))
             del wanted["seed"]
             assert cell.description == wanted, cell.overrides
 

@@ -42,12 +42,12 @@ def compose_method(name: str, fields: Mapping[str, str], basis: str, folder: str
 
     overrides = [f"method={name}", *(f"method.{field}={value}" for field, value in fields.items())]
     if "." in name:
-        from dimred.build import resolve
+        from dimred.schema import required, resolve
         _, takes = resolve(name, "method")
         for key in set(fields) - set(takes):
             raise UserError(f"unknown key method.{key}. {nearest(key, takes)}")
         given = {key: f"${{{key}}}" for key in ("sparsity", "allocation") if key in takes} | dict(fields)
-        if missing := [key for key, p in takes.items() if p.default is p.empty and key not in given]:
+        if missing := [key for key in required(takes) if key not in given]:
             raise UserError(f"{name} needs a value for {', '.join(missing)}. Give it: dimred check {name} "
                             + " ".join([*(f"{k}={v}" for k, v in fields.items()), *(f"{k}=..." for k in missing)]))
         overrides = ["~method", f"+method._target_={name}", *(f"+method.{key}={value}" for key, value in given.items())]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dimred.configs import GROUPS, conf, names
 from dimred.errors import UserError, nearest
+from dimred.overrides import require_one_way
 
 if TYPE_CHECKING:
     from dimred.sweep import Command
@@ -17,6 +18,7 @@ def train(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(train_help(), end="")
         return 0
+    require_one_way(argument for argument in arguments if argument[:1] != "-")
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

@@ -76,7 +76,7 @@ class AutoFreeze:
     Liu, Agarwal, Venkataraman, 2021 (arXiv:2102.01386); the norm is that of the official code.
     """
     intervals: int      # of training
-    percentile: float
+    percentile: int | float
 
     def __post_init__(self) -> None:
         require(self.intervals > 0, "method.intervals", self.intervals, "1 or more")

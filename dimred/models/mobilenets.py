@@ -12,7 +12,7 @@ from dimred.models.common import prepare, require_size, scaled
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
 
 
-def mobilenet(*, shape: Sequence[int], classes: int, width: float, stem_stride: int,
+def mobilenet(*, shape: Sequence[int], classes: int, width: int | float, stem_stride: int,
               init: str, pretrained: str | None) -> nn.Module:
     """MobileNet v1; `stem_stride` is 2 in the paper (ImageNet) and 1 for images as small as CIFAR's.
 

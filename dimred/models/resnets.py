@@ -11,7 +11,7 @@ from dimred.errors import UserError, nearest
 from dimred.models.common import prepare, require_depth, require_size, scaled
 
 
-def resnet(*, shape: Sequence[int], classes: int, depth: int, width: float, shortcut: str,
+def resnet(*, shape: Sequence[int], classes: int, depth: int, width: int | float, shortcut: str,
            init: str, pretrained: str | None) -> nn.Module:
     """The ResNet-(6n+2) for CIFAR: three stages of n blocks; `width=2` gives the networks of the GraSP paper."""
     require_depth("resnet", depth, range(8, 1203, 6), "6n+2, such as 20, 32, 44, 56 or 110")
@@ -20,7 +20,7 @@ def resnet(*, shape: Sequence[int], classes: int, depth: int, width: float, shor
     return prepare(ResNet(shape[0], classes, channels, (depth - 2) // 6, shortcut), init, pretrained)
 
 
-def resnet18(*, shape: Sequence[int], classes: int, width: float, shortcut: str,
+def resnet18(*, shape: Sequence[int], classes: int, width: int | float, shortcut: str,
              init: str, pretrained: str | None) -> nn.Module:
     """ResNet-18 with a 3x3 stem of stride 1 and no max-pooling, as used on CIFAR and Tiny ImageNet."""
     require_size("resnet18", shape, 8)

@@ -11,7 +11,7 @@ from dimred.models.common import prepare, require_depth, require_size, scaled
 from dimred.models.resnets import conv3x3
 
 
-def wide_resnet(*, shape: Sequence[int], classes: int, depth: int, width: float,
+def wide_resnet(*, shape: Sequence[int], classes: int, depth: int, width: int | float,
                 init: str, pretrained: str | None) -> nn.Module:
     """WRN-(6n+4)-width: three stages of n pre-activation blocks behind a stem of 16 channels, without dropout."""
     require_depth("wide_resnet", depth, range(10, 1205, 6), "6n+4, such as 16, 22, 28 or 40")

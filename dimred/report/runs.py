@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dimred.configs import description
+from dimred.configs import description, plain_numbers
 from dimred.errors import UserError
 from dimred.report.compose import Json, flat, read_yaml
 
@@ -37,15 +37,7 @@ class Run:
 
 def key(description: Json) -> str:
     """Equal descriptions have equal keys, 20 and 20.0 being equal."""
-    return json.dumps(_plain(description), sort_keys=True)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return json.dumps(plain_numbers(description), sort_keys=True)
 
 
 def find_runs(folder: Path) -> list[Run]:
@@ -88,12 +80,12 @@ def differences(run: Json, wanted: Json) -> dict[str, tuple[Any, Any]]:
     """Where two descriptions differ: (the run's value, the wanted one), "absent" where there is none."""
     one, other = flat(run), flat(wanted)
     return {name: (one.get(name, "absent"), other.get(name, "absent")) for name in sorted(one.keys() | other.keys())
-            if _plain(one.get(name, "absent")) != _plain(other.get(name, "absent"))}
+            if plain_numbers(one.get(name, "absent")) != plain_numbers(other.get(name, "absent"))}
 
 
 def same_experiment(description: Json) -> tuple[str, ...]:
     """What runs have in common that a reader might take for one: method, sparsity, model and data."""
-    values = flat(description)
+    values = flat(plain_numbers(description))
     about = ("method._target_", "method.sparsity", "method.dim", "dataset._target_", "dataset.path", "basis._target_")
     model = {name: value for name, value in values.items() if name.startswith("model.")}
     return (*(str(values.get(name)) for name in about), key(model))
