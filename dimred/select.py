@@ -18,9 +18,8 @@ from dimred.errors import UserError
 from dimred.net import Net
 from dimred.scores import Scores, generator
 
-__all__ = ["ERK", "Allocation", "Budget", "Global", "Scores", "Uniform", "cosine", "cubic", "drop", "grow",
-           "grow_random", "largest", "last_matrix", "rounded_down",
-           "topk"]
+__all__ = ["ERK", "Allocation", "Budget", "Global", "Scores", "Uniform", "drop", "grow", "grow_random", "largest",
+           "last_matrix", "rounded_down", "topk"]
 
 
 def largest(scores: Tensor, k: int) -> Tensor:
@@ -143,14 +142,3 @@ def _distinct(n: int, k: int, draws: torch.Generator) -> Tensor:
     while len(chosen) < k:
         chosen = torch.cat((chosen, torch.randint(n, (k - len(chosen),), generator=draws))).unique()
     return chosen
-
-
-def cubic(sparsity: float, progress: float) -> float:
-    """The density of a gradual schedule, quick at first: 1 - s (1 - (1 - x)^3), progress x in [0, 1]. Zhu, Gupta, ICLR
-    workshop 2018 (arXiv:1710.01878), eq. 1."""
-    return 1 - sparsity * (1 - (1 - progress) ** 3)
-
-
-def cosine(first: float, last: float, progress: float) -> float:
-    """From first to last, slowly at both ends; progress in [0, 1]."""
-    return last + (first - last) / 2 * (1 + math.cos(math.pi * progress))

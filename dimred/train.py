@@ -32,6 +32,7 @@ from dimred.exploration import Exploration
 from dimred.net import Net, State
 from dimred.progress import Progress
 from dimred.record import Record, read_tensors, write_tensors
+from dimred.schedules import steps_between
 from dimred.state import below
 
 log = logging.getLogger(__name__)
@@ -184,14 +185,19 @@ class Train:
                 self._after(call, t + 1, stop)
         self._last_stop = stop
 
-    def every(self, steps: int, until: float = 1.0) -> Callable[[int], bool]:
-        """Whether what happens every so many steps is due at step t: not at the first one, and not any more when the
-        fraction `until` of training has passed."""
-        end = until * self.total
-        if steps >= end > 0:
-            log.warning("what is due every %d steps never happens: training has %d, of which %d count. Choose a "
-                        "smaller method.every or more recipe.epochs", steps, self.total, end)
-        return lambda t: 0 < t < end and t % steps == 0
+    def period(self, every: float) -> int:
+        """Steps between two times: `every` or, below 1, that fraction of training."""
+        return steps_between(every, self.total)
+
+    def every(self, every: float, until: float = 1.0, key: str = "method.every") -> Callable[[int], bool]:
+        """Whether something periodic is due at step t: not at step 0, and not after the fraction `until` of training.
+
+        UserError, naming the key, if it would never be due: the method would not do what it is for."""
+        period, end = self.period(every), until * self.total
+        if period >= end:
+            raise UserError(f"{key}={every} means every {period} steps, and only {end:g} of the {self.total} steps of "
+                            f"training count: it would never happen. Choose a smaller {key}, or more recipe.epochs")
+        return lambda t: 0 < t < end and t % period == 0
 
     def snapshot(self) -> State:
         """Weights, norms, coordinates and the optimiser's memory as they are now; survives a resume."""

@@ -10,7 +10,8 @@ from conftest import ROOT
 
 FILES = sorted((ROOT / "dimred").rglob("*.py"))
 CORE = {"errors", "ablations", "allocate", "batchnorm", "channels", "coordinates", "cover", "draws",
-        "kernels", "maps", "masks", "net", "products", "projections", "scores", "select", "state", "watch"}
+        "kernels", "maps", "masks", "net", "products", "projections", "rewiring", "schedules", "scores", "select",
+        "state", "watch"}
 
 
 def module_of(path: Path) -> str:

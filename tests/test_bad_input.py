@@ -35,7 +35,7 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
     ("allocation=erkk", "unknown allocation 'erkk'. Did you mean 'erk' or 'er'?"),
     ("recipe=cfar", "unknown recipe 'cfar'. Did you mean 'cifar'?"),
     ("sparsty=0.3", "unknown key sparsty. Did you mean 'sparsity'?"),
-    ("method=rigl method.evry=3", "unknown key method.evry. Did you mean 'every'? Allowed: allocation, every, "),
+    ("method=rigl method.evry=3", "unknown key method.evry. Did you mean 'every'? Allowed: allocation, batches, "),
     ("method.every=3", "unknown key method.every. Allowed: ablation, allocation, base, examples, sparsity."),
     ("recipe.lrr=3", "unknown key recipe.lrr. Did you mean 'lr'?"),
     ("recipe.lr.x=3", "unknown key recipe.lr.x: recipe.lr is a single value"),

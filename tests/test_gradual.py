@@ -6,14 +6,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import compose
 from torch import Tensor, nn
 from toy import set_up, watch
 
+from dimred.build import build
 from dimred.errors import UserError
 from dimred.maps import Feedback, Masked, straight_through
 from dimred.methods import ACDC, DPF, GMP, Dense, MagnitudeAfter, WeightMom, gradual
 from dimred.net import Net
-from dimred.select import Global, Uniform, cubic
+from dimred.schedules import cubic
+from dimred.select import Global, Uniform
 from dimred.train import Train
 
 TOTAL = 828     # covered weights of the toy
@@ -51,6 +54,12 @@ def test_no_sparsity_is_dense_training(method: GMP) -> None:
     dense, train = set_up()
     Dense().run(dense, train)
     assert same(net.thetas(), dense.thetas()) and net.dim == TOTAL
+
+
+def test_gmp_prunes_every_layer_alike_by_default() -> None:
+    net, train = set_up()
+    build(compose("method=gmp", "sparsity=0.75").method, "method").run(net, train)
+    assert [w.dim / w.size for w in net.weights.values()] == [0.25, 0.25, 0.25]
 
 
 def test_the_cubic_schedule_begins_dense_and_ends_at_the_sparsity() -> None:

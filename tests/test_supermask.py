@@ -98,9 +98,21 @@ def test_scores_need_an_allocation_for_each_layer() -> None:
 
 
 # -- iter rand -----------------------------------------------------------------------------------
-def test_iter_rand_without_a_chance_to_be_drawn_is_edge_popup() -> None:
+def test_iter_rand_ranks_scores_with_their_signs_and_they_have_the_gradient_of_the_mask() -> None:
+    signed = TopK(SCORE, 3, "init", False, signed=True)
+    assert signed.mask().view(-1).nonzero().view(-1).tolist() == sorted(SCORE.view(-1).argsort()[-3:].tolist())
+    upstream = torch.arange(6.0).view(2, 3) + 1
+    (signed(THETA) * upstream).sum().backward()
+    assert torch.equal(signed.score.grad, upstream * THETA)     # type: ignore[arg-type]
+
+
+class SignedPopup(EdgePopup):
+    signed = True
+
+
+def test_iter_rand_without_a_chance_to_be_drawn_is_edge_popup_by_signed_scores() -> None:
     states = []
-    for method in (POPUP, IterRand(0.6, Uniform(), "init", False, 7, 0.0)):
+    for method in (SignedPopup(0.6, Uniform(), "init", False), IterRand(0.6, Uniform(), "init", False, 7, 0.0)):
         net, train = set_up()
         method.run(net, train)
         states.append(net.state_dict())

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from dimred.errors import require
 from dimred.maps import Feedback
 from dimred.net import Net
-from dimred.scores import generator, noise
+from dimred.rewiring import RandomStart
+from dimred.schedules import require_period
+from dimred.scores import generator
 from dimred.select import Allocation, grow_random, topk
 from dimred.train import Train
 
 
 @dataclass(frozen=True)
-class DeepR:
+class DeepR(RandomStart):
     """Every weight has its sign for good: one that would cross zero goes dormant, and a random one wakes up instead.
 
         theta = sign * max(0, sign * psi);  psi <- psi - lr (dL/dtheta + l1 sign + noise * N(0, 1))
@@ -29,8 +31,6 @@ class DeepR:
 
     Bellec, Kappel, Maass, Legenstein, ICLR 2018 (arXiv:1711.05136); the scales of l1 and noise as in the official code.
     """
-    sparsity: float
-    allocation: Allocation
     l1: float               # alpha, the pull towards zero
     noise: float            # standard deviation of the random walk
 
@@ -39,7 +39,7 @@ class DeepR:
         require(self.noise >= 0, "method.noise", self.noise, "0 or more")
 
     def run(self, net: Net, train: Train) -> None:
-        net.keep(topk(noise(net), self.allocation(net, 1 - self.sparsity)))
+        self.keep_random(net)
         maps = {name: Signed(net.initial()[name].to(w.param)) for name, w in net.weights.items()
                 if w.support is not None}
         net.embed(maps)
@@ -110,12 +110,12 @@ class TopKAST:
     sparsity: float
     allocation: Allocation
     explore: float          # M, as a multiple of D
-    every: int              # steps
+    every: float            # steps, or a fraction of training
     strength: float         # of the penalty
 
     def __post_init__(self) -> None:
         require(self.explore >= 0, "method.explore", self.explore, "0 or more")
-        require(self.every > 0, "method.every", self.every, "1 or more steps")
+        require_period(self.every)
         require(self.strength >= 0, "method.strength", self.strength, "0 or more")
 
     def run(self, net: Net, train: Train) -> None:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from dimred.errors import require
 from dimred.maps import Feedback
 from dimred.net import Net
+from dimred.schedules import cubic, require_period, steps_between
 from dimred.scores import magnitude, trained_only
-from dimred.select import Allocation, cubic, topk
+from dimred.select import Allocation, topk
 from dimred.train import Train
 
 
@@ -35,6 +36,8 @@ class GMP:
 
         s_t = s (1 - (1 - (t - t0) / (t1 - t0))^3)  for t = t0, t0 + every, ..., t1
 
+    By default it prunes every layer alike, as the paper does; allocation=global ranks all layers together.
+
     Trains: all weights at first, in the end d; stores: their positions; needs: dense weights and gradients until it
     prunes.
 
@@ -44,17 +47,17 @@ class GMP:
     allocation: Allocation
     begin: float        # t0 and t1, as fractions of training
     end: float
-    every: int          # steps
+    every: float        # steps, or a fraction of training
 
     def __post_init__(self) -> None:
         require(0 <= self.begin < self.end < 1, "method.begin, method.end", (self.begin, self.end),
                 "0 <= begin < end < 1")
-        require(self.every > 0, "method.every", self.every, "1 or more steps")
+        require_period(self.every)
 
     def density(self, t: int, total: int) -> float | None:
         """What to prune to at step t of `total`; None if nothing is due."""
-        begin, end = int(self.begin * total), int(self.end * total)
-        if begin <= t <= end and ((t - begin) % self.every == 0 or t == end):
+        begin, end, period = int(self.begin * total), int(self.end * total), steps_between(self.every, total)
+        if begin <= t <= end and ((t - begin) % period == 0 or t == end):
             return cubic(self.sparsity, (t - begin) / (end - begin) if end > begin else 1.0)
         return None
 
@@ -80,7 +83,7 @@ class DPF(GMP):
     """
 
     def density(self, t: int, total: int) -> float | None:
-        late = t > self.end * total and (t - int(self.begin * total)) % self.every == 0
+        late = t > self.end * total and (t - int(self.begin * total)) % steps_between(self.every, total) == 0
         return 1 - self.sparsity if late else super().density(t, total)
 
     def run(self, net: Net, train: Train) -> None:

@@ -12,19 +12,21 @@ from dimred.coordinates import Coordinates
 from dimred.errors import UserError, require
 from dimred.maps import straight_through
 from dimred.net import Net
+from dimred.rewiring import RandomStart, require_fractions, scale_by_fan_in
+from dimred.schedules import cosine, require_period
 from dimred.scores import magnitude, noise
-from dimred.select import Allocation, cosine, largest, topk
+from dimred.select import largest, topk
 from dimred.train import Train
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SRigL:
+class SRigL(RandomStart):
     """RigL in which all neurons of a layer have the same number of inputs, but for neurons that are ablated.
 
-        inputs k = weights of the layer / neurons that live;  a neuron lives if gamma k of its weights are salient:
-        among those that RigL keeps, or among the largest gradients
+        inputs k = weights of the layer / neurons that live;  a neuron lives if gamma k_0 of its weights are salient:
+        among those that RigL keeps, or among the largest gradients;  k_0: k where all neurons live
 
     k is rounded down, as in the official code, so less than one weight a neuron is left unused. A neuron may come back.
     The last layer loses none, and no layer more than its weights can do without. Layers that are full are left alone.
@@ -35,23 +37,22 @@ class SRigL:
 
     Lasby, Golubeva, Evci, Nica, Ioannou, ICLR 2024 (arXiv:2305.02299).
     """
-    sparsity: float
-    allocation: Allocation
-    every: int              # steps
+    every: float            # steps, or a fraction of training
     fraction: float         # alpha
     until: float            # T_end, as a fraction of training
     ablation: float         # gamma; 0 keeps all neurons
 
     def __post_init__(self) -> None:
-        require(self.every > 0, "method.every", self.every, "1 or more steps")
-        for name in ("fraction", "until", "ablation"):
-            require(0 <= getattr(self, name) <= 1, f"method.{name}", getattr(self, name), "a fraction in [0, 1]")
+        require_period(self.every)
+        require_fractions(fraction=self.fraction, until=self.until, ablation=self.ablation)
 
     def run(self, net: Net, train: Train) -> None:
         draws = noise(net)
         budget = {name: len(support) for name, support in
                   topk(draws, self.allocation(net, 1 - self.sparsity)).items() if support is not None}
         net.keep({name: first(rows(draws[name]), count) for name, count in budget.items()})
+        if self.scale_fan:
+            scale_by_fan_in(net)
         due = train.every(self.every, self.until)
         last = [name for name, w in net.weights.items() if w.param.dim() > 1][-1:]
         for t in train.steps(dense_grad=due):
@@ -70,7 +71,7 @@ class SRigL:
         drop = int(fraction * w.dim)
         kept = mask(size, w.dim - drop)
         salient = (kept | mask(gradient, drop)).sum(1)
-        inputs = int((size > -torch.inf).sum(1).max())
+        inputs = fan_in(budget, len(size), size.shape[1])
         alive = salient >= max(1, int(ablation * inputs)) if ablation else torch.ones_like(salient, dtype=torch.bool)
         neurons = min(max(int(alive.sum()), math.ceil(budget / size.shape[1])), budget)
         alive = mask(salient.double() + alive * w.size, neurons)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from dimred.errors import require
 from dimred.maps import Gated, straight_through
 from dimred.net import Net
-from dimred.select import Allocation, cubic, topk
+from dimred.schedules import cubic, require_period
+from dimred.select import Allocation, topk
 from dimred.train import Train
 
 
@@ -160,22 +161,22 @@ class Movement:
     allocation: Allocation
     begin: float        # of pruning, as a fraction of training
     end: float
-    every: int          # steps
+    every: float        # steps, or a fraction of training
     lr: float           # of the scores, as a multiple of the learning rate
 
     def __post_init__(self) -> None:
         require(0 <= self.begin < self.end < 1, "method.begin, method.end", (self.begin, self.end),
                 "0 <= begin < end < 1")
-        require(self.every > 0, "method.every", self.every, "1 or more steps")
+        require_period(self.every)
         require(self.lr > 0, "method.lr", self.lr, "a number above 0")
 
     def run(self, net: Net, train: Train) -> None:
         gates = {name: Gated(w.param) for name, w in net.weights.items()}
         net.embed(gates, lr=self.lr, decay=False)
         total = len(train)
-        begin, end = int(self.begin * total), int(self.end * total)
+        begin, end, period = int(self.begin * total), int(self.end * total), train.period(self.every)
         for t in train.steps():
-            if t >= begin and (t % self.every == 0 or t == total - 1):
+            if t >= begin and (t % period == 0 or t == total - 1):
                 density = cubic(self.sparsity, min(1.0, (t - begin) / (end - begin)) if end > begin else 1.0)
                 for name, support in topk(scores_of(gates), self.allocation(net, density)).items():
                     gates[name].keep(support)

@@ -1,0 +1,46 @@
+"""When something is due in training, and how much of it: functions of the step alone."""
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from dimred.errors import require
+
+LEAST = 5       # steps of a period that is given as a fraction
+Decay = Literal["cosine", "constant", "linear", "inverse_power"]
+
+
+def require_period(every: float, key: str = "method.every") -> None:
+    """UserError unless `every` is a whole number of steps or a fraction of training."""
+    require(0 < every < 1 or (every >= 1 and every == int(every)), key, every,
+            "a whole number of steps, or a fraction of training below 1")
+
+
+def steps_between(every: float, total: int) -> int:
+    """The period in steps of a training of `total`: `every` itself or, below 1, that fraction of the training.
+
+    A fraction is at least LEAST steps, or a quarter of a very short training: weights that join need some steps before
+    they are compared with others, and RigL's steps that rewire do not train."""
+    least = max(1, min(LEAST, total // 4))
+    return max(least, round(every * total)) if every < 1 else int(every)
+
+
+def cubic(sparsity: float, progress: float) -> float:
+    """The density of a gradual schedule, quick at first: 1 - s (1 - (1 - x)^3), progress x in [0, 1]. Zhu, Gupta, ICLR
+    workshop 2018 (arXiv:1710.01878), eq. 1."""
+    return 1 - sparsity * (1 - (1 - progress) ** 3)
+
+
+def cosine(first: float, last: float, progress: float) -> float:
+    """From first to last, slowly at both ends; progress in [0, 1]."""
+    return last + (first - last) / 2 * (1 + math.cos(math.pi * progress))
+
+
+def decayed(first: float, decay: Decay, progress: float) -> float:
+    """A fraction that falls from `first` to 0, or stays; progress x in [0, 1].
+
+    inverse_power is first (1 - x)^3. Evci et al., ICML 2020 (arXiv:1911.11134), appendix."""
+    if decay == "cosine":
+        return cosine(first, 0.0, progress)
+    power = {"constant": 0, "linear": 1, "inverse_power": 3}[decay]
+    return first * (1 - progress) ** power
