@@ -280,3 +280,24 @@ def test_a_model_with_nothing_left_to_cover_is_refused() -> None:
         Net(frozen("a"), include=["a.weight"])
     with pytest.raises(UserError, match=r"has none \(with scale and shift\)"):
         NormOnly("uniform", False, ()).run(Net(frozen("norm")), None)       # type: ignore[arg-type]
+
+
+# -- the folder of a run as a start --------------------------------------------------------------
+def test_a_run_is_a_start_for_a_net_of_the_same_builder(tmp_path: Path) -> None:
+    net, built = of("start", pretrained=None)
+    freeze_most(net)
+    run = save(tmp_path / "run", net, built)
+    again, stored = of("start", pretrained=str(run))
+    assert_equal(again.state_dict(), net.state_dict())
+    assert stored["model"]["pretrained"] is None
+    freeze_most(again)
+    with pytest.raises(UserError, match=r"code that is not dimred's: test_builders.start"):
+        load_net(run)       # nobody has asked for that code
+    (run / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"no model.safetensors in .*run: that is no run"):
+        of("start", pretrained=str(run))
+    assert_equal(load_net(save(tmp_path, again, stored), trust=True).state_dict(), again.state_dict())
+
+
+def start(*, shape: Any, classes: int, pretrained: str | None) -> nn.Module:
+    return Small()

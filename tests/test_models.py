@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dimred.errors import UserError
+from dimred.models.pretrained import unwrapped
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
@@ -210,11 +211,77 @@ def test_another_number_of_classes_starts_with_a_new_head_and_says_so(
     path = save(build("resnet20", classes=100), tmp_path / "saved.safetensors")
     with caplog.at_level(logging.INFO, logger="dimred.models.pretrained"):
         model = build("resnet20", seed=1, pretrained=path, init=init)
-    assert "has 100 classes, this model 10: its classifier fc starts anew" in caplog.text
+    assert "has 100 classes, this model 10: the classifier fc keeps its initial values" in caplog.text
     scratch = build("resnet20", seed=1, init=init)
     old = build("resnet20", classes=100).state_dict()
     for key, value in model.state_dict().items():
         assert torch.equal(value, scratch.state_dict()[key] if key.startswith("fc.") else old[key])
+
+
+def test_a_file_without_classifier_leaves_it_at_its_initial_values(tmp_path: Path,
+                                                                   caplog: pytest.LogCaptureFixture) -> None:
+    state = {key: value for key, value in build("resnet20").state_dict().items() if not key.startswith("fc.")}
+    save_file(state, tmp_path / "saved.safetensors")
+    with caplog.at_level(logging.INFO, logger="dimred.models.pretrained"):
+        model = build("resnet20", seed=1, pretrained=str(tmp_path / "saved.safetensors")).state_dict()
+    assert "saved.safetensors has no classifier: the classifier fc keeps its initial values" in caplog.text
+    scratch = build("resnet20", seed=1).state_dict()
+    assert all(torch.equal(model[key], state.get(key, scratch[key])) for key in model)
+    save_file(state | {"fc.bias": torch.zeros(10)}, tmp_path / "half.safetensors")
+    with pytest.raises(UserError, match=r"only in this model: fc.weight\. Choose"):
+        build("resnet20", pretrained=str(tmp_path / "half.safetensors"))
+
+
+def written(form: str, state: dict[str, Any]) -> dict[str, Any]:
+    """A state dict as training code writes it."""
+    counts = [key for key in state if key.endswith("num_batches_tracked")]
+    return {"plain": lambda: state, "data_parallel": lambda: {f"module.{key}": state[key] for key in state},
+            "compiled": lambda: {f"_orig_mod.{key}": state[key] for key in state},
+            "both": lambda: {f"_orig_mod.module.{key}": state[key] for key in state},
+            "nested": lambda: {"epoch": 3, "state_dict": written("data_parallel", state), "optimizer": {}},
+            "model": lambda: {"model": state, "args": {"lr": 0.1}},
+            "old": lambda: {key: state[key] for key in state if key not in counts}}[form]()
+
+
+@pytest.mark.parametrize(("form", "suffix"), [
+    ("plain", ".pt"), ("plain", ".pth"), ("data_parallel", ".safetensors"), ("compiled", ".safetensors"),
+    ("both", ".pth"), ("nested", ".pth"), ("model", ".pt"), ("old", ".safetensors")])
+def test_files_are_read_in_all_forms_that_lie_around(form: str, suffix: str, tmp_path: Path) -> None:
+    saved, path = build("resnet20"), tmp_path / f"saved{suffix}"
+    content = written(form, saved.state_dict())
+    if suffix == ".safetensors":
+        save_file(content, path)
+    else:
+        torch.save(content, path)
+    assert equal(build("resnet20", seed=1, pretrained=str(path)), saved)
+
+
+def test_a_prefix_of_the_model_itself_stays() -> None:
+    names = {"module.fc.weight", "module.fc.bias"}
+    state = {name: torch.ones(1) for name in names}
+    assert set(unwrapped(state, names)) == names
+    assert set(unwrapped({f"module.{name}": value for name, value in state.items()}, names)) == names
+    assert set(unwrapped(state, {"fc.weight", "fc.bias"})) == {"fc.weight", "fc.bias"}
+
+
+def test_code_in_a_file_is_not_run_and_what_has_no_state_dict_is_refused(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "saved.pth"
+    for content, message in [
+            (Malice(), r"torch.load\(weights_only=True\) refuses it.*Write the state dict alone"),
+            (build("lenet300"), r"torch.load\(weights_only=True\) refuses it"),
+            ({"epoch": 3, "lr": 0.1}, r"it holds the entries epoch, lr\. Allowed are tensors"),
+            (torch.ones(3), r"it holds a Tensor\."), ({}, r"it holds a dict\.")]:
+        torch.save(content, path)
+        with pytest.raises(UserError, match=message):
+            build("lenet300", pretrained=str(path))
+    whole = path.read_bytes()
+    for damaged in (whole[:-30], b"", b"no tensors here"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"Cannot read model.pretrained="):
+            build("lenet300", pretrained=str(path))
+    assert not Path("the-code-in-the-file-ran").exists()
 
 
 def test_another_network_is_refused_with_the_first_differences(tmp_path: Path) -> None:
@@ -240,7 +307,7 @@ def test_a_head_for_other_features_is_not_taken_for_another_number_of_classes(tm
 
 def test_a_missing_truncated_or_foreign_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "saved.safetensors"
-    with pytest.raises(UserError, match=r"Cannot read model.pretrained=.*No such file.*Allowed is null or"):
+    with pytest.raises(UserError, match=r"Cannot read model.pretrained=.*No such file.*Allowed is null, the folder"):
         build("lenet300", pretrained=str(path))
     save(build("lenet300"), path)
     whole = path.read_bytes()

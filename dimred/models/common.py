@@ -32,7 +32,7 @@ def initialise(model: nn.Module, init: str) -> None:
 
 
 def prepare(model: nn.Module, init: str, pretrained: str | None) -> nn.Module:
-    """Give `model` its starting weights: drawn by `init`, or read from the safetensors file `pretrained`."""
+    """Give `model` its starting weights: drawn by `init`, or read from the file `pretrained`."""
     initialise(model, init)
     if pretrained is not None:
         load(model, read(pretrained, model), str(pretrained))

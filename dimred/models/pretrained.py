@@ -1,10 +1,19 @@
-"""Starting from a finished network: everything is loaded, except a classifier with another number of classes."""
+"""Starting from a finished network: everything is loaded, except a classifier with another number of classes.
+
+Files lie around in many forms: a state dict, or a checkpoint that has one among other things, written by safetensors or
+by torch.save, of the model itself or of what DistributedDataParallel (`module.`) or torch.compile (`_orig_mod.`) made
+of it. All of them are read, and no code in them is run.
+"""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -13,36 +22,80 @@ from dimred.errors import UserError
 
 log = logging.getLogger(__name__)
 
+SUFFIXES = (".safetensors", ".pt", ".pth")
+#: where a checkpoint has its state dict
+NESTED = ("state_dict", "model_state_dict", "model", "net")
+#: what wrappers put before the names
+PREFIXES = ("module.", "_orig_mod.")
+ALLOWED = "Allowed is null, the folder of a run, or a file of the model's state dict: .safetensors, .pt or .pth"
+
+
+def is_file(pretrained: str) -> bool:
+    """Whether `pretrained` names a file, and not published weights."""
+    return Path(pretrained).suffix in SUFFIXES
+
 
 def read(path: str, model: nn.Module) -> dict[str, Tensor]:
-    """The state dict in the safetensors file `path`; a missing or damaged file is a UserError."""
+    """The state dict in the file `path`, under the model's names; a missing or damaged file is a UserError."""
     file = Path(str(path)).expanduser().absolute()
     try:
-        tensors = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"Cannot read model.pretrained={path} ({file}): {error}. Allowed is null or a complete "
-                        f"safetensors file of the model's state dict, as written by "
-                        f"safetensors.torch.save_file(model.state_dict(), path).") from error
+        found = load_file(file) if file.suffix not in (".pt", ".pth") else \
+            torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(f"Cannot read model.pretrained={path}: torch.load(weights_only=True) refuses it. It is "
+                        "damaged, or it holds more than tensors, and no code in a file is run. Write the state dict "
+                        "alone: torch.save(model.state_dict(), path)") from None
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        why = str(error).split("\n")[0]
+        raise UserError(f"Cannot read model.pretrained={path} ({file}): {why}. {ALLOWED}") from error
     state = model.state_dict()  # carries the module versions that some torchvision models insist on
+    tensors = unwrapped(state_dict_in(found, path), set(state))
     state.clear()
     state.update(tensors)
     return state
 
 
+def state_dict_in(found: Any, path: str) -> dict[str, Tensor]:
+    """The state dict that a file is, or that it has under one of the usual names."""
+    content = found if isinstance(found, Mapping) else {}
+    for name in (None, *NESTED):
+        state = content if name is None else content.get(name)
+        if isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values()):
+            return dict(state)
+    holds = f"the entries {_few(map(str, content))}" if content else f"a {type(found).__name__}"
+    raise UserError(f"model.pretrained={path} has no state dict: it holds {holds}. Allowed are tensors by their names, "
+                    f"alone or as one of {', '.join(NESTED)}. Write them so: torch.save(model.state_dict(), path)")
+
+
+def unwrapped(state: dict[str, Tensor], names: set[str]) -> dict[str, Tensor]:
+    """A state dict without the prefixes of wrappers, which all of its names have."""
+    for prefix in (*PREFIXES, *PREFIXES):       # in either order
+        bare = {name.removeprefix(prefix): value for name, value in state.items()}
+        # a module of the model itself may be called so: then its names fit better as they are
+        fits = len(names & bare.keys()) >= len(names & state.keys())
+        if fits and all(name.startswith(prefix) for name in state):
+            state = bare
+    return state
+
+
 def load(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy `state` into `model`; a final classifier for another number of classes stays as `model` has it.
+    """Copy `state` into `model`. The final classifier stays as `model` has it if `state` has none, or one of another
+    number of classes.
 
     Raises UserError, before the model is used, if any other name or shape differs.
     """
-    own = model.state_dict()
-    if new_head := _other_classes(head(model), own, state):
-        log.info("%s has %d classes, this model %d: its classifier %s starts anew", source,
-                 len(state[new_head[0]]), len(own[new_head[0]]), head(model))
-        state.update({key: own[key] for key in new_head})
+    own, name = model.state_dict(), head(model)
+    why = _new_head(name, own, state)
+    if why:
+        state.update({key: own[key] for key in _parts(name, own)})
+    # files older than PyTorch 0.4.1 do not count the batches that BatchNorm has seen
+    state.update({key: own[key] for key in own if key.endswith("num_batches_tracked") and key not in state})
     shapes = [f"{key} {list(state[key].shape)} instead of {list(own[key].shape)}"
               for key in own if key in state and state[key].shape != own[key].shape]
     missing, unexpected = ([], []) if shapes else model.load_state_dict(state, strict=False)
     _require_match(source, shapes, missing, unexpected)
+    if why:
+        log.info("%s %s: the classifier %s keeps its initial values", source, why, name)
 
 
 def head(model: nn.Module) -> str:
@@ -50,15 +103,20 @@ def head(model: nn.Module) -> str:
     return [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))][-1]
 
 
-def _other_classes(name: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
-    """The keys of the classifier `name` if own and state differ in its number of outputs and in nothing else."""
+def _parts(name: str, state: dict[str, Tensor]) -> list[str]:
+    return [key for key in (f"{name}.weight", f"{name}.bias") if key in state]
+
+
+def _new_head(name: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
+    """Why the classifier `name` starts anew: it is not there, or it has another number of outputs and differs in
+    nothing else. Empty if neither is so."""
     weight = f"{name}.weight"
-    if weight not in state or state[weight].ndim != own[weight].ndim:
-        return []
-    same_inputs = state[weight].shape[1:] == own[weight].shape[1:]
-    if not same_inputs or len(state[weight]) == len(own[weight]):
-        return []
-    return [weight, f"{name}.bias"]
+    if not _parts(name, state):
+        return "has no classifier"
+    there = state.get(weight)
+    if there is None or there.shape[1:] != own[weight].shape[1:] or len(there) == len(own[weight]):
+        return ""
+    return f"has {len(there)} classes, this model {len(own[weight])}"
 
 
 def _require_match(source: str, shapes: list[str], missing: list[str], unexpected: list[str]) -> None:
