@@ -184,13 +184,28 @@ def test_a_bernoulli_mask_is_drawn_with_its_probabilities_and_anew_in_every_step
     with torch.no_grad():
         bernoulli.score[1] = 2.0        # sigmoid: 0.881
     first, again = bernoulli.mask(), bernoulli.mask()
-    bernoulli.draw.fill_(1)
+    bernoulli.step.fill_(1)
     second = bernoulli.mask()
     assert torch.equal(first, again) and not torch.equal(first, second)
     counts = (first.int() + second.int()).sum(1).tolist()       # of 1000: 250 and 881 are expected
     assert abs(counts[0] - 250) < 5 * math.sqrt(188) and abs(counts[1] - 881) < 5 * math.sqrt(105)
     bernoulli.eval()
     assert bernoulli.mask().sum(1).tolist() == [0, 250]     # the most probable ones
+
+
+def test_scores_of_a_bernoulli_mask_shift_until_as_many_weights_as_asked_for_are_expected() -> None:
+    bernoulli = Bernoulli(THETA, 2, "init", True, 0)
+    with torch.no_grad():
+        bernoulli.score.zero_()
+    bernoulli.advance(1)        # sum p = 3 of 6, two are asked for, its slope is 6 * 0.25
+    assert torch.allclose(bernoulli.score, torch.tensor(-1 / 1.5)) and bernoulli.step == 1
+    with torch.no_grad():
+        bernoulli.score.copy_(SCORE * 20)
+    for step in range(2, 40):
+        bernoulli.advance(step)
+    assert torch.allclose(bernoulli.score.sigmoid().sum(), torch.tensor(2.0))
+    apart = bernoulli.score.detach() - SCORE * 20
+    assert torch.allclose(apart, apart[0, 0].expand(2, 3), atol=1e-5)     # all by the same
 
 
 def test_a_bernoulli_mask_is_rescaled_by_what_was_drawn_and_trains_its_probabilities() -> None:

@@ -224,8 +224,9 @@ class BernoulliSupermask(Supermask):
     D / sum m is the paper's dynamic rescaling (rescale). In evaluation, and in the end, m is the k
     most probable weights of each layer, for as many weights as were asked for; the official code
     draws there, too, and reports the mean of ten draws. Probabilities start at the density of their
-    layer; the paper's start at one half, and the density is an outcome. Signed constants are +-
-    He's standard deviation; in the official code that of the layer's initial weights.
+    layer, and after every step all scores of a layer shift so that sum p stays k (ours); the
+    paper's start at one half, and the density is an outcome. Signed constants are +- He's standard
+    deviation; in the official code that of the layer's initial weights.
 
     Trains: a score for every weight, no weight, bias or norm; stores: instead of them, the mask and
     the seed of the weights; needs: dense weights, scores and their gradients in every step.
@@ -242,7 +243,7 @@ class BernoulliSupermask(Supermask):
         self.embed(net)
         for t in train.steps():
             for mask in net.maps.values():
-                mask.draw.fill_(t + 1)      # type: ignore[operator]
+                mask.advance(t + 1)     # type: ignore[operator]
 
     def embed(self, net: Net) -> None:
         """Freeze all there is, and train scores, those of a layer alike."""
@@ -257,7 +258,7 @@ class BernoulliSupermask(Supermask):
 class Bernoulli(nn.Module):
     """A mask that is drawn anew in every step; in evaluation, that of the k largest scores."""
 
-    draw: Tensor
+    step: Tensor
 
     def __init__(self, weight: Tensor, k: int, weights: Weights, rescale: bool, seed: int) -> None:
         super().__init__()
@@ -265,15 +266,23 @@ class Bernoulli(nn.Module):
         score = torch.full_like(weight, math.log(p / (1 - p)), requires_grad=False)
         self.score = nn.Parameter(score)
         self.k, self.weights, self.rescale, self.seed = k, weights, rescale, seed
-        # the step: with the seed it says what is drawn, so a resumed run draws the same
-        self.register_buffer("draw", torch.zeros((), dtype=torch.int64))
+        # with the seed it says what is drawn, so that a resumed run draws the same
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def advance(self, step: int) -> None:
+        """Draw anew, and shift all scores by a Newton step towards sum p = k."""
+        p = torch.sigmoid(self.score)
+        shift = (p.sum() - self.k) / (p * (1 - p)).sum().clamp(min=1e-6)
+        self.score.sub_(shift.clamp(-1, 1))
+        self.step.fill_(step)
 
     def mask(self) -> Tensor:
         """True where a weight is used."""
         score = self.score.detach()
         if not self.training:
             return best_of(score, self.k)
-        draws = torch.Generator(score.device).manual_seed(self.seed + int(self.draw))
+        draws = torch.Generator(score.device).manual_seed(self.seed + int(self.step))
         return torch.rand(score.shape, generator=draws, device=score.device) < torch.sigmoid(score)
 
     def forward(self, theta: Tensor) -> Tensor:
