@@ -41,7 +41,7 @@ QUICK = {"imp": ["method.rate=0.9"], "ntt": ["method.steps=2"], "ntk_sap": ["met
 
 # -- what answers at once --------------------
 @pytest.mark.parametrize("arguments, code, part", [
-    ("", 0, "dimred train"), ("--help", 0, "dimred train"), ("train --help", 0, "|dense|"),
+    ("", 0, "dimred train"), ("--help", 0, "dimred train"), ("train --help", 0, " dense "),
     ("show --help", 0, "dimred show"), ("--version", 0, "0."), ("methods", 0, "rigl"),
     ("methods --json", 0, '"name": "rigl"'), ("train --cfg job", 0, "sparsity: 0.9"), ("trian", 1, "'train'"),
     ("train sparsty=1", 1, "'sparsity'"), ("train method=rigel", 1, "'rigl'"), ("train --foo", 2, "--foo")])

@@ -6,7 +6,8 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from dimred.configs import GROUPS, conf, names
+from dimred.commands import completion, help
+from dimred.configs import conf
 from dimred.errors import UserError, nearest
 from dimred.overrides import require_one_way
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
 def train(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        print(train_help(), end="")
+        print(help.of_train(arguments), end="")
+        return 0
+    if shell := completion_asked(arguments):
+        print(completion.script(shell))
         return 0
     require_one_way(argument for argument in arguments if argument[:1] != "-")
     import hydra
@@ -52,6 +56,16 @@ def finish(command: Command) -> int:
     return int(any(outcome["status"] != "done" for outcome in command.outcomes))
 
 
+def completion_asked(arguments: list[str]) -> str:
+    """The shell that Hydra's own way of installing completion asks for: -sc install=bash."""
+    if not {"-sc", "--shell-completion"} & set(arguments):
+        return ""
+    asked = [each.removeprefix("install=") for each in arguments if each.startswith("install=")]
+    if not asked:
+        raise UserError("completion is installed by `dimred completion SHELL`. See dimred completion --help")
+    return asked[0]
+
+
 def in_our_words(error: Exception) -> str:
     """What was got, what is allowed, what to do, from what Hydra says about the command line."""
     text = str(error) or str(error.__cause__)
@@ -74,15 +88,3 @@ def in_our_words(error: Exception) -> str:
         return (f"cannot understand {override!r}. Write KEY=VALUE, and a list as KEY=[A,B]; quote what the shell would "
                 "change")
     return f"{text.splitlines()[0]} (see dimred train --help)"
-
-
-def train_help() -> str:
-    groups = "\n".join(f"  {group}={'|'.join(names(group))}" for group in GROUPS)
-    described = "".join(f"  {line}\n" for line in (conf() / "config.yaml").read_text().splitlines()
-                        if re.match(r"\w+: .", line))
-    return (f"dimred train [KEY=VALUE ...]: train one network (-m: every combination of comma-separated values).\n\n"
-            f"Groups, each a folder of files; --config-dir DIR adds your own:\n{groups}\n\n"
-            f"Values, with their defaults:\n{described}\n"
-            "Inside a group, by a dot: recipe.epochs=1 recipe.lr=0.05 method.every=200 model.width=2\n"
-            "Everything a run would use: dimred train --cfg job\n")
-
