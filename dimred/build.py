@@ -22,6 +22,7 @@ from dimred.net import Net
 from dimred.record import Json, read_tensors, write_tensors
 from dimred.schema import checked_group, fits, hints_of, resolve
 from dimred.state import State, finished, redraw
+from dimred.trial import give_logits
 
 
 def build(node: DictConfig, group: str, **given: Any) -> Any:
@@ -41,6 +42,7 @@ def build_net(cfg: DictConfig, shape: tuple[int, int, int], classes: int) -> Net
         node = DictConfig(own_weights(node))
     with seeded(cfg.seed) as drawing:
         model = build(node, "model", shape=shape, classes=classes)
+    give_logits(model, shape, classes, node._target_)
     if run:
         pretrained.load(model, start, str(run))
     net = Net(model, seed=cfg.seed, include=cfg.include, exclude=cfg.exclude, draws=drawing.of(model),
@@ -109,7 +111,9 @@ def left_to_the_seed(net: Net, state: State, drawn: Json) -> State:
 def build_model(model: Json, shape: tuple[int, int, int], classes: int, seed: int) -> nn.Module:
     """The model that a file describes (`require_own` has been asked), to be filled with the file's weights."""
     with seeded(seed):
-        return build(DictConfig(own_weights(model)), "model", shape=shape, classes=classes)
+        built = build(DictConfig(own_weights(model)), "model", shape=shape, classes=classes)
+    give_logits(built, shape, classes, model["_target_"])
+    return built
 
 
 def own_weights(model: Mapping[str, Any]) -> Json:

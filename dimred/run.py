@@ -33,6 +33,7 @@ from dimred.schema import checked
 from dimred.signals import stopping_at_signals
 from dimred.storage import smallest, storage
 from dimred.train import Best, Recipe, Train
+from dimred.trial import try_batch
 
 log = logging.getLogger("dimred")
 
@@ -85,6 +86,7 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
         log.info("frozen by the model's builder (requires_grad=False), so neither covered nor trained: %d of %d "
                  "parameters", sum(net.rest[name].numel() for name in net.fixed),
                  sum(p.numel() for p in net.model.parameters()))
+    try_batch(net, data, recipe.batch_size)     # before Train compiles the net
     train = Train(net, data, recipe, seed=cfg.seed, record=record, checkpoint_seconds=cfg.checkpoint_seconds)
     if "sparsity" in cfg.method and (left := round((1 - cfg.sparsity) * net.total)) < len(net.weights):
         raise UserError(f"sparsity={cfg.sparsity} leaves {left} of {net.total} weights for {len(net.weights)} layers. "

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +30,7 @@ def export(arguments: list[str]) -> int:
         raise UserError(f"--half is for --format compact, and not for --format {form}. Leave it out")
     if len(arguments) != 2:
         raise UserError(f"usage: {USAGE} (got {len(arguments)} arguments)")
-    if form == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
+    if form == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))):
         raise UserError("--format onnx needs a library that is not installed. Install it: pip install 'dimred[onnx]'")
     from dimred.build import load_run
 
@@ -64,13 +66,14 @@ def write_as(form: str, net: Net, about: Json, path: Path, half: bool) -> str:
         return f"{size} bytes; read it with dimred import, or dimred.compact.load_compact"
     net.train(False)
     images = torch.zeros(2, *about["shape"])
-    if form == "onnx":
-        write(path, as_onnx(plain(net), images))
-        return "images (N, C, H, W) to logits (N, classes); read it with onnxruntime"
     model = compact(net, images) if form == "compacted-channels" else plain(net)
-    write(path, as_program(model, images))
+    content = (as_onnx if form == "onnx" else as_program)(model.eval(), images)
+    note = batches(run_onnx(content) if form == "onnx" else run_program(content), model, images)
+    write(path, content)
+    if form == "onnx":
+        return f"images (N, C, H, W) to logits (N, classes), {note}; read it with onnxruntime"
     left, whole = (sum(p.numel() for p in each.parameters()) for each in (model, net.model))
-    return f"{left} of {whole} parameters; read it with torch.export.load(FILE).module()"
+    return f"{left} of {whole} parameters, {note}; read it with torch.export.load(FILE).module()"
 
 
 def plain(net: Net) -> nn.Module:
@@ -85,14 +88,16 @@ def as_program(model: nn.Module, images: Tensor) -> bytes:
     """A torch.export program, of batches of any size."""
     import torch
     file = BytesIO()
-    torch.export.save(torch.export.export(model.eval(), (images,), dynamic_shapes=any_batch()), file)
+    with exporting(model):
+        torch.export.save(torch.export.export(model, (images,), dynamic_shapes=any_batch()), file)
     return file.getvalue()
 
 
 def as_onnx(model: nn.Module, images: Tensor) -> bytes:
     import torch
-    program = torch.onnx.export(model.eval(), (images,), input_names=["images"], output_names=["logits"],
-                                dynamic_shapes=any_batch(), dynamo=True, verbose=False)
+    with exporting(model):
+        program = torch.onnx.export(model, (images,), input_names=["images"], output_names=["logits"],
+                                    dynamic_shapes=any_batch(), dynamo=True, verbose=False)
     assert program is not None
     return program.model_proto.SerializeToString()
 
@@ -100,3 +105,53 @@ def as_onnx(model: nn.Module, images: Tensor) -> bytes:
 def any_batch() -> Any:
     import torch
     return ({0: torch.export.Dim.AUTO},)
+
+
+@contextmanager
+def exporting(model: nn.Module) -> Iterator[None]:
+    """Turns what the exporters raise, of many kinds, into a UserError."""
+    try:
+        yield
+    except Exception as error:
+        why = str(error).strip().split("\n")[0]
+        raise UserError(f"PyTorch cannot export {type(model).__name__} ({type(error).__name__}: {why}). Use --format "
+                        "dense, and the model's own code") from error
+
+
+def run_program(content: bytes) -> Callable[[Tensor], Tensor]:
+    import torch
+    return torch.export.load(BytesIO(content)).module()
+
+
+def run_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+    import torch
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4      # `batches` says what fails
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def batches(exported: Callable[[Tensor], Tensor], model: nn.Module, images: Tensor) -> str:
+    """For which batches what was exported works, found by running it. UserError if it does not for that of the export.
+    """
+    wrong = [size for size in (1, 5) if not agree(exported, model, images, size)]
+    if not agree(exported, model, images, len(images)):
+        raise UserError(f"the exported {type(model).__name__} does not compute the model's logits. Use --format dense, "
+                        "and the model's own code")
+    if wrong:
+        return f"but NOT for batches of {' or '.join(map(str, wrong))}: the model fixes the size to {len(images)}"
+    return "for batches of any size"
+
+
+def agree(exported: Callable[[Tensor], Tensor], model: nn.Module, images: Tensor, size: int) -> bool:
+    """Whether the logits of a batch of that size are the model's."""
+    import torch
+    inputs = torch.rand(size, *images.shape[1:], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        try:
+            found = exported(inputs)
+        except Exception:       # of kinds of their own, in onnxruntime and torch.export
+            return False
+        logits = model(inputs)
+    return found.shape == logits.shape and torch.allclose(found, logits, rtol=1e-3, atol=1e-4)
