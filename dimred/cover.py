@@ -49,8 +49,7 @@ def dense_matrices(model: nn.Module, covered: Container[str], shape: Sequence[in
     dense = [name for name in sizes if name in names & trained and name not in covered]
     if not dense:
         return ""
-    whole = sum(sizes[name] for name in sizes if name in names or name in covered)
-    share = sum(sizes[name] for name in dense) / whole
+    share = sum(sizes[name] for name in dense) / sum(sizes[name] for name in names)
     more = f" and {len(dense) - 3} more" if len(dense) > 3 else ""
     return (f"{share:.1%} of the weights in matrices stay dense, because they are not covered: "
             f"{', '.join(dense[:3])}{more}. include=[...] names the covered ones")

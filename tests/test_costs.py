@@ -61,7 +61,7 @@ def counted(net: Net, images: Tensor) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("name", ["lenet300", "lenet5", "conv4", "resnet20", "resnet18", "vgg11", "wrn22_2",
-                                  "mobilenet"])
+                                  "mobilenet", "vit"])
 def test_a_dense_step_costs_what_pytorch_counts(name: str) -> None:
     shape = (1, 28, 28) if name.startswith("lenet") else (3, 32, 32)
     net = build_net(compose(f"model={name}"), shape, 10)

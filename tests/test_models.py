@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dimred.errors import UserError
+from dimred.kernels import plain_kernels
 from dimred.models.pretrained import unwrapped
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
@@ -27,8 +28,8 @@ MNIST, CIFAR, DIGITS = (1, 28, 28), (3, 32, 32), (1, 8, 8)
 # the smallest images of every network that is not torchvision's
 SMALLEST = {"lenet300": 1, "mlp": 1, "lenet": 16, "lenet5": 16, "conv2": 2, "conv4": 4, "conv6": 8, "conv8": 16,
             "mobilenet": 8, "resnet18": 8, "resnet20": 4, "resnet32": 4, "resnet56": 4, "resnet110": 4, "wrn22_2": 4,
-            "wrn28_2": 4, "vgg11": 16, "vgg13": 16, "vgg16": 16, "vgg19": 16}
-FAMILIES = ["lenet300", "lenet5", "conv2", "vgg11", "resnet20", "wrn22_2", "mobilenet", "torchvision"]
+            "wrn28_2": 4, "vgg11": 16, "vgg13": 16, "vgg16": 16, "vgg19": 16, "vit": 2}
+FAMILIES = ["lenet300", "lenet5", "conv2", "vgg11", "resnet20", "wrn22_2", "mobilenet", "vit", "torchvision"]
 
 
 def build(config: str, /, shape: tuple[int, int, int] = CIFAR, classes: int = 10, seed: int = 0,
@@ -84,6 +85,27 @@ def test_networks_have_the_published_number_of_parameters(name: str, knobs: dict
     assert sum(p.numel() for p in sketch(name, **knobs).parameters()) == count
 
 
+def test_a_vision_transformer_has_twelve_squares_of_its_width_in_a_block() -> None:
+    """Queries, keys, values and output, and an MLP four times as wide: 4 + 8. Then patches and head."""
+    model = sketch("vit", DIGITS, dim=32, depth=3)
+    assert weights(model) == 3 * 12 * 32**2 + 2 * 2 * 32 + 32 * 10
+    assert model.positions.shape == (1, 1 + 4 * 4, 32)
+    assert sketch("vit").positions.shape == (1, 1 + 8 * 8, 64)
+
+
+def test_a_vision_transformer_is_attention_written_out() -> None:
+    """As torch's encoder layer, whose matrices are named otherwise."""
+    block = build("vit", DIGITS, patch=2, dim=32, depth=1).blocks[0]
+    layer = nn.TransformerEncoderLayer(32, 4, 128, 0.0, "gelu", batch_first=True, norm_first=True)
+    names = {"attention.qkv.": "self_attn.in_proj_", "attention.out.": "self_attn.out_proj.", "fc": "linear"}
+    state = block.state_dict()
+    for ours, theirs in names.items():
+        state = {name.replace(ours, theirs): value for name, value in state.items()}
+    layer.load_state_dict(state)
+    tokens = torch.randn(2, 5, 32)
+    torch.testing.assert_close(block(tokens), layer(tokens))
+
+
 @pytest.mark.parametrize("name", SMALLEST)
 def test_each_config_states_the_right_number_of_weights_and_smallest_image(name: str) -> None:
     text = (CONF / f"{name}.yaml").read_text()
@@ -127,9 +149,10 @@ def test_eight_by_eight_digits_are_large_enough(name: str) -> None:
 def test_gradients_can_be_differentiated_again(name: str) -> None:
     model = build(name)
     params = list(model.parameters())
-    grads = torch.autograd.grad(model(torch.randn(4, *CIFAR)).logsumexp(1).sum(), params, create_graph=True)
-    norm = torch.stack([(grad * grad).sum() for grad in grads]).sum()
-    second = torch.autograd.grad(norm, params, allow_unused=True)
+    with plain_kernels(model):
+        grads = torch.autograd.grad(model(torch.randn(4, *CIFAR)).logsumexp(1).sum(), params, create_graph=True)
+        norm = torch.stack([(grad * grad).sum() for grad in grads]).sum()
+        second = torch.autograd.grad(norm, params, allow_unused=True)
     used = [grad for grad in second if grad is not None]
     assert all(grad.isfinite().all() for grad in used) and any(grad.any() for grad in used)
 
@@ -189,6 +212,7 @@ def test_biases_start_at_zero_unless_torch_chooses_them() -> None:
     ("wrn28_2", {"depth": 29}, "wide_resnet has no depth 29. Set model.depth to 6n+4"),
     ("vgg16", {"depth": 17}, "vgg has no depth 17. Set model.depth to 11, 13, 16 or 19"),
     ("conv2", {"depth": 3}, "convnet has no depth 3. Set model.depth to 2, 4, 6 or 8"),
+    ("vit", {"heads": 3}, "a multiple of model.heads, which is 3"),
     ("torchvision", {"name": "resnet81"}, "Unknown torchvision model model.name='resnet81'. Did you mean 'resnet18'"),
     ("torchvision", {"pretrained": "IMAGENET1K_V3"}, "Did you mean 'IMAGENET1K_V1'"),
 ])
