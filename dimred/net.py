@@ -278,15 +278,16 @@ class Net:
                                    for key, value in below(snapshot, f"memory/{name}/").items()})
         restore_rest(self, snapshot)
 
-    def embed(self, maps: Mapping[str, nn.Module], lr: float = 1.0, decay: bool = True) -> None:
-        """Give weights their maps E. Their parameters train at `lr` times the learning rate, with or without decay."""
+    def embed(self, maps: Mapping[str, nn.Module], lr: float = 1.0, decay: float | None = None) -> None:
+        """Give weights their maps E. Their parameters train at `lr` times the learning rate, with their own weight
+        decay, or by default with that of the weights."""
         known = {id(p) for p in self.map_parameters().values()}
         self.maps |= maps
         fresh = [p for p in self.map_parameters().values() if id(p) not in known]
         if self.optimizer and fresh:
             like = self.optimizer.param_groups[0]
             self.optimizer.add_param_group({"params": fresh, "scale": lr,
-                                            "weight_decay": like["weight_decay"] if decay else 0.0})
+                                            "weight_decay": like["weight_decay"] if decay is None else decay})
 
     @torch.no_grad()
     def span(self, bases: Mapping[str, nn.Module]) -> None:

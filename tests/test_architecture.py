@@ -9,9 +9,9 @@ import pytest
 from conftest import ROOT
 
 FILES = sorted((ROOT / "dimred").rglob("*.py"))
-CORE = {"errors", "ablations", "allocate", "batchnorm", "channels", "coordinates", "cover", "draws",
-        "kernels", "maps", "masks", "net", "products", "projections", "rewiring", "schedules", "scores", "select",
-        "state", "watch"}
+CORE = {"ablations", "allocate", "batchnorm", "channels", "coordinates", "cover", "draws",
+        "errors", "kernels", "maps", "masks", "net", "own_density", "products",
+        "projections", "rewiring", "schedules", "scores", "select", "state", "watch"}
 
 
 def module_of(path: Path) -> str:

@@ -89,6 +89,18 @@ def cell(document: dict[str, Any], *labels: str) -> dict[str, Any]:
     return next(c for part in document["parts"] for c in part["cells"] if (*c["row"], *c["column"]) == labels)
 
 
+def test_a_cell_whose_method_left_much_to_the_final_cut_is_marked(tiny: str, tmp_path: Path) -> None:
+    few, much = tmp_path / "few", tmp_path / "much"
+    put(few, RANDOM, test_accuracy=0.5, measures={"own_density": 0.55, "left_to_cut": 0.1})
+    put(much, SNIP, test_accuracy=0.5, measures={"own_density": 0.56, "left_to_cut": 0.12})
+    document = filled(tiny, tmp_path)
+    assert measured(cell(document, "SNIP", "0.5"), "{}").startswith("50.00 ‡ (1 of 2)")
+    assert "‡" not in measured(cell(document, "random", "0.5"), "{}")
+    for name in ("md", "latex"):
+        assert "was left to the final cut" in FORMATS[name](document)
+        assert "‡" not in FORMATS[name](filled(tiny, few))
+
+
 # -- the tables that are shipped --------------------
 @cache
 def shipped(name: str) -> Table:

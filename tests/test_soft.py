@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Iterator
 
@@ -16,14 +17,17 @@ from dimred.maps import Gated
 from dimred.methods import DST, GMP, HALO, SNIP, STR, Dense, FreezeNet, Movement, SoftMovement
 from dimred.methods.soft import AdaptiveLasso, Power, PowerProp, RowThresholds, SigmoidGate, SoftThreshold, step
 from dimred.net import Net
+from dimred.own_density import note_own_density
+from dimred.run import measures
 from dimred.scores import gradients
 from dimred.select import Global, Uniform, topk
 from dimred.train import Train
 
 TOTAL = 828     # covered weights of the toy
-METHODS = [STR(0.8, Global(), 0.5, -3.0), DST(0.8, Global(), 0.5, 5e-3), Movement(0.8, Uniform(), 0.1, 0.7, 4, 1.0),
-           SoftMovement(0.8, Global(), 0.5, 0.1, 1e-3, 100), HALO(0.8, Uniform(), 0.5, 1e-4, 1e-4),
-           STR(0.8, Global(), 1.0, -3.0), HALO(0.8, Global(), 1.0, 1e-4, 1e-4)]
+METHODS = [STR(0.8, Global(), 0.5, -3.0, 0.02), DST(0.8, Global(), 0.5, 0.1),
+           Movement(0.8, Uniform(), 0.1, 0.7, 4, 1.0), SoftMovement(0.8, Global(), 0.5, 0.1, 0.02, 100),
+           HALO(0.8, Uniform(), 0.5, 2e-3, 2e-3, 1e-3), STR(0.8, Global(), 1.0, -3.0, 0.04),
+           HALO(0.8, Global(), 1.0, 4e-3, 4e-3, 1e-3)]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{type(m).__name__}-{getattr(m, 'until', '')}")
@@ -37,7 +41,7 @@ def test_exactly_the_sparsity_is_left_in_a_plain_network(method: STR, optimizer:
     assert len({id(p) for group in train.optimizer.param_groups for p in group["params"]}) == len(net.parameters())
 
 
-@pytest.mark.parametrize("method", [STR(0.5, Global(), 1.0, -2.0), DST(0.5, Global(), 1.0, 0.05)],
+@pytest.mark.parametrize("method", [STR(0.5, Global(), 1.0, -2.0, 0.04), DST(0.5, Global(), 1.0, 2.0)],
                          ids=lambda m: type(m).__name__)
 def test_the_choice_is_the_methods_own_where_the_sparsity_is(method: STR) -> None:
     """Ask for what it has come to by itself: then settling changes no weight."""
@@ -50,10 +54,41 @@ def test_the_choice_is_the_methods_own_where_the_sparsity_is(method: STR) -> Non
     net.fold = watched      # type: ignore[method-assign,assignment]
     method.run(net, train)
     count = sum(int(v.count_nonzero()) for v in own.values())
-    assert 0 < count < TOTAL and net.notes["density_by_itself"] == torch.tensor(count) / TOTAL
+    assert 0 < count < TOTAL and net.notes["own_density"] == count / TOTAL
     net, train = set_up(lr=0.02)
     dataclasses.replace(method, sparsity=1 - count / TOTAL).run(net, train)
     assert net.dim == count and all(torch.equal(theta, own[name]) for name, theta in net.thetas().items())
+
+
+@pytest.mark.parametrize("own, left, warns", [
+    (0.2, 0.0, False), (0.1, 0.0, False), (0.27, 0.0875, False), (0.3, 0.125, True), (1.0, 1.0, True)])
+def test_more_than_a_tenth_left_to_the_final_cut_is_said(
+        own: float, left: float, warns: bool, caplog: pytest.LogCaptureFixture) -> None:
+    net = Net(nn.Linear(100, 1, bias=False))
+    with caplog.at_level(logging.WARNING, "dimred"):
+        note_own_density(net, round(own * 100), 0.2, "Choose a larger method.alpha")
+    assert measures(net) == pytest.approx({"own_density": own, "left_to_cut": left})
+    assert len(caplog.messages) == warns
+    for message in caplog.messages:
+        assert f"came to density {own:.3g}, where 0.2 was asked for" in message
+        assert f"prunes {100 * left:.0f} % of the weights to be pruned. Choose a larger method.alpha" in message
+
+
+@pytest.mark.parametrize("steps", [20, 40])
+def test_strengths_are_those_of_the_whole_soft_phase(steps: int) -> None:
+    """So a longer training is not a sparser one: 0.1 over half of the steps."""
+    net, train = set_up(steps=steps)
+    alphas: list[float] = []
+    watch(train, lambda t: alphas.extend(m.alpha for m in net.maps.values()))       # type: ignore[misc]
+    DST(0.8, Global(), 0.5, 0.1).run(net, train)
+    assert len(alphas) == 3 * steps // 2 and set(alphas) == {0.1 / (steps / 2)}
+
+
+def test_halo_counts_weights_below_its_tolerance_as_pruned() -> None:
+    net = Net(nn.Linear(4, 1, bias=False))
+    with torch.no_grad():
+        net.weights["weight"].psi.copy_(torch.tensor([0.1, -0.003, 0.002, -0.5]))
+    assert HALO(0.5, Global(), 0.5, 1.0, 1.0, 0.0025).used(net) == 3
 
 
 # -- thresholds --------------------
@@ -70,12 +105,12 @@ def test_str_shrinks_by_the_sigmoid_and_its_threshold_feels_the_signs_of_what_is
     assert each.s.grad.item() == pytest.approx(-t * (1 - t) * (1.0 - 2.0))      # type: ignore[union-attr]
 
 
-def test_str_weights_and_thresholds_decay_alike() -> None:
+def test_str_thresholds_decay_by_a_strength_of_their_own() -> None:
     """The weight decay of s is how the paper controls sparsity: without gradient, s_t = s_0 (1 - lr decay)^t."""
-    net, train = set_up(momentum=0.0, weight_decay=0.1, steps=1)
+    net, train = set_up(momentum=0.0, weight_decay=0.3, steps=1)
     maps: list[nn.Module] = []
     watch(train, lambda t: maps.extend(net.maps.values()))
-    STR(0.5, Global(), 1.0, -3200.0).run(net, train)
+    STR(0.5, Global(), 1.0, -3200.0, 0.1).run(net, train)
     assert len(maps) == 3 and all(m.s.item() == pytest.approx(-3200 * (1 - 0.1 * 0.1)) for m in maps)   # type: ignore
 
 
@@ -182,10 +217,10 @@ def test_a_sigmoid_gate_opens_above_its_threshold_and_costs_what_it_is_open() ->
 
 def test_a_higher_price_closes_more_gates() -> None:
     densities = []
-    for price in (0.0, 1e-3, 3e-3):
+    for price in (0.0, 0.04, 0.12):
         net, train = set_up()
         SoftMovement(0.8, Global(), 1.0, 0.1, price, 100.0).run(net, train)
-        densities.append(net.notes["density_by_itself"].item())
+        densities.append(net.notes["own_density"].item())
     assert densities[0] > densities[1] > densities[2]
 
 
@@ -206,7 +241,7 @@ def test_halo_profile_is_a_concave_penalty() -> None:
 
 def test_halo_without_a_price_is_dense_training_pruned_at_the_end() -> None:
     net, train = set_up()
-    HALO(0.8, Global(), 1.0, 0.0, 0.0).run(net, train)
+    HALO(0.8, Global(), 1.0, 0.0, 0.0, 0.0).run(net, train)
     dense, train = set_up()
     Dense().run(dense, train)
     best = topk({name: theta.abs() for name, theta in dense.thetas().items()}, 166)
@@ -267,11 +302,13 @@ def test_what_is_frozen_in_powers_keeps_its_initial_weight() -> None:
 
 @pytest.mark.parametrize("make, message", [
     (lambda: PowerProp(0.5), "basis.alpha=0.5 is not allowed. It must be 1 or more."),
-    (lambda: STR(0.8, Global(), 0.0, -5.0), "method.until=0.0 is not allowed"),
+    (lambda: STR(0.8, Global(), 0.0, -5.0, 1.0), "method.until=0.0 is not allowed"),
     (lambda: DST(0.8, Global(), 0.5, -1.0), "method.alpha=-1.0 is not allowed"),
     (lambda: SoftMovement(0.8, Global(), 0.5, 0.5, 0.0, 1.0), "method.tau=0.5 is not allowed"),
     (lambda: Movement(0.8, Global(), 0.5, 0.5, 1, 1.0), "0 <= begin < end < 1"),
-    (lambda: HALO(0.8, Global(), 0.5, -1.0, 0.0), "method.xi, method.price")])
+    (lambda: STR(0.8, Global(), 0.5, -5.0, -1.0), "method.decay=-1.0 is not allowed"),
+    (lambda: HALO(0.8, Global(), 0.5, -1.0, 0.0, 0.0), "method.xi, method.price"),
+    (lambda: HALO(0.8, Global(), 0.5, 1.0, 0.0, -1.0), "method.tolerance=-1.0")])
 def test_what_cannot_be_is_refused(make: object, message: str) -> None:
     with pytest.raises(UserError) as error:
         make()      # type: ignore[operator]

@@ -4,12 +4,17 @@ How sparse thresholds, gates and penalties make a network is learned, steered by
 comparable, each of these methods ends with exactly the sparsity that was asked for: after the fraction `until` of
 training, the weights with the largest margin stay, those furthest inside (or least outside) what the method itself
 would keep, and are trained without the map for what is left. Where the method found that sparsity by itself, the choice
-is its own; the result's `measures` say how far it came (density_by_itself).
+is its own; the result's `measures` say how far it came (`own_density`, `left_to_cut`), and a warning says if that was
+not far enough.
+
+Strengths are those of the whole soft phase: in each of its steps a penalty counts by its strength over their number. So
+a longer training is not a sparser one. The papers give strengths per step: multiply these by the steps.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +23,7 @@ from torch import Tensor, nn
 from dimred.errors import require
 from dimred.maps import Gated, straight_through
 from dimred.net import Net
+from dimred.own_density import note_own_density
 from dimred.schedules import cubic, require_period
 from dimred.select import Allocation, topk
 from dimred.train import Train
@@ -30,18 +36,28 @@ class Emergent:
     allocation: Allocation
     until: float        # the end of the soft phase, as a fraction of training
 
+    strength: ClassVar[str]     # the field by which more weights are pruned
+
     def __post_init__(self) -> None:
         require(0 < self.until <= 1, "method.until", self.until, "a fraction of training, in (0, 1]")
 
     def stop(self, train: Train) -> int:
         return round(self.until * len(train))
 
+    def per_step(self, train: Train, strength: float) -> float:
+        """The part of a strength that a step of the soft phase has."""
+        return strength / max(1, self.stop(train))
+
+    @torch.no_grad()
+    def used(self, net: Net) -> int:
+        """How many weights the method itself would keep."""
+        return sum(int(net.maps[name](theta).count_nonzero()) for name, theta in net.thetas().items())
+
     def settle(self, net: Net, train: Train, margins: Mapping[str, Tensor]) -> None:
         """Keep exactly the weights with the largest margins, and train them to the end."""
-        with torch.no_grad():
-            used = [net.maps[name](theta).count_nonzero() for name, theta in net.thetas().items()]
-        net.notes["density_by_itself"] = torch.stack(used).sum() / net.total
-        chosen = topk(margins, self.allocation(net, 1 - self.sparsity))
+        density, advice = 1 - self.sparsity, f"Choose a larger method.{self.strength}"
+        train.once(lambda: note_own_density(net, self.used(net), density, advice))
+        chosen = topk(margins, self.allocation(net, density))
         net.fold(chosen)
         train(self.stop(train))
 
@@ -53,8 +69,8 @@ class STR(Emergent):
 
         E(psi) = sign(psi) max(0, |psi| - sigmoid(s)),  one s for each weight tensor;  margin |psi| - sigmoid(s)
 
-    `start` and recipe.weight_decay, which also acts on s, control how sparse it becomes (the paper: start -3200, decay
-    2e-5 for 90 % of ResNet-50 in 100 epochs). A short training needs a larger start.
+    The weight decay of s, which draws thresholds towards 1/2, controls how sparse it becomes. In the paper it is
+    that of the weights (start -3200, 2e-5 a step for 90 % of ResNet-50 in 100 epochs).
 
     Trains: all weights and a threshold for each tensor, after the soft phase d weights; stores: their positions; needs:
     dense weights and gradients in the soft phase.
@@ -62,10 +78,17 @@ class STR(Emergent):
     Kusupati, Ramanujan, Somani, Wortsman, Jain, Kakade, Farhadi, ICML 2020 (arXiv:2002.03231).
     """
     start: float        # of every s
+    decay: float        # of s
+
+    strength: ClassVar[str] = "decay"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.decay >= 0, "method.decay", self.decay, "0 or more")
 
     def run(self, net: Net, train: Train) -> None:
         maps = {name: SoftThreshold(w.param, self.start) for name, w in net.weights.items()}
-        net.embed(maps)
+        net.embed(maps, decay=self.per_step(train, self.decay))
         train(0, self.stop(train))
         self.settle(net, train, {name: maps[name].margin(theta) for name, theta in net.thetas().items()})
 
@@ -92,7 +115,8 @@ class DST(Emergent):
     margin: |psi| where it exceeds tau_row, else |psi| - tau_row.
 
     The step's derivative is taken as 2 - 4|x| for |x| <= 0.4, 0.4 for 0.4 < |x| <= 1, and 0 beyond. Where no more than
-    1 % of a layer are left, its thresholds go back to 0. alpha controls how sparse it becomes; thresholds do not decay.
+    1 % of a layer are left, its thresholds go back to 0. alpha controls how sparse it becomes (the official code has
+    5e-4 a step for LeNets, 5e-6 for VGG-16); thresholds do not decay.
 
     Trains: all weights and a threshold for each neuron, after the soft phase d weights; stores: their positions; needs:
     dense weights and gradients in the soft phase.
@@ -101,13 +125,16 @@ class DST(Emergent):
     """
     alpha: float
 
+    strength: ClassVar[str] = "alpha"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.alpha >= 0, "method.alpha", self.alpha, "0 or more")
 
     def run(self, net: Net, train: Train) -> None:
-        maps = {name: RowThresholds(w.param, self.alpha) for name, w in net.weights.items()}
-        net.embed(maps, decay=False)
+        alpha = self.per_step(train, self.alpha)
+        maps = {name: RowThresholds(w.param, alpha) for name, w in net.weights.items()}
+        net.embed(maps, decay=0.0)
         for _ in train.steps(0, self.stop(train)):
             for name, theta in net.thetas().items():
                 maps[name].reopen(theta)
@@ -172,7 +199,7 @@ class Movement:
 
     def run(self, net: Net, train: Train) -> None:
         gates = {name: Gated(w.param) for name, w in net.weights.items()}
-        net.embed(gates, lr=self.lr, decay=False)
+        net.embed(gates, lr=self.lr, decay=0.0)
         total = len(train)
         begin, end, period = int(self.begin * total), int(self.end * total), train.period(self.every)
         for t in train.steps():
@@ -202,6 +229,8 @@ class SoftMovement(Emergent):
     price: float
     lr: float           # of the scores, as a multiple of the learning rate
 
+    strength: ClassVar[str] = "price"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.tau < 0.5, "method.tau", self.tau, "a number in [0, 0.5): sigmoid(S) starts at 0.5")
@@ -209,8 +238,9 @@ class SoftMovement(Emergent):
         require(self.lr > 0, "method.lr", self.lr, "a number above 0")
 
     def run(self, net: Net, train: Train) -> None:
-        gates = {name: SigmoidGate(w.param, self.tau, self.price) for name, w in net.weights.items()}
-        net.embed(gates, lr=self.lr, decay=False)
+        price = self.per_step(train, self.price)
+        gates = {name: SigmoidGate(w.param, self.tau, price) for name, w in net.weights.items()}
+        net.embed(gates, lr=self.lr, decay=0.0)
         stop = self.stop(train)
         for t in train.steps(0, stop):
             for gate in gates.values():
@@ -248,8 +278,10 @@ class HALO(Emergent):
         loss + xi * sum |psi_j| / lambda_j^2 + price * sum |lambda_j|,  lambda_j from 1;  margin |psi|
 
     At the best lambda that is 1.5 price (2 xi |psi| / price)^(1/3), a concave penalty. xi and the price (psi in the
-    paper) control how small weights become; none becomes zero by itself. The paper prunes at the end without
-    fine-tuning (until=1), covers convolutions alone, and has xi = price = 1e-8 for 160 epochs.
+    paper) control how small weights become; none becomes zero by itself, and those smaller than `tolerance` count as
+    pruned. The paper prunes at the end without fine-tuning (until=1), covers convolutions alone, and has xi = price =
+    1e-8 a step for 160 epochs; the official code counts weights below 1e-5 as zero, for which a learning rate must have
+    become small.
 
     Trains: all weights and a lambda for each, after the penalty d weights; stores: their positions; needs: dense
     weights, lambdas and their gradients while there is a penalty.
@@ -258,13 +290,21 @@ class HALO(Emergent):
     """
     xi: float
     price: float
+    tolerance: float    # of |psi|
+
+    strength: ClassVar[str] = "xi"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.xi >= 0 and self.price >= 0, "method.xi, method.price", (self.xi, self.price), "0 or more")
+        require(self.tolerance >= 0, "method.tolerance", self.tolerance, "0 or more")
+
+    def used(self, net: Net) -> int:
+        return sum(int((theta.abs() > self.tolerance).sum()) for theta in net.thetas().values())
 
     def run(self, net: Net, train: Train) -> None:
-        net.embed({name: AdaptiveLasso(w.param, self.xi, self.price) for name, w in net.weights.items()})
+        xi, price = self.per_step(train, self.xi), self.per_step(train, self.price)
+        net.embed({name: AdaptiveLasso(w.param, xi, price) for name, w in net.weights.items()})
         train(0, self.stop(train))
         self.settle(net, train, {name: theta.abs() for name, theta in net.thetas().items()})
 

@@ -52,7 +52,7 @@ class IntrinsicDimension:
             raise UserError(f"method.dim={self.dim} is more than the {net.total} weights there are. Choose fewer")
         z = nn.Parameter(next(iter(net.weights.values())).param.new_zeros(self.dim, requires_grad=False))
         net.freeze(dict.fromkeys(net.weights if self.others else net.parameters()))
-        net.embed(projections(net, z, self.projection), lr=self.lr, decay=False)
+        net.embed(projections(net, z, self.projection), lr=self.lr, decay=0.0)
         train()
         self.settle(net, z.detach())
 

@@ -252,7 +252,7 @@ class BernoulliSupermask(Supermask):
         seeds = torch.randint(2**62, (len(counts),), generator=generator(net, "bernoulli")).tolist()
         masks = {name: Bernoulli(w.param, counts[name], self.weights, self.rescale, seed)
                  for (name, w), seed in zip(net.weights.items(), seeds, strict=True)}
-        net.embed(masks, lr=self.lr, decay=False)
+        net.embed(masks, lr=self.lr, decay=0.0)
 
 
 class Bernoulli(nn.Module):
@@ -320,7 +320,7 @@ class RareGems:
     def run(self, net: Net, train: Train) -> None:
         net.freeze(dict.fromkeys(net.parameters()))
         gems = {name: Gem(p, self.price, self.weights) for name, p in uniform(net, 0, 1).items()}
-        net.embed(gems, decay=False)        # p has a price of its own
+        net.embed(gems, decay=0.0)        # p has a price of its own
         times = [j * len(train) // (self.prunings + 1) for j in range(1, self.prunings + 1)]
         for t in train.steps():
             if t in times:

@@ -15,6 +15,7 @@ from dimred.channels import Channels
 from dimred.coordinates import Supports
 from dimred.errors import UserError, require
 from dimred.net import Net
+from dimred.own_density import note_own_density
 from dimred.scores import Scores, noise, trained_only
 from dimred.select import Allocation, last_matrix, rounded_down, topk
 from dimred.train import Train
@@ -174,7 +175,7 @@ class ContinuousSparsification:
 
     Between rounds s <- min(beta_T s, s_0) and beta <- 1, so that only what was pruned stays so. The paper's ticket is
     what has s > 0, and s_0 controls how sparse it is; here it is as many weights as were asked for, those with the
-    largest s.
+    largest s. The result's `measures` have the density of the paper's ticket (`own_density`).
 
     Trains: all weights and a score for each, d weights in the end; stores: their positions; needs: dense weights,
     scores and their gradients until the last round, and the weights to go back to.
@@ -196,7 +197,7 @@ class ContinuousSparsification:
 
     def run(self, net: Net, train: Train) -> None:
         masks = {name: SoftMask(w.param, self.start, self.price) for name, w in net.weights.items()}
-        net.embed(masks, decay=False)
+        net.embed(masks, decay=0.0)
         self.anneal(train, masks, 0, self.rewind)
         ticket = train.snapshot()
         self.anneal(train, masks, self.rewind, len(train))
@@ -205,8 +206,7 @@ class ContinuousSparsification:
                 mask.reset()
             self.anneal(train, masks, 0, len(train))
         chosen = topk({name: mask.s.detach() for name, mask in masks.items()}, self.allocation(net, 1 - self.sparsity))
-        log.info("density %.4f by itself, %.4f asked for",
-                 sum(int((mask.s > 0).sum()) for mask in masks.values()) / net.total, 1 - self.sparsity)
+        train.once(lambda: note_own_density(net, used(masks), 1 - self.sparsity, "Choose a smaller method.start"))
         net.keep(chosen)
         net.restore(ticket)
         net.zero_grad()         # so that masks are left alone
@@ -218,6 +218,11 @@ class ContinuousSparsification:
         for t in train.steps(start, stop):
             for mask in masks.values():
                 mask.beta.fill_(self.beta ** ((t + 1) / len(train)))
+
+
+def used(masks: Mapping[str, SoftMask]) -> int:
+    """How many weights the paper's ticket has."""
+    return sum(int((mask.s > 0).sum()) for mask in masks.values())
 
 
 class SoftMask(nn.Module):

@@ -15,6 +15,8 @@ LEGEND = ("Mean ± sample standard deviation over seeds (their number) [95 % int
           "the best mean of a column, and what is printed alike.")
 BESIDE = ("`published` is what the source says; `difference` is ours less it, with **!** where that is more than the "
           "tolerance (or than two published standard deviations, where these are more).")
+CUT = ("‡ more than a tenth of the weights to be pruned was left to the final cut: by itself the method did not "
+       "become as sparse (`own_density` in result.json).")
 RECALLED = "† was recalled from memory, not read in the source: verify it before quoting it."
 Block = tuple[list[str], list[list[str]]]      # header, rows
 
@@ -65,10 +67,17 @@ def measured(cell: Json | None, bold: str) -> str:
     text = measure.text(cell["mean"], cell["std"])
     text = bold.format(text) if cell["best"] else text
     if measure.interval:
+        text += " ‡" if cell["cut"] else ""
         text += f" ({cell['n']}{'' if cell['n'] == cell['wanted'] else ' of ' + str(cell['wanted'])})"
         if cell["low"] is not None:
             text += f" [{measure.text(cell['low'])}, {measure.text(cell['high'])}]"
     return text
+
+
+def marks(parts: list[Json], recalled: bool) -> list[str]:
+    """What the signs beside numbers mean, of those that there are."""
+    cut = any(cell["cut"] for part in parts for cell in part["cells"] if MEASURES[cell["measure"]].interval)
+    return [*([CUT] if cut else []), *([RECALLED] if recalled else [])]
 
 
 def published(cell: Json | None, source: int) -> str:
@@ -143,8 +152,8 @@ def markdown(document: Json) -> str:
         if part["claims"]:
             out.append("\n".join(f"- {verdict(claim)}" for claim in part["claims"]))
     shown = [number for part in document["parts"] for cell in part["cells"] for number in cell["published"]]
-    out.append(" ".join([LEGEND, *([BESIDE] if shown else []), *([RECALLED] if any(n["recalled"] for n in shown)
-                                                                  else [])]))
+    recalled = any(number["recalled"] for number in shown)
+    out.append(" ".join([LEGEND, *([BESIDE] if shown else []), *marks(document["parts"], recalled)]))
     if lines := remarks(document):
         out.append("\n".join(f"- {line}" for line in lines))
     if commands := missing(document):
@@ -169,7 +178,7 @@ def latex(document: Json) -> str:
         caption = " ".join(filter(None, [
             f"{document['title']}.", f"{part['part']}." if part["part"] else "", what_is_measured(part),
             f"{document['source']}." if document["source"] else "", LEGEND, BESIDE if part["sources"] else "",
-            *map(verdict, part["claims"]), RECALLED if any(source["recalled"] for source in part["sources"]) else ""]))
+            *map(verdict, part["claims"]), *marks([part], any(source["recalled"] for source in part["sources"]))]))
         below = "".join(f"\\par {escaped(line)}\n" for line in (*document["notes"], *sources(part)))
         out.append(f"\\begin{{table}}\n\\centering\n\\caption{{{escaped(caption)}}}\n"
                    f"\\begin{{tabular}}{{{'l' * left}{'r' * (len(header) - left)}}}\n\\toprule\n"

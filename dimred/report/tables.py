@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dimred.report.compose import Json, Overrides, flat
-from dimred.report.measures import MEASURES, not_numbers
+from dimred.report.measures import MEASURES, left_to_cut, not_numbers
 from dimred.report.published import Cell, Claim, Part, Source, Table
 from dimred.report.runs import Run, differences, newest, same_experiment
 
 SHOWN = 12      # runs that are not counted, and others that are named
 NEAR = 4        # keys in which a run may differ to be called one with other settings
+MOST_CUT = 0.1  # of the weights to be pruned, that a method may leave to the final cut without a mark
 ROUNDING = 1e-9 # of numbers that are compared: 100 (1 - 0.98) is more than 2
 
 Filled = dict[tuple[str, int], Run]     # the run of a cell's key and a seed
@@ -71,6 +72,7 @@ def fill_cell(part: Part, cell: Cell, measure: str, chosen: Filled, where: Overr
     filled: Json = {
         "row": cell.row, "column": cell.column, "measure": measure, **summary(found), "best": False,
         "wanted": len(runs), "runs": [str(run.folder) for run in done], "older": len(done) - len(found),
+        "cut": any(left_to_cut(run.result) > MOST_CUT for run in done),
         "failed": [{"seed": seed, "state": run.state, "why": run.why} for seed, run in runs.items()
                    if run and run.state != "done"],
         "missing": missing, "command": command(cell.overrides | where, missing) if missing else ""}

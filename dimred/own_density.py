@@ -1,0 +1,26 @@
+"""How far a method that learns its sparsity comes by itself, before it is cut to the sparsity that was asked for."""
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from dimred.net import Net
+
+log = logging.getLogger(__name__)
+
+MOST = 0.1      # of the weights to be pruned, that may be left to the final cut without a word
+
+
+def note_own_density(net: Net, used: int, density: float, advice: str) -> None:
+    """Report the measures `own_density`, the share of all weights that the method itself would use, and `left_to_cut`,
+    the share of the weights to be pruned that it has not pruned. Warn if that is more than a tenth.
+
+    used: how many weights the method itself would use; density: what was asked for; advice: how it prunes more."""
+    own = used / net.total
+    left = max(0.0, own - density) / (1 - density) if density < 1 else 0.0
+    net.notes["own_density"] = torch.tensor(own, dtype=torch.float64)
+    net.notes["left_to_cut"] = torch.tensor(left, dtype=torch.float64)
+    if left > MOST:
+        log.warning("by itself the method came to density %.3g, where %.3g was asked for: the final cut prunes "
+                    "%.0f %% of the weights to be pruned. %s", own, density, 100 * left, advice)
