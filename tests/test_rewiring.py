@@ -14,7 +14,7 @@ import dimred.methods.dynamic
 from dimred.build import build
 from dimred.coordinates import Supports
 from dimred.errors import UserError
-from dimred.methods import DSR, ITOP, MEST, SET, SNFS, DeepR, GraNet, IterRand, RigL, SRigL, TopKAST
+from dimred.methods import DSR, ITOP, MEST, SET, SNFS, DeepR, GraNet, IterRand, Random, RigL, SRigL, TopKAST
 from dimred.methods.soft import PowerProp
 from dimred.net import Net
 from dimred.rewiring import scale_by_fan_in
@@ -138,7 +138,8 @@ def test_scaled_weights_give_a_neuron_the_variance_of_all_its_inputs() -> None:
 
 @pytest.mark.parametrize("make", [
     lambda **how: RigL(0.8, Uniform(), 5, 0.3, 0.75, **how), lambda **how: SET(0.8, Uniform(), 5, 0.3, **how),
-    lambda **how: SRigL(0.8, Uniform(), 5, 0.3, 0.75, 0.3, **how), lambda **how: DeepR(0.8, Uniform(), 0, 0, **how)])
+    lambda **how: SRigL(0.8, Uniform(), 5, 0.3, 0.75, 0.3, **how), lambda **how: DeepR(0.8, Uniform(), 0, 0, **how),
+    lambda **how: Random(0.8, Uniform(), "zero", "none", **how)])
 def test_a_scaled_start_has_the_same_support_and_larger_weights(make: Callable[..., RigL]) -> None:
     plain, scaled = first_step(make(scale_fan=False)), first_step(make(scale_fan=True))
     for name, theta in plain.items():
@@ -155,6 +156,11 @@ def first_step(method: RigL) -> dict[str, Tensor]:
     watch(train, lambda t: seen.append({name: theta.clone() for name, theta in net.thetas().items()}))
     method.run(net, train)
     return seen[0]
+
+
+def test_neurons_that_keep_all_their_inputs_are_not_scaled() -> None:
+    with pytest.raises(UserError, match=r"method.scale_fan=True is not allowed"):
+        Random(0.8, Uniform(), "init", "none", scale_fan=True)
 
 
 def test_a_basis_has_no_fan_in_to_scale_by() -> None:

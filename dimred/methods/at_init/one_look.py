@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from dimred.errors import require
 from dimred.methods.at_init.base import AtInit, Scored, balanced_batch, batches
 from dimred.net import Net
+from dimred.rewiring import scale_by_fan_in
 from dimred.scores import (
     Scores,
     gradient_flow,
@@ -25,13 +26,27 @@ class Random(AtInit):
 
         score ~ N(0, 1)
 
+    scale_fan multiplies the weights of each neuron by sqrt(all its inputs / those that are trained), so that its output
+    has the variance of the dense neuron: Evci et al., AAAI 2022 (arXiv:2010.03533).
+
     Trains: d weights; stores: their positions, or the seed that drew them; needs: nothing.
 
     Frankle et al., ICLR 2021 (arXiv:2009.08576); Liu et al., ICLR 2022 (arXiv:2202.02643).
     """
 
+    scale_fan: bool = field(default=False, kw_only=True)    # divide weights by the root of their neuron's density
+
+    def __post_init__(self) -> None:
+        require(not self.scale_fan or self.base == "zero", "method.scale_fan", self.scale_fan,
+                "false where method.base=init gives neurons all their inputs")
+
     def scores(self, net: Net, train: Train) -> Scores:
         return noise(net)
+
+    def prune(self, net: Net, train: Train) -> None:
+        super().prune(net, train)
+        if self.scale_fan:
+            scale_by_fan_in(net)
 
 
 @dataclass(frozen=True)
