@@ -159,7 +159,8 @@ def check_saving(make: Make) -> None:
 
 # -- where it works --------------------
 def check_models(make: Make) -> None:
-    """It trains conv nets, MLPs, residual and grouped nets, or says what it needs."""
+    """It trains conv nets, MLPs, residual, grouped and attention nets and nets with tied weights, or
+    says what it needs; the plain model with its state dict computes the same."""
     for kind in NETS:
         try:
             net = train(make, kind, steps=10)
@@ -167,6 +168,11 @@ def check_models(make: Make) -> None:
             expect_advice(error)
             continue
         expect_finite(net, f"of the {kind} net")
+        silent(net.trace.frozen + net.trace.memory, f"in the {kind} net")
+        plain = NETS[kind]()
+        plain.load_state_dict(net.state_dict())
+        assert torch.allclose(logits(plain), outputs(net), atol=1e-5), \
+            f"the plain {kind} net with net.state_dict() gives other logits"
 
 
 def check_covers(make: Make) -> None:

@@ -99,12 +99,46 @@ def grouped() -> nn.Module:
                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2))
 
 
+class Attention(nn.Module):
+    """As a transformer: the rows of an image and a class token, position embeddings, attention, an MLP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(4, 8)
+        self.token, self.positions = nn.Parameter(torch.zeros(1, 1, 8)), nn.Parameter(torch.randn(5, 8))
+        self.norm1, self.attention = nn.LayerNorm(8), nn.MultiheadAttention(8, 2, batch_first=True)
+        self.norm2, self.fc1, self.fc2 = nn.LayerNorm(8), nn.Linear(8, 12), nn.Linear(12, 8)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.embed(x[:, 0])
+        rows = torch.cat([self.token.expand(len(x), -1, -1), rows], 1) + self.positions
+        normed = self.norm1(rows)
+        rows = rows + self.attention(normed, normed, normed, need_weights=False)[0]
+        rows = rows + self.fc2(self.fc1(self.norm2(rows)).relu())
+        return self.head(rows[:, 0])
+
+
+class Tied(nn.Module):
+    """A weight that two layers share, one of them under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 2)
+        self.fc2.weight, self.again = self.fc1.weight, self.fc2
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc2(self.fc1(x.flatten(1)).relu()).relu()
+        return self.fc3(self.again(x).relu())
+
+
 NETS: dict[str, Callable[[], nn.Module]] = {
-    "conv_norm": conv_norm, "mlp": mlp, "residual": Residual, "grouped": grouped}
+    "conv_norm": conv_norm, "mlp": mlp, "residual": Residual, "grouped": grouped, "attention": Attention,
+    "tied": Tied}
 
 
 def other_covers(model: nn.Module) -> dict[str, list[str]]:
-    """What else than all weights of Conv and Linear layers may be covered: regular expressions for a net's include."""
+    """What else than what is covered by default may be: regular expressions for a net's include."""
     shapes = {name: parameter.dim() for name, parameter in model.named_parameters()}
     vectors = [name for name, dim in shapes.items() if dim == 1]
     last = [name for name, dim in shapes.items() if dim > 1][-1]
