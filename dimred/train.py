@@ -236,6 +236,7 @@ class Train:
     def sample(self, examples: int, augment: bool = False) -> tuple[Tensor, Tensor]:
         """Training examples to score weights with, plain or augmented as in training. Every call
         returns the same. Where there are fewer, these are all of them."""
+        require(examples > 0, "method.examples", examples, "1 or more")
         there = self.data.sizes["train"]
         if examples > there:
             log.warning("method.examples: %d training examples are asked for at once; %s has %d, and all of them are "

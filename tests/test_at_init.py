@@ -867,3 +867,11 @@ def test_where_there_are_fewer_examples_than_asked_for_all_of_them_are_taken(
         values = [examples if value in (16, 32) else value for value in MORE[kind]]
         supports.append(kind(0.8, Global(), "zero", "none", *values).choose(net, train))
     assert same(*supports) and caplog.text.count("method.examples: 65 training examples") == 1
+
+
+def test_no_examples_and_batches_larger_than_the_data_are_errors_that_name_the_key() -> None:
+    net, train = set_up()
+    with pytest.raises(UserError, match=r"method.examples=0 is not allowed. It must be 1 or more"):
+        SNIP(0.8, Global(), "zero", "none", 0).choose(net, train)
+    with pytest.raises(UserError, match=r"method.batch_size=65 .* 64 or less: blobs has 64 training"):
+        NTT(0.8, Global(), "zero", "none", 2, 1e-3, 65, 1e-3, 0.0, 1).choose(net, train)

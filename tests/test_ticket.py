@@ -160,10 +160,11 @@ def test_the_output_layer_is_pruned_at_half_the_rate_and_the_others_make_up_for_
 
 def test_the_output_layer_has_no_rate_where_it_is_not_covered() -> None:
     _, train = set_up(steps=4)
-    net = Net(chain(), exclude=["7"])
-    with pytest.raises(UserError, match=r"method.last_at_half_rate=True .* 7.weight is not covered"):
-        IMP(0.5, Global(), 1.0, 0, "weights", *PLAIN, last_at_half_rate=True).run(
-            net, Train(net, Blobs(), train.recipe))
+    for cover in ({"exclude": ["7"]}, {"include": ["7.weight"]}):
+        net = Net(chain(), **cover)     # type: ignore[arg-type]
+        with pytest.raises(UserError, match=r"method.last_at_half_rate=True .* 7.weight, the output"):
+            IMP(0.5, Global(), 1.0, 0, "weights", *PLAIN, last_at_half_rate=True).run(
+                net, Train(net, Blobs(), train.recipe))
 
 
 FINAL = torch.tensor([3.0, -1.0, 0.5, 4.0, -2.0])

@@ -110,8 +110,8 @@ class IMP:
         if not self.last_at_half_rate:
             return topk(ranks, self.allocation(net, left / net.total))
         name = last_matrix(net)
-        require(name in net.weights, "method.last_at_half_rate", True,
-                f"false where {name} is not covered")
+        require(name in net.weights and len(net.weights) > 1, "method.last_at_half_rate", True,
+                f"false where {name}, the output layer, is not covered, or nothing else is")
         trained = {each: w.dim for each, w in net.weights.items()}
         kept = min(left, round(trained[name] * (1 + left / sum(trained.values())) / 2))
         others = copy.copy(net)

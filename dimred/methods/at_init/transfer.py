@@ -48,6 +48,9 @@ class NTT(AtInit):
         require(self.batch_size > 1, "method.batch_size", self.batch_size, "2 or more examples")
 
     def choose(self, net: Net, train: Train) -> Supports:
+        there = train.data.sizes["train"]
+        require(self.batch_size <= there, "method.batch_size", self.batch_size,
+                f"{there} or less: {train.data.name} has {there} training examples")
         budget = self.allocation(net, 1 - self.sparsity)
         teacher, student = ({name: theta.clone().requires_grad_() for name, theta in net.thetas().items()}
                             for _ in range(2))
