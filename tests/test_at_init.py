@@ -332,9 +332,9 @@ def test_grasp_is_the_change_of_the_squared_gradient() -> None:
 
 def test_grasp_is_double_precision_for_a_single_precision_net() -> None:
     images, labels = batch()
-    net = Net(mlp(6, 5, 3))
-    exact = grasp(Net(copy.deepcopy(net.model).double()), (images.float(), labels))
-    assert same(grasp(net, (images.float(), labels)), exact) and exact["0.weight"].dtype == torch.float64
+    model = mlp(6, 5, 3)
+    exact = grasp(Net(copy.deepcopy(model).double()), (images.float(), labels))
+    assert same(grasp(Net(model), (images.float(), labels)), exact) and exact["0.weight"].dtype == torch.float64
 
 
 def test_gradient_flow_of_batches_is_that_of_the_sum_of_their_gradients() -> None:
@@ -444,14 +444,15 @@ def test_biases_take_the_inner_steps_of_prospr_unless_told_not_to() -> None:
         grads = torch.autograd.grad(loss(at, *first), at)
         moved = [p - 0.7 * g if others or p.dim() > 1 else p for p, g in zip(at, grads, strict=True)]
         return loss(moved, *last).item()
-    different = prospr(Net(model), [first, last], 0.7, others=False)
+    net = Net(copy.deepcopy(model))
+    different = prospr(net, [first, last], 0.7, others=False)
     for others in (True, False):
-        scores = prospr(Net(model), [first, last], 0.7, others=others)
+        scores = prospr(net, [first, last], 0.7, others=others)
         for name, score in scores.items():
             for i in range(score.numel()):
                 one, other = (after(names.index(name), i, eps, others) for eps in (1e-5, -1e-5))
                 assert math.isclose(score.view(-1)[i], abs(one - other) / 2e-5, rel_tol=1e-5, abs_tol=1e-8)
-    assert not same(prospr(Net(model), [first, last], 0.7), different)      # they do by default
+    assert not same(prospr(net, [first, last], 0.7), different)      # they do by default
 
 
 def supports_same(one: AtInit, other: AtInit) -> bool:
