@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.optimize import linprog
 from torch import Tensor, nn
-from toy import RECIPE, set_up
+from toy import RECIPE, model, set_up
 
 from dimred.allocate import ER, ERK, IGQ, Balanced, Global, SmartRatio, Uniform, UniformPlus
 from dimred.data import Digits, imagefolder
@@ -606,7 +606,7 @@ def test_ntk_sap_and_synflow_choose_the_same_whatever_the_labels() -> None:
 def test_no_walk_visits_biases_and_norms_that_are_covered() -> None:
     """conv, norm, linear, linear have 828 weights, and 26 biases and scales: they rank last, by size."""
     plain, train = set_up()
-    net = Net(copy.deepcopy(plain.model), seed=plain.seed, include=["."])
+    net = Net(model(), seed=plain.seed, include=["."])
     scores, among_weights = (phew(each, train.data.shape, 200, generator(each, "phew")) for each in (net, plain))
     assert scores.keys() > among_weights.keys()
     chosen = topk(scores, 200)
@@ -615,7 +615,7 @@ def test_no_walk_visits_biases_and_norms_that_are_covered() -> None:
         assert list(support) == list(expected)
     assert scores["1.weight"].tolist() == [1.0] * 4     # the largest of all sizes
     with pytest.raises(UserError, match="phew walks through Conv and Linear layers, and none of them is covered"):
-        phew(Net(plain.model, include=["bias"]), train.data.shape, 5, generator(net, "phew"))
+        phew(Net(model(), include=["bias"]), train.data.shape, 5, generator(net, "phew"))
 
 
 # -- transfer ------------------------------------------------------------------------------------
