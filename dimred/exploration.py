@@ -1,10 +1,10 @@
-"""How the trained part of a network moves."""
+"""How the trained part of a network moves, and what trains in place of weights or besides them."""
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dimred.coordinates import Support
 from dimred.net import Net
@@ -12,25 +12,48 @@ from dimred.state import State, below
 
 
 class Exploration:
-    """Which weights were trained first, and which ever. As long as nothing has moved it holds nothing of its own."""
+    """Which weights were trained first, and which ever. As long as nothing has moved it holds nothing of its own.
+
+    others: the numbers that trained besides weights, by kind (scores, thresholds, ...); the most at one time.
+    in_place: how many parameters of maps trained last over weights that did not: they are what makes these weights.
+    """
 
     def __init__(self, net: Net) -> None:
         self.net = net
         self.first: dict[str, Support] = {}
         self.seen: dict[str, Tensor] = {}       # of each weight, flat (D); empty as long as the first is all
-        self._version = -1
+        self.others: dict[str, int] = {}
+        self.in_place = 0
+        self._version, self._maps = -1, list[nn.Module]()
 
     def look(self) -> None:
         """At the net that is about to be trained."""
-        if self._version == self.net.version:
+        maps = [*self.net.maps.values()]
+        if self._version == self.net.version and self._maps == maps:
             return
-        self._version, now = self.net.version, self.net.supports
+        self._version, self._maps, now = self.net.version, maps, self.net.supports
+        self._look_at_others()
         if not self.first:
             self.first = now
         elif self.seen or any(now[name] is not support for name, support in self.first.items()):
             self.seen = self.seen or {name: self._mark(name, support) for name, support in self.first.items()}
             for name, support in now.items():
                 self.seen[name][slice(None) if support is None else support] = True
+
+    def _look_at_others(self) -> None:
+        """Each parameter counts once, though maps may share it."""
+        now, known, self.in_place = dict[str, int](), set[int](), 0
+        owners = [*self.net.maps.items(), *self.net.bases.items()]
+        for name, owner in owners:
+            fresh = [p for p in owner.parameters() if p.requires_grad and id(p) not in known]
+            count = sum(p.numel() for p in fresh)
+            known |= {id(p) for p in fresh}
+            if count:
+                kind = getattr(owner, "numbers", "other parameters")
+                now[kind] = now.get(kind, 0) + count
+            if owner is self.net.maps.get(name) and self.net.weights[name].dim == 0:
+                self.in_place += count
+        self.others |= {kind: max(count, self.others.get(kind, 0)) for kind, count in now.items()}
 
     def _mark(self, name: str, support: Support) -> Tensor:
         marks = torch.zeros_like(self.net.weights[name].param, dtype=torch.bool).view(-1)
@@ -54,16 +77,48 @@ class Exploration:
         """R_s, the share of the covered weights that were trained at some time.
 
         Liu, Yin, Mocanu, Pechenizkiy, ICML 2021 (arXiv:2102.02887), eq. 3."""
-        seen = sum(int(marks.sum()) for marks in self.seen.values()) if self.seen else \
-            sum(self.net.weights[name].size if s is None else len(s) for name, s in self.first.items())
-        return seen / self.net.total
+        return self.ever() / self.net.total
+
+    def ever(self) -> int:
+        """How many weights were trained at some time."""
+        if self.seen:
+            return sum(int(marks.sum()) for marks in self.seen.values())
+        return sum(self.net.weights[name].size if s is None else len(s) for name, s in self.first.items())
+
+    def to_the_end(self) -> int:
+        """How many weights were trained and are among those that train now."""
+        return sum(int((self._ever(name) & w.trained()).sum()) for name, w in self.net.weights.items())
+
+    def final(self) -> dict[str, int]:
+        """How many entries of each weight hold a trained value: one that trains, or that was frozen where training had
+        moved it. What was pruned or has returned to its initial value does not count."""
+        initial: Mapping[str, Tensor] = {}
+        counts = {}
+        for name, w in self.net.weights.items():
+            left = w.trained()
+            if w.base == "held" and w.support is not None:
+                initial, now = initial or self.net.initial(), w.dense()
+                left |= (now != 0) & (now != initial[name].to(now).view(-1))
+            counts[name] = int((self._ever(name) & left).sum())
+        return counts
+
+    def _ever(self, name: str) -> Tensor:
+        """Which entries of a weight were trained at some time, flat (D)."""
+        if self.seen:
+            return self.seen[name]
+        nothing = torch.empty(0, dtype=torch.int64, device=self.net.weights[name].param.device)
+        return self._mark(name, self.first[name] if self.first else nothing)
 
     def state(self) -> State:
         first = {f"first/{name}": support for name, support in self.first.items() if support is not None}
-        return first | {f"seen/{name}": marks.clone() for name, marks in self.seen.items()}
+        seen = {f"seen/{name}": marks.clone() for name, marks in self.seen.items()}
+        others = {f"others/{kind}": torch.tensor(count) for kind, count in self.others.items()}
+        return first | seen | others | {"in_place": torch.tensor(self.in_place)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         first, device = below(state, "first/"), next(self.net.model.parameters()).device
         self.first = {name: first[name].to(device) if name in first else None for name in self.net.weights}
         self.seen = {name: marks.to(device) for name, marks in below(state, "seen/").items()}
+        self.others = {kind: int(count) for kind, count in below(state, "others/").items()}
+        self.in_place = int(state.get("in_place", torch.tensor(0)))
         self._version = -1

@@ -38,6 +38,7 @@ class Feedback(Masked):
 
 class Gated(Masked):
     """theta at `kept`, and zero elsewhere; a score of every weight feels dL/dE * theta, as if it were the mask."""
+    numbers = "scores"
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__(weight)

@@ -14,11 +14,31 @@ def summary(result: dict[str, Any]) -> str:
     """The end of a run in a few lines."""
     best = "" if result["val_accuracy"] is None else (
         f" (at the best validation epoch: {percent(result['best_val_test_accuracy'])})")
-    others = result["trained_parameters"] - result["dim"]
+    parts = [trained_weights(result), *others(result), f"{result['steps']} steps in {result['seconds']:.1f} s"]
     return (f"{result['method']} on {result['data']} with {result['model']}: test accuracy "
-            f"{percent(result['test_accuracy'])}{best}\n"
-            f"  {result['dim']} of {result['total']} weights trained, {percent(result['density'])} nonzero; "
-            f"{others} biases and norms; {result['steps']} steps in {result['seconds']:.1f} s\n  {result['folder']}")
+            f"{percent(result['test_accuracy'])}{best}\n  {'; '.join(parts)}\n  {result['folder']}")
+
+
+def trained_weights(result: dict[str, Any]) -> str:
+    """How many of the covered weights were trained at any time, and how many of these to the end."""
+    ever = result["trained_ever"] if "trained_ever" in result else result["dim"]    # of older versions
+    last = result.get("trained_to_the_end", ever)
+    more = f" ({last} to the end)" if last != ever else ""
+    return f"{ever} of {result['total']} weights trained{more}, {percent(result['density'])} nonzero"
+
+
+def others(result: dict[str, Any]) -> list[str]:
+    """What else was trained: numbers that weights are made of or chosen by, and parameters that are not covered."""
+    parts = [f"{count} {kind} trained" for kind, count in result.get("other_numbers", {}).items()]
+    uncovered = []
+    for kind, count in result.get("uncovered", {}).items():
+        names = result["uncovered_layers"] if kind == "weights" else []
+        more = f" and {len(names) - 3} more layers" if len(names) > 3 else ""
+        of = f" ({', '.join(names[:3])}{more})" if names else ""
+        uncovered.append(f"{count} {kind}{of}")
+    if uncovered:
+        parts.append(f"trained, but not covered: {', '.join(uncovered)}")
+    return parts
 
 
 def percent(fraction: float | None) -> str:

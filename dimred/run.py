@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from dimred.build import BUILT, build, build_net, find_device, own_weights, save_net
 from dimred.compact import encode
 from dimred.configs import CHOICES, GROUPS, Choices
+from dimred.counts import counts
 from dimred.cover import dense_matrices
 from dimred.errors import UserError
 from dimred.identity import describe, folder_of
@@ -112,11 +113,9 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
         "best_val_accuracy": best.val_accuracy if data.sizes["val"] else None,
         "best_val_test_accuracy": best.test_accuracy if data.sizes["val"] else None,
         "best_val_step": best.step if data.sizes["val"] else None,
-        "dim": net.dim, "density": nonzero(net) / net.total, "total": net.total,
-        "trained_parameters": trained_parameters(net),
+        **counts(net, train.exploration),
         "parameters": sum(p.numel() for p in net.model.parameters()),
-        "collapsed": sorted(net.collapsed), "layers": layers(net), "measures": measures(net),
-        "explored": train.exploration.explored(), **costs(train), "steps": train.steps_done,
+        "collapsed": sorted(net.collapsed), "measures": measures(net), **costs(train), "steps": train.steps_done,
         "seconds": train.elapsed(), "peak_memory_bytes": peak_memory(device),
         "state_bytes": net.state_bytes(), "storage": forms, "storage_bytes": smallest(forms),
         "compact_file_bytes": len(encode(net, images | {"model": built["model"]})),
@@ -133,23 +132,6 @@ def inputs_of(cfg: DictConfig) -> Json:
 
 
 # -- what came of it --------------------
-def nonzero(net: Net) -> int:
-    return sum(int(value.count_nonzero()) for value in net.values().values())
-
-
-def trained_parameters(net: Net) -> int:
-    """All numbers that train: coordinates, parameters of maps and bases, biases and norms but for those of removed
-    channels (noted by dimred/channels.py)."""
-    trained = sum(p.numel() for p in net.parameters().values() if p.requires_grad) + net.folded
-    return trained - int(net.notes.get("removed", 0))
-
-
-def layers(net: Net) -> Json:
-    values = net.values()
-    return {name: {"shape": list(w.param.shape), "total": w.size, "trained": w.dim,
-                   "nonzero": int(values[name].count_nonzero())} for name, w in net.weights.items()}
-
-
 def costs(train: Train) -> dict[str, float]:
     """FLOPs of the whole program and of the final network for one example, and as fractions of dense ones."""
     flops = train.costs

@@ -15,6 +15,7 @@ from dimred.scores import generator
 
 class FilterBasis(nn.Module):
     """h = lambda F: a filter h of n pixels is the sum of the n rows of F, times its coefficients lambda."""
+    numbers = "numbers of filter bases"
 
     def __init__(self, rows: Tensor, trainable: bool) -> None:
         super().__init__()

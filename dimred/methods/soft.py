@@ -94,6 +94,7 @@ class STR(Emergent):
 
 
 class SoftThreshold(nn.Module):
+    numbers = "thresholds"
     def __init__(self, weight: Tensor, start: float) -> None:
         super().__init__()
         self.s = nn.Parameter(weight.new_full((1,), start))
@@ -142,6 +143,7 @@ class DST(Emergent):
 
 
 class RowThresholds(nn.Module):
+    numbers = "thresholds"
     def __init__(self, weight: Tensor, alpha: float) -> None:
         super().__init__()
         self.alpha = alpha
@@ -311,6 +313,7 @@ class HALO(Emergent):
 
 class AdaptiveLasso(nn.Module):
     """The identity, at a price."""
+    numbers = "penalty weights"
 
     def __init__(self, weight: Tensor, xi: float, price: float) -> None:
         super().__init__()

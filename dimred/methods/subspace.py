@@ -69,6 +69,7 @@ class IntrinsicDimension:
 
 class Offset(nn.Module):
     """theta + P z, where P (size, d) has the rows of one weight."""
+    numbers = "subspace coordinates"
 
     def __init__(self, z: nn.Parameter) -> None:
         super().__init__()
@@ -277,6 +278,7 @@ class Subspace:
 
 class Corners(nn.Module):
     """sum_i c_i w_i: at the point `at` while training, at the `centre` else. theta itself is not used."""
+    numbers = "weights of corners"
     at: Tensor
     centre: Tensor
 

@@ -101,6 +101,7 @@ def best_of(score: Tensor, k: int) -> Tensor:
 
 class TopK(nn.Module):
     """A mask of the k largest |score|, or of the k largest scores if `signed`, with the gradient of what is ranked."""
+    numbers = "scores"
 
     def __init__(self, score: Tensor, k: int, weights: Weights, scale_fan: bool, signed: bool = False) -> None:
         super().__init__()
@@ -346,6 +347,7 @@ class RareGems:
 
 class Gem(Masked):
     """A mask [p > 1/2] of what is not pruned. Whoever uses it finds p clipped to [0, 1]."""
+    numbers = "scores"
 
     def __init__(self, p: Tensor, price: float, weights: Weights) -> None:
         super().__init__(p)

@@ -226,6 +226,7 @@ def used(masks: Mapping[str, SoftMask]) -> int:
 
 
 class SoftMask(nn.Module):
+    numbers = "gates"
     beta: Tensor
 
     def __init__(self, weight: Tensor, start: float, price: float) -> None:

@@ -161,8 +161,8 @@ def accuracy(run: Run) -> float | None:
 
 
 def kept(run: Run) -> float | None:
-    """The share of the covered weights that a method keeps: what it was asked for, or more if more are trained and
-    nonzero at the end of training. (Fewer may be nonzero by chance: what has just been grown starts at zero.)"""
+    """The share of the covered weights that a method keeps: what it was asked for, or more if more hold trained values
+    and are nonzero in the end, frozen or not. (Fewer may be nonzero by chance: what was just grown starts at zero.)"""
     total, dim, density = (number(run.result, key) for key in ("total", "dim", "density"))
     if not total or dim is None or density is None:
         return None
@@ -170,10 +170,12 @@ def kept(run: Run) -> float | None:
 
 
 def layer_shares(run: Run) -> dict[str, float]:
-    """The share of each layer's weights that is trained, or nonzero if that is less. Empty if result.json lacks it."""
+    """The share of each layer's weights that hold a trained value, or are nonzero if that is less; the nonzero share
+    where no weight trains (supermasks). Empty if result.json lacks it."""
     try:
-        return {plain(name): min(v["trained"], v["nonzero"], v["total"]) / v["total"]
-                for name, v in run.result["layers"].items()}
+        layers = run.result["layers"].items()
+        measured = ["nonzero", "total"] + ["trained"] * any(v["trained"] for _, v in layers)
+        return {plain(name): min(v[key] for key in measured) / v["total"] for name, v in layers}
     except (AttributeError, TypeError, LookupError, ZeroDivisionError):
         return {}
 
