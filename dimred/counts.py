@@ -50,7 +50,7 @@ def uncovered(net: Net) -> dict[str, int]:
 def uncovered_layers(net: Net) -> list[str]:
     """The layers whose weights train without being covered."""
     names = [name for name in trained_rest(net) if kind_of(net.model, name) == "weights"]
-    return [name.rpartition(".")[0] or name for name in names]
+    return list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
 
 
 def removed(net: Net) -> int:
