@@ -258,6 +258,7 @@ class BernoulliSupermask(Supermask):
 
 class Bernoulli(nn.Module):
     """A mask that is drawn anew in every step; in evaluation, that of the k largest scores."""
+    numbers = "scores"
 
     step: Tensor
 
