@@ -52,7 +52,7 @@ def counted(method: Any, basis: Any = None, **net_options: Any) -> dict[str, Any
     (EdgePopup(0.8, Uniform(), "init", False), 0, 0, TOTAL, {"scores": TOTAL}),
     (RareGems(0.8, Global(), "init", 3, 1e-3, 1.0), LEFT, LEFT, LEFT, {"scores": TOTAL}),
     (Movement(0.8, Global(), 0.1, 0.5, 2, 1.0), TOTAL, LEFT, LEFT, {"scores": TOTAL}),
-    (STR(0.8, Global(), 0.5, -2.0), TOTAL, LEFT, LEFT, {"thresholds": 3}),
+    (STR(0.8, Global(), 0.5, -3.0, 0.02), TOTAL, LEFT, LEFT, {"thresholds": 3}),
     (IntrinsicDimension(5, "sparse", 1.0, False), 0, 0, 5, {"subspace coordinates": 5}),
     (Subspace("simplex", 2, 0.0, False), 0, 0, 2 * TOTAL, {"weights of corners": 2 * TOTAL})],
     ids=lambda value: type(value).__name__)
