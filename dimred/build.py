@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 
 from dimred import models
 from dimred.draws import Draw, Initial, bits, seeded
-from dimred.errors import UserError, require
+from dimred.errors import NO_MEMORY, UserError, require
 from dimred.masks import lacking
 from dimred.models import pretrained
 from dimred.net import Net
@@ -31,7 +32,19 @@ def build(node: DictConfig, group: str, **given: Any) -> Any:
     try:
         return instantiate(described, **given, _convert_="all")
     except InstantiationException as error:
-        raise error.__cause__ or error from None
+        raise explained(error.__cause__ or error, described, group) from error
+
+
+def explained(error: BaseException, described: Mapping[str, Any], group: str) -> BaseException:
+    """An error of what could not be built, with the values that it was given; UserErrors, full disks and the like say
+    enough."""
+    if not isinstance(error, (ArithmeticError, ValueError, TypeError, RuntimeError, LookupError)) \
+            or re.search(NO_MEMORY, str(error)):
+        return error
+    values = ", ".join(f"{group}.{key}={value}" for key, value in described.items() if key != "_target_")
+    reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return UserError(f"{described['_target_']} cannot be built ({reason}). Choose other values than "
+                     f"{values or 'none'}, or add --debug to see where")
 
 
 def build_net(cfg: DictConfig, shape: tuple[int, int, int], classes: int) -> Net:

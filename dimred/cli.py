@@ -1,6 +1,7 @@
 """The command line. Only commands that compute import torch: everything else answers at once."""
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pkgutil
@@ -12,6 +13,7 @@ from dimred.errors import Interrupted, UserError
 from dimred.machine import settle
 from dimred.terminal import accept_any_text, listen, printable
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 HELP = ("-h", "--help", "help")
 
 
@@ -25,7 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
     listen(logging.DEBUG if debug else logging.INFO)
     settle()
     try:
-        return dispatch(arguments)
+        require_working_folder()
+        status = dispatch(arguments)
+        sys.stdout.flush()      # here, where a full disk can be reported
+        return status
     except UserError as error:
         if debug:
             raise
@@ -43,9 +48,20 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in FULL:
+            print(f"dimred: {error.strerror}: nothing more can be written. Make room and repeat the command: what was "
+                  "written before is intact", file=sys.stderr)
+            return 1
         print(f"dimred: unexpected {type(error).__name__}: {printable(str(error))}. Repeat with --debug to see where",
               file=sys.stderr)
         return 1
+
+
+def require_working_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError:
+        raise UserError("the working folder does not exist any more. Change to one that does: cd FOLDER") from None
 
 
 def dispatch(arguments: list[str]) -> int:

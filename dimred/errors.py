@@ -9,6 +9,7 @@ class UserError(Exception):
     """Something the user can put right. Shown as its message alone, without a traceback."""
 
 
+NO_MEMORY = "allocate memory|enough memory|bad_alloc"   # what torch says where it raises a mere RuntimeError
 MANY = 24       # more names than anybody reads
 
 

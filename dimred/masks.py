@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from dimred.errors import UserError
 
 Masks = dict[str, np.ndarray]
+MOST_DEFLATED = 1032    # bytes that one byte of a zip file can become
 
 
 def read_masks(run: Path) -> Masks:
@@ -21,6 +23,7 @@ def read_masks(run: Path) -> Masks:
         raise UserError(f"no masks.npz in {run}: {lacking(run)}")
     try:
         with np.load(path, allow_pickle=False) as file:
+            require_honest(file.zip)
             masks = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile,
             zlib.error) as error:
@@ -28,6 +31,18 @@ def read_masks(run: Path) -> Masks:
     if not masks:
         raise damaged(path, "it is empty")
     return {name: as_bool(mask, name, path) for name, mask in masks.items()}
+
+
+def require_honest(archive: zipfile.ZipFile) -> None:
+    """ValueError if an array says that it is larger than its content, before memory is taken for it."""
+    for entry in archive.infolist():
+        with archive.open(entry) as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+        size = math.prod(shape) * dtype.itemsize
+        if size > entry.file_size or entry.file_size > MOST_DEFLATED * (entry.compress_size + 100):
+            raise ValueError(f"{entry.filename} says that it has {size} bytes, which the file cannot hold")
 
 
 def as_bool(mask: np.ndarray, name: str, path: Path) -> np.ndarray:

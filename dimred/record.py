@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from torch import Tensor
 from dimred.errors import UserError
 
 Json = dict[str, Any]
+TEMPORARY = re.compile(r"[.].+[.]\d+")      # as `write` names them: .result.json.4711
 
 
 class Record:
@@ -55,11 +57,18 @@ class Record:
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
         self._lock = lock
+        self.remove_temporaries()
         return self
 
     def __exit__(self, *exc: object) -> None:
         if self._lock:
             self._lock.close()      # which lets go of it
+
+    def remove_temporaries(self) -> None:
+        """Half-written files are of processes that were killed: no other one writes into a folder that is held."""
+        for path in (*self.folder.glob(".*"), *self.checkpoint.parent.glob(".*")):
+            if TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def snapshot(self, call: int) -> Path:
         return self.checkpoint.with_name(f"snapshot-{call}.safetensors")
@@ -123,10 +132,11 @@ def write(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise UserError(f"cannot write {path} ({error.strerror}). What was written before is intact; make room or "
                         "choose another place (of runs: outputs=...)") from None
+    finally:        # of a process that is killed here, whoever holds the folder next removes it
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def damaged(path: Path, why: object, remove: Path) -> UserError:
@@ -137,7 +147,7 @@ def damaged(path: Path, why: object, remove: Path) -> UserError:
 def read_result(path: Path) -> Json:
     try:
         result = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise damaged(path, error, path) from None
     if not isinstance(result, dict) or result.get("status") not in ("done", "failed"):
         raise damaged(path, "it is no result", path)

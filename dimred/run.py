@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from dimred.compact import encode
 from dimred.configs import CHOICES, GROUPS, Choices
 from dimred.counts import counts
 from dimred.cover import dense_matrices
-from dimred.errors import UserError
+from dimred.errors import NO_MEMORY, UserError
 from dimred.identity import describe, folder_of
 from dimred.inputs import fingerprint, paths_in, require_same
 from dimred.methods import Method
@@ -154,10 +155,10 @@ def measures(net: Net) -> dict[str, float]:
 
 def write_masks(path: Path, net: Net) -> None:
     """Which covered weights are trained: a boolean array in the shape of each, under its name."""
-    temporary = path.with_name(f".{path.name}.partial.npz")
     arrays: dict[str, Any] = {n: w.trained().view(w.param.shape).cpu().numpy() for n, w in net.weights.items()}
-    np.savez_compressed(temporary, **arrays)
-    temporary.replace(path)
+    content = BytesIO()
+    np.savez_compressed(content, **arrays)
+    write(path, content.getvalue())
 
 
 def describe_device(device: torch.device) -> str:
@@ -183,9 +184,6 @@ def git_commit() -> str | None:
 
 
 # -- what can go wrong --------------------
-NO_MEMORY = "allocate memory|enough memory|bad_alloc"   # what torch says where it raises a mere RuntimeError
-
-
 def readable(error: Exception) -> UserError:
     """The error in one message."""
     if isinstance(error, UserError):
@@ -198,12 +196,13 @@ def readable(error: Exception) -> UserError:
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         return UserError(f"{error.strerror or text}{where}. What was written before is intact")
-    return UserError(f"unexpected {type(error).__name__}: {text}. Repeat the command with --debug to see where")
+    first = text.partition("\n")[0]     # torch adds the frames of its own stack
+    return UserError(f"unexpected {type(error).__name__}: {first}. Repeat the command with --debug to see where")
 
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:

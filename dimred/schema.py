@@ -126,6 +126,10 @@ def hints_of(target: Any) -> Mapping[str, Any]:
 
 
 # -- one value --------------------
+LARGEST_INT = 2**63 - 1         # that tensors count with
+LARGEST_FLOAT = 3.4028e38       # of float32, in which training computes
+
+
 class Misfit(Exception):
     """A value is not of the type that its annotation says."""
 
@@ -135,7 +139,9 @@ def typed(value: Any, hint: Any, key: str) -> Any:
     try:
         return form(value, hint, key)
     except Misfit:
-        raise UserError(f"{key}={value} is not allowed. It must be {named(hint)}.") from None
+        large = isinstance(value, (int, float)) and LARGEST_INT < abs(value) < math.inf
+        limit = f", at most {LARGEST_INT:.1e} if it is whole and {LARGEST_FLOAT:.1e} if not" if large else ""
+        raise UserError(f"{key}={value} is not allowed. It must be {named(hint)}{limit}.") from None
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -182,13 +188,13 @@ def numeric(value: Any, hint: type) -> int | float:
     """2.0 is the whole number 2, and 1 is the real number 1.0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Misfit
-    if isinstance(value, int) and hint is int:
+    if isinstance(value, int) and hint is int and abs(value) <= LARGEST_INT:
         return value
     try:
         real = number(float(value))
     except OverflowError:       # more digits than floats have
         raise Misfit from None
-    if not math.isfinite(real):
+    if not abs(real) <= LARGEST_FLOAT:      # nor is nan
         raise Misfit
     if hint is float:
         return real

@@ -4,7 +4,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -13,7 +12,6 @@ from dimred.errors import Interrupted
 from dimred.terminal import say_now
 
 HANDLED = (signal.SIGINT, signal.SIGTERM)
-GRACE = 60.0        # seconds that a worker has to finish its step and to save it
 
 
 class Stoppable(Protocol):
@@ -44,15 +42,24 @@ def stopping_at_signals(train: Stoppable) -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def end_with_parent() -> None:
-    """Stop this process as SIGTERM does when its parent has ended, so that a sweep leaves no workers behind."""
-    parent = os.getppid()
+@contextmanager
+def ending_with_parent() -> Iterator[None]:
+    """When the parent of this process ends, the block is stopped as by SIGTERM, and the process ends, too: a sweep
+    leaves no workers behind, however it is killed."""
+    parent, over = os.getppid(), threading.Event()
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE)
-        os._exit(128 + signal.SIGTERM)      # it was not computing, but waiting for its parent
+        while not over.wait(1):
+            if os.getppid() != parent:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
 
-    threading.Thread(target=watch, name="end with parent", daemon=True).start()
+    threading.Thread(target=watch, name="ending with parent", daemon=True).start()
+    try:
+        yield
+    except Interrupted as stop:
+        if os.getppid() != parent:      # nobody is there to raise it to
+            os._exit(128 + stop.signal)
+        raise
+    finally:
+        over.set()

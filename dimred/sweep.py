@@ -19,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from dimred.configs import GROUPS, require_plain_names
 from dimred.errors import UserError
 from dimred.printing import summary
-from dimred.signals import end_with_parent
-from dimred.terminal import listen, named_run
+from dimred.signals import ending_with_parent
+from dimred.terminal import listen, named_run, printable
 
 Outcome = dict[str, Any]    # of a run of a sweep: its overrides, and its result or the reason of its failure
 
@@ -43,11 +43,17 @@ command: Command | None = None      # none in the workers of a launcher
 
 def job(cfg: DictConfig) -> None:
     """One run. An error of one does not stop a sweep; it is written to the sweep's folder, as a result is."""
+    if command is not None:
+        compute(cfg)
+        return
+    listen(logging.INFO)        # a worker has not been through the command line
+    with ending_with_parent():
+        compute(cfg)
+
+
+def compute(cfg: DictConfig) -> None:
     hydra = HydraConfig.get()
     overrides: Any = OmegaConf.to_container(hydra.overrides.task)    # as they were typed
-    if command is None:
-        listen(logging.INFO)
-        end_with_parent()
     if hydra.mode != RunMode.MULTIRUN:
         outcome, error = run_one(cfg, overrides)
         if command:
@@ -72,7 +78,7 @@ def run_one(cfg: DictConfig, overrides: list[str]) -> tuple[Outcome, UserError |
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             logging.getLogger("dimred").error("%s", error)
         return {"overrides": overrides, "status": "failed", "reason": str(error)}, error
-    print(summary(result), flush=True)
+    print(printable(summary(result)), flush=True)
     return {"overrides": overrides, **result}, None
 
 

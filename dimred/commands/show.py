@@ -8,6 +8,7 @@ from typing import Any
 from dimred.commands.arguments import flag, one_folder
 from dimred.errors import UserError
 from dimred.printing import percent, table
+from dimred.terminal import printable
 
 
 def show(arguments: list[str]) -> int:
@@ -19,8 +20,10 @@ def show(arguments: list[str]) -> int:
         raise UserError(f"{folder} has no result.json; it is {state}. Runs lie in outputs/runs/DATASET/MODEL/")
     try:
         result = json.loads(path.read_text())
+        if not isinstance(result, dict):
+            raise TypeError("result.json is no object")
         print(json.dumps(result, indent=2) if as_json else shown(result, folder / "config.yaml"))
-    except (ValueError, TypeError, AttributeError, LookupError, FileNotFoundError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, FileNotFoundError, RecursionError) as error:
         raise UserError(f"{folder} is damaged ({error}). Remove it and give the run's command again") from error
     return 0
 
@@ -30,5 +33,5 @@ def shown(result: dict[str, Any], config: Path) -> str:
         (name, "x".join(map(str, v["shape"])), v["total"], f"{v['trained']} ({percent(v['trained'] / v['total'])})",
          f"{v['nonzero']} ({percent(v['nonzero'] / v['total'])})") for name, v in result.get("layers", {}).items()])
     numbers = table(("", ""), [(key, value) for key, value in result.items() if key != "layers"])
-    return f"{layers}\n\n{numbers}\n\n{config.read_text().rstrip()}"
+    return f"{layers}\n\n{numbers}\n\n{printable(config.read_text().rstrip())}"
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from dimred.errors import require
 from dimred.models.common import prepare, require_size
 
 
@@ -23,6 +24,7 @@ def lenet300(*, shape: Sequence[int], classes: int, init: str, pretrained: str |
 
 def mlp(*, shape: Sequence[int], classes: int, hidden: Sequence[int], init: str, pretrained: str | None) -> nn.Module:
     """Pixels - hidden widths - classes, ReLU between them."""
+    require(all(width > 0 for width in hidden), "model.hidden", hidden, "a list of widths, each 1 or more")
     widths = [math.prod(shape), *hidden]
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     for i, (ins, outs) in enumerate(itertools.pairwise(widths), 1):

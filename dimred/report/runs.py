@@ -71,7 +71,7 @@ def read_run(folder: Path) -> Run:
         why = f"result.json has the status {state!r}"
     except FileNotFoundError:
         return Run(folder, seed, what, "unfinished", {}, "interrupted, or still running")
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         why = f"result.json cannot be read ({error})"
     return Run(folder, seed, what, "damaged", {}, why)
 
