@@ -147,7 +147,7 @@ KINDS: dict[Any, Literal["uniform", "normal"]] = {
 
 
 def bits(tensor: Tensor) -> bytes:
-    """A checksum of a tensor's bits."""
+    """A checksum of a tensor's numbers, to the bit."""
     flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
     return hashlib.blake2b(flat.numpy().data, digest_size=16).digest() if flat.numel() else b""
 

@@ -30,6 +30,7 @@ from dimred.data.base import Data
 from dimred.errors import Interrupted, UserError, require
 from dimred.exploration import Exploration
 from dimred.net import Net, State
+from dimred.origin import compare, origin
 from dimred.progress import Progress
 from dimred.record import Record, read_tensors, write_tensors
 from dimred.schedules import steps_between
@@ -140,6 +141,9 @@ class Train:
         self._recent: list[float] = []  # the last losses read
         self._clock = self._saved = time.monotonic()
         self._resume = read_tensors(record.checkpoint) if record and record.checkpoint.exists() else None
+        self._origin = origin(net.state_dict(), self.device) if record else {}
+        if record and self._resume and "origin" in self._resume[1]:
+            compare(self._resume[1]["origin"], self._origin, record.checkpoint)
         if record:
             record.resume(self._resume[1] if self._resume else {})
         torch.manual_seed(seed)     # of dropout; nothing else draws from the global generator
@@ -374,9 +378,9 @@ class Train:
         if self.device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
         write_tensors(self._record.checkpoint, tensors, {
-            "call": call, "step": t, "best": asdict(self.best), "sums": self._sums, "recent": self._recent,
-            "last_stop": self._last_stop, "steps_done": self.steps_done, "seconds": self.elapsed(),
-            "costs": self.costs.state(), **self._record.state()})
+            "origin": self._origin, "call": call, "step": t, "best": asdict(self.best), "sums": self._sums,
+            "recent": self._recent, "last_stop": self._last_stop, "steps_done": self.steps_done,
+            "seconds": self.elapsed(), "costs": self.costs.state(), **self._record.state()})
         self._saved = time.monotonic()
 
     def _load_checkpoint(self) -> int:

@@ -15,6 +15,7 @@ import torch
 import yaml
 from conftest import ROOT, SCRIPT, Command, Outcome, result_of, steps_done, twin, until
 from safetensors.torch import load_file
+from torch import nn
 from toy import RECIPE, Blobs, Crash, Fragile, model
 
 from dimred.errors import UserError
@@ -138,13 +139,44 @@ def test_a_run_is_computed_by_one_process_at_a_time(long: Path, start: Callable[
 
 
 # -- in one process (a crash at many points of every method: the check `resume` of the conformance suite) ----------
-def attempt(folder: Path, last: int = -1) -> None:
+def attempt(folder: Path, last: int = -1, built: nn.Module | None = None) -> None:
     """Train a toy net, or take it up. Crash if it gets as far as the step `last`."""
-    net = Net(model(), seed=1)
+    net = Net(built or model(), seed=1)
     with Record(folder) as record:
         train = Fragile(net, Blobs(), RECIPE, record=record, checkpoint_seconds=0)
         train.last = last
         Dense().run(net, train)
+
+
+def test_a_run_that_is_resumed_with_other_threads_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Crash):
+        attempt(tmp_path, last=10)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        with pytest.raises(Crash):
+            attempt(tmp_path, last=19)
+    finally:
+        torch.set_num_threads(threads)
+    assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
+        f"resumed with threads {threads + 1} instead of {threads}: the bits may differ from those of a run in one go"]
+
+
+def test_a_run_that_is_resumed_as_it_began_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Crash):
+        attempt(tmp_path, last=10)
+    attempt(tmp_path)
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+
+
+def test_a_run_does_not_go_on_from_other_initial_weights(tmp_path: Path) -> None:
+    with pytest.raises(Crash):
+        attempt(tmp_path, last=10)
+    other = model()
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[3] += 1e-7
+    with pytest.raises(UserError, match=r"makes other initial weights than when this run began\. A file"):
+        attempt(tmp_path, built=other)
 
 
 def test_metrics_that_were_cut_are_not_padded(tmp_path: Path) -> None:
