@@ -281,6 +281,15 @@ class Demanding(Prune):
             raise UserError("there is no convolution")
 
 
+class Thawing(Prune):
+    """Trains what the model has frozen."""
+
+    def choose(self, net: Net) -> None:
+        super().choose(net)
+        for parameter in net.rest.values():
+            parameter.requires_grad_(True)
+
+
 class Single(Prune):
     """Knows float32 alone."""
 
@@ -316,6 +325,7 @@ BROKEN: list[tuple[type[Prune], str, str]] = [
     (Regularised, "sparsity_zero", "is not what dense training"), (Brittle, "extreme_sparsity", "max"),
     (Silent, "extreme_sparsity", "no warning said so"), (Convolutional, "models", "StopIteration|^$"),
     (Demanding, "models", "does not say what to do: there is no convolution"),
+    (Thawing, "models", r"0.weight, which the partly_frozen net has frozen \(requires_grad=False\), has changed"),
     (Single, "number_formats", "dtype"), (Untranslated, "compile", "it ends with another")]
 
 

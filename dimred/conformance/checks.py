@@ -21,6 +21,7 @@ from dimred.conformance.toy import NETS, other_covers
 from dimred.errors import UserError
 from dimred.methods import Dense, Method
 from dimred.record import Record
+from dimred.state import finished
 
 Check = Callable[[Make], None]
 
@@ -145,12 +146,15 @@ def check_resume(make: Make) -> None:
 
 
 def check_saving(make: Make) -> None:
-    """The saved net and the plain model of its state dict give the same logits, to the bit."""
+    """The saved net and the plain model of its state dict give the same logits, to the bit, and the saved net has the
+    same numbers."""
     net = observe(make)
     expected = outputs(net)
     twin = toy_net(home(make), make.basis())
-    twin.load({name: value for name, value in net.trace.state.items() if not name.startswith("memory/")})
+    state, _ = finished(net)        # without draws: these nets keep copies of their initial weights
+    twin.load(state)
     advice = ": call net.fold() at the end of run" if net.maps else ""
+    assert twin.dim == net.dim, f"the net loaded from its state has dim {twin.dim} instead of {net.dim}{advice}"
     assert torch.equal(outputs(twin), expected), f"the net loaded from its state gives other logits{advice}"
     plain = NETS[home(make)]()
     plain.load_state_dict(net.state_dict())
@@ -159,8 +163,8 @@ def check_saving(make: Make) -> None:
 
 # -- where it works --------------------
 def check_models(make: Make) -> None:
-    """It trains conv nets, MLPs, residual, grouped and attention nets and nets with tied weights, or
-    says what it needs; the plain model with its state dict computes the same."""
+    """It trains conv nets, MLPs, residual, grouped, attention and partly frozen nets and nets with tied weights,
+    or says what it needs; the plain model with its state dict computes the same."""
     for kind in NETS:
         try:
             net = train(make, kind, steps=10)
@@ -168,6 +172,9 @@ def check_models(make: Make) -> None:
             expect_advice(error)
             continue
         expect_finite(net, f"of the {kind} net")
+        initial = net.initial()
+        moved = [name for name in sorted(net.fixed) if not torch.equal(net.rest[name], initial[name])]
+        assert not moved, f"{moved[0]}, which the {kind} net has frozen (requires_grad=False), has changed"
         silent(net.trace.frozen + net.trace.memory, f"in the {kind} net")
         plain = NETS[kind]()
         plain.load_state_dict(net.state_dict())

@@ -132,9 +132,17 @@ class Tied(nn.Module):
         return self.fc3(self.again(x).relu())
 
 
+def partly_frozen() -> nn.Module:
+    """conv_norm, whose builder has frozen the first convolution and the scale of its norm."""
+    model = conv_norm()
+    for name in ("0.weight", "0.bias", "1.weight"):
+        model.get_parameter(name).requires_grad_(False)
+    return model
+
+
 NETS: dict[str, Callable[[], nn.Module]] = {
     "conv_norm": conv_norm, "mlp": mlp, "residual": Residual, "grouped": grouped, "attention": Attention,
-    "tied": Tied}
+    "tied": Tied, "partly_frozen": partly_frozen}
 
 
 def other_covers(model: nn.Module) -> dict[str, list[str]]:
