@@ -59,7 +59,7 @@ def test_the_core_needs_torch_and_numpy_alone() -> None:
 
 
 def test_the_loop_knows_data_in_general_and_no_method() -> None:
-    only(named("train"), CORE | {"data.base", "record", "costs", "exploration", "progress"})
+    only(named("train"), CORE | {"data.base", "record", "costs", "exploration", "origin", "progress"})
     assert foreign(named("train")[0]) <= {"torch"}
 
 
