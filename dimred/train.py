@@ -239,15 +239,15 @@ class Train:
 
     def sample(self, examples: int, augment: bool = False) -> tuple[Tensor, Tensor]:
         """Training examples to score weights with, plain or augmented as in training. Every call
-        returns the same. Where there are fewer, these are all of them."""
+        returns the same. UserError if there are fewer."""
         require(examples > 0, "method.examples", examples, "1 or more")
         there = self.data.sizes["train"]
         if examples > there:
-            log.warning("method.examples: %d training examples are asked for at once; %s has %d, and all of them are "
-                        "taken", examples, self.data.name, there)
+            raise UserError(f"method.examples={examples} asks for a sample of {examples} training examples; "
+                            f"{self.data.name} has {there}. Choose method.examples={there} or fewer")
         if augment:
-            return next(self.data.train_batches(min(examples, there), self.seed, SCORING_EPOCH))
-        return self.data.sample(min(examples, there), self.seed)
+            return next(self.data.train_batches(examples, self.seed, SCORING_EPOCH))
+        return self.data.sample(examples, self.seed)
 
     # -- one step --------------------
     def _batches(self, start: int, stop: int) -> Iterator[tuple[int, Tensor, Tensor]]:

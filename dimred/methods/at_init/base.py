@@ -58,8 +58,7 @@ def batches(train: Train, examples: int, count: int, augment: bool) -> list[Batc
     """Batches of examples to score with, different ones as long as there are enough."""
     there = train.data.sizes["train"]
     images, labels = train.sample(max(examples, min(examples * count, there)), augment)
-    each = min(examples, there)
-    rows = [torch.arange(i * each, (i + 1) * each, device=images.device) % len(images)
+    rows = [torch.arange(i * examples, (i + 1) * examples, device=images.device) % len(images)
             for i in range(count)]
     return [(images[row], labels[row]) for row in rows]
 
