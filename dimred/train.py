@@ -23,7 +23,8 @@ from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from dimred.costs import Costs
 from dimred.data.base import Data
@@ -90,17 +91,31 @@ class Recipe:
     def make_optimizer(self, net: Net) -> torch.optim.Optimizer:
         """An optimiser of psi and of the parameters that are not covered. By default biases and norms
         do not decay."""
-        weights = [p for n, p in net.parameters().items() if n in net.weights or p.dim() > 1]
+        never = orthogonal(net.model)
+        held = [p for n, p in net.parameters().items() if n in never]
+        weights = [p for n, p in net.parameters().items()
+                   if n not in never and (n in net.weights or p.dim() > 1)]
         others = [p for n, p in net.rest.items() if p.dim() <= 1]
         decays = self.weight_decay if self.decay_all else 0.0
         groups = [{"params": weights, "weight_decay": self.weight_decay},
-                  {"params": others, "weight_decay": decays}]
+                  {"params": others, "weight_decay": decays}, {"params": held, "weight_decay": 0.0}]
         groups = [group for group in groups if group["params"]]
         fused = next(net.model.parameters()).is_cuda    # one kernel for all; on a CPU it gains nothing
         if self.optimizer == "sgd":
             return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused)
         kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         return kind(groups, lr=self.lr, fused=fused)
+
+
+def orthogonal(model: nn.Module) -> set[str]:
+    """The parameters of orthogonal parametrizations. These must not decay: PyTorch keeps the signs of a
+    matrix in them as whole numbers, and the least decay makes all of the weight zero."""
+    found = set()
+    for name, module in model.named_modules():
+        kinds = {type(each).__name__ for each in module.children()}
+        if isinstance(module, ParametrizationList) and "_Orthogonal" in kinds:
+            found.add(f"{name}.original")
+    return found
 
 
 @dataclass

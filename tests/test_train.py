@@ -58,6 +58,15 @@ def test_biases_and_norms_shrink_by_decay_all_as_in_plain_sgd() -> None:
     assert all(torch.allclose(p, 0.95 * before[name]) for name, p in net.parameters().items())
 
 
+def test_an_orthogonal_weight_stays_orthogonal_and_trains() -> None:
+    layer = nn.utils.parametrizations.orthogonal(nn.Linear(16, 6))
+    net = Net(nn.Sequential(nn.Flatten(), layer, nn.Linear(6, 2)))
+    before = layer.weight.detach().clone()
+    Train(net, Blobs(), recipe(weight_decay=0.1, steps=5))()
+    torch.testing.assert_close(layer.weight @ layer.weight.T, torch.eye(6), atol=1e-5, rtol=0)
+    assert not torch.allclose(layer.weight, before)
+
+
 def test_the_loop_is_plain_sgd() -> None:
     net, train = set_up(steps=3, nesterov=True, label_smoothing=0.1, clip=0.5)
     plain, _ = set_up()
