@@ -20,6 +20,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 #: keys that say where and how to compute, not what; of the last two, what a method uses is among its own values
 NOT_DESCRIPTIVE = ("device", "data_dir", "outputs", "checkpoint_seconds", "sparsity", "allocation")
 CHOICES = "choices"     # in a run's config.yaml: the names of the chosen files
+STORED = "stored/"      # a file of this name has the values of the run that is run again
 
 #: fields that are younger than runs, at the values of what was done before there was a choice: there they do not count,
 #: so that a run keeps its name when its method or recipe gets a new field

@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dimred.configs import GROUPS, require_plain_names
+from dimred.configs import GROUPS, STORED, require_plain_names
 from dimred.errors import UserError
 from dimred.printing import summary
 from dimred.signals import ending_with_parent
@@ -41,27 +41,48 @@ class Command:
 command: Command | None = None      # none in the workers of a launcher
 
 
-def job(cfg: DictConfig) -> None:
-    """One run. An error of one does not stop a sweep; it is written to the sweep's folder, as a result is."""
+def job(cfg: DictConfig) -> float | None:
+    """One run. An error of one does not stop a sweep; it is written to the sweep's folder, as a result is. Returns
+    what a sweeper that searches is to maximise."""
     if command is not None:
-        compute(cfg)
-        return
+        return compute(cfg)
     listen(logging.INFO)        # a worker has not been through the command line
     with ending_with_parent():
-        compute(cfg)
+        return compute(cfg)
 
 
-def compute(cfg: DictConfig) -> None:
+def compute(cfg: DictConfig) -> float | None:
     hydra = HydraConfig.get()
     overrides: Any = OmegaConf.to_container(hydra.overrides.task)    # as they were typed
     if hydra.mode != RunMode.MULTIRUN:
         outcome, error = run_one(cfg, overrides)
         if command:
             command.error = error
-        return
+        return outcome.get("val_accuracy")
+    searches = not hydra.sweeper._target_.endswith(".BasicSweeper")
+    if searches:
+        require_maximum(hydra.sweeper)
     with named_job(hydra.job.num + 1, overrides):
         outcome, _ = run_one(cfg, overrides)
     write_outcome(Path(hydra.sweep.dir).expanduser() / f"{hydra.job.num}.json", outcome)
+    return searched(outcome) if searches else outcome.get("val_accuracy")
+
+
+def require_maximum(sweeper: DictConfig) -> None:
+    """UserError if the sweeper looks for the lowest accuracy, as they do unless told otherwise."""
+    if "minimize" in str(sweeper.get("direction", "")):
+        raise UserError("the sweeper would look for the lowest validation accuracy. Add "
+                        "hydra.sweeper.direction=maximize")
+
+
+def searched(outcome: Outcome) -> float:
+    """The validation accuracy; the worst there is of a run that failed, as sweepers end at what is no number."""
+    if outcome["status"] != "done":
+        return 0.0
+    if outcome["val_accuracy"] is None:
+        raise UserError("a search compares validation accuracies, and there is no validation split. Set "
+                        "dataset.val_fraction to more than 0, or add a folder of images for validation")
+    return outcome["val_accuracy"]
 
 
 def run_one(cfg: DictConfig, overrides: list[str]) -> tuple[Outcome, UserError | None]:
@@ -69,6 +90,7 @@ def run_one(cfg: DictConfig, overrides: list[str]) -> tuple[Outcome, UserError |
 
     choices: dict[str, Any] = {
         group: HydraConfig.get().runtime.choices.get(group) for group in GROUPS if group in cfg}
+    choices = {group: name.removeprefix(STORED) if name else name for group, name in choices.items()}
     explicit = {override.lstrip("+").partition("=")[0] for override in overrides}
     try:
         require_plain_names(choices)

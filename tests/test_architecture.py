@@ -81,7 +81,7 @@ def test_models_and_data_know_nothing_of_dimred_but_errors() -> None:
 
 
 def test_configuration_stays_in_few_files() -> None:
-    few = ("build", "run", "sweep", "schema", "identity", "composition")
+    few = ("build", "run", "sweep", "schema", "identity", "composition", "rerun")
     for path in FILES:
         if path.stem not in few and "commands" not in path.parts:
             assert not foreign(path) & {"hydra", "omegaconf"}, path

@@ -6,6 +6,7 @@ import json
 import os
 import pkgutil
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -91,8 +92,8 @@ def name_of(*overrides: str) -> str:
 def test_the_names_of_folders_never_change() -> None:
     assert name_of() == "M-s0.9-seed0-4c625eed59"
     assert name_of("method=dense", "seed=3") == "M-seed3-ecb8ed4938"
-    assert name_of("method=rigl", "sparsity=0.95", "model=resnet20",
-                   "dataset=cifar10_jpeg") == "M-s0.95-seed0-320ee55ea7"
+    assert name_of("method=freezenet", "sparsity=0.95", "model=resnet20",
+                   "dataset=cifar10_jpeg") == "M-s0.95-seed0-5658f9617f"
 
 
 def test_a_field_that_is_added_changes_the_names_of_those_runs_alone_that_use_it() -> None:
@@ -221,6 +222,85 @@ def test_a_sweep_survives_a_failing_cell_and_skips_what_is_finished(
 def test_a_sweep_of_good_cells_succeeds(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
     code, out, _ = dimred("train", "-m", SHORT, "seed=0,1", f"outputs={tmp_path}")
     assert code == 0 and "2 runs, 0 failed" in out
+
+
+def test_a_search_finds_the_highest_validation_accuracy(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+    command = ("train", "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1", SHORT,
+               "hydra.sweeper.sampler.seed=0", "recipe.lr=choice(0.001,0.1,1e10)", "recipe.momentum=interval(0.5,0.9)",
+               f"outputs={tmp_path}")
+    done = dimred(*command, "hydra.sweeper.direction=maximize")     # runs at 1e10 fail, and the search goes on
+    assert "4 runs" in done.out, done.err
+    best = yaml.safe_load(next(tmp_path.glob("sweeps/*/optimization_results.yaml")).read_text())
+    found = [result_of(path.parent) for path in tmp_path.glob("runs/*/*/*/result.json")]
+    assert best["best_value"] == max(result.get("val_accuracy", 0) for result in found)
+    lowest = dimred(*command)
+    assert lowest.code == 1 and "Add hydra.sweeper.direction=maximize" in lowest.err
+    without = dimred(*command, "hydra.sweeper.direction=maximize", "dataset.val_fraction=0", "recipe.lr=0.1")
+    assert without.code == 1 and "there is no validation split" in without.err
+
+
+def test_a_sweep_leaves_no_folders_of_its_jobs(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+    assert dimred("train", "-m", SHORT, "seed=0,1", f"outputs={tmp_path}").code == 0
+    assert sorted(path.name for path in tmp_path.glob("sweeps/*/*")) == ["0.json", "1.json", "multirun.yaml"]
+    assert "name: dimred" in dimred("train", "--cfg", "hydra").out
+
+
+# -- a run again --------------------
+def test_a_run_is_run_again_from_its_folder(
+        train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+    first = train("method=rigl", "sparsity=0.8", "method.every=1", SHORT, "dataset.val_fraction=0.2")
+    again = ("train", "--from", str(first))
+    same = dimred(*again, before=partial(os.chdir, "/"))
+    assert same.code == 0 and f"finished already: {first}" in same.err
+    other = result_of(Path(dimred(*again, "seed=1", "sparsity=0.9").out.splitlines()[-1].strip()))
+    assert (other["method"], other["dim"], other["seed"]) == ("rigl", 5020, 1)
+    overridden = Path(dimred(*again, "method=snip", "allocation=uniform").out.splitlines()[-1].strip())
+    assert overridden.name.startswith("snip-s0.8-") and overridden.parent == first.parent
+    assert result_of(overridden)["allocation"] == "uniform" and result_of(overridden)["steps"] == 3
+    swept = dimred(*again, "-m", "seed=0,2")
+    assert "2 runs, 0 failed" in swept.out
+    wrong = dimred(*again, "recipe.lrr=1")
+    assert wrong.code == 1 and "unknown key recipe.lrr. Did you mean 'lr'" in wrong.err
+    shutil.copytree(first, tmp_path / "elsewhere")
+    copied = dimred("train", "--from", "elsewhere", before=partial(os.chdir, tmp_path))
+    assert "finished already" in copied.err
+
+
+def test_an_older_run_is_run_again(train: Callable[..., Path], dimred: Callable[..., Outcome]) -> None:
+    run = train("method=rigl", SHORT, "method.every=1")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    del config["choices"], config["recipe"]["decay_all"]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert f"finished already: {run}" in dimred("train", "--from", str(run)).err
+
+
+@pytest.mark.parametrize("change, part", [
+    (lambda config: config["method"].update(_target_="os.mkdir", path="made"), "asks for os.mkdir"),
+    (lambda config: config["method"].update(examples="${oc.env:HOME}"), "a run's values are plain"),
+    (lambda config: config["recipe"].update(defaults=["/method: rigl"]), "a run's values are plain"),
+    (lambda config: config.pop("method"), "describes no run"),
+    (lambda config: config["recipe"].update(x=1), "recipe.x"),
+])
+def test_a_run_that_is_run_again_is_data(
+        change: Callable[[Any], object], part: str, train: Callable[..., Path], dimred: Callable[..., Outcome]) -> None:
+    run = train(SHORT)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    change(config)
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    done = dimred("train", "--from", str(run))
+    assert done.code == 1 and part in done.err and "unexpected" not in done.err and not Path("made").exists()
+
+
+def test_files_that_would_not_be_used_are_refused(
+        train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+    run = train(SHORT)
+    done = dimred("train", "--config-dir", str(run), "--config-name", "config")
+    assert done.code == 1 and f"dimred train --from {run}" in done.err
+    (tmp_path / "conf/method").mkdir(parents=True)
+    (tmp_path / "conf/method/rigl.yaml").write_text((ROOT / "conf/method/rigl.yaml").read_text())
+    for command in (("train",), ("table", "cops"), ("check", "rigl")):
+        shadowed = dimred(*command, "--config-dir", str(tmp_path / "conf"))
+        assert shadowed.code == 1 and "method/rigl.yaml would not be used" in shadowed.err
 
 
 # -- configuration --------------------

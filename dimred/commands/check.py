@@ -3,12 +3,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from dimred.commands.arguments import flag, option
-from dimred.commands.train import in_our_words
-from dimred.configs import conf
+from dimred.composition import composed, own_folder
 from dimred.errors import UserError, nearest
 from dimred.printing import table
 from dimred.terminal import PROGRESS
@@ -37,9 +35,6 @@ def check(arguments: list[str]) -> int:
 
 def compose_method(name: str, fields: Mapping[str, str], basis: str, folder: str | None) -> Any:
     """The configuration of a run with a method of conf/method or of the folder, or with a class of one's own."""
-    import hydra
-    from hydra.errors import HydraException
-
     overrides = [f"method={name}", *(f"method.{field}={value}" for field, value in fields.items())]
     if "." in name:
         from dimred.schema import required, resolve
@@ -52,11 +47,5 @@ def compose_method(name: str, fields: Mapping[str, str], basis: str, folder: str
                             + " ".join([*(f"{k}={v}" for k, v in fields.items()), *(f"{k}=..." for k in missing)]))
         overrides = ["~method", f"+method._target_={name}", *(f"+method.{key}={value}" for key, value in given.items())]
     overrides.append(f"basis={basis}")
-    if folder:
-        overrides.append(f"hydra.searchpath=[file://{Path(folder).expanduser().absolute()}]")
-    try:
-        with hydra.initialize_config_dir(str(conf()), version_base="1.3"):
-            return hydra.compose("config", overrides)
-    except HydraException as error:
-        raise UserError(in_our_words(error)) from error
+    return composed(overrides, own_folder(folder) if folder else None)
 

@@ -45,11 +45,11 @@ TABLES = (Option("--seeds", "N", "how many seeds, or which: 0,1,2"),
 
 COMMANDS: Mapping[str, Command] = {
     "train": Command(
-        "dimred.commands.train:train", ("[KEY=VALUE ...]", "-m KEY=V1,V2 ..."),
+        "dimred.commands.train:train", ("[KEY=VALUE ...]", "-m KEY=V1,V2 ...", "--from RUN [KEY=VALUE ...]"),
         "Train one network, or with -m one for every combination of the values. What is finished is skipped, what was "
         "interrupted is resumed.",
-        (Option("--multirun", "", "a sweep, as -m"), Option("--cfg", "job", "print the configuration, train nothing"),
-         OWN),
+        (Option("--from", "RUN", "start from the configuration of a run"), Option("--multirun", "", "a sweep, as -m"),
+         Option("--cfg", "job", "print the configuration, train nothing"), OWN),
         ("override",)),
     "methods": Command(
         "dimred.commands.methods:methods", ("[METHOD ...]",),

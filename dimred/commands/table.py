@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimred.commands.arguments import flags, option
+from dimred.composition import own_folder, search_path
 from dimred.configs import GROUPS, NOT_DESCRIPTIVE, conf, names
 from dimred.errors import UserError, nearest
 from dimred.printing import table as columns
@@ -77,9 +78,10 @@ def request(arguments: list[str], usage: str) -> Request:
         raise UserError(f"usage: {usage} (got {' '.join(given) or 'no name'}). dimred table lists the tables")
     where = {key: value for key, value in typed.items() if re.split("[./]", key)[0] in WHERE}
     if own:
-        folder = Path(own).expanduser().absolute()
+        folder = own_folder(own)
         compose.folders[:] = [folder]
-        where["hydra.searchpath"] = f"[file://{folder}]"
+        key, _, where_it_is = search_path(folder).partition("=")
+        where[key] = where_it_is
     changes = {key: value for key, value in typed.items() if key not in where}
     for key in changes:
         if key == "seed":

@@ -2,14 +2,17 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dimred.commands import completion, help
+from dimred.commands.arguments import option
+from dimred.composition import explained, own_folder
 from dimred.configs import conf
-from dimred.errors import UserError, nearest
+from dimred.errors import UserError
 from dimred.overrides import require_one_way
+from dimred.rerun import register
 
 if TYPE_CHECKING:
     from dimred.sweep import Command
@@ -22,6 +25,9 @@ def train(arguments: list[str]) -> int:
     if shell := completion_asked(arguments):
         print(completion.script(shell))
         return 0
+    arguments = [*arguments]
+    run, own = option(arguments, "--from", "RUN"), own_configurations(arguments)
+    require_options(arguments)
     require_one_way(argument for argument in arguments if argument[:1] != "-")
     import hydra
     from hydra.errors import HydraException
@@ -30,13 +36,14 @@ def train(arguments: list[str]) -> int:
     from dimred import sweep
 
     sweep.command = sweep.Command()
+    start = register(Path(run).expanduser(), own) if run is not None else "config"
     arguments.sort(key=lambda a: a[:1] == "~" or (a[:1] != "-" and "=" in a))     # argparse wants these in one piece
     os.environ["HYDRA_FULL_ERROR"] = "1"    # Hydra raises, and we say it in our words
     sys.argv = ["dimred train", *(f"method.{a}" if a.startswith("mask=") else a for a in arguments)]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf()), config_name="config")(sweep.job)()
+        hydra.main(version_base="1.3", config_path=str(conf()), config_name=start)(sweep.job)()
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(in_our_words(error)) from error
+        raise UserError(explained(error)) from error
     except OSError as error:
         if not error.filename:      # no file's, but the reader of our output has seen enough
             raise
@@ -44,6 +51,25 @@ def train(arguments: list[str]) -> int:
     except SystemExit as stop:      # argparse has said what is wrong with an option
         return int(stop.code or 0)
     return finish(sweep.command)
+
+
+def own_configurations(arguments: list[str]) -> Path | None:
+    """The folder of --config-dir, which stays among the arguments."""
+    rest = [*arguments]
+    given = option(rest, "--config-dir") or option(rest, "-cd")
+    return own_folder(given) if given else None
+
+
+def require_options(arguments: list[str]) -> None:
+    """UserError for options of Hydra that would leave dimred's configuration out, or do not go together."""
+    given = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
+    if given & {"--config-path", "-cp"}:
+        raise UserError("--config-path would replace dimred's own configuration. Add files of yours with "
+                        "--config-dir DIR; run a run again with dimred train --from RUN")
+    if given & {"-m", "--multirun"} and given & {"--cfg", "-c"}:
+        raise UserError("--cfg shows the configuration of one run. Leave out -m, and give each key one value")
+    if given & {"--info", "-i"} and given & {"-m", "--multirun", "--cfg", "-c"}:
+        raise UserError("--info goes with neither -m nor --cfg. Leave them out")
 
 
 def finish(command: Command) -> int:
@@ -64,27 +90,3 @@ def completion_asked(arguments: list[str]) -> str:
     if not asked:
         raise UserError("completion is installed by `dimred completion SHELL`. See dimred completion --help")
     return asked[0]
-
-
-def in_our_words(error: Exception) -> str:
-    """What was got, what is allowed, what to do, from what Hydra says about the command line."""
-    text = str(error) or str(error.__cause__)
-    options = getattr(error, "options", None)
-    if options and (missing := re.search(r"Could not find '([^'/]+)/([^']*)'", text)):
-        group, name = missing.groups()
-        return f"unknown {group} {name!r}. {nearest(name, options)}"
-    if key := re.search(r"Could not override '([^']+)'", text):
-        group, _, name = key[1].rpartition(".")
-        node = getattr(error.__cause__, "parent_node", None) or ()      # the group as it is composed
-        allowed = sorted(str(k) for k in node if k not in ("_target_", "hydra"))
-        return f"unknown key {key[1]}. {nearest(name, allowed)}" if node else \
-            f"unknown key {key[1]}: {group} is a single value, there is nothing inside it"
-    if several := re.search(r"Ambiguous value for argument '(.+)'", text):
-        return (f"{several[1]} names several values. For a run with each, add -m: dimred train -m {several[1]}. "
-                "A list is written in brackets, KEY=[A,B]")
-    if re.search("Multiple values for|Could not append", text):
-        return f"{text.split('. ')[0]}. Leave out the +, which is for keys that do not exist yet"
-    if override := getattr(error, "override", None):
-        return (f"cannot understand {override!r}. Write KEY=VALUE, and a list as KEY=[A,B]; quote what the shell would "
-                "change")
-    return f"{text.splitlines()[0]} (see dimred train --help)"

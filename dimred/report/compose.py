@@ -1,7 +1,4 @@
-"""What `dimred train OVERRIDES` would run, without Hydra (0.2 s a composition): only what conf/ makes use of.
-
-A test composes every cell of every table both ways and compares.
-"""
+"""What `dimred train OVERRIDES` would run, and how a table's settings may be changed."""
 from __future__ import annotations
 
 import re
@@ -13,8 +10,10 @@ from typing import Any
 
 import yaml
 
-from dimred.configs import GROUPS, conf, description, names
+from dimred import composition
+from dimred.configs import GROUPS, conf, description, require_plain_names
 from dimred.errors import UserError, nearest, require
+from dimred.overrides import require_one_way
 
 Json = dict[str, Any]
 Overrides = dict[str, str]      # as typed: {"method": "rigl", "method.every": "50"}; in this order
@@ -73,34 +72,39 @@ def split(words: Iterable[str]) -> Overrides:
 
 def composed(overrides: Overrides) -> Json:
     """The description (dimred.configs.description) of the run. UserError for an unknown name or key."""
-    main = dict(group_file("", "config"))
-    choices = {group: name for entry in main.pop("defaults") if isinstance(entry, dict)
-               for group, name in entry.items() if group in GROUPS}
-    typed = {key: value for key, value in overrides.items() if key in GROUPS}
-    for group in ("dataset", "method"):     # a file of these may choose others, what is typed goes before
-        for entry in group_file(group, typed.get(group, choices[group]), "defaults"):
-            key, name = next(iter(entry.items()))
-            choices[key.split()[-1].partition("@")[0].strip("/")] = name
-    cfg: Json = main | {group: group_file(group, name) for group, name in (choices | typed).items()}
-    cfg["data_dir"] = "data_dir"
+    require_one_way(f"{key}={value}" for key, value in overrides.items())
+    cfg = dict(chosen(tuple((key, value) for key, value in overrides.items() if key in GROUPS)))
     for key, value in overrides.items():
         if key not in GROUPS:
             put(cfg, key, load(value))
-    return description(resolved(cfg, cfg))
+    return description(composition.resolved(cfg))
 
 
 @cache
-def group_file(group: str, name: str, part: str = "values") -> Any:
-    """A file of a group: its values, or the other choices that it makes."""
-    path = next((path for folder in (*folders, conf()) if (path := folder / group / f"{name}.yaml").exists()), None)
-    if path is None:
-        own = [path.stem for folder in folders for path in (folder / group).glob("*.yaml")]
-        raise UserError(f"unknown {group} {name!r}. {nearest(name, [*names(group), *own])}")
-    values = read_yaml(path) or {}
-    if not group:
-        return {key: value for key, value in values.items() if key != "hydra"}
-    defaults = values.pop("defaults", [])
-    return values if part == "values" else defaults
+def chosen(groups: tuple[tuple[str, str], ...]) -> Json:
+    """What Hydra composes of these files, its interpolations as they are written. Once for all cells that have them."""
+    for group, name in groups:
+        require_plain_names({group: name})
+    names = dict(groups)
+    values = values_alone(names.get("method", ALONE))
+    if values and names["method"] != ALONE:
+        return chosen(tuple((names | {"method": ALONE}).items())) | {"method": values}
+    folder = folders[0] if folders else None
+    return composition.plain([*(f"{group}={name}" for group, name in groups), "data_dir=data_dir"], folder)
+
+
+ALONE = "dense"     # a method that chooses no other files
+
+
+def values_alone(method: str) -> Json | None:
+    """The values of a method that chooses no other files: nothing but they tell its composition from that of another
+    such method. That saves most of the 0.07 s which Hydra takes for each."""
+    places = [place / "method" / f"{method}.yaml" for place in (conf(), *folders)]
+    path = next((path for path in places if path.exists()), None)
+    if path is None or "@package" in path.read_text():
+        return None
+    values = read_yaml(path)
+    return None if "defaults" in values else values
 
 
 def put(cfg: Json, key: str, value: Any) -> None:
@@ -124,17 +128,6 @@ def size_of(recipe: Json) -> tuple[str, float]:
     require(isinstance(size, (int, float)) and not isinstance(size, bool) and 0 <= size < 1e15, f"recipe.{name}", size,
             "a number, 0 or more")
     return name, size
-
-
-def resolved(node: Any, root: Json) -> Any:
-    """With every ${key} replaced by its value."""
-    if isinstance(node, dict):
-        return {key: resolved(value, root) for key, value in node.items()}
-    if isinstance(node, list):
-        return [resolved(value, root) for value in node]
-    if isinstance(node, str) and (whole := re.fullmatch(r"\$\{(\w+)\}", node)):
-        return resolved(root[whole[1]], root)
-    return re.sub(r"\$\{(\w+)\}", lambda m: str(root[m[1]]), node) if isinstance(node, str) else node
 
 
 def flat(node: Json, prefix: str = "") -> Json:
