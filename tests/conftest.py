@@ -63,15 +63,17 @@ def _main(arguments: list[str], out: str, err: str, before: Callable[[], None] |
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="leave out what starts a process of dimred, or is marked slow")
+    parser.addoption("--quick", action="store_true",
+                     help="leave out what starts a process of dimred, or is marked slow")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--quick"):
         return
-    slow = [item for item in items if item.get_closest_marker("slow") or "start" in vars(item).get("fixturenames", ())]
+    slow = {item for item in items if item.get_closest_marker("slow")
+            or "start" in getattr(item, "fixturenames", ())}
     items[:] = [item for item in items if item not in slow]
-    config.hook.pytest_deselected(items=slow)
+    config.hook.pytest_deselected(items=list(slow))
 
 
 @pytest.fixture

@@ -310,8 +310,10 @@ def test_files_that_would_not_be_used_are_refused(
 def test_a_configuration_lists_every_field_once(path: Path) -> None:
     keys = yaml.safe_load(path.read_text())
     target: Any = pkgutil.resolve_name(":".join(keys["_target_"].rsplit(".", 1)))
-    assert keys.keys() - {"_target_", "defaults"} == {f.name for f in dataclasses.fields(target)}
-    assert not [f.name for f in dataclasses.fields(target) if f.default is not dataclasses.MISSING]
+    fields = dataclasses.fields(target)
+    assert keys.keys() - {"_target_", "defaults"} == {field.name for field in fields}
+    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    assert defaults == {name: keys[name] for name in defaults}, "one default, in two places"
 
 
 @pytest.mark.parametrize("method", ALONE)

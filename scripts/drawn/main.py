@@ -162,7 +162,8 @@ def check_accuracy(cfg: DictConfig, result: dict[str, Any], model: torch.nn.Modu
     data = build(cfg.dataset, "dataset").to(torch.device("cpu"))
     right = [int((model(x).argmax(1) == y).sum()) for x, y in data.eval_batches("test")]
     accuracy = sum(right) / data.sizes["test"]
-    assert abs(accuracy - result["test_accuracy"]) < 0.006, f"{accuracy} instead of {result['test_accuracy']}"
+    said = result["test_accuracy"]
+    assert abs(accuracy - said) < 0.006, f"accuracy {accuracy} instead of {said}"
 
 
 class silence:
