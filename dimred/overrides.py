@@ -17,6 +17,8 @@ def require_one_way(words: Iterable[str]) -> None:
         key, _, value = word.lstrip("+~").partition("=")
         parts = re.split("[.@]", key)
         group = next((part for part in reversed(parts) if part in GROUPS), None)
+        if key == "hydra.sweeper.params":       # OmegaConf cannot replace its null
+            raise UserError(f"{word} is not allowed. Type the values of a sweep by their own keys: -m KEY=A,B")
         if group is None or parts[0] == "hydra":
             continue
         if "@" in key:

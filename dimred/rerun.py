@@ -61,11 +61,13 @@ def read_config(folder: Path) -> Json:
 
 
 def require_data(stored: Json, folder: Path, own: Path | None) -> None:
-    """UserError if values would be looked up or computed, or name classes that no configuration names."""
+    """UserError if values would be looked up or computed, or name classes that no configuration names; or if there
+    are settings of Hydra, whose logging, for one, calls whatever it is told to."""
     known = {target for place in (conf(), own) if place for target in targets(place)}
     for key, value in leaves(stored):
-        if "${" in f"{key}{value}" or key == "defaults":
-            raise UserError(f"{folder}/config.yaml says {key}: {value}; a run's values are plain")
+        if "${" in f"{key}{value}" or key in ("defaults", "hydra"):
+            said = key if value is None else f"{key}: {value}"
+            raise UserError(f"{folder}/config.yaml says {said}; a run's values are plain")
         if key == "_target_" and value not in known:
             raise UserError(f"{folder}/config.yaml asks for {value}, which no configuration names. If it is your own, "
                             "add --config-dir DIR, the folder with its configuration")

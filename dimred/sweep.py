@@ -68,11 +68,20 @@ def compute(cfg: DictConfig) -> float | None:
     return searched(outcome) if searches else outcome.get("val_accuracy")
 
 
+#: what tells each sweeper to maximise: the key, its value, and the value by default
+MAXIMISE = (
+    ("direction", "maximize", "minimize"),                      # optuna
+    ("optim.maximize", "true", "False"),                        # nevergrad
+    ("ax_config.experiment.minimize", "false", "True"))         # ax
+
+
 def require_maximum(sweeper: DictConfig) -> None:
-    """UserError if the sweeper looks for the lowest accuracy, as they do unless told otherwise."""
-    if "minimize" in str(sweeper.get("direction", "")):
-        raise UserError("the sweeper would look for the lowest validation accuracy. Add "
-                        "hydra.sweeper.direction=maximize")
+    """UserError if the sweeper looks for the lowest accuracy, as all do unless told otherwise."""
+    for key, value, default in MAXIMISE:
+        found = OmegaConf.select(sweeper, key)
+        if found is not None and default in str(found):
+            raise UserError("the sweeper would look for the lowest validation accuracy. Add "
+                            f"hydra.sweeper.{key}={value}")
 
 
 def searched(outcome: Outcome) -> float:

@@ -232,6 +232,17 @@ def test_scoring_leaves_norms_and_random_states_alone(kind: type) -> None:
     assert same(supports, make(kind).choose(set_up()[0], train))      # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("kind", "rounds"), [(ProsPr, 4), (COPS, 3)])
+def test_passes_of_long_scores_are_reported(kind: type, rounds: int, monkeypatch: pytest.MonkeyPatch,
+                                            caplog: pytest.LogCaptureFixture) -> None:
+    for limit in ("PATIENCE", "SILENCE"):
+        monkeypatch.setattr(f"dimred.progress.{limit}", 0.0)
+    with caplog.at_level("INFO", logger="dimred.progress"):
+        make(kind).choose(*set_up())
+    messages = [message.partition(": ")[0] for message in caplog.messages]
+    assert messages == [f"scoring {k + 1} of {rounds}" for k in range(rounds)]
+
+
 @pytest.mark.parametrize("kind", CLASSES)
 def test_without_sparsity_it_is_dense_training(kind: type) -> None:
     net, train = set_up(steps=2)

@@ -65,6 +65,7 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
     ("-m hydra/launcher=ray seed=0", "pip install hydra-ray-launcher"),
     ("-m hydra/sweeper=nevergrad seed=0", "pip install hydra-nevergrad-sweeper"),
     ("-m hydra/sweeper=ax seed=0", "pip install hydra-ax-sweeper"),
+    ("-m hydra.sweeper.params={seed:0}", "Type the values of a sweep by their own keys: -m KEY=A,B"),
     ("-m hydra/launcher=jolib seed=0", "unknown hydra/launcher 'jolib'. Did you mean 'joblib'"),
     ("--from nowhere", "nowhere is no run"),
     # two ways to say one thing

@@ -27,6 +27,7 @@ from dimred.data import Data
 from dimred.errors import UserError
 from dimred.identity import describe, folder_of
 from dimred.schema import checked, checked_group
+from dimred.sweep import require_maximum
 from dimred.train import Train
 
 METHODS = sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml"))
@@ -121,6 +122,7 @@ def test_the_description_is_of_the_result_alone() -> None:
     ("method.examples=64", "method.examples=64.0", "method.examples=6.4e1"),
     ("dataset.resize=16", "dataset.resize=16.0"), ("recipe.clip=3", "recipe.clip=3.0"),
     ("model=resnet20 model.width=2", "model=resnet20 model.width=2.0"),
+    ("method=rigl method.every=40", "method=rigl method.every=40.0"),
     ("allocation=erk allocation.power=2", "allocation=erk allocation.power=2.0")])
 def test_a_number_has_one_identity_however_it_is_typed(spellings: tuple[str, ...]) -> None:
     wholes = [checked(compose(*typed.split())) for typed in spellings]
@@ -131,6 +133,8 @@ def test_a_number_has_one_identity_however_it_is_typed(spellings: tuple[str, ...
 def test_a_method_is_built_from_numbers_of_their_annotated_types() -> None:
     built = build(compose("recipe.lr=1", "recipe.batch_size=32.0").recipe, "recipe")
     assert (type(built.lr), type(built.batch_size)) == (float, int)
+    for typed, every in (("100", "100"), ("100.0", "100"), ("0.02", "0.02")):   # whole numbers as they were
+        assert repr(describe(checked(compose("method=gmp", f"method.every={typed}")))["method"]["every"]) == every
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,6 +243,18 @@ def test_a_search_finds_the_highest_validation_accuracy(dimred: Callable[..., Ou
     assert without.code == 1 and "there is no validation split" in without.err
 
 
+@pytest.mark.parametrize("minimises, maximises, key", [
+    ({"direction": "minimize"}, {"direction": "maximize"}, "direction=maximize"),       # optuna
+    ({"optim": {"maximize": False}}, {"optim": {"maximize": True}}, "optim.maximize=true"),     # nevergrad
+    ({"ax_config": {"experiment": {"minimize": True}}}, {"ax_config": {"experiment": {"minimize": False}}},
+     "ax_config.experiment.minimize=false")])
+def test_a_sweeper_that_would_find_the_lowest_accuracy_is_refused(
+        minimises: dict[str, Any], maximises: dict[str, Any], key: str) -> None:
+    with pytest.raises(UserError, match=f"Add hydra.sweeper.{key}"):
+        require_maximum(OmegaConf.create(minimises))
+    require_maximum(OmegaConf.create(maximises))
+
+
 def test_a_sweep_leaves_no_folders_of_its_jobs(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
     assert dimred("train", "-m", SHORT, "seed=0,1", f"outputs={tmp_path}").code == 0
     assert sorted(path.name for path in tmp_path.glob("sweeps/*/*")) == ["0.json", "1.json", "multirun.yaml"]
@@ -274,12 +290,16 @@ def test_an_older_run_is_run_again(train: Callable[..., Path], dimred: Callable[
     assert f"finished already: {run}" in dimred("train", "--from", str(run)).err
 
 
+CALLS_MKDIR = {"version": 1, "formatters": {"any": {"()": "os.mkdir", "path": "made"}}}
+
+
 @pytest.mark.parametrize("change, part", [
     (lambda config: config["method"].update(_target_="os.mkdir", path="made"), "asks for os.mkdir"),
     (lambda config: config["method"].update(examples="${oc.env:HOME}"), "a run's values are plain"),
     (lambda config: config["recipe"].update(defaults=["/method: rigl"]), "a run's values are plain"),
     (lambda config: config.pop("method"), "describes no run"),
     (lambda config: config["recipe"].update(x=1), "recipe.x"),
+    (lambda config: config.update(hydra={"job_logging": CALLS_MKDIR}), "says hydra; a run's values are plain"),
 ])
 def test_a_run_that_is_run_again_is_data(
         change: Callable[[Any], object], part: str, train: Callable[..., Path], dimred: Callable[..., Outcome]) -> None:
@@ -337,10 +357,10 @@ class Mine:
 
 
 def test_a_method_of_ones_own_needs_two_files(tmp_path: Path) -> None:
-    (tmp_path / "conf/method").mkdir(parents=True)
-    (tmp_path / "conf/method/mine.yaml").write_text("_target_: mine.Mine\nsteps: 2\n")
+    (tmp_path / "a=b, c/method").mkdir(parents=True)
+    (tmp_path / "a=b, c/method/mine.yaml").write_text("_target_: mine.Mine\nsteps: 2\n")
     (tmp_path / "mine.py").write_text(MINE)
-    command = [SCRIPT, "train", "--config-dir", str(tmp_path / "conf"), "method=mine", "outputs=out"]
+    command = [SCRIPT, "train", "--config-dir", "a=b, c", "method=mine", "outputs=out"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path,
                           env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert done.returncode == 0, done.stderr

@@ -350,6 +350,16 @@ def test_every_format_says_the_same(tiny: str, tmp_path: Path) -> None:
     assert len({len(line) for line in lines}) == 1 and len({line.count("|") for line in lines}) == 1
 
 
+def test_no_format_writes_control_characters(tiny: str, tmp_path: Path) -> None:
+    put(tmp_path, SNIP, 0, status="failed", reason="a\x1b[31m\x9b b")
+    document = filled(tiny, tmp_path)
+    for name, write in FORMATS.items():
+        text = write(document)
+        assert "[31m" in text and not re.search("[\x1b\x9b]", text), name
+    failed = [run for part in json.loads(text)["parts"] for c in part["cells"] for run in c["failed"]]
+    assert failed[0]["why"] == "a\x1b[31m\x9b b"
+
+
 def test_latex_and_csv_say_what_markdown_says(tiny: str, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY.replace("source: nowhere", "notes: [Recipe of 90 %]"))
     put(tmp_path, SNIP, 0, test_accuracy=0.5)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dimred.commands.arguments import option
 from dimred.commands.table import Request, request
 from dimred.errors import UserError
+from dimred.terminal import printable
 
 if TYPE_CHECKING:
     from dimred.report.plan import Box
@@ -63,7 +64,7 @@ def sweep(arguments: list[str]) -> int:
     try:
         return train(arguments)
     except UserError as error:      # nothing of this sweep could be started
-        print(f"dimred: {error}", file=sys.stderr)
+        print(f"dimred: {printable(str(error))}", file=sys.stderr)
         return 1
 
 

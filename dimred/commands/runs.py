@@ -90,4 +90,10 @@ def write_csv(rows: Sequence[dict[str, Any]]) -> None:
     writer.writerow(header)
     for row in rows:
         cells = (row.get(key) for key in header)
-        writer.writerow([json.dumps(cell) if isinstance(cell, list) else cell for cell in cells])
+        writer.writerow([as_cell(cell) for cell in cells])
+
+
+def as_cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return json.dumps(value)
+    return printable(value) if isinstance(value, str) else value

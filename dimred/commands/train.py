@@ -27,6 +27,8 @@ def train(arguments: list[str]) -> int:
         return 0
     arguments = [*arguments]
     run, own = option(arguments, "--from", "RUN"), own_configurations(arguments)
+    if own:
+        arguments.append(f"--config-dir={own}")
     require_options(arguments)
     require_one_way(argument for argument in arguments if argument[:1] != "-")
     import hydra
@@ -54,9 +56,8 @@ def train(arguments: list[str]) -> int:
 
 
 def own_configurations(arguments: list[str]) -> Path | None:
-    """The folder of --config-dir, which stays among the arguments."""
-    rest = [*arguments]
-    given = option(rest, "--config-dir") or option(rest, "-cd")
+    """Take --config-dir off the arguments; its folder."""
+    given = option(arguments, "--config-dir") or option(arguments, "-cd")
     return own_folder(given) if given else None
 
 

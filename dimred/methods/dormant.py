@@ -110,7 +110,7 @@ class TopKAST:
     sparsity: float
     allocation: Allocation
     explore: float          # M, as a multiple of D
-    every: float            # steps, or a fraction of training
+    every: int | float            # steps, or a fraction of training
     strength: float         # of the penalty
 
     def __post_init__(self) -> None:

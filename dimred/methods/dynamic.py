@@ -36,7 +36,7 @@ class SET(RandomStart):
 
     Mocanu et al., Nature Communications 2018 (arXiv:1707.04780).
     """
-    every: float            # steps, or a fraction of training
+    every: int | float            # steps, or a fraction of training
     fraction: float         # zeta
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class RigL(RandomStart):
 
     Evci, Gale, Menick, Castro, Elsen, ICML 2020 (arXiv:1911.11134), alg. 1.
     """
-    every: float            # steps, or a fraction of training
+    every: int | float            # steps, or a fraction of training
     fraction: float         # alpha
     until: float            # T_end, as a fraction of training
     decay: Decay = field(default="cosine", kw_only=True)    # of the fraction
@@ -135,7 +135,7 @@ class ITOP(RandomStart):
 
     Liu, Yin, Mocanu, Pechenizkiy, ICML 2021 (arXiv:2102.02887).
     """
-    every: float            # steps, or a fraction of training
+    every: int | float            # steps, or a fraction of training
     fraction: float         # at the start of the cosine
     floor: float            # at its end
     grow: Literal["gradient", "random"]
@@ -175,7 +175,7 @@ class SNFS(RandomStart):
 
     Dettmers, Zettlemoyer, 2019 (arXiv:1907.04840).
     """
-    every: float            # steps, or a fraction of training
+    every: int | float            # steps, or a fraction of training
     fraction: float         # at the start of the cosine
     floor: float            # at its end
     mu: float
@@ -231,7 +231,7 @@ class DSR(RandomStart):
 
     Mostafa, Wang, ICML 2019 (arXiv:1902.05967).
     """
-    every: float                    # steps, or a fraction of training, at first
+    every: int | float                    # steps, or a fraction of training, at first
     slower: tuple[float, ...]       # moments at which `every` doubles, as fractions of training
     until: float                    # the last time, as a fraction of training
     target: float                   # to drop each time, as a fraction of the trained weights
@@ -279,7 +279,7 @@ class MEST(RandomStart):
 
     Yuan et al., NeurIPS 2021 (arXiv:2110.14032).
     """
-    every: float                    # steps, or a fraction of training
+    every: int | float                    # steps, or a fraction of training
     fractions: tuple[float, ...]    # f, one for each stage of training but the last
     moments: tuple[float, ...]      # at which a stage ends, as fractions of training
     soft: bool                      # the soft memory bound, EM&S
@@ -339,7 +339,7 @@ class GraNet(RandomStart):
     """
     start: float                # s_0, the sparsity at the start, or the final one if that is less
     end: float                  # t_1, of pruning, as a fraction of training
-    every: float                # steps, or a fraction of training
+    every: int | float                # steps, or a fraction of training
     fraction: float             # of each layer to regrow, at the start of the cosine
     floor: float                # at its end
 

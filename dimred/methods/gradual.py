@@ -47,7 +47,7 @@ class GMP:
     allocation: Allocation
     begin: float        # t0 and t1, as fractions of training
     end: float
-    every: float        # steps, or a fraction of training
+    every: int | float        # steps, or a fraction of training
 
     def __post_init__(self) -> None:
         require(0 <= self.begin < self.end < 1, "method.begin, method.end", (self.begin, self.end),

@@ -37,7 +37,7 @@ class SRigL(RandomStart):
 
     Lasby, Golubeva, Evci, Nica, Ioannou, ICLR 2024 (arXiv:2305.02299).
     """
-    every: float            # steps, or a fraction of training
+    every: int | float            # steps, or a fraction of training
     fraction: float         # alpha
     until: float            # T_end, as a fraction of training
     ablation: float         # gamma; 0 keeps all neurons

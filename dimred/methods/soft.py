@@ -190,7 +190,7 @@ class Movement:
     allocation: Allocation
     begin: float        # of pruning, as a fraction of training
     end: float
-    every: float        # steps, or a fraction of training
+    every: int | float        # steps, or a fraction of training
     lr: float           # of the scores, as a multiple of the learning rate
 
     def __post_init__(self) -> None:

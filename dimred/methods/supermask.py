@@ -135,7 +135,7 @@ class IterRand(EdgePopup):
 
     Chijiwa, Yamaguchi, Ida, Umakoshi, Inoue, NeurIPS 2021 (arXiv:2106.09269), alg. 1.
     """
-    every: float            # steps, or a fraction of training
+    every: int | float            # steps, or a fraction of training
     probability: float      # r
 
     signed: ClassVar[bool] = True

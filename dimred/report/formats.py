@@ -10,6 +10,7 @@ from typing import Any
 
 from dimred.report.compose import Json
 from dimred.report.measures import MEASURES
+from dimred.terminal import CONTROL, printable
 
 LEGEND = ("Mean ± sample standard deviation over seeds (their number) [95 % interval of the mean, Student's t]. Bold: "
           "the best mean of a column, and what is printed alike.")
@@ -158,7 +159,7 @@ def markdown(document: Json) -> str:
         out.append("\n".join(f"- {line}" for line in lines))
     if commands := missing(document):
         out.append(f"Missing, by command ({len(commands)}):\n\n" + "\n".join(f"    {line}" for line in commands))
-    return "\n\n".join(out) + "\n"
+    return printable("\n\n".join(out)) + "\n"
 
 
 def grid(header: list[str], rows: list[list[str]]) -> str:
@@ -185,7 +186,7 @@ def latex(document: Json) -> str:
                    f"{' & '.join(map(escaped, header))} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
                    f"{{\\footnotesize\n{below}}}\n\\end{{table}}\n")
     said = "".join(f"% {' '.join(line.split())}\n" for line in (*remarks(document), *missing(document)))
-    return "\n".join(out) + said
+    return printable("\n".join(out) + said)
 
 
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
@@ -226,11 +227,12 @@ def as_csv(document: Json) -> str:
     writer = csv.DictWriter(out, list(rows[0]) if rows else ["table"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return out.getvalue()
+    return printable(out.getvalue())
 
 
 def as_json(document: Json) -> str:
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
 FORMATS: dict[str, Callable[[Any], str]] = {"md": markdown, "latex": latex, "csv": as_csv, "json": as_json}

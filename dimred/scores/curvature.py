@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -48,11 +48,13 @@ def gradient_flow(net: Net, batches: Sequence[Batch], temperature: float) -> dic
 
 
 def prospr(net: Net, batches: Sequence[Batch], lr: float, first_order: bool = False,
-           others: bool = True) -> dict[str, Tensor]:
+           others: bool = True,
+           rounds: Callable[[Sequence[Batch]], Iterator[Batch]] = iter) -> dict[str, Tensor]:
     """|dL/dc| of the last batch at c = 1, after a step of SGD on each of the others from the weights theta * c.
 
     Alizadeh et al., ICLR 2022 (arXiv:2202.08132). With `others`, parameters that are not covered
     take the steps, too. With `first_order` the steps are constants: no second derivatives.
+    `rounds` yields the batches and may report progress.
     """
     twin = copy.deepcopy(net)
     gates = {name: torch.ones_like(theta, requires_grad=True) for name, theta in twin.thetas().items()}
@@ -68,11 +70,13 @@ def prospr(net: Net, batches: Sequence[Batch], lr: float, first_order: bool = Fa
         return torch.autograd.grad(loss, list(of), create_graph=graph, retain_graph=True, materialize_grads=True)
 
     with untouched(twin.model):
-        for batch in batches[:-1]:
+        for t, batch in enumerate(rounds(batches), start=1):
+            if t == len(batches):
+                last = grads(batch, list(gates.values()), False)
+                continue
             steps = grads(batch, list(moving.values()), not first_order)
             moving = {name: value - lr * step
                       for (name, value), step in zip(moving.items(), steps, strict=True)}
-        last = grads(batches[-1], list(gates.values()), False)
     return trained_only(net, {name: grad.abs() for name, grad in zip(gates, last, strict=True)})
 
 

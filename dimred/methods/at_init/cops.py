@@ -37,5 +37,6 @@ class COPS(Scored):
     def scores(self, net: Net, train: Train) -> Scores:
         batch = train.sample(self.examples, self.augment)
         budget = self.allocation(net, 1 - self.sparsity)
-        scores = [NAMED[name](net, batch) for name in (self.maximise, *self.subject_to)]
+        names = (self.maximise, *self.subject_to)
+        scores = [NAMED[name](net, batch) for name in train.rounds(names, "scoring")]
         return combined(scores, self.levels, lambda score: topk(score, budget))

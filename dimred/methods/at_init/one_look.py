@@ -195,4 +195,5 @@ class ProsPr(Scored):
 
     def scores(self, net: Net, train: Train) -> Scores:
         pool = batches(train, self.examples, self.steps + 1, self.augment)
-        return prospr(net, pool, self.lr, self.first_order, self.others)
+        return prospr(net, pool, self.lr, self.first_order, self.others,
+                      lambda batches: train.rounds(batches, "scoring"))
