@@ -871,14 +871,16 @@ def test_methods_score_on_augmented_examples_if_asked(kind: type) -> None:
 
 
 @pytest.mark.parametrize("kind", [SNIP, CroP, ProsPr, COPS, IterSNIP, FORCE])
-def test_where_there_are_fewer_examples_than_asked_for_all_of_them_are_taken(
-        kind: type, caplog: pytest.LogCaptureFixture) -> None:
-    supports = []
+def test_more_examples_than_there_are_are_refused(kind: type) -> None:
     for examples in (64, 65):       # blobs have 64
         net, train = set_up()
         values = [examples if value in (16, 32) else value for value in MORE[kind]]
-        supports.append(kind(0.8, Global(), "zero", "none", *values).choose(net, train))
-    assert same(*supports) and caplog.text.count("method.examples: 65 training examples") == 1
+        method = kind(0.8, Global(), "zero", "none", *values)
+        if examples == 64:
+            method.choose(net, train)
+        else:
+            with pytest.raises(UserError, match=r"method.examples=65 .* Choose method.examples=64"):
+                method.choose(net, train)
 
 
 def test_no_examples_and_batches_larger_than_the_data_are_errors_that_name_the_key() -> None:
