@@ -41,8 +41,9 @@ def exact_statistics(norms: Iterable[nn.BatchNorm2d]) -> Iterator[None]:
 
 
 def applies_to(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
-    """Is a module a plain BatchNorm2d (or one that only renames it)?"""
-    return isinstance(module, nn.BatchNorm2d) and type(module).forward is nn.BatchNorm2d.forward
+    """Whether a module computes as BatchNorm2d does: a subclass or an instance may have its own forward."""
+    plain = isinstance(module, nn.BatchNorm2d) and type(module).forward is nn.BatchNorm2d.forward
+    return plain and "forward" not in vars(module)
 
 
 def forward(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:

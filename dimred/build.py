@@ -43,8 +43,8 @@ def explained(error: BaseException, described: Mapping[str, Any], group: str) ->
         return error
     values = ", ".join(f"{group}.{key}={value}" for key, value in described.items() if key != "_target_")
     reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    return UserError(f"{described['_target_']} cannot be built ({reason}). Choose other values than "
-                     f"{values or 'none'}, or add --debug to see where")
+    advice = f"Choose other values than {values}, or add" if values else "Add"
+    return UserError(f"{described['_target_']} cannot be built ({reason}). {advice} --debug to see where")
 
 
 def build_net(cfg: DictConfig, shape: tuple[int, int, int], classes: int) -> Net:

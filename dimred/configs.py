@@ -16,7 +16,6 @@ from dimred.errors import UserError
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "method": (), "model": ("shape", "classes"), "dataset": (), "allocation": (), "recipe": (), "basis": ()}
 
-
 #: keys that say where and how to compute, not what; of the last two, what a method uses is among its own values
 NOT_DESCRIPTIVE = ("device", "data_dir", "outputs", "checkpoint_seconds", "sparsity", "allocation")
 CHOICES = "choices"     # in a run's config.yaml: the names of the chosen files

@@ -7,7 +7,6 @@ position embeddings, class tokens, norms and biases are added or scale, and are 
 """
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 
@@ -15,8 +14,6 @@ from torch import nn
 
 from dimred.errors import UserError, nearest
 from dimred.products import Product, trace
-
-log = logging.getLogger(__name__)
 
 KINDS = (nn.Linear, nn.modules.conv._ConvNd)
 ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -73,15 +70,10 @@ def _matrices_of(module: nn.Module) -> Iterator[nn.Parameter]:
 
 def _weight_products(model: nn.Module, shape: Sequence[int] | None) -> list[Product]:
     """The products of activations with matrices that are parameters, or made of parameters."""
-    if shape is None:
-        return []
-    try:
-        products = trace(model, shape).products
-    except Exception as error:      # a model that cannot compute says so where it is tried
-        log.debug("no products are known: %s", error)
-        return []
     matrices = {name for name, p in model.named_parameters() if p.dim() > 1}
-    return [each for each in products if each.activations
+    if shape is None or not matrices:
+        return []
+    return [each for each in trace(model, shape).products if each.activations
             and (each.use.name in matrices if each.use else each.roots & matrices)]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -152,21 +152,47 @@ def bits(tensor: Tensor) -> bytes:
     return hashlib.blake2b(flat.numpy().data, digest_size=16).digest() if flat.numel() else b""
 
 
+# -- the global generators --------------------
+def seed_generators(seed: int) -> None:
+    """Seed those of torch, numpy and Python, which others' models may draw from."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed if seed < 2**32 else [seed % 2**32, seed // 2**32])
+
+
+def generators() -> list[Any]:
+    """The states of numpy's and Python's generators, as JSON."""
+    arrays: Any = np.random.get_state()
+    kind, words, *rest = arrays
+    return [[kind, words.tolist(), *rest], random.getstate()]
+
+
+def set_generators(states: Sequence[Any]) -> None:
+    """Be as `generators()` was."""
+    arrays, (version, words, gauss) = states
+    np.random.set_state(tuple(arrays))
+    random.setstate((version, tuple(words), gauss))
+
+
+@contextmanager
+def generators_kept(devices: Sequence[torch.device] = ()) -> Iterator[None]:
+    """Afterwards the generators of torch (of the CPU and these devices), numpy and Python are as before the block."""
+    before = generators()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        set_generators(before)
+
+
 # -- of a whole model --------------------
 @contextmanager
 def seeded(seed: int) -> Iterator[Drawing]:
     """Within the block, the random numbers of torch, numpy and Python are functions of the seed, so that a model's
     builder may use any of them. Afterwards the three generators are as they were before."""
-    python, arrays = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]), Drawing(seed) as drawing:
-        torch.manual_seed(seed)     # for what `Drawing` leaves to torch
-        random.seed(seed)
-        np.random.seed(seed if seed < 2**32 else [seed % 2**32, seed // 2**32])
-        try:
-            yield drawing
-        finally:
-            random.setstate(python)
-            np.random.set_state(arrays)
+    with generators_kept(), Drawing(seed) as drawing:
+        seed_generators(seed)
+        yield drawing
 
 
 class Initial:

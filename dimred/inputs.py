@@ -15,16 +15,25 @@ from dimred.errors import UserError
 Json = dict[str, Any]
 
 SMALL, FEW = 64 * 2**20, 2000   # bytes and files; what has more is known by names, sizes and times
-#: keys whose values name no input: data_dir has those of other runs, too; of a mask the content is in the run's digest
+#: keys of dimred's own classes that name an input. (data_dir has those of other runs, too: see Data.read_from. Of a
+#: mask the content is in the run's digest.)
+OWN_INPUTS = {"path", "pretrained"}
+#: keys of others' classes that name none
 NOT_INPUTS = {"name", "_target_", "data_dir", "mask"}
 
 
 def paths_in(groups: Mapping[str, Any]) -> dict[str, Path]:
-    """The values of a configuration that are files or folders which exist, under their keys ("dataset.path")."""
-    strings = {key: value for key, value in leaves(groups, "") if isinstance(value, str) and value}
-    paths = {key: Path(value).expanduser() for key, value in strings.items()
-             if key.rpartition(".")[2] not in NOT_INPUTS and "\0" not in value}
-    return {key: path for key, path in paths.items() if os.path.exists(path)}
+    """The values of a configuration that name files or folders which exist, under their keys ("dataset.path"). Of
+    dimred's own classes these are OWN_INPUTS: model.init=he is no file, though there may be one of that name."""
+    found = {}
+    for group, node in groups.items():
+        own = str((node or {}).get("_target_", "")).startswith("dimred.")
+        for key, value in leaves(node, group):
+            last = key.rpartition(".")[2]
+            names_input = last in OWN_INPUTS if own else last not in NOT_INPUTS
+            if names_input and isinstance(value, str) and value and "\0" not in value:
+                found[key] = Path(value).expanduser()
+    return {key: path for key, path in found.items() if os.path.exists(path)}
 
 
 def leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:

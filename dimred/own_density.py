@@ -1,4 +1,4 @@
-"""How far a method that learns its sparsity comes by itself, before it is cut to the sparsity that was asked for."""
+"""The density that a method which learns its sparsity reaches before the final cut to the one asked for."""
 from __future__ import annotations
 
 import logging
@@ -9,7 +9,7 @@ from dimred.net import Net
 
 log = logging.getLogger(__name__)
 
-MOST = 0.1      # of the weights to be pruned, that may be left to the final cut without a word
+MOST = 0.1      # largest share of the weights to be pruned that the final cut prunes without a warning
 
 
 def note_own_density(net: Net, used: int, density: float, advice: str) -> None:

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
+from dimred.draws import generators_kept
 from dimred.kernels import plain_kernels
 
 aten = torch.ops.aten
@@ -39,10 +40,16 @@ def _convolution_backward(grad_out: Tensor, x: Tensor, weight: Tensor, *more: An
     return once * (bool(mask[0]) + bool(mask[1]))
 
 
+def _lstm(x: Tensor, inputs: Tensor, state: Tensor, *more: Any, out_val: Any) -> int:
+    """One direction of an LSTM layer, x (steps, examples, features), in the fused kernel of CPUs."""
+    return 2 * x.shape[0] * x.shape[1] * (inputs.numel() + state.numel())
+
+
 #: FLOPs by operation: PyTorch's formulas, and those of operations that it has none for
 FORMULAS = {
     **flop_registry,
     aten.convolution_backward: _convolution_backward,
+    aten.mkldnn_rnn_layer: _lstm,
     aten._scaled_dot_product_flash_attention_for_cpu:
         flop_registry[aten._scaled_dot_product_flash_attention],
     aten._scaled_dot_product_flash_attention_for_cpu_backward:
@@ -177,11 +184,13 @@ def _memory(tensor: Tensor) -> int:
 
 def trace(model: nn.Module, shape: Sequence[int], backward: bool = False) -> Trace:
     """The products of a model on two images of this shape, in evaluation mode, and the FLOPs of the
-    backward pass for all that trains. The model stays as it is."""
+    backward pass for all that trains. The model and all generators stay as they are."""
     parameters = list(model.parameters())
     images = parameters[0].new_zeros(2, *shape)
     seen = Trace(model, images)
-    with torch.set_grad_enabled(backward), evaluating(model), plain_kernels(model), seen:
+    devices = [images.device] if images.is_cuda else []
+    with torch.set_grad_enabled(backward), evaluating(model), generators_kept(devices), \
+            plain_kernels(model), seen:
         out = model(images)
         seen.backward = True
         # covered weights are replaced by tensors that are no parameters

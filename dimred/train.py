@@ -28,6 +28,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from dimred.costs import Costs
 from dimred.data.base import Data
+from dimred.draws import generators, seed_generators, set_generators
 from dimred.errors import Interrupted, UserError, require
 from dimred.exploration import Exploration
 from dimred.net import Net, State
@@ -161,7 +162,7 @@ class Train:
             compare(self._resume[1]["origin"], self._origin, record.checkpoint)
         if record:
             record.resume(self._resume[1] if self._resume else {})
-        torch.manual_seed(seed)     # of dropout; nothing else draws from the global generator
+        seed_generators(seed)       # of dropout, and of what a model of others draws; nothing else draws from them
 
     def __len__(self) -> int:
         """Steps of one whole training."""
@@ -393,7 +394,8 @@ class Train:
         if self.device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
         write_tensors(self._record.checkpoint, tensors, {
-            "origin": self._origin, "call": call, "step": t, "best": asdict(self.best), "sums": self._sums,
+            "origin": self._origin, "random": generators(), "call": call, "step": t,
+            "best": asdict(self.best), "sums": self._sums,
             "recent": self._recent, "last_stop": self._last_stop, "steps_done": self.steps_done,
             "seconds": self.elapsed(), "costs": self.costs.state(), **self._record.state()})
         self._saved = time.monotonic()
@@ -411,6 +413,8 @@ class Train:
         self.seconds, self.steps_done = about["seconds"], about["steps_done"]
         self._clock = time.monotonic()
         torch.set_rng_state(tensors["random/cpu"])
+        if "random" in about:       # not in checkpoints of older versions
+            set_generators(about["random"])
         if self.device.type == "cuda" and "random/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random/cuda"], self.device)
         log.info("taken up at step %d of call %d", about["step"], about["call"])

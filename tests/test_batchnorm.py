@@ -50,6 +50,13 @@ def test_it_computes_what_double_precision_does(shape: tuple[int, ...], momentum
     assert norm.num_batches_tracked == 2
 
 
+def test_a_forward_of_its_own_is_left_alone() -> None:
+    norm = nn.BatchNorm2d(3)
+    assert applies_to(norm)
+    norm.forward = norm.forward     # type: ignore[method-assign]
+    assert not applies_to(norm)
+
+
 def test_sums_are_shorter_than_the_kernels_own() -> None:
     x, grad = images((256, 8, 32, 32)), images((256, 8, 32, 32), seed=1)
     norm = nn.BatchNorm2d(8)

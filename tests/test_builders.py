@@ -141,7 +141,7 @@ def test_building_leaves_all_random_states_as_they_were(tmp_path: Path) -> None:
         net, built = of("drawing", by=by)
         load_net(save(tmp_path, net, built), trust=True)
         save_compact(tmp_path / "net.dimred", net, {"model": built["model"], "shape": SHAPE, "classes": 2})
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(UserError, match=r"ZeroDivisionError.*Add --debug"):
         of("failing")
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from scipy import special
 from torch import Tensor, nn
 
-from dimred.build import build_net, load_net
+from dimred.build import build_net, load_net, load_run
 from dimred.compact import CHECKSUM, MAGIC, START, VERSION, checksum, encode, load_compact, save_compact
 from dimred.errors import UserError
 from dimred.net import Net
@@ -161,6 +161,19 @@ def test_a_run_is_exported_and_imported(overrides: list[str], train: Callable[..
     assert same(load_compact(files[0]), net)
     imported, exported = map(load_file, files[1:])
     assert all(torch.equal(imported[name], value) for name, value in exported.items())
+
+
+def test_a_vision_transformer_trains_and_comes_back(train: Callable[..., Path], tmp_path: Path) -> None:
+    run = train("model=vit", "model.dim=16", "model.depth=1", "model.heads=2", "method=freezenet",
+                "sparsity=0.8", "recipe.steps=3")
+    net, about = load_run(run)
+    save_compact(tmp_path / "net.dimred", net, about)
+    assert same(load_compact(tmp_path / "net.dimred"), net)
+    first, last = net.initial()["blocks.0.attention.qkv.weight"], net.state_dict()["blocks.0.attention.qkv.weight"]
+    trained = net.weights["blocks.0.attention.qkv.weight"].trained().view(last.shape)
+    assert torch.equal(last != first, trained) and trained.any()
+    total = 12 * 16**2 + 2 * 2 * 16 + 16 * 10
+    assert result_of(run)["total"] == total and result_of(run)["dim"] == round(0.2 * total)
 
 
 def test_a_run_keeps_the_pretrained_weights_that_it_froze(train: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """FLOPs: those of dense networks against PyTorch's own counter, those of sparse ones by hand."""
+import random
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -97,6 +99,36 @@ def test_recurrent_layers_cost_two_products_a_step_and_gate() -> None:
         assert costs.dense_forward == 2 * 4 * gates * (6 * 5 + 5 * 5) + 2 * 5 * 2
         assert costs.dense_step == 3 * costs.dense_forward - 2 * 4 * gates * 6 * 5 - (
             2 * gates * 5 * 5)      # images take no gradient, and neither do the zeros it starts with
+
+
+@torch.no_grad()
+def test_scoring_with_an_lstm_costs_its_products_whatever_the_kernel() -> None:
+    for bidirectional in (False, True):
+        model, counter = Recurrent(nn.LSTM, bidirectional=bidirectional), Executed()
+        with counter.set(True):
+            model(torch.randn(3, *SHAPE))
+        ways = 1 + bidirectional
+        assert counter.total == 3 * ways * (2 * 4 * 4 * (6 * 5 + 5 * 5) + 2 * 5 * 2)
+
+
+class Noisy(nn.Module):
+    """Draws from all global generators, in evaluation too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(24, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1) + torch.rand(()) + random.random() + np.random.rand())
+
+
+def test_counting_leaves_all_generators_as_they_are() -> None:
+    def states() -> str:
+        return repr((torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1:3]))
+    model = Noisy()
+    before = states()
+    Costs(Net(model, shape=SHAPE), SHAPE).step(1, dense_grad=False)
+    assert states() == before
 
 
 class Cross(nn.Module):

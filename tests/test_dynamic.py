@@ -278,6 +278,20 @@ def test_snfs_newcomers_start_with_the_momentum_that_chose_them() -> None:
     assert joined > 20
 
 
+def test_snfs_newcomers_train_at_once_where_their_layer_becomes_full() -> None:
+    net, train = set_up()
+    method, (full, *others) = SNFS(0.2, Uniform(), 2, 0.5, 0.5, 0.9), net.weights
+    method.keep_random(net)
+    for _ in train.steps(0, 1, dense_grad=lambda t: True):
+        gradient = net.grads()[full].clone().view(-1)
+        net.notes |= {f"momentum/{name}": torch.zeros_like(net.grads()[name]) for name in others}
+        net.notes[f"momentum/{full}"] = torch.ones_like(net.grads()[full])
+        method.rewire(net, 0.5)
+        assert net.weights[full].support is None
+        assert torch.equal(net.weights[full].psi.grad, gradient)
+        assert torch.equal(net.grads()[full].view(-1), gradient)
+
+
 def test_snfs_shares_sum_to_one_and_are_mean_sizes_over_trained_weights() -> None:
     net = Net(nn.Sequential(nn.Linear(4, 1, bias=False), nn.Linear(1, 2, bias=False)))
     net.keep({"0.weight": torch.tensor([0, 1])})

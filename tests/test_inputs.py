@@ -76,6 +76,13 @@ def test_inputs_are_the_paths_among_the_values_that_exist(folder: Path, monkeypa
     assert paths_in(groups) == {"dataset.path": Path("a"), "model.files.0": Path("a/0")}
 
 
+def test_a_choice_that_is_called_like_a_folder_is_no_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    groups = {"recipe": {"_target_": "dimred.train.Recipe", "optimizer": "a"},
+              "model": {"_target_": "dimred.models.resnet", "init": "a", "pretrained": "a/1"}}
+    assert paths_in(groups) == {"model.pretrained": Path("a/1")}
+
+
 def test_an_input_that_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match="no regular file"):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 import yaml
 from conftest import ROOT, SCRIPT, Command, Outcome, result_of, steps_done, twin, until
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from toy import RECIPE, Blobs, Crash, Fragile, model
 
 from dimred.errors import UserError
@@ -177,6 +178,32 @@ def test_a_run_does_not_go_on_from_other_initial_weights(tmp_path: Path) -> None
         next(other.parameters()).view(-1)[3] += 1e-7
     with pytest.raises(UserError, match=r"makes other initial weights than when this run began\. A file"):
         attempt(tmp_path, built=other)
+
+
+class Drawing(nn.Module):
+    """Draws from the global generators of numpy and Python in every forward pass, as stochastic depth may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = model()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x * random.gauss(1, 0.5) + float(np.random.randn()))
+
+
+def test_a_model_may_draw_from_any_generator(tmp_path: Path) -> None:
+    """A run is the same whatever was drawn before, in one go and resumed."""
+    states = []
+    for name, lasts in (("in one go", [-1]), ("again", [-1]), ("resumed", [10, 19, -1])):
+        for last in lasts:
+            random.seed(f"{name} {last}")
+            np.random.seed(len(name) + last)
+            body = Drawing()
+            with suppress(Crash):
+                attempt(tmp_path / name, last=last, built=body)
+        states.append(body.state_dict())
+    for other in states[1:]:
+        assert all(torch.equal(value, other[key]) for key, value in states[0].items())
 
 
 def test_metrics_that_were_cut_are_not_padded(tmp_path: Path) -> None:

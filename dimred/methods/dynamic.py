@@ -200,12 +200,12 @@ class SNFS(RandomStart):
         counts, before = drop_counts(net, fraction, math.ceil), {n: w.trained() for n, w in net.weights.items()}
         left = {name: net.weights[name].dim - count for name, count in counts.items()}
         momentum = {name: net.notes[f"momentum/{name}"] for name in net.weights}
-        size = {name: each.abs() for name, each in momentum.items()}
+        size, grads = {name: each.abs() for name, each in momentum.items()}, net.grads()
         more = regrown(net, left, momentum_shares(net, size))
         net.keep(grow(drop(net, magnitude(net), counts), size, more))
         for name, w in net.weights.items():
             joined = w.gather(~before[name])
-            w.psi.grad = w.gather(net.grads()[name].view(-1))
+            w.psi.grad = w.gather(grads[name].view(-1))
             if "momentum_buffer" in (memory := net.memory_of(w.psi)):
                 memory["momentum_buffer"][joined] = w.gather(momentum[name].view(-1))[joined]
 
@@ -356,7 +356,6 @@ class GraNet(RandomStart):
 
         def due(t: int) -> bool:
             return t == end or (t > 0 and t % period == 0)      # `end` is before the last step, however few there are
-
 
         for t in train.steps(dense_grad=due):
             if due(t):

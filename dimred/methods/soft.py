@@ -95,6 +95,7 @@ class STR(Emergent):
 
 class SoftThreshold(nn.Module):
     numbers = "thresholds"
+
     def __init__(self, weight: Tensor, start: float) -> None:
         super().__init__()
         self.s = nn.Parameter(weight.new_full((1,), start))
@@ -144,6 +145,7 @@ class DST(Emergent):
 
 class RowThresholds(nn.Module):
     numbers = "thresholds"
+
     def __init__(self, weight: Tensor, alpha: float) -> None:
         super().__init__()
         self.alpha = alpha

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dimred.coordinates import Supports
+from dimred.draws import generators_kept
 from dimred.kernels import plain_kernels
 from dimred.net import Net
 
@@ -95,14 +96,16 @@ def trained_only(net: Net, scores: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Put buffers (BatchNorm statistics) and random states back at the end of the block. In it, attention and recurrent
-    layers compute by plain kernels, which have second derivatives."""
+    """Put buffers (BatchNorm statistics) and random states back at the end of the block, but for buffers that the block
+    makes or enlarges: caches. In it, attention and recurrent layers compute by plain kernels, which have second
+    derivatives."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     devices = [b.device for b in model.parameters() if b.device.type == "cuda"][:1]
     try:
-        with torch.random.fork_rng(devices=devices), plain_kernels(model):
+        with generators_kept(devices), plain_kernels(model):
             yield
     finally:
         with torch.no_grad():
             for name, buffer in model.named_buffers():
-                buffer.copy_(buffers[name])
+                if name in buffers and buffer.shape == buffers[name].shape:
+                    buffer.copy_(buffers[name])
