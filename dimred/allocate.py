@@ -107,13 +107,14 @@ class Balanced:
 
 @dataclass(frozen=True)
 class SmartRatio:
-    """Fewer towards the output: d_l = eps * ((L-l+1)^2 + (L-l+1)) / l^power for l = 1 ... L, and `last` of every Linear
-    layer. power is 0, or 2 for VGG.
+    """Fewer towards the output: d_l = eps * ((L-l+1)^2 + (L-l+1)) / l^power for l = 1 ... L, and
+    `last` of every Linear layer. power is 0, or 2 for VGG.
 
-    Su et al., NeurIPS 2020 (arXiv:2009.11094). As in the official code, every Linear layer keeps the fraction `last`;
-    the networks of the paper have one. In a network without convolutions, for which that code divides by zero, only the
-    last Linear layer does. What a full layer cannot take goes to all the others, in the official code to the next ones.
-    At extreme sparsity the layers with a fixed fraction get at most half of the budget.
+    Su et al., NeurIPS 2020 (arXiv:2009.11094). As in the official code, every Linear layer keeps
+    the fraction `last`; the networks of the paper have one. In a network without convolutions, for
+    which that code divides by zero, only the last Linear layer does. What a full layer cannot take
+    goes to all the others, in the official code to the next ones. At extreme sparsity the layers
+    with a fixed fraction get at most half of the budget.
     """
     power: float
     last: float
@@ -129,8 +130,10 @@ class SmartRatio:
         for l, name in enumerate(net.weights, start=1):     # noqa: E741
             left = count - l + 1
             raw[name] = (left**2 + left) / l**self.power
-        never = min(raw.values()) * 1e-9      # fixed layers take more only when all the others are full
-        return _share(net, density, raw | dict.fromkeys(fixed, never), dict.fromkeys(fixed, self.last))
+        # fixed layers take more only when all the others are full
+        never = min(raw.values()) * 1e-9
+        return _share(net, density, raw | dict.fromkeys(fixed, never),
+                      dict.fromkeys(fixed, self.last))
 
 
 def regrown(net: Net, left: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:
@@ -152,7 +155,8 @@ def _share(net: Net, density: float, raw: Mapping[str, float], least: Mapping[st
     others = [name for name in sizes if name not in floors]
 
     def quota(eps: float) -> dict[str, float]:
-        """Together, the floors rise to no more than the other layers get; if there are none, they come first."""
+        """Together, the floors rise to no more than the other layers get; if there are none, they
+        come first."""
         level = eps if others else max(0.0, eps - 1)
         quotas = {name: min(n, level * n * raw[name]) for name, n in sizes.items()}
         if not floors:
@@ -166,8 +170,8 @@ def _share(net: Net, density: float, raw: Mapping[str, float], least: Mapping[st
 def _meet(net: Net, density: float, quota: Callable[[float], Mapping[str, float]]) -> dict[str, int]:
     """Counts min(n_l, round(quota_l(eps))), with eps such that they sum to round(density * total) to the weight.
 
-    A divisor method (Webster). quota(0) is zero, no quota shrinks as eps grows, and none depends on the budget: so no
-    count shrinks when the budget grows.
+    A divisor method (Webster). quota(0) is zero, no quota shrinks as eps grows, and none depends on
+    the budget: so no count shrinks when the budget grows.
     """
     sizes = _sizes(net)
     budget = round(density * net.total)

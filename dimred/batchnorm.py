@@ -41,7 +41,8 @@ def exact_statistics(norms: Iterable[nn.BatchNorm2d]) -> Iterator[None]:
 
 
 def applies_to(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether a module computes as BatchNorm2d does: a subclass or an instance may have its own forward."""
+    """Whether a module computes as BatchNorm2d does: a subclass or an instance may have its own
+    forward."""
     plain = isinstance(module, nn.BatchNorm2d) and type(module).forward is nn.BatchNorm2d.forward
     return plain and "forward" not in vars(module)
 

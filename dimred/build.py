@@ -36,15 +36,17 @@ def build(node: DictConfig, group: str, **given: Any) -> Any:
 
 
 def explained(error: BaseException, described: Mapping[str, Any], group: str) -> BaseException:
-    """An error of what could not be built, with the values that it was given; UserErrors, full disks and the like say
-    enough."""
+    """An error of what could not be built, with the values that it was given; UserErrors, full
+    disks and the like say enough."""
     if not isinstance(error, (ArithmeticError, ValueError, TypeError, RuntimeError, LookupError)) \
             or re.search(NO_MEMORY, str(error)):
         return error
-    values = ", ".join(f"{group}.{key}={value}" for key, value in described.items() if key != "_target_")
+    values = ", ".join(f"{group}.{key}={value}" for key, value in described.items()
+                       if key != "_target_")
     reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     advice = f"Choose other values than {values}, or add" if values else "Add"
-    return UserError(f"{described['_target_']} cannot be built ({reason}). {advice} --debug to see where")
+    return UserError(f"{described['_target_']} cannot be built ({reason}). {advice} --debug to "
+                     "see where")
 
 
 def build_net(cfg: DictConfig, shape: tuple[int, int, int], classes: int) -> Net:
@@ -58,8 +60,8 @@ def build_net(cfg: DictConfig, shape: tuple[int, int, int], classes: int) -> Net
     give_logits(model, shape, classes, node._target_)
     if run:
         pretrained.load(model, start, str(run))
-    net = Net(model, seed=cfg.seed, include=cfg.include, exclude=cfg.exclude, draws=drawing.of(model),
-              initial=Initial(model, drawing), shape=shape)
+    net = Net(model, seed=cfg.seed, include=cfg.include, exclude=cfg.exclude,
+              draws=drawing.of(model), initial=Initial(model, drawing), shape=shape)
     if cfg.get("basis"):
         build(cfg.basis, "basis").apply(net)
     return net
@@ -73,23 +75,26 @@ def pretrained_run(model: Mapping[str, Any]) -> Path | None:
 
 
 # -- a trained net in a file --------------------
-BUILT = ("model", "basis", "seed", "include", "exclude")     # of the configuration, what a net is built from
-
+# of the configuration, what a net is built from
+BUILT = ("model", "basis", "seed", "include", "exclude")
 
 def save_net(path: Path, net: Net, built: Json, images: Json) -> None:
     """Write what is left to know of a trained net: what `load_run` reads.
 
-    built: the configuration, as far as BUILT names it; images: their "shape" and the number of "classes"."""
+    built: the configuration, as far as BUILT names it; images: their "shape" and the number of
+    "classes"."""
     state, draws = finished(net)
-    drawn = {name: draw._asdict() | {"checksum": bits(draw.tensor(net.weights[name].param.shape)).hex()}
+    drawn = {name: draw._asdict()
+             | {"checksum": bits(draw.tensor(net.weights[name].param.shape)).hex()}
              for name, draw in draws.items()}
     write_tensors(path, state, {**images, "config": built, "drawn": drawn,
                                 "dimred": importlib.metadata.version("dimred")})
 
 
 def load_net(folder: Path, trust: bool = False, targets: Collection[str] = ()) -> Net:
-    """The trained net of a finished run, on the CPU. UserError if there is none, or if its model is neither one of
-    dimred's nor of these targets: a file must not say which code is run, unless it is trusted to."""
+    """The trained net of a finished run, on the CPU. UserError if there is none, or if its model is
+    neither one of dimred's nor of these targets: a file must not say which code is run, unless it
+    is trusted to."""
     return load_run(folder, trust, targets)[0]
 
 
@@ -113,12 +118,15 @@ def load_run(folder: Path, trust: bool = False, targets: Collection[str] = ()) -
 
 
 def left_to_the_seed(net: Net, state: State, drawn: Json) -> State:
-    """The weights that a file leaves to the seed. ValueError if they are not what they were where it was written."""
-    left = [name for name in net.weights if f"init/{name}" in state and f"theta/{name}" not in state]
+    """The weights that a file leaves to the seed. ValueError if they are not what they were where
+    it was written."""
+    left = [name for name in net.weights if f"init/{name}" in state
+            and f"theta/{name}" not in state]
     if missing := [name for name in left if name not in drawn]:
         raise ValueError(f"it does not say how {missing[0]} was drawn")
     draws = {name: Draw(*(drawn[name][field] for field in Draw._fields)) for name in left}
-    return {f"theta/{name}": redraw(net.weights[name], draw, drawn[name]["checksum"]) for name, draw in draws.items()}
+    return {f"theta/{name}": redraw(net.weights[name], draw, drawn[name]["checksum"])
+            for name, draw in draws.items()}
 
 
 def build_model(model: Json, shape: tuple[int, int, int], classes: int, seed: int) -> nn.Module:
@@ -130,8 +138,9 @@ def build_model(model: Json, shape: tuple[int, int, int], classes: int, seed: in
 
 
 def own_weights(model: Mapping[str, Any]) -> Json:
-    """The configuration of a model whose weights are there, so that its builder reads no others: `pretrained` is null,
-    or false where it is true or false. A builder that must be given a name is given it."""
+    """The configuration of a model whose weights are there, so that its builder reads no others:
+    `pretrained` is null, or false where it is true or false. A builder that must be given a name is
+    given it."""
     if "pretrained" not in model:
         return dict(model)
     hint = hints_of(resolve(model["_target_"], "model")[0]).get("pretrained", Any)
@@ -145,8 +154,8 @@ def written_by(path: Path, version: str | None, advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: the builder of its model failed ({error}). Put the files that it reads back, or "
-                        f"{advice}") from error
+        raise UserError(f"{path}: the builder of its model failed ({error}). Put the files that "
+                        f"it reads back, or {advice}") from error
     except Exception as error:      # whoever writes a checksum can write anything before it
         why = f"it has no {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
         raise UserError(f"{path} is whole, but does not describe a network of this dimred ({why}). It was written by "
@@ -155,9 +164,9 @@ def written_by(path: Path, version: str | None, advice: str) -> Iterator[None]:
 
 
 def require_own(path: Path, described: Any, trust: bool, targets: Collection[str] = ()) -> None:
-    """UserError if a file's configuration asks for code that is neither dimred's nor one of these targets, unless the
-    file is trusted. Whatever says `${...}` can ask for any: OmegaConf puts other parts or its resolvers' results
-    there."""
+    """UserError if a file's configuration asks for code that is neither dimred's nor one of these
+    targets, unless the file is trusted. Whatever says `${...}` can ask for any: OmegaConf puts
+    other parts or its resolvers' results there."""
     safe = {f"dimred.models.{name}" for name in models.__all__} | set(targets)
     safe |= {"dimred.methods.basis.Interspace", "dimred.methods.soft.PowerProp"}
     others = [str(value) for key, value in leaves(described)

@@ -31,7 +31,18 @@ from dimred.projections import moved
 from dimred.record import Json, write
 from dimred.state import unsaved
 from dimred.storage.codes import CODES, pack, unpack
-from dimred.storage.parts import Base, Moved, Part, array, drawn, fits_half, pruned, seeded, subspaces, tensors
+from dimred.storage.parts import (
+    Base,
+    Moved,
+    Part,
+    array,
+    drawn,
+    fits_half,
+    pruned,
+    seeded,
+    subspaces,
+    tensors,
+)
 
 MAGIC, VERSION, START = b"\x93dimred\n", 1, struct.Struct("<8sHI")
 CHECKSUM = 16
@@ -86,22 +97,23 @@ def encode(net: Net, about: Json, half: bool = False) -> bytes:
         lines.append({"name": name} | line)
         chunks.append(written)
     said = {key: about[key] for key in ("model", "shape", "classes")}       # in this order, as its length depends on it
-    header = {**said, "seed": net.seed, **moves, "half": half, "content": digest.hexdigest(), "tensors": lines,
-              "dimred": importlib.metadata.version("dimred")}
+    header = {**said, "seed": net.seed, **moves, "half": half, "content": digest.hexdigest(),
+              "tensors": lines, "dimred": importlib.metadata.version("dimred")}
     packed = zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)
     whole = START.pack(MAGIC, VERSION, len(packed)) + packed + b"".join(chunks)
     return whole + checksum(whole)
 
 
 def changed_buffers(net: Net, about: Json) -> dict[str, np.ndarray]:
-    """The buffers beyond the state dict whose values have changed since the builder made them. A buffer of another
-    shape is a cache, which the model fills again."""
+    """The buffers beyond the state dict whose values have changed since the builder made them. A
+    buffer of another shape is a cache, which the model fills again."""
     own = unsaved(net.model)
     if not own:
         return {}
     built = unsaved(build_model(about["model"], tuple(about["shape"]), about["classes"], net.seed))
     same_shape = [name for name in own if name in built and own[name].shape == built[name].shape]
-    return {name: array(own[name]) for name in same_shape if not torch.equal(own[name].cpu(), built[name])}
+    return {name: array(own[name]) for name in same_shape
+            if not torch.equal(own[name].cpu(), built[name])}
 
 
 def decode(content: bytes, path: Path, trust: bool = False) -> nn.Module:

@@ -1,26 +1,29 @@
 """What a run costs, in floating-point operations.
 
-The convention: a multiplication and an addition are two, and only those of convolutions and matrix products count, not
-norms, activations, biases and the optimiser. The products are those that the model executes (products.py), counted by
-the formulas of torch.utils.flop_counter; so dense training costs what PyTorch's counter counts, attention as its MATH
-backend computes it (the counter has no formula for the fused kernel of CPUs). A weight that is zero is not multiplied,
-one that is not trained takes no gradient. So a product that multiplies each entry of a weight S times for an example
-(a Linear layer once, a convolution at every position of its output) costs
+The convention: a multiplication and an addition are two, and only those of convolutions and matrix
+products count, not norms, activations, biases and the optimiser. The products are those that the
+model executes (products.py), counted by the formulas of torch.utils.flop_counter; so dense training
+costs what PyTorch's counter counts, attention as its MATH backend computes it (the counter has no
+formula for the fused kernel of CPUs). A weight that is zero is not multiplied, one that is not
+trained takes no gradient. So a product that multiplies each entry of a weight S times for an
+example (a Linear layer once, a convolution at every position of its output) costs
 
     forward          2 S nonzero(E(theta))
     backward         2 S nonzero(E(theta)), the gradient of its input, where that is needed: something before it trains
                      2 S dim(psi), the gradient of its weight; 2 S D where it is taken densely: for a map E or a basis,
                      or because the method asked for it
 
-(Evci et al., ICML 2020, arXiv:1911.11134, app. H, who set both parts of the backward pass to the forward one's.) Of a
-weight that is used in parts, as in attention, the entries of each part count; products without weights, such as q k^T,
-count whole. Where a layer makes its weight of a parameter so that zeros stay zeros (spectral norm), the parameter's
-entries count; of other parametrizations the whole weight does. Making E(theta), where that takes products
-(a projection, a filter basis) or as many sums (`flops` of a map says so), counts once a step, as do products of weights
-alone, and what a method does besides training (scoring) counts as it is executed, densely. Evaluation is free.
-In training, a weight that trains counts even while it is zero, as those that have just been grown are; at inference it
-does not. What a map or a basis makes zero is looked at when supports change and at the end of every epoch, of a basis
-one step later, too: as it begins, filters are as sparse as their coefficients.
+(Evci et al., ICML 2020, arXiv:1911.11134, app. H, who set both parts of the backward pass to the
+forward one's.) Of a weight that is used in parts, as in attention, the entries of each part count;
+products without weights, such as q k^T, count whole. Where a layer makes its weight of a parameter
+so that zeros stay zeros (spectral norm), the parameter's entries count; of other parametrizations
+the whole weight does. Making E(theta), where that takes products (a projection, a filter basis) or
+as many sums (`flops` of a map says so), counts once a step, as do products of weights alone, and
+what a method does besides training (scoring) counts as it is executed, densely. Evaluation is free.
+In training, a weight that trains counts even while it is zero, as those that have just been grown
+are; at inference it does not. What a map or a basis makes zero is looked at when supports change
+and at the end of every epoch, of a basis one step later, too: as it begins, filters are as sparse
+as their coefficients.
 """
 from __future__ import annotations
 
@@ -69,9 +72,9 @@ class Executed(TorchDispatchMode):
 class Costs:
     """Counts what training `net` costs, on images of `shape`.
 
-    steps, scoring: FLOPs so far; of training steps and of what else a method did. dense_step, dense_forward: of one
-    example if all of the model is trained, as it is when this is made; what the others are compared with. dense_making:
-    what a step takes besides, once for the batch.
+    steps, scoring: FLOPs so far; of training steps and of what else a method did. dense_step,
+    dense_forward: of one example if all of the model is trained, as it is when this is made; what
+    the others are compared with. dense_making: what a step takes besides, once for the batch.
     """
 
     def __init__(self, net: Net, shape: Sequence[int]) -> None:
@@ -131,8 +134,8 @@ class Costs:
         whole = {name for name in made if name in net.bases or [*net.maps[name].parameters()]}  # feel it all
         trained = {name: Entries(w.size, w.dim, w.trained) for name, w in net.weights.items()}
         with torch.no_grad():
-            active = {name: nonzero(net._value(name, w.theta())) if name in made or w.base != "zero" else trained[name]
-                      for name, w in net.weights.items()}
+            active = {name: nonzero(net._value(name, w.theta())) if name in made or w.base != "zero"
+                      else trained[name] for name, w in net.weights.items()}
         own = {name: entries for name, entries in trained.items() if name not in whole}
         now = add_up(self._layout(), active, own, covered=net.weights)
         return replace(now, making=now.making + (self._making() if made else 0))
@@ -148,10 +151,12 @@ class Costs:
                      if any(p.requires_grad for p in parts.get(name, [net.rest[name]] if name in net.rest else [])))
 
     def _layout(self) -> Layout:
-        """The products of a step in which the same parameters train as now, found by executing it."""
+        """The products of a step in which the same parameters train as now, found by executing
+        it."""
         key = self._trained()
         if key not in self._layouts:
-            values = {name: w.param.detach().requires_grad_(name in key) for name, w in self.net.weights.items()}
+            values = {name: w.param.detach().requires_grad_(name in key)
+                      for name, w in self.net.weights.items()}
             with self.executed.set(False), self.net.placed(values):
                 self._layouts[key] = grouped(trace(self.net.model, self.shape, backward=True))
         return self._layouts[key]

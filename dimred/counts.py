@@ -1,4 +1,5 @@
-"""What was trained of a network, counted: to the end, at any time, in place of weights, and besides them."""
+"""What was trained of a network, counted: to the end, at any time, in place of weights, and besides
+them."""
 from __future__ import annotations
 
 from typing import Any
@@ -14,8 +15,9 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 def counts(net: Net, exploration: Exploration) -> dict[str, Any]:
     """The entries of a result that are counts of weights and of other numbers.
 
-    dim: how many numbers make what is trained of the covered weights: weights that hold a trained value in the end,
-    the parameters of bases, and those of maps over weights that do not train (scores of a supermask, z of a subspace).
+    dim: how many numbers make what is trained of the covered weights: weights that hold a trained
+    value in the end, the parameters of bases, and those of maps over weights that do not train
+    (scores of a supermask, z of a subspace).
     """
     final = exploration.final()
     layers = counts_of_layers(net, final)
@@ -32,14 +34,16 @@ def counts(net: Net, exploration: Exploration) -> dict[str, Any]:
 
 
 def counts_of_layers(net: Net, final: dict[str, int]) -> dict[str, dict[str, Any]]:
-    """Of each covered weight: its shape and size, how many entries hold a trained value, and how many are not zero."""
+    """Of each covered weight: its shape and size, how many entries hold a trained value, and how
+    many are not zero."""
     values = net.values()
     return {name: {"shape": list(w.param.shape), "total": w.size, "trained": final[name],
                    "nonzero": int(values[name].count_nonzero())} for name, w in net.weights.items()}
 
 
 def uncovered(net: Net) -> dict[str, int]:
-    """How many parameters train that are not covered, by what they are; those of removed channels too."""
+    """How many parameters train that are not covered, by what they are; those of removed channels
+    too."""
     found: dict[str, int] = {}
     for name, parameter in trained_rest(net).items():
         kind = kind_of(net.model, name)
@@ -54,7 +58,8 @@ def uncovered_layers(net: Net) -> list[str]:
 
 
 def removed(net: Net) -> int:
-    """Uncovered parameters of channels that were removed, which train to no effect (see dimred/channels.py)."""
+    """Uncovered parameters of channels that were removed, which train to no effect (see
+    dimred/channels.py)."""
     return int(net.notes.get("removed", 0))
 
 

@@ -1,9 +1,10 @@
 """Which weights of a model are covered: pruned or frozen in part, and counted.
 
-By default these are the weights that multiply activations in a matrix product or a convolution. Those of Linear, Conv,
-attention and recurrent layers are known by their names; others (matrices of one's own, weights that a layer makes of a
-parameter, such as weight_norm's) are found by executing the model, if the shape of its images is given. Embeddings,
-position embeddings, class tokens, norms and biases are added or scale, and are not covered.
+By default these are the weights that multiply activations in a matrix product or a convolution.
+Those of Linear, Conv, attention and recurrent layers are known by their names; others (matrices of
+one's own, weights that a layer makes of a parameter, such as weight_norm's) are found by executing
+the model, if the shape of its images is given. Embeddings, position embeddings, class tokens, norms
+and biases are added or scale, and are not covered.
 """
 from __future__ import annotations
 
@@ -29,8 +30,10 @@ def covered_names(model: nn.Module, include: Iterable[str] = (), exclude: Iterab
     chosen = _matching(include, names, "include") if include else _weights(model, shape)
     chosen = chosen - _matching(exclude, names, "exclude")
     if chosen and not chosen - frozen:
-        raise UserError(f"no weight is covered: the model's builder has frozen (requires_grad=False) "
-                        f"{', '.join(name for name in names if name in chosen)}. Leave some of them trainable there")
+        raise UserError("no weight is covered: the model's builder has frozen "
+                        "(requires_grad=False) "
+                        f"{', '.join(name for name in names if name in chosen)}. Leave some of "
+                        "them trainable there")
     if not chosen:
         raise UserError(f"no weight is covered: include={include} and exclude={exclude} leave none of "
                         f"{', '.join(names)}. Loosen them")
@@ -38,7 +41,8 @@ def covered_names(model: nn.Module, include: Iterable[str] = (), exclude: Iterab
 
 
 def dense_matrices(model: nn.Module, covered: Container[str], shape: Sequence[int]) -> str:
-    """A sentence about the matrices that stay dense and train, if there are any: their share, and the first of them."""
+    """A sentence about the matrices that stay dense and train, if there are any: their share, and
+    the first of them."""
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     names = {each.use.name if each.use else max(each.roots, key=sizes.__getitem__)

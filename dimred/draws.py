@@ -114,7 +114,8 @@ class Drawing(TorchDispatchMode):
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.seed, self.stream = seed, 0
-        self._last: dict[int, tuple[Draw, bytes]] = {}      # by where the tensor lies; with its bits
+        # by where the tensor lies; with its bits
+        self._last: dict[int, tuple[Draw, bytes]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (),
                            kwargs: Mapping[str, Any] | None = None) -> Any:
@@ -136,7 +137,8 @@ class Drawing(TorchDispatchMode):
                 if p.data_ptr() in self._last}
 
     def intact(self, model: nn.Module) -> dict[str, Draw]:
-        """The draws of the parameters that still have the bits that were drawn, by all of their names."""
+        """The draws of the parameters that still have the bits that were drawn, by all of their
+        names."""
         known = {name: (p, self._last[p.data_ptr()]) for name, p in
                  model.named_parameters(remove_duplicate=False) if p.data_ptr() in self._last}
         return {name: draw for name, (p, (draw, drawn)) in known.items() if bits(p) == drawn}
@@ -176,7 +178,8 @@ def set_generators(states: Sequence[Any]) -> None:
 
 @contextmanager
 def generators_kept(devices: Sequence[torch.device] = ()) -> Iterator[None]:
-    """Afterwards the generators of torch (of the CPU and these devices), numpy and Python are as before the block."""
+    """Afterwards the generators of torch (of the CPU and these devices), numpy and Python are as
+    before the block."""
     before = generators()
     try:
         with torch.random.fork_rng(devices=devices):
@@ -188,8 +191,9 @@ def generators_kept(devices: Sequence[torch.device] = ()) -> Iterator[None]:
 # -- of a whole model --------------------
 @contextmanager
 def seeded(seed: int) -> Iterator[Drawing]:
-    """Within the block, the random numbers of torch, numpy and Python are functions of the seed, so that a model's
-    builder may use any of them. Afterwards the three generators are as they were before."""
+    """Within the block, the random numbers of torch, numpy and Python are functions of the seed, so
+    that a model's builder may use any of them. Afterwards the three generators are as they were
+    before."""
     with generators_kept(), Drawing(seed) as drawing:
         seed_generators(seed)
         yield drawing
@@ -198,8 +202,9 @@ def seeded(seed: int) -> Iterator[Drawing]:
 class Initial:
     """The state dict that a model began with, made again whenever it is asked for.
 
-    Parameters that are still as `Drawing` drew them are drawn again, so they take no memory. Everything else is kept
-    as a copy: a builder may have read it from a file, or drawn it from a generator that goes on.
+    Parameters that are still as `Drawing` drew them are drawn again, so they take no memory.
+    Everything else is kept as a copy: a builder may have read it from a file, or drawn it from a
+    generator that goes on.
     """
 
     def __init__(self, model: nn.Module, drawing: Drawing) -> None:
@@ -209,4 +214,5 @@ class Initial:
 
     def __call__(self) -> dict[str, Tensor]:
         return {name: self.kept[name].clone() if name in self.kept else
-                self.draws[name].tensor(like.shape).to(like.dtype) for name, like in self.like.items()}
+                self.draws[name].tensor(like.shape).to(like.dtype)
+                for name, like in self.like.items()}

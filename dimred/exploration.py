@@ -12,10 +12,13 @@ from dimred.state import State, below
 
 
 class Exploration:
-    """Which weights were trained first, and which ever. As long as nothing has moved it holds nothing of its own.
+    """Which weights were trained first, and which ever. As long as nothing has moved it holds
+    nothing of its own.
 
-    others: the numbers that trained besides weights, by kind (scores, thresholds, ...); the most at one time.
-    in_place: how many parameters of maps trained last over weights that did not: they are what makes these weights.
+    others: the numbers that trained besides weights, by kind (scores, thresholds, ...); the most at
+    one time.
+    in_place: how many parameters of maps trained last over weights that did not: they are what
+    makes these weights.
     """
 
     def __init__(self, net: Net) -> None:
@@ -83,15 +86,18 @@ class Exploration:
         """How many weights were trained at some time."""
         if self.seen:
             return sum(int(marks.sum()) for marks in self.seen.values())
-        return sum(self.net.weights[name].size if s is None else len(s) for name, s in self.first.items())
+        return sum(self.net.weights[name].size if s is None else len(s)
+                   for name, s in self.first.items())
 
     def to_the_end(self) -> int:
         """How many weights were trained and are among those that train now."""
-        return sum(int((self._ever(name) & w.trained()).sum()) for name, w in self.net.weights.items())
+        return sum(int((self._ever(name) & w.trained()).sum())
+                   for name, w in self.net.weights.items())
 
     def final(self) -> dict[str, int]:
-        """How many entries of each weight hold a trained value: one that trains, or that was frozen where training had
-        moved it. What was pruned or has returned to its initial value does not count."""
+        """How many entries of each weight hold a trained value: one that trains, or that was frozen
+        where training had moved it. What was pruned or has returned to its initial value does not
+        count."""
         initial: Mapping[str, Tensor] = {}
         counts = {}
         for name, w in self.net.weights.items():

@@ -13,8 +13,8 @@ from dimred.record import Json
 
 
 def describe(cfg: DictConfig) -> Json:
-    """What determines the result of a checked configuration. Of another run's mask that is its content, wherever it
-    lies."""
+    """What determines the result of a checked configuration. Of another run's mask that is its
+    content, wherever it lies."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     if isinstance(mask := plain["method"].get("mask"), str):

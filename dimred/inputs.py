@@ -1,5 +1,5 @@
-"""What a run reads: fingerprints of files and folders, taken before it starts and compared whenever its result or its
-checkpoint is used again."""
+"""What a run reads: fingerprints of files and folders, taken before it starts and compared whenever
+its result or its checkpoint is used again."""
 from __future__ import annotations
 
 import functools
@@ -15,16 +15,17 @@ from dimred.errors import UserError
 Json = dict[str, Any]
 
 SMALL, FEW = 64 * 2**20, 2000   # bytes and files; what has more is known by names, sizes and times
-#: keys of dimred's own classes that name an input. (data_dir has those of other runs, too: see Data.read_from. Of a
-#: mask the content is in the run's digest.)
+#: keys of dimred's own classes that name an input. (data_dir has those of other runs, too: see
+#: Data.read_from. Of a mask the content is in the run's digest.)
 OWN_INPUTS = {"path", "pretrained"}
 #: keys of others' classes that name none
 NOT_INPUTS = {"name", "_target_", "data_dir", "mask"}
 
 
 def paths_in(groups: Mapping[str, Any]) -> dict[str, Path]:
-    """The values of a configuration that name files or folders which exist, under their keys ("dataset.path"). Of
-    dimred's own classes these are OWN_INPUTS: model.init=he is no file, though there may be one of that name."""
+    """The values of a configuration that name files or folders which exist, under their keys
+    ("dataset.path"). Of dimred's own classes these are OWN_INPUTS: model.init=he is no file, though
+    there may be one of that name."""
     found = {}
     for group, node in groups.items():
         own = str((node or {}).get("_target_", "")).startswith("dimred.")
@@ -46,16 +47,19 @@ def leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def fingerprint(path: Path) -> Json:
-    """Of a file, or of all files in a folder but hidden ones. The content is looked at if it is SMALL, in FEW files."""
+    """Of a file, or of all files in a folder but hidden ones. The content is looked at if it is
+    SMALL, in FEW files."""
     require_regular(path)
     names = [""]
     if path.is_dir():
-        names = sorted(name for name in files_below(path) if not (name.endswith("/") or hidden(name)))
+        names = sorted(name for name in files_below(path)
+                       if not (name.endswith("/") or hidden(name)))
     with reading(path):
         stats = [os.stat(path / name) for name in names]
     sizes = [each.st_size for each in stats]
     out: Json = {"path": str(path.resolve()), "files": len(names), "bytes": sum(sizes),
-                 "names": digest(f"{name}\0{size}" for name, size in zip(names, sizes, strict=True)),
+                 "names": digest(f"{name}\0{size}"
+                                 for name, size in zip(names, sizes, strict=True)),
                  "times": digest(str(each.st_mtime_ns) for each in stats)}
     if sum(sizes) <= SMALL and len(names) <= FEW:
         versions = ((each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in stats)
@@ -78,14 +82,16 @@ def content(files: tuple[Path, ...], versions: tuple[tuple[int, ...], ...]) -> s
 
 
 def digest(lines: Iterable[str]) -> str:
-    return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogateescape"),
+                           digest_size=16).hexdigest()
 
 
 def difference(old: Json, new: Json) -> str | None:
-    """What differs between two fingerprints, in words. Times count only at one and the same place and where nothing
-    better is known: whoever copies data to another disk has the same data."""
+    """What differs between two fingerprints, in words. Times count only at one and the same place
+    and where nothing better is known: whoever copies data to another disk has the same data."""
     if (old["files"], old["bytes"]) != (new["files"], new["bytes"]):
-        return f"{old['files']} files of {old['bytes']} bytes then, {new['files']} of {new['bytes']} now"
+        then = f"{old['files']} files of {old['bytes']} bytes then"
+        return f"{then}, {new['files']} of {new['bytes']} now"
     if old["names"] != new["names"]:
         return "files have other names or sizes"
     if "content" in old and "content" in new:
@@ -96,12 +102,13 @@ def difference(old: Json, new: Json) -> str | None:
 
 
 def require_same(recorded: Mapping[str, Json], now: Mapping[str, Json], folder: Path) -> None:
-    """UserError if an input of the run in `folder` has changed. What is not there any more has not."""
+    """UserError if an input of the run in `folder` has changed. What is not there any more has
+    not."""
     for key, old in recorded.items():
         path = Path(old["path"])
         new = now.get(key) or (fingerprint(path) if path.exists() else None)
         if new and (what := difference(old, new)):
             raise UserError(
-                f"{key} has changed since this run began: {new['path']} ({what}). What the run has computed, in "
-                f"{folder}, is of the earlier content. Put that back, or remove this folder to compute the run anew, "
-                "or choose another outputs=...")
+                f"{key} has changed since this run began: {new['path']} ({what}). What the run "
+                f"has computed, in {folder}, is of the earlier content. Put that back, or remove "
+                "this folder to compute the run anew, or choose another outputs=...")

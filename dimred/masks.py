@@ -34,26 +34,30 @@ def read_masks(run: Path) -> Masks:
 
 
 def require_honest(archive: zipfile.ZipFile) -> None:
-    """ValueError if an array says that it is larger than its content, before memory is taken for it."""
+    """ValueError if an array says that it is larger than its content, before memory is taken for
+    it."""
     for entry in archive.infolist():
         with archive.open(entry) as file:
             version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            read = np.lib.format.read_array_header_2_0
+            if version == (1, 0):
+                read = np.lib.format.read_array_header_1_0
             shape, _, dtype = read(file)
         size = math.prod(shape) * dtype.itemsize
         if size > entry.file_size or entry.file_size > MOST_DEFLATED * (entry.compress_size + 100):
-            raise ValueError(f"{entry.filename} says that it has {size} bytes, which the file cannot hold")
+            raise ValueError(f"{entry.filename} says that it has {size} bytes, which the file "
+                             "cannot hold")
 
 
 def as_bool(mask: np.ndarray, name: str, path: Path) -> np.ndarray:
     """A mask of booleans, or of integers or floats that are all 0 or 1."""
     if mask.dtype.kind not in "biuf":
-        raise UserError(f"{path}: {name} is {mask.dtype}. A mask is an array of booleans, integers or "
-                        "floats: 1 where a weight is trained, 0 elsewhere")
+        raise UserError(f"{path}: {name} is {mask.dtype}. A mask is an array of booleans, "
+                        "integers or floats: 1 where a weight is trained, 0 elsewhere")
     other = mask[(mask != 0) & (mask != 1)]
     if other.size:
-        raise UserError(f"{path}: {name} has the value {other.flat[0]:g}. A mask is 1 where a weight is "
-                        "trained and 0 elsewhere")
+        raise UserError(f"{path}: {name} has the value {other.flat[0]:g}. A mask is 1 where a "
+                        "weight is trained and 0 elsewhere")
     return mask.astype(bool)
 
 

@@ -37,27 +37,29 @@ log = logging.getLogger(__name__)
 class Net:
     """A plain model, its covered weights as coordinates, and the verbs that change them: keep, freeze, restore.
 
-    include, exclude: regular expressions searched in parameter names. By default the weights of Conv, Linear,
-        attention and recurrent layers are covered; `include` names the covered parameters instead, `exclude` takes
-        some away. UserError if one of them matches nothing.
-    shape: of the images (C, H, W). With it, a parameter is also covered by default if the model multiplies
-        activations by it, whatever its module (see cover.py).
-    initial: makes the initial state dict again (say, from the seed), a new one at every call. Without it a copy is
-        kept.
+    include, exclude: regular expressions searched in parameter names. By default the weights of
+        Conv, Linear, attention and recurrent layers are covered; `include` names the covered
+        parameters instead, `exclude` takes some away. UserError if one of them matches nothing.
+    shape: of the images (C, H, W). With it, a parameter is also covered by default if the model
+        multiplies activations by it, whatever its module (see cover.py).
+    initial: makes the initial state dict again (say, from the seed), a new one at every call.
+        Without it a copy is kept.
     Parameters that the model has frozen (requires_grad=False) are not covered and never train.
     draws: how parameters were drawn, as far as it is known; who regenerates one compares the values.
     """
 
     def __init__(self, model: nn.Module, *, seed: int = 0, include: Iterable[str] = (), exclude: Iterable[str] = (),
                  initial: Callable[[], Mapping[str, Tensor]] | None = None,
-                 draws: Mapping[str, Draw] | None = None, shape: Sequence[int] | None = None) -> None:
+                 draws: Mapping[str, Draw] | None = None,
+                 shape: Sequence[int] | None = None) -> None:
         names = covered_names(model, include, exclude, shape)
         self.initial = initial or partial(copy.deepcopy, copy.deepcopy(model.state_dict()))
         self.model, self.seed, self.draws = model, seed, draws or {}
         parameters = dict(model.named_parameters())
         self.weights = {name: Coordinates(parameters[name]) for name in names}
         self.rest = {name: p for name, p in parameters.items() if name not in self.weights}
-        self.fixed = frozenset(name for name, p in self.rest.items() if not p.requires_grad)    # by the model
+        # by the model
+        self.fixed = frozenset(name for name, p in self.rest.items() if not p.requires_grad)
         self.maps: dict[str, nn.Module] = {}
         self.bases: dict[str, nn.Module] = {}
         self.optimizer: torch.optim.Optimizer | None = None     # its memory follows the coordinates
@@ -78,12 +80,14 @@ class Net:
             return model(x)
 
     @contextmanager
-    def live(self, thetas: Mapping[str, Tensor] | None = None, channels_last: bool = False) -> Iterator[nn.Module]:
+    def live(self, thetas: Mapping[str, Tensor] | None = None,
+             channels_last: bool = False) -> Iterator[nn.Module]:
         """The model with E(theta) in place, for its own theta or another. What recomputes activations in its backward
         pass needs that pass within the block too.
 
-        channels_last: give convolutions their weights in this layout, which is faster; positions know nothing of it.
-        Scores leave it out: on a CPU, some kernels for it are less exact (docs/channels_last.md).
+        channels_last: give convolutions their weights in this layout, which is faster; positions
+        know nothing of it. Scores leave it out: on a CPU, some kernels for it are less exact
+        (docs/channels_last.md).
 
         `torch.func.functional_call` does the same at 20 us a weight, 4 % of a step of LeNet-300-100; this takes 1 us.
         """
@@ -123,7 +127,8 @@ class Net:
         return self._places[name]
 
     def _norms(self) -> list[nn.BatchNorm2d]:
-        """The norms whose statistics need help in channels_last; a compiled model has kernels of its own."""
+        """The norms whose statistics need help in channels_last; a compiled model has kernels of
+        its own."""
         if not hasattr(self, "_batchnorms"):
             self._batchnorms = [module for module in self.model.modules() if applies_to(module)]
         return [] if self._compiled else self._batchnorms
@@ -209,11 +214,12 @@ class Net:
         return {name: self._value(name, theta) for name, theta in self.thetas().items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The plain model's state dict: the model's own `load_state_dict` takes it, with no trace of coordinates. Tied
-        weights are there under all of their names."""
+        """The plain model's state dict: the model's own `load_state_dict` takes it, with no trace
+        of coordinates. Tied weights are there under all of their names."""
         values = {id(self.weights[name].param): value for name, value in self.values().items()}
         names = self.model.named_parameters(remove_duplicate=False)
-        return self.model.state_dict() | {name: values[id(p)] for name, p in names if id(p) in values}
+        return self.model.state_dict() | {name: values[id(p)] for name, p in names
+                                          if id(p) in values}
 
     def train(self, mode: bool = True) -> None:
         """Training mode (batch statistics, dropout, random maps) or evaluation mode."""
@@ -278,16 +284,17 @@ class Net:
                                    for key, value in below(snapshot, f"memory/{name}/").items()})
         restore_rest(self, snapshot)
 
-    def embed(self, maps: Mapping[str, nn.Module], lr: float = 1.0, decay: float | None = None) -> None:
-        """Give weights their maps E. Their parameters train at `lr` times the learning rate, with their own weight
-        decay, or by default with that of the weights."""
+    def embed(self, maps: Mapping[str, nn.Module], lr: float = 1.0,
+              decay: float | None = None) -> None:
+        """Give weights their maps E. Their parameters train at `lr` times the learning rate, with
+        their own weight decay, or by default with that of the weights."""
         known = {id(p) for p in self.map_parameters().values()}
         self.maps |= maps
         fresh = [p for p in self.map_parameters().values() if id(p) not in known]
         if self.optimizer and fresh:
-            like = self.optimizer.param_groups[0]
+            decay = self.optimizer.param_groups[0]["weight_decay"] if decay is None else decay
             self.optimizer.add_param_group({"params": fresh, "scale": lr,
-                                            "weight_decay": like["weight_decay"] if decay is None else decay})
+                                            "weight_decay": decay})
 
     @torch.no_grad()
     def span(self, bases: Mapping[str, nn.Module]) -> None:
@@ -307,9 +314,10 @@ class Net:
 
     @torch.no_grad()
     def fold(self, supports: Supports | None = None, hold: bool = False) -> None:
-        """Replace every map by what it makes of theta. Only these supports train from then on, by default the weights
-        that are not zero, and the others are zero: so the function stays the same where the maps make them so. With
-        `hold` the weights are frozen where they are, and it is the maps' parameters that count."""
+        """Replace every map by what it makes of theta. Only these supports train from then on, by
+        default the weights that are not zero, and the others are zero: so the function stays the
+        same where the maps make them so. With `hold` the weights are frozen where they are, and it
+        is the maps' parameters that count."""
         made_of = self.map_parameters().values()
         self.folded += sum(p.numel() for p in made_of) if hold else 0
         self._forget(made_of)
@@ -422,7 +430,8 @@ class Net:
 
 
 def detach_computed(model: nn.Module) -> None:
-    """Detach what modules have computed and keep as attributes (the old weight_norm its weight): no graph is copied."""
+    """Detach what modules have computed and keep as attributes (the old weight_norm its weight): no
+    graph is copied."""
     for module in model.modules():
         for key, value in vars(module).items():
             if isinstance(value, Tensor) and value.grad_fn is not None:

@@ -1,4 +1,5 @@
-"""The FLOPs of one training step, from its products and from how many entries of each weight count."""
+"""The FLOPs of one training step, from its products and from how many entries of each weight
+count."""
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -28,7 +29,8 @@ class Part(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What a step executes: some products once an example, others (of weights alone) once a batch."""
+    """What a step executes: some products once an example, others (of weights alone) once a
+    batch."""
     example: list[Part]
     batch: list[Part]
     examples: int       # that the former are counted for
@@ -75,8 +77,8 @@ def grouped(seen: Trace) -> Layout:
 
 def add_up(layout: Layout, active: Mapping[str, Entries], trained: Mapping[str, Entries],
            covered: Container[str] = ()) -> Pass:
-    """A step in which only the `active` entries are multiplied, and only the `trained` ones have gradients. Weights
-    that are not named count whole."""
+    """A step in which only the `active` entries are multiplied, and only the `trained` ones have
+    gradients. Weights that are not named count whole."""
     example, batch = (_sum(parts, active, trained, covered) for parts in layout[:2])
     forward, through, own, dense = (flops // layout.examples for flops in example)
     return Pass(forward, through + own, through + dense, batch.forward + batch.through + batch.own)
@@ -95,8 +97,8 @@ class Sum(NamedTuple):
     dense: int      # as own, with the gradients of all covered weights
 
 
-def _sum(parts: Iterable[Part], active: Mapping[str, Entries], trained: Mapping[str, Entries], covered: Container[str]
-         ) -> Sum:
+def _sum(parts: Iterable[Part], active: Mapping[str, Entries], trained: Mapping[str, Entries],
+         covered: Container[str]) -> Sum:
     forward = through = own = dense = 0
     for part in parts:
         name = part.use.name if part.use else ""

@@ -2,9 +2,9 @@
 
 A weight is what multiplies activations. Which parameters do is seen when a model computes, not from
 the classes of its modules: attention slices one matrix in three, a function takes a layer's weight
-from outside, a parametrization makes it of others. So every tensor is followed by the memory it lies
-in: an operand that shares memory with a parameter is that parameter or a part of it, and one that was
-computed from parameters alone is made of them.
+from outside, a parametrization makes it of others. So every tensor is followed by the memory it
+lies in: an operand that shares memory with a parameter is that parameter or a part of it, and one
+that was computed from parameters alone is made of them.
 """
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def _convolution_backward(grad_out: Tensor, x: Tensor, weight: Tensor, *more: An
 
 
 def _lstm(x: Tensor, inputs: Tensor, state: Tensor, *more: Any, out_val: Any) -> int:
-    """One direction of an LSTM layer, x (steps, examples, features), in the fused kernel of CPUs."""
+    """One direction of an LSTM layer, x (steps, examples, features), in the fused kernel of
+    CPUs."""
     return 2 * x.shape[0] * x.shape[1] * (inputs.numel() + state.numel())
 
 
@@ -66,7 +67,8 @@ class Use(NamedTuple):
 
 class Product(NamedTuple):
     flops: int
-    use: Use | None             # None: neither operand is a weight, or zeros of it are not zeros here
+    # None: neither operand is a weight, or zeros of it are not zeros here
+    use: Use | None
     roots: frozenset[str]       # the parameters that the weight is made of
     other_trains: bool          # the backward pass needs the gradient of the other operand
     weight_trains: bool

@@ -34,7 +34,8 @@ class Record:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.checkpoint, self.metrics = folder / "checkpoint" / "last.safetensors", folder / "metrics.jsonl"
-        self.inputs: Json = {}      # fingerprints of what the run reads (dimred/inputs.py), for its checkpoints
+        # fingerprints of what the run reads (dimred/inputs.py), for its checkpoints
+        self.inputs: Json = {}
         self._written = _hash()     # of metrics.jsonl
         self._lock: IO[str] | None = None
 
@@ -65,7 +66,8 @@ class Record:
             self._lock.close()      # which lets go of it
 
     def remove_temporaries(self) -> None:
-        """Half-written files are of processes that were killed: no other one writes into a folder that is held."""
+        """Half-written files are of processes that were killed: no other one writes into a folder
+        that is held."""
         for path in (*self.folder.glob(".*"), *self.checkpoint.parent.glob(".*")):
             if TEMPORARY.fullmatch(path.name):
                 path.unlink(missing_ok=True)
@@ -84,11 +86,12 @@ class Record:
 
     def state(self) -> Json:
         """What a checkpoint has to know of the other files, and of what the run reads."""
-        return {"metrics_bytes": self.size(), "metrics_checksum": self._written.hexdigest(), "inputs": self.inputs}
+        return {"metrics_bytes": self.size(), "metrics_checksum": self._written.hexdigest(),
+                "inputs": self.inputs}
 
     def resume(self, state: Json) -> None:
-        """Be as `state()` was ({}: at the start). Metrics of later steps are forgotten; they are about to be computed
-        again. UserError if earlier ones have changed."""
+        """Be as `state()` was ({}: at the start). Metrics of later steps are forgotten; they are
+        about to be computed again. UserError if earlier ones have changed."""
         size = state.get("metrics_bytes", 0)
         self.metrics.touch()
         if self.size() < size:
@@ -100,7 +103,8 @@ class Record:
         os.truncate(self.metrics, size)
 
     def recorded_inputs(self, result: Json | None) -> Json:
-        """The inputs of the run when it was computed: by its result if that is done, else by its checkpoint."""
+        """The inputs of the run when it was computed: by its result if that is done, else by its
+        checkpoint."""
         if result and result["status"] == "done":
             return result.get("inputs", {})
         return read_about(self.checkpoint).get("inputs", {}) if self.checkpoint.exists() else {}
@@ -164,7 +168,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Json | None 
 
 
 def read_about(path: Path) -> Json:
-    """The `about` of such a file, without its tensors (and so unchecked); nothing if it is damaged."""
+    """The `about` of such a file, without its tensors (and so unchecked); nothing if it is
+    damaged."""
     with suppress(SafetensorError, OSError, ValueError), safe_open(path, framework="pt") as file:
         return json.loads((file.metadata() or {}).get("about", "{}"))
     return {}
@@ -180,14 +185,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Json]:
         raise damaged(path, error, path.parent) from None
     with suppress(ValueError, AttributeError):
         about = json.loads(header.get("about", ""))
-        found = header.get("checksum") or about.pop("checksum", None)   # apart, in files of older versions
+        # apart, in files of older versions
+        found = header.get("checksum") or about.pop("checksum", None)
         if found == _checksum(tensors, json.dumps(about)):
             return tensors, about
     raise damaged(path, "its checksum does not match its content", path.parent)
 
 
 def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, with a copy of each that shares its memory with one before it, as tied weights do."""
+    """The tensors, with a copy of each that shares its memory with one before it, as tied weights
+    do."""
     seen, out = set[int](), {}
     for name, tensor in tensors.items():
         place = tensor.untyped_storage().data_ptr()

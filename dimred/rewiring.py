@@ -20,7 +20,8 @@ class RandomStart:
     """Methods that start from random weights, as many of each layer as the allocation says."""
     sparsity: float
     allocation: Allocation
-    scale_fan: bool = field(default=False, kw_only=True)    # divide weights by the root of their neuron's density
+    # divide weights by the root of their neuron's density
+    scale_fan: bool = field(default=False, kw_only=True)
 
     def keep_random(self, net: Net, sparsity: float | None = None) -> None:
         """Train random weights: those of the method's own sparsity, or of another."""
@@ -32,24 +33,25 @@ class RandomStart:
 
 @torch.no_grad()
 def scale_by_fan_in(net: Net) -> None:
-    """Multiply the trained weights of each neuron by sqrt(number of its inputs / number of those that are trained).
+    """Multiply the trained weights of each neuron by sqrt(number of its inputs / number of those
+    that are trained).
 
-    Initial weights are drawn for all inputs; scaled, they give the neuron's output the variance of the dense neuron.
-    Evci, Ioannou, Keskin, Dauphin, AAAI 2022 (arXiv:2010.03533), draw them anew for the smaller number instead.
-    UserError in a basis, where theta are coefficients."""
+    Initial weights are drawn for all inputs; scaled, they give the neuron's output the variance of
+    the dense neuron. Evci, Ioannou, Keskin, Dauphin, AAAI 2022 (arXiv:2010.03533), draw them anew
+    for the smaller number instead. UserError in a basis, where theta are coefficients."""
     if net.bases:
-        raise UserError("method.scale_fan=true scales weights, and a basis has coefficients instead. Choose "
-                        "method.scale_fan=false or basis=none")
+        raise UserError("method.scale_fan=true scales weights, and a basis has coefficients "
+                        "instead. Choose method.scale_fan=false or basis=none")
     for w in net.weights.values():
         if w.param.dim() > 1:       # biases have no fan-in
             inputs = w.trained().view(len(w.param), -1)
-            scale = (inputs.shape[1] / inputs.sum(1, keepdim=True).clamp_min(1)).sqrt().expand(inputs.shape)
-            w.psi.mul_(w.gather(scale.reshape(-1)).to(w.psi))
+            scale = (inputs.shape[1] / inputs.sum(1, keepdim=True).clamp_min(1)).sqrt()
+            w.psi.mul_(w.gather(scale.expand(inputs.shape).reshape(-1)).to(w.psi))
 
 
 def drop_counts(net: Net, fraction: float, rounded: Callable[[float], int] = int) -> dict[str, int]:
-    """This fraction of the trained weights of each layer, rounded down or by math.ceil, but never the last one; none
-    of a full layer, which has nowhere to grow."""
+    """This fraction of the trained weights of each layer, rounded down or by math.ceil, but never
+    the last one; none of a full layer, which has nowhere to grow."""
     dims = {name: w.dim if w.support is not None else 0 for name, w in net.weights.items()}
     return {name: max(0, min(rounded(fraction * dim), dim - 1)) for name, dim in dims.items()}
 
@@ -60,7 +62,8 @@ def gradient_magnitude(net: Net) -> dict[str, Tensor]:
 
 
 def drop_and_regrow(net: Net, kept: Supports, counts: Mapping[str, int]) -> None:
-    """Drop what is not kept, and grow at random. In two steps: what is drawn again starts at zero like any other."""
+    """Drop what is not kept, and grow at random. In two steps: what is drawn again starts at zero
+    like any other."""
     net.keep(kept)
     net.keep(grow_random(net, kept, counts))
 

@@ -60,7 +60,8 @@ def run(cfg: DictConfig, choices: Choices, explicit: Collection[str] = ()) -> Js
             return finished
         device = find_device(cfg.device)
         with logging_to(folder / "log.txt"):
-            write(folder / "config.yaml", OmegaConf.to_yaml({CHOICES: dict(choices), **cfg}).encode())
+            write(folder / "config.yaml",
+                  OmegaConf.to_yaml({CHOICES: dict(choices), **cfg}).encode())
             about: Json = {**choices, "sparsity": cfg.sparsity if "sparsity" in cfg.method else None, "seed": cfg.seed,
                            "folder": str(folder), "digest": folder.name.rpartition("-")[2]}
             try:
@@ -85,8 +86,8 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
     if dense := dense_matrices(net.model, net.weights, data.shape):
         log.info(dense)
     if net.fixed:
-        log.info("frozen by the model's builder (requires_grad=False), so neither covered nor trained: %d of %d "
-                 "parameters", sum(net.rest[name].numel() for name in net.fixed),
+        log.info("frozen by the model's builder (requires_grad=False), so neither covered nor "
+                 "trained: %d of %d parameters", sum(net.rest[name].numel() for name in net.fixed),
                  sum(p.numel() for p in net.model.parameters()))
     try_batch(net, data, recipe.batch_size)     # before Train compiles the net
     train = Train(net, data, recipe, seed=cfg.seed, record=record, checkpoint_seconds=cfg.checkpoint_seconds)
@@ -109,14 +110,16 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
     write_masks(record.folder / "masks.npz", net)
     forms = storage(net, cfg.seed)
     return {
-        "status": "done", "data": data.name, "inputs": record.inputs, "device": describe_device(device),
+        "status": "done", "data": data.name, "inputs": record.inputs,
+        "device": describe_device(device),
         "test_accuracy": accuracy, "test_loss": loss, "val_accuracy": val,
         "best_val_accuracy": best.val_accuracy if data.sizes["val"] else None,
         "best_val_test_accuracy": best.test_accuracy if data.sizes["val"] else None,
         "best_val_step": best.step if data.sizes["val"] else None,
         **counts(net, train.exploration),
         "parameters": sum(p.numel() for p in net.model.parameters()),
-        "collapsed": sorted(net.collapsed), "measures": measures(net), **costs(train), "steps": train.steps_done,
+        "collapsed": sorted(net.collapsed), "measures": measures(net), **costs(train),
+        "steps": train.steps_done,
         "seconds": train.elapsed(), "peak_memory_bytes": peak_memory(device),
         "state_bytes": net.state_bytes(), "storage": forms, "storage_bytes": smallest(forms),
         "compact_file_bytes": len(encode(net, images | {"model": built["model"]})),
@@ -197,7 +200,8 @@ def readable(error: Exception) -> UserError:
         where = f": {error.filename}" if error.filename else ""
         return UserError(f"{error.strerror or text}{where}. What was written before is intact")
     first = text.partition("\n")[0]     # torch adds the frames of its own stack
-    return UserError(f"unexpected {type(error).__name__}: {first}. Repeat the command with --debug to see where")
+    return UserError(f"unexpected {type(error).__name__}: {first}. Repeat the command with "
+                     "--debug to see where")
 
 
 @contextmanager

@@ -17,17 +17,19 @@ def require_period(every: float, key: str = "method.every") -> None:
 
 
 def steps_between(every: float, total: int) -> int:
-    """The period in steps of a training of `total`: `every` itself or, below 1, that fraction of the training.
+    """The period in steps of a training of `total`: `every` itself or, below 1, that fraction of
+    the training.
 
-    A fraction is at least LEAST steps, or a quarter of a very short training: weights that join need some steps before
-    they are compared with others, and RigL's steps that rewire do not train."""
+    A fraction is at least LEAST steps, or a quarter of a very short training: weights that join
+    need some steps before they are compared with others, and RigL's steps that rewire do not
+    train."""
     least = max(1, min(LEAST, total // 4))
     return max(least, round(every * total)) if every < 1 else int(every)
 
 
 def cubic(sparsity: float, progress: float) -> float:
-    """The density of a gradual schedule, quick at first: 1 - s (1 - (1 - x)^3), progress x in [0, 1]. Zhu, Gupta, ICLR
-    workshop 2018 (arXiv:1710.01878), eq. 1."""
+    """The density of a gradual schedule, quick at first: 1 - s (1 - (1 - x)^3), progress x in [0,
+    1]. Zhu, Gupta, ICLR workshop 2018 (arXiv:1710.01878), eq. 1."""
     return 1 - sparsity * (1 - (1 - progress) ** 3)
 
 

@@ -1,7 +1,7 @@
 """What a configuration may say: its keys, and the types of their values.
 
-A value has one form, that of its annotation: 1 is 1.0 where a float is expected, and 2.0 is 2 where a whole number is.
-So a run has one name, however its numbers were typed.
+A value has one form, that of its annotation: 1 is 1.0 where a float is expected, and 2.0 is 2 where
+a whole number is. So a run has one name, however its numbers were typed.
 """
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ Parameters = Mapping[str, inspect.Parameter]
 
 # -- a whole configuration --------------------
 def checked(cfg: DictConfig) -> DictConfig:
-    """The configuration without interpolations, its values in their form. UserError for what no run can have.
+    """The configuration without interpolations, its values in their form. UserError for what no run
+    can have.
 
     Hydra has refused unknown keys already, but for +key, and lets ~key pass."""
     known = {*GROUPS, *KEYS}
@@ -66,7 +67,8 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def require_one_truth(plain: Mapping[str, Any]) -> None:
-    """UserError if the method has another sparsity or allocation than the run, whose name and result tell its own."""
+    """UserError if the method has another sparsity or allocation than the run, whose name and
+    result tell its own."""
     method = plain["method"] if isinstance(plain["method"], dict) else {}
     for key in {"sparsity", "allocation"} & method.keys():
         value = method[key]
@@ -79,8 +81,9 @@ def require_one_truth(plain: Mapping[str, Any]) -> None:
 
 # -- one group --------------------
 def checked_group(node: Any, group: str, given: Collection[str] = ()) -> dict[str, Any]:
-    """The group's values in their form. UserError for names that its `_target_` does not take, values that are missing
-    and values of other types than its annotations say; `given` are those that the runner adds."""
+    """The group's values in their form. UserError for names that its `_target_` does not take,
+    values that are missing and values of other types than its annotations say; `given` are those
+    that the runner adds."""
     if OmegaConf.is_config(node):
         node = OmegaConf.to_container(node, resolve=True)
     if not isinstance(node, dict) or "_target_" not in node:
@@ -90,11 +93,12 @@ def checked_group(node: Any, group: str, given: Collection[str] = ()) -> dict[st
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for key in values:
         if key in given or not (takes_any or key in parameters):
-            raise UserError(f"unknown key {group}.{key}. {nearest(key, set(parameters) - set(given))}")
+            raise UserError(f"unknown key {group}.{key}. "
+                            f"{nearest(key, set(parameters) - set(given))}")
     for key in required(parameters):
         if key not in values and key not in given:
-            raise UserError(f"{group}.{key} is missing. Give it a value where {group} is configured, or by "
-                            f"+{group}.{key}=...")
+            raise UserError(f"{group}.{key} is missing. Give it a value where {group} is "
+                            f"configured, or by +{group}.{key}=...")
     hints = hints_of(target)
     return {"_target_": node["_target_"]} | {
         key: typed(value, hints.get(key, Any), f"{group}.{key}") for key, value in values.items()}
@@ -103,11 +107,12 @@ def checked_group(node: Any, group: str, given: Collection[str] = ()) -> dict[st
 def resolve(name: str, group: str) -> tuple[Any, Parameters]:
     """What package.module.NAME is, and the parameters it takes."""
     try:
-        target = pkgutil.resolve_name(":".join(name.rsplit(".", 1)))     # what, and the module it is in
+        # what, and the module it is in
+        target = pkgutil.resolve_name(":".join(name.rsplit(".", 1)))
         return target, inspect.signature(target).parameters
     except Exception as error:
-        raise UserError(f"{group}._target_={name} cannot be imported ({error}). If it is your own, put its folder on "
-                        "PYTHONPATH") from error
+        raise UserError(f"{group}._target_={name} cannot be imported ({error}). If it is your "
+                        "own, put its folder on PYTHONPATH") from error
 
 
 def required(parameters: Parameters) -> list[str]:
@@ -140,7 +145,9 @@ def typed(value: Any, hint: Any, key: str) -> Any:
         return form(value, hint, key)
     except Misfit:
         large = isinstance(value, (int, float)) and LARGEST_INT < abs(value) < math.inf
-        limit = f", at most {LARGEST_INT:.1e} if it is whole and {LARGEST_FLOAT:.1e} if not" if large else ""
+        limit = ""
+        if large:
+            limit = f", at most {LARGEST_INT:.1e} if it is whole and {LARGEST_FLOAT:.1e} if not"
         raise UserError(f"{key}={value} is not allowed. It must be {named(hint)}{limit}.") from None
 
 
@@ -171,13 +178,15 @@ def form(value: Any, hint: Any, key: str) -> Any:
         return numeric(value, hint)
     if not isinstance(hint, type) and origin is None:
         return plain_values(value)      # a type variable, or another annotation that says little
-    if origin is not None or isinstance(value, bool) != (hint is bool) or not is_instance(value, hint):
+    if origin is not None or isinstance(value, bool) != (hint is bool) \
+            or not is_instance(value, hint):
         raise Misfit
     return value
 
 
 def built(value: dict[str, Any], key: str) -> dict[str, Any]:
-    """The description of an object within a group: its numbers in their form. What it lacks, its class will say."""
+    """The description of an object within a group: its numbers in their form. What it lacks, its
+    class will say."""
     target, _ = resolve(value["_target_"], key)
     hints = hints_of(target)
     return {name: each if name == "_target_" else typed(each, hints.get(name, Any), f"{key}.{name}")
@@ -227,7 +236,8 @@ def first(fit: Callable[[Any], Any], choices: tuple[Any, ...]) -> Any:
 
 
 def items(value: list[Any], hint: Any, key: str) -> list[Any]:
-    """A list, each of the type that the annotation says: list[float], tuple[int, int], Sequence[str]."""
+    """A list, each of the type that the annotation says: list[float], tuple[int, int],
+    Sequence[str]."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is None or not issubclass(origin, Collection) or issubclass(origin, Mapping):
         if hint in (list, tuple):
@@ -247,7 +257,8 @@ def entries(value: dict[str, Any], hint: Any, key: str) -> dict[str, Any]:
         raise Misfit
     if not arguments:
         return plain_values(value)
-    return {form(name, arguments[0], key): form(each, arguments[1], key) for name, each in value.items()}
+    return {form(name, arguments[0], key): form(each, arguments[1], key)
+            for name, each in value.items()}
 
 
 def plain_values(value: Any) -> Any:

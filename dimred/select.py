@@ -18,8 +18,8 @@ from dimred.errors import UserError
 from dimred.net import Net
 from dimred.scores import Scores, generator
 
-__all__ = ["ERK", "Allocation", "Budget", "Global", "Scores", "Uniform", "drop", "grow", "grow_random", "largest",
-           "last_matrix", "rounded_down", "topk"]
+__all__ = ["ERK", "Allocation", "Budget", "Global", "Scores", "Uniform", "drop", "grow",
+           "grow_random", "largest", "last_matrix", "rounded_down", "topk"]
 
 
 def largest(scores: Tensor, k: int) -> Tensor:
@@ -82,8 +82,8 @@ def topk(scores: Scores, budget: Budget) -> Supports:
 
 
 def last_matrix(net: Net) -> str:
-    """The name of the last parameter that is more than a vector and that the model has not frozen: the weight of the
-    output layer."""
+    """The name of the last parameter that is more than a vector and that the model has not frozen:
+    the weight of the output layer."""
     matrices = [name for name, p in net.model.named_parameters() if p.dim() > 1]
     return [name for name in matrices if name not in net.fixed][-1]
 

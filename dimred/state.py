@@ -2,14 +2,15 @@
 
     psi/NAME         the d trained numbers of a weight
     BASE/NAME        their d positions, under the kind of base of the others (zero, init, held); none if all are trained
-    theta/NAME       the whole weight (D), where its base is `held`; where it is `init`, only in the files of finished
-                     runs, and only if no draw of the seed gives it
+    theta/NAME       the whole weight (D), where its base is `held`; where it is `init`, only in the
+                     files of finished runs, and only if no draw of the seed gives it
     rest/NAME        parameters and buffers that are not covered;  frozen/NAME, those that do not train
     buffer/NAME      buffers that are not in the model's state dict (persistent=False)
     collapsed/NAME   layers without trained weights;  still/NAME, norms that do not follow their batches
     map/NAME/KEY     of the weight's map;  basis/NAME/KEY, of its basis
-    memory/NAME/KEY  what the optimiser remembers of a parameter;  note/KEY, what the method does;  counters:
-                     how often supports changed, whether a step was trained, parameters of folded maps
+    memory/NAME/KEY  what the optimiser remembers of a parameter;  note/KEY, what the method does
+    counters         how often supports changed, whether a step was trained, parameters of folded
+                     maps
 """
 from __future__ import annotations
 
@@ -54,11 +55,12 @@ def capture(net: Net) -> State:
 
 
 def finished(net: Net) -> tuple[State, dict[str, Draw]]:
-    """What a file needs to hold of a trained net, and the draws of the weights that it leaves to the seed.
+    """What a file needs to hold of a trained net, and the draws of the weights that it leaves to
+    the seed.
 
-    Without the optimiser's memory, and of the notes with those alone that weights can be made of. Initial values that
-    no draw gives to the bit are in it: a model's builder may have them from a file that changes, or from a generator
-    that another version of its library has not."""
+    Without the optimiser's memory, and of the notes with those alone that weights can be made of.
+    Initial values that no draw gives to the bit are in it: a model's builder may have them from a
+    file that changes, or from a generator that another version of its library has not."""
     state = {name: value for name, value in capture(net).items()
              if name.startswith("note/z/") or not name.startswith(("memory/", "note/"))}
     draws: dict[str, Draw] = {}
@@ -83,13 +85,15 @@ def redraw(w: Coordinates, draw: Draw, checksum: str) -> Tensor:
     """What a draw gives for a weight. ValueError if that is not what had this checksum."""
     value = draw.tensor(w.param.shape)
     if bits(value).hex() != checksum:
-        raise ValueError("the seed draws other initial weights on this machine than where it was written")
+        raise ValueError("the seed draws other initial weights on this machine than where it was "
+                         "written")
     return value.view(-1)
 
 
 def restore(net: Net, state: Mapping[str, Tensor]) -> None:
     """Be as `capture` found it: coordinates, values and the optimiser's memory."""
-    left = {name for name in net.weights if f"init/{name}" in state and f"theta/{name}" not in state}
+    left = {name for name in net.weights if f"init/{name}" in state
+            and f"theta/{name}" not in state}
     initial = net.initial() if left else {}
     for name, w in net.weights.items():
         psi = state[f"psi/{name}"].to(w.param)
@@ -114,7 +118,8 @@ def restore(net: Net, state: Mapping[str, Tensor]) -> None:
         parameter.requires_grad_(f"frozen/{name}" not in state)
     restore_rest(net, state)
     version, moved, *folded = state["counters"].tolist()
-    net.version, net.moved, net.folded = version, bool(moved), sum(folded)      # none in files of older versions
+    # none in files of older versions
+    net.version, net.moved, net.folded = version, bool(moved), sum(folded)
 
 
 @torch.no_grad()
@@ -142,7 +147,8 @@ def _rest(net: Net) -> State:
 def unsaved(model: nn.Module) -> State:
     """The buffers that are not in the state dict (persistent=False), under all of their names."""
     state = model.state_dict()
-    return {name: value for name, value in model.named_buffers(remove_duplicate=False) if name not in state}
+    return {name: value for name, value in model.named_buffers(remove_duplicate=False)
+            if name not in state}
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> State:

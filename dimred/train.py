@@ -4,7 +4,7 @@
     train(start, stop, lr_of=step)         the same, all at the learning rate of one step (of the last: fine-tuning)
     for t in train.steps(start, stop):     the same, pausing at every step between backward and the optimiser's step
     train.snapshot()                       everything as it is now, for net.restore
-    for k in train.rounds(range(5)):       the items; says which round it is, how long it takes and what it reached
+    for k in train.rounds(range(5)):       the items; logs round, time and accuracy
 
 Durable by replay: a program that runs cannot be saved, but it can be run again. These calls are numbered; when a run is
 resumed, calls that had finished return at once, the interrupted one loads net, optimiser and random states and goes on
@@ -90,8 +90,8 @@ class Recipe:
         return self.lr * self.gamma ** passed
 
     def make_optimizer(self, net: Net) -> torch.optim.Optimizer:
-        """An optimiser of psi and of the parameters that are not covered. By default biases and norms
-        do not decay."""
+        """An optimiser of psi and of the parameters that are not covered. By default biases and
+        norms do not decay."""
         never = orthogonal(net.model)
         held = [p for n, p in net.parameters().items() if n in never]
         weights = [p for n, p in net.parameters().items()
@@ -109,8 +109,8 @@ class Recipe:
 
 
 def orthogonal(model: nn.Module) -> set[str]:
-    """The parameters of orthogonal parametrizations. These must not decay: PyTorch keeps the signs of a
-    matrix in them as whole numbers, and the least decay makes all of the weight zero."""
+    """The parameters of orthogonal parametrizations. These must not decay: PyTorch keeps the signs
+    of a matrix in them as whole numbers, and the least decay makes all of the weight zero."""
     found = set()
     for name, module in model.named_modules():
         kinds = {type(each).__name__ for each in module.children()}
@@ -162,7 +162,8 @@ class Train:
             compare(self._resume[1]["origin"], self._origin, record.checkpoint)
         if record:
             record.resume(self._resume[1] if self._resume else {})
-        seed_generators(seed)       # of dropout, and of what a model of others draws; nothing else draws from them
+        # of dropout, and of what a model of others draws; nothing else draws from them
+        seed_generators(seed)
 
     def __len__(self) -> int:
         """Steps of one whole training."""
@@ -191,7 +192,8 @@ class Train:
             self.best = Best()      # a new training begins: rewinding makes earlier evaluations another network's
         now = self._load_checkpoint() if self._resume else start
         counter = self.costs.executed
-        with self._taking_steps(), self.progress.steps(start, stop, now), counter.set(False) as counted:
+        with self._taking_steps(), self.progress.steps(start, stop, now), \
+                counter.set(False) as counted:
             for t, images, labels in self._batches(now, stop):
                 dense = dense_grad is not None and dense_grad(t)
                 self.exploration.look()
@@ -209,14 +211,19 @@ class Train:
         """Steps between two times: `every` or, below 1, that fraction of training."""
         return steps_between(every, self.total)
 
-    def every(self, every: float, until: float = 1.0, key: str = "method.every") -> Callable[[int], bool]:
-        """Whether something periodic is due at step t: not at step 0, and not after the fraction `until` of training.
+    def every(self, every: float, until: float = 1.0,
+              key: str = "method.every") -> Callable[[int], bool]:
+        """Whether something periodic is due at step t: not at step 0, and not after the fraction
+        `until` of training.
 
-        UserError, naming the key, if it would never be due: the method would not do what it is for."""
+        UserError, naming the key, if it would never be due: the method would not do what it is
+        for."""
         period, end = self.period(every), until * self.total
         if period >= end:
-            raise UserError(f"{key}={every} means every {period} steps, and only {end:g} of the {self.total} steps of "
-                            f"training count: it would never happen. Choose a smaller {key}, or more recipe.epochs")
+            raise UserError(f"{key}={every} means every {period} steps, and only {end:g} of the "
+                            f"{self.total} steps of "
+                            f"training count: it would never happen. Choose a smaller {key}, or "
+                            "more recipe.epochs")
         return lambda t: 0 < t < end and t % period == 0
 
     def snapshot(self) -> State:
@@ -259,8 +266,10 @@ class Train:
         require(examples > 0, "method.examples", examples, "1 or more")
         there = self.data.sizes["train"]
         if examples > there:
-            raise UserError(f"method.examples={examples} asks for a sample of {examples} training examples; "
-                            f"{self.data.name} has {there}. Choose method.examples={there} or fewer")
+            raise UserError(f"method.examples={examples} asks for a sample of {examples} training "
+                            "examples; "
+                            f"{self.data.name} has {there}. "
+                            f"Choose method.examples={there} or fewer")
         if augment:
             return next(self.data.train_batches(examples, self.seed, SCORING_EPOCH))
         return self.data.sample(examples, self.seed)

@@ -1,7 +1,9 @@
-"""One batch is tried before any work, so that a model or a data set that does not fit says so in one sentence.
+"""One batch is tried before any work, so that a model or a data set that does not fit says so in
+one sentence.
 
-Models may return their logits with other things: as `.logits` of an object, "logits" of a dictionary or first in a
-tuple. `give_logits` makes such a model return the logits alone, wherever it is called.
+Models may return their logits with other things: as `.logits` of an object, "logits" of a
+dictionary or first in a tuple. `give_logits` makes such a model return the logits alone, wherever
+it is called.
 """
 from __future__ import annotations
 
@@ -22,54 +24,59 @@ FITS = "It has to return one logit for each class, (batch, classes)"
 
 
 def give_logits(model: nn.Module, shape: Shape, classes: int, name: str) -> None:
-    """Try a model that `name` has built, in evaluation and in training mode; it stays as it is, but for what it
-    returns. UserError if it cannot compute on images (N, *shape), or gives no logits (N, classes or more)."""
+    """Try a model that `name` has built, in evaluation and in training mode; it stays as it is, but
+    for what it returns. UserError if it cannot compute on images (N, *shape), or gives no logits
+    (N, classes or more)."""
     images = torch.zeros(2, *shape)
     for training in (False, True):
         with untouched(model), in_mode(model, training), explained(name, images, 2):
             output = model(images)
-        if not isinstance(output, Tensor) and not any(hook is only_logits for hook in model._forward_hooks.values()):
+        hooked = only_logits in model._forward_hooks.values()
+        if not isinstance(output, Tensor) and not hooked:
             model.register_forward_hook(only_logits)
             output = logits_in(output)
         check_logits(output, classes, name)
 
 
 def try_batch(net: Net, data: Data, batch_size: int) -> None:
-    """Try a net on its data, as training will: UserError if the data's batches are not what they have to be, or if the
-    net cannot compute on a batch of that size. Nothing changes."""
+    """Try a net on its data, as training will: UserError if the data's batches are not what they
+    have to be, or if the net cannot compute on a batch of that size. Nothing changes."""
     check_sizes(data.name, data.sizes)
     n = min(batch_size, 2, data.sizes["train"])
     images, labels = data.sample(n, 0)
     check_batch(images, labels, data, n)
-    with untouched(net.model), in_mode(net.model, True), explained(type(net.model).__name__, images, batch_size):
+    name = type(net.model).__name__
+    with untouched(net.model), in_mode(net.model, True), explained(name, images, batch_size):
         net(images)
 
 
 def check_logits(output: Any, classes: int, name: str) -> None:
     """UserError unless the output for two images is logits of so many classes, or more."""
     if not isinstance(output, Tensor):
-        raise UserError(f"{name} makes a model that returns {in_words(output)}. {FITS}, or them as `.logits`, as "
-                        "'logits' of a dictionary or first in a tuple")
+        raise UserError(f"{name} makes a model that returns {in_words(output)}. {FITS}, or them "
+                        "as `.logits`, as 'logits' of a dictionary or first in a tuple")
     if output.dim() != 2 or len(output) != 2:
-        raise UserError(f"{name} makes a model that returns a tensor of shape {tuple(output.shape)} for two images. "
-                        f"{FITS}, here (2, {classes})")
+        raise UserError(f"{name} makes a model that returns a tensor of shape "
+                        f"{tuple(output.shape)} for two images. {FITS}, here (2, {classes})")
     if output.shape[1] < classes:
-        raise UserError(f"{name} makes a model of {output.shape[1]} outputs, but the data has {classes} classes. "
-                        f"{FITS}")
+        raise UserError(f"{name} makes a model of {output.shape[1]} outputs, but the data has "
+                        f"{classes} classes. {FITS}")
 
 
 def check_batch(images: Tensor, labels: Tensor, data: Data, n: int) -> None:
     """UserError unless a batch is what `Data` promises."""
     expected = (n, *data.shape)
     if images.dtype != torch.float32 or tuple(images.shape) != expected:
-        raise UserError(f"{data.name} gives images of type {images.dtype} and shape {tuple(images.shape)}; "
-                        f"they must be of type torch.float32 and shape {expected}, as its `shape` says")
+        raise UserError(f"{data.name} gives images of type {images.dtype} and shape "
+                        f"{tuple(images.shape)}; "
+                        f"they must be of type torch.float32 and shape {expected}, as its `shape` "
+                        "says")
     if labels.dtype != torch.int64 or tuple(labels.shape) != (n,):
-        raise UserError(f"{data.name} gives labels of type {labels.dtype} and shape {tuple(labels.shape)}; "
-                        f"they must be of type torch.int64 and shape ({n},)")
+        raise UserError(f"{data.name} gives labels of type {labels.dtype} and shape "
+                        f"{tuple(labels.shape)}; they must be of type torch.int64 and shape ({n},)")
     if not ((labels >= 0) & (labels < data.classes)).all():
-        raise UserError(f"{data.name} gives the labels {labels.tolist()}; with {data.classes} classes, 0 to "
-                        f"{data.classes - 1} are allowed")
+        raise UserError(f"{data.name} gives the labels {labels.tolist()}; with {data.classes} "
+                        f"classes, 0 to {data.classes - 1} are allowed")
 
 
 # -- what a model returns --------------------
@@ -98,7 +105,8 @@ def in_words(output: Any) -> str:
 # -- how it is tried --------------------
 @contextmanager
 def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """The model in training or evaluation mode, without gradients; every module gets its own mode back."""
+    """The model in training or evaluation mode, without gradients; every module gets its own mode
+    back."""
     modes = [(module, module.training) for module in model.modules()]
     model.train(training)
     try:
@@ -120,8 +128,9 @@ def explained(name: str, images: Tensor, batch_size: int) -> Iterator[None]:
         size = "x".join(map(str, images.shape[1:]))
         why = (str(error).splitlines() or [""])[0]
         if "more than 1 value per channel" in why and batch_size == 1:
-            raise UserError("recipe.batch_size=1 is too small for this model: its BatchNorm needs two examples or more "
-                            "to normalise. Choose a larger batch") from error
+            raise UserError("recipe.batch_size=1 is too small for this model: its BatchNorm needs "
+                            "two examples or more to normalise. Choose a larger batch") from error
         raise UserError(f"{name} cannot compute on images of {size} (channels x height x width): "
-                        f"{type(error).__name__}: {why}. Choose a model for such images, or scale or convert them "
+                        f"{type(error).__name__}: {why}. Choose a model for such images, or scale "
+                        "or convert them "
                         "(dataset.resize; of image folders dataset.channels)") from error

@@ -57,8 +57,15 @@ def plain(*, shape: Any, classes: int) -> nn.Module:
     return Small()
 
 
+class Double(Small):
+    """In double precision, which its images have to be converted to."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.double())
+
+
 def double(*, shape: Any, classes: int) -> nn.Module:
-    return Small().double()
+    return Double().double()
 
 
 def timm(*, shape: Any, classes: int, pretrained: bool) -> nn.Module:

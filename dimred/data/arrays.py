@@ -1,4 +1,5 @@
-"""Examples as tensors: their images and labels in one form, or one sentence on why they have another."""
+"""Examples as tensors: their images and labels in one form, or one sentence on why they have
+another."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ class Examples(NamedTuple):
 
 
 def tidy(examples: Examples, what: str) -> Examples:
-    """The examples in the form that `Examples` states. UserError, naming `what`, if it is not clear how.
+    """The examples in the form that `Examples` states. UserError, naming `what`, if it is not clear
+    how.
 
     Images (n, H, W) have one channel. Whole numbers from 0 to 255 are pixels of 8 bits, whatever
     their type, and true is 255. Labels may be whole numbers of any type, also in a column (n, 1).
@@ -30,8 +32,9 @@ def tidy(examples: Examples, what: str) -> Examples:
     images, labels = (torch.as_tensor(given) for given in examples)
     images = images[:, None] if images.dim() == 3 else images
     if images.dim() != 4 or len(images) != len(labels):
-        raise UserError(f"{what} has images of shape {tuple(images.shape)} and labels of shape {tuple(labels.shape)}; "
-                        "allowed are images (n, channels, height, width) and labels (n,).")  # fmt: skip
+        raise UserError(f"{what} has images of shape {tuple(images.shape)} and labels of shape "
+                        f"{tuple(labels.shape)}; "
+                        "allowed are images (n, channels, height, width) and labels (n,).")
     return Examples(tidy_images(images, what), tidy_labels(labels, what))
 
 
@@ -42,17 +45,20 @@ def tidy_images(images: Tensor, what: str) -> Tensor:
         return images.to(torch.uint8) * 255
     if images.is_floating_point():
         if not images.isfinite().all():
-            raise UserError(f"{what} has images with values that are infinite or no numbers. Repair or remove them.")
+            raise UserError(f"{what} has images with values that are infinite or no numbers. "
+                            "Repair or remove them.")
         return images.to(torch.float32)
     if images.is_complex():
-        raise UserError(f"{what} has complex images. Give real ones, for instance their absolute values.")
+        raise UserError(f"{what} has complex images. Give real ones, for instance their absolute "
+                        "values.")
     values = images.numpy()  # torch has no minimum of uint16
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 255:
         raise UserError(
-            f"{what} has images of type {images.dtype} with values from {low} to {high}; allowed are pixels from 0 to "
-            f"255, or floating-point numbers, which are taken as they are. Scale them, for instance: images.float() / "
-            f"{high or 1}."
+            f"{what} has images of type {images.dtype} with values from {low} to {high}; allowed "
+            "are pixels from 0 to "
+            "255, or floating-point numbers, which are taken as they are. Scale them, for "
+            f"instance: images.float() / {high or 1}."
         )
     return torch.from_numpy(values.astype(np.uint8))
 
@@ -61,12 +67,14 @@ def tidy_labels(labels: Tensor, what: str) -> Tensor:
     if labels.dim() == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dim() != 1:
-        raise UserError(f"{what} has labels of shape {tuple(labels.shape)}; allowed is one class number per example, "
+        raise UserError(f"{what} has labels of shape {tuple(labels.shape)}; allowed is one class "
+                        "number per example, "
                         "(n,). Of one-hot rows these are labels.argmax(1).")  # fmt: skip
     whole = labels.to(torch.float64)
     if not (whole == whole.floor()).all() or not (whole >= 0).all():
         wrong = labels[(whole != whole.floor()) | (whole < 0)][0].item()
-        raise UserError(f"{what} has the label {wrong}; allowed are whole numbers from 0 to the number of classes less "
+        raise UserError(f"{what} has the label {wrong}; allowed are whole numbers from 0 to the "
+                        "number of classes less "
                         "one. Number the classes from 0.")  # fmt: skip
     return whole.to(torch.int64)
 
@@ -79,12 +87,14 @@ def classes_of(parts: Sequence[Examples]) -> tuple[int, list[str]]:
     if not absent:
         return classes, []
     listed = ", ".join(map(str, absent[:5])) + (", ..." if len(absent) > 5 else "")
-    return classes, [f"labels go from 0 to {classes - 1}, but no training example has {listed}: the model gets outputs "
-                     "for them all the same. Number the classes from 0 without gaps to avoid that"]  # fmt: skip
+    return classes, [f"labels go from 0 to {classes - 1}, but no training example has {listed}: "
+                     "the model gets outputs "
+                     "for them all the same. Number the classes from 0 without gaps to avoid that"]
 
 
 def resized(examples: Examples, size: int | None) -> Examples:
-    """The examples with square images of `size` pixels, bilinear with antialiasing; None leaves them alone."""
+    """The examples with square images of `size` pixels, bilinear with antialiasing; None leaves
+    them alone."""
     if size is None or tuple(examples.images.shape[2:]) == (size, size):
         return examples
     return examples._replace(images=vision.resize(examples.images, [size, size], antialias=True))

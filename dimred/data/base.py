@@ -30,7 +30,8 @@ class Data(ABC):
     classes: int
     shape: tuple[int, int, int]  # (channels, height, width) of the images in a batch
     sizes: dict[str, int]  # examples in "train", "val" and "test"
-    #: files and folders that it reads without a checksum of their own, if its configuration does not name them
+    #: files and folders that it reads without a checksum of their own, if its configuration does
+    #: not name them
     read_from: tuple[Path, ...] = ()
 
     def steps_per_epoch(self, batch_size: int) -> int:
@@ -102,11 +103,13 @@ def held_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarra
 
 
 def check_sizes(name: str, sizes: dict[str, int]) -> None:
-    """UserError without training or without test examples: a run trains on the ones and reports the others."""
+    """UserError without training or without test examples: a run trains on the ones and reports the
+    others."""
     for split in ("train", "test"):
         if not sizes[split]:
             listed = ", ".join(f"{count} {each}" for each, count in sizes.items())
-            raise UserError(f"{name} has no {split} examples ({listed}); at least one of each is needed. Add some, or "
+            raise UserError(f"{name} has no {split} examples ({listed}); at least one of each is "
+                            "needed. Add some, or "
                             "move some there.")  # fmt: skip
 
 

@@ -36,13 +36,16 @@ def fetch(path: Path, urls: Sequence[str], md5: str, expected: str) -> Path:
 
 
 def require_regular(path: Path | str) -> None:
-    """UserError for what is there and neither a file nor a directory: reading a FIFO or a device may never end."""
+    """UserError for what is there and neither a file nor a directory: reading a FIFO or a device
+    may never end."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
-        raise UserError(f"{path} is no regular file (but a FIFO, a socket or a device). Replace it by a file.")
+        raise UserError(f"{path} is no regular file (but a FIFO, a socket or a device). Replace "
+                        "it by a file.")
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Names (relative, with /) of the files below a directory, and with a "/" at the end of the directories.
+    """Names (relative, with /) of the files below a directory, and with a "/" at the end of the
+    directories.
 
     Links are followed. UserError for what cannot be listed or is no regular file.
     """
@@ -100,8 +103,8 @@ def checked(path: Path, md5: str) -> bytes:
 def remembered(key: object, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """make(), or what it returned for the same key (by its repr) in an earlier process; a cache that may be lost.
 
-    Kept as safetensors in $DIMRED_CACHE or ~/.cache/dimred, with a checksum of key and content. A folder that cannot
-    be written only means no cache.
+    Kept as safetensors in $DIMRED_CACHE or ~/.cache/dimred, with a checksum of key and content. A
+    folder that cannot be written only means no cache.
     """
     folder = Path(os.environ.get("DIMRED_CACHE") or "~/.cache/dimred").expanduser()
     path = folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.safetensors"

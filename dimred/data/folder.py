@@ -27,7 +27,8 @@ from dimred.errors import UserError
 
 @dataclass(kw_only=True)
 class ImageFiles(Memory):
-    """Image files decoded into memory by `workers` threads (0 counts as 1), and remembered for the next run.
+    """Image files decoded into memory by `workers` threads (0 counts as 1), and remembered for the
+    next run.
 
     `resize` scales every image to that square, whatever its proportions; it is needed if their sizes differ.
     """
@@ -54,12 +55,15 @@ class ImageFiles(Memory):
         tensors = remembered(key, lambda: self.decode(path, channels))
         tell(self.name, bytes(tensors["notes"].tolist()).decode().splitlines())
         splits = [split for split in ("train", "val", "test") if f"{split}_labels" in tensors]
-        return tuple(Examples(tensors[f"{split}_images"], tensors[f"{split}_labels"]) for split in splits)
+        return tuple(Examples(tensors[f"{split}_images"], tensors[f"{split}_labels"])
+                     for split in splits)
 
     def decode(self, path: Path, channels: int | None) -> dict[str, torch.Tensor]:
-        names, images, notes = decode_all(self.members(path), path, self.resize, channels, self.workers)
+        names, images, notes = decode_all(self.members(path), path, self.resize, channels,
+                                          self.workers)
         layout = arrange(names, path)
-        tensors = {"notes": torch.tensor(list("\n".join(notes + layout.notes).encode()), dtype=torch.uint8)}
+        tensors = {"notes": torch.tensor(list("\n".join(notes + layout.notes).encode()),
+                                         dtype=torch.uint8)}
         for split, part in layout.parts().items():
             tensors[f"{split}_images"] = torch.from_numpy(images[part.positions])
             tensors[f"{split}_labels"] = torch.from_numpy(part.labels)
@@ -68,7 +72,9 @@ class ImageFiles(Memory):
 
 def fingerprint(path: Path) -> tuple[Any, ...]:
     """Changes with the files at `path` (name, bytes, modification time) and with the decoder."""
-    inside = sorted(name for name in files_below(path) if not name.endswith("/")) if path.is_dir() else [""]
+    inside = [""]
+    if path.is_dir():
+        inside = sorted(name for name in files_below(path) if not name.endswith("/"))
     with reading(path):
         found = [(name, os.stat(path / name)) for name in inside]
     # the time of the last change of any kind is there because no copy can bring an older one back
@@ -104,7 +110,8 @@ def imagefolder(
     crop_padding: int,
     flip: bool,
 ) -> Data:
-    """Images in class folders, train/<class>/* with test/ or val/ likewise, or only <class>/*; see `layout.arrange`.
+    """Images in class folders, train/<class>/* with test/ or val/ likewise, or only <class>/*; see
+    `layout.arrange`.
 
     channels: 1 (grey), 3 (colour), or null: 1 if all images are grey, else 3.
     in_memory: decoded once into memory, from a directory or straight from an archive; see `Memory` and `ImageFiles`.
@@ -112,8 +119,8 @@ def imagefolder(
     """
     if in_memory:
         return ImageFolder(
-            name=name, path=path, val_fraction=val_fraction, resize=resize, channels=channels, workers=workers,
-            mean=mean, std=std, crop_padding=crop_padding, flip=flip,
+            name=name, path=path, val_fraction=val_fraction, resize=resize, channels=channels,
+            workers=workers, mean=mean, std=std, crop_padding=crop_padding, flip=flip,
         )  # fmt: skip
     if resize is None or crop_padding or not suitable(Path(path).expanduser()).is_dir():
         raise UserError(
@@ -122,8 +129,8 @@ def imagefolder(
             f"in {LAYOUT}. Set them so, unpack an archive, or use in_memory=true."
         )
     return Stream(
-        name=name, path=path, val_fraction=val_fraction, resize=resize, channels=channels, workers=workers, mean=mean,
-        std=std, flip=flip,
+        name=name, path=path, val_fraction=val_fraction, resize=resize, channels=channels,
+        workers=workers, mean=mean, std=std, flip=flip,
     )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Image files in a directory or straight from a .tar(.gz, .xz, .bz2) or .zip: their names and contents."""
+"""Image files in a directory or straight from a .tar(.gz, .xz, .bz2) or .zip: their names and
+contents."""
 from __future__ import annotations
 
 import bz2
@@ -16,8 +17,8 @@ from dimred.data.layout import LAYOUT
 from dimred.errors import UserError
 
 SUFFIXES = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".bmp", ".dib", ".tif",
-    ".tiff", ".webp", ".tga", ".jp2", ".avif",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".bmp", ".dib", ".tif", ".tiff", ".webp", ".tga", ".jp2", ".avif",
 }  # fmt: skip
 OPENERS: dict[str, Callable[..., Any]] = {  # of tars, by the last suffix
     ".tar": open, ".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open,
@@ -26,9 +27,11 @@ Member = tuple[str, bytes]
 
 
 def members(path: Path) -> Iterator[Member]:
-    """Name (relative, with /) and content of every image in a directory or an archive. Nothing is extracted to disk.
+    """Name (relative, with /) and content of every image in a directory or an archive. Nothing is
+    extracted to disk.
 
-    A folder that has other files or none is there as well, with a "/" at the end of its name and no content.
+    A folder that has other files or none is there as well, with a "/" at the end of its name and no
+    content.
     """
     if path.is_dir():
         return directory_members(path)
@@ -47,12 +50,14 @@ def suitable(path: Path) -> Path:
 
 
 def usable(name: str) -> str | None:
-    """The name of a member if it is an image to use, else that of its folder; None if it is to be passed over.
+    """The name of a member if it is an image to use, else that of its folder; None if it is to be
+    passed over.
 
     Passed over is what is hidden (._x, __MACOSX) or would reach out of its archive.
     """
     path = PurePosixPath(name)
-    if path.is_absolute() or any(part == ".." or part.startswith((".", "__MACOSX")) for part in path.parts):
+    if path.is_absolute() or any(part == ".." or part.startswith((".", "__MACOSX"))
+                                 for part in path.parts):
         return None
     if path.suffix.lower() in SUFFIXES and not name.endswith("/"):
         return name
@@ -61,7 +66,8 @@ def usable(name: str) -> str | None:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The images below a directory and the folders without any, sorted; links to directories are followed."""
+    """The images below a directory and the folders without any, sorted; links to directories are
+    followed."""
     return sorted({name for name in map(usable, files_below(folder)) if name})
 
 

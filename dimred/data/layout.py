@@ -1,4 +1,5 @@
-"""Which images of a folder train, validate and test, and which class each has, by the names of the folders."""
+"""Which images of a folder train, validate and test, and which class each has, by the names of the
+folders."""
 from __future__ import annotations
 
 import re
@@ -42,21 +43,25 @@ class Layout(NamedTuple):
 def arrange(names: list[str], path: Path) -> Layout:
     """The parts of images named as LAYOUT says; one folder around it all may be there.
 
-    A name that ends in "/" is a folder without an image of its own: it may be a class that has no images.
-    Folders for splits may have any of the USUAL names, in any case, also with "set", "data" or
-    "images" behind it. Without a test part the val part is the test set, without both a fixed fifth
-    of every class is. UserError if the folders can be read in two ways, or a class has no images.
+    A name that ends in "/" is a folder without an image of its own: it may be a class that has no
+    images. Folders for splits may have any of the USUAL names, in any case, also with "set", "data"
+    or "images" behind it. Without a test part the val part is the test set, without both a fixed
+    fifth of every class is. UserError if the folders can be read in two ways, or a class has no
+    images.
     """
     paths = unwrapped([name.split("/") for name in names])
     splits = splits_in(paths, path)
     depth = 1 if splits else 0
-    placed = [(tops(parts, depth), parts, i) for i, parts in enumerate(paths) if len(parts) > depth + 1]
+    placed = [(tops(parts, depth), parts, i) for i, parts in enumerate(paths)
+              if len(parts) > depth + 1]
     first = splits.get("train", "")
     classes = sorted({parts[depth] for top, parts, _ in placed if top == first})
     if len(classes) < 2:
         images = sum(not name.endswith("/") for name in names)
-        raise UserError(f"{path} has {images} images in {len(classes)} class folders; expected is {LAYOUT}.")
-    found = {role: part(placed, folder, depth, classes) for role, folder in (splits or {"train": ""}).items()}
+        raise UserError(f"{path} has {images} images in {len(classes)} class folders; expected is "
+                        f"{LAYOUT}.")
+    found = {role: part(placed, folder, depth, classes)
+             for role, folder in (splits or {"train": ""}).items()}
     check_classes(found["train"], classes, f"{path}/{first}".rstrip("/"))
     return divided(found, splits, path, ignored(paths, splits))
 
@@ -96,7 +101,8 @@ def splits_in(paths: list[list[str]], path: Path) -> dict[str, str]:
         return {}
     for split, same in named.items():
         if len(same) > 1:
-            raise UserError(f"{path} has {' and '.join(f'{each}/' for each in same)}, which both mean {split}. "
+            raise UserError(f"{path} has {' and '.join(f'{each}/' for each in same)}, which both "
+                            f"mean {split}. "
                             "Keep one, or rename the others.")  # fmt: skip
     if "train" not in named:
         listed = " and ".join(f"{each}/" for each in folders)
@@ -104,16 +110,18 @@ def splits_in(paths: list[list[str]], path: Path) -> dict[str, str]:
     return {split: same[0] for split, same in named.items()}
 
 
-def part(placed: list[tuple[str, list[str], int]], folder: str, depth: int, classes: list[str]) -> Part:
+def part(placed: list[tuple[str, list[str], int]], folder: str, depth: int,
+         classes: list[str]) -> Part:
     """The images in `folder`, which is that of a split, or "" for all."""
     number = {label: i for i, label in enumerate(classes)}
     here = [(i, parts[depth]) for top, parts, i in placed if top == folder and parts[-1]]
     if unknown := {label for _, label in here} - number.keys():
         raise UserError(
-            f"The class folders {sorted(unknown)[:5]} are in {folder}/ but not in train/. Train and test must have the "
-            "same classes: rename or remove these folders."
+            f"The class folders {sorted(unknown)[:5]} are in {folder}/ but not in train/. Train "
+            "and test must have the same classes: rename or remove these folders."
         )
-    return Part(np.array([i for i, _ in here], np.int64), np.array([number[label] for _, label in here], np.int64))
+    return Part(np.array([i for i, _ in here], np.int64),
+                np.array([number[label] for _, label in here], np.int64))
 
 
 def check_classes(train: Part, classes: list[str], path: str) -> None:
@@ -121,13 +129,15 @@ def check_classes(train: Part, classes: list[str], path: str) -> None:
     empty = [label for label, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise UserError(
-            f"The class folders {empty[:5]} in {path} have no image that dimred reads. Put images there, convert those "
-            "that are there (to PNG, say), or remove these folders."
+            f"The class folders {empty[:5]} in {path} have no image that dimred reads. Put images "
+            "there, convert those that are there (to PNG, say), or remove these folders."
         )
 
 
-def divided(found: Mapping[str, Part], splits: Mapping[str, str], path: Path, notes: list[str]) -> Layout:
-    """Train, val and test, where some of them may be missing; `notes` gets a line on each decision."""
+def divided(found: Mapping[str, Part], splits: Mapping[str, str], path: Path,
+            notes: list[str]) -> Layout:
+    """Train, val and test, where some of them may be missing; `notes` gets a line on each
+    decision."""
     train, val, test = (found.get(split) for split in USUAL)
     assert train
     for split in ("val", "test"):
@@ -138,7 +148,8 @@ def divided(found: Mapping[str, Part], splits: Mapping[str, str], path: Path, no
         notes.append(f"{splits['val']}/ is the validation split; dataset.val_fraction is not used")
         return Layout(train, val, test, notes)
     if val:
-        notes.append(f"{splits['val']}/ is the test set, because there is no other; the validation split is cut from "
+        notes.append(f"{splits['val']}/ is the test set, because there is no other; the "
+                     "validation split is cut from "
                      f"{splits['train']}/ (dataset.val_fraction)")  # fmt: skip
     if not (test or val):
         keep, held = held_out(train.labels, 1 / 5)

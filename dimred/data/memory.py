@@ -1,4 +1,5 @@
-"""Data sets that fit on the device: images there, cropped, flipped and normalised a whole batch at a time.
+"""Data sets that fit on the device: images there, cropped, flipped and normalised a whole batch at
+a time.
 
 In the manner of Keller Jordan's airbench (github.com/KellerJordan/cifar10-airbench).
 """
@@ -40,7 +41,8 @@ class Memory(Data):
 
     @abstractmethod
     def read(self) -> tuple[Examples, ...]:
-        """The published training set and the test set, or training, validation and test set. See `arrays.tidy`."""
+        """The published training set and the test set, or training, validation and test set. See
+        `arrays.tidy`."""
 
     def __post_init__(self) -> None:
         check_range(val_fraction=(self.val_fraction, 0, 1), resize=(self.resize, 1, 4096))
@@ -147,15 +149,16 @@ def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
 
 
 def affine(mean: Sequence[float] | None, std: Sequence[float] | None, train: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and shift, float32 (C, 1, 1), that normalise a value; null means the moments of the train images."""
+    """Scale and shift, float32 (C, 1, 1), that normalise a value; null means the moments of the
+    train images."""
     largest = 1 if train.is_floating_point() else 255  # what counts as 1
     measured = moments(train) if mean is None or std is None else (mean, std)
     centre, spread = (torch.tensor(list(given or found)) for given, found in zip((mean, std), measured, strict=True))
     if not len(centre) == len(spread) == train.shape[1] or not (spread > 0).all():
         raise UserError(
             f"Got dataset.mean={centre.tolist()} and dataset.std={spread.tolist()}; allowed are one number per "
-            f"channel, here {train.shape[1]}, and std > 0. Set them so, or to null to measure the train split. (Of a "
-            "folder of images, dataset.channels=3 makes three of one.)"
+            f"channel, here {train.shape[1]}, and std > 0. Set them so, or to null to measure the "
+            "train split. (Of a folder of images, dataset.channels=3 makes three of one.)"
         )
     return (1 / (largest * spread)).view(-1, 1, 1), (-centre / spread).view(-1, 1, 1)
 

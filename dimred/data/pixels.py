@@ -1,4 +1,5 @@
-"""Pixels of image files: decoded, scaled to one size, with the same number of channels, in 8 bits."""
+"""Pixels of image files: decoded, scaled to one size, with the same number of channels, in 8
+bits."""
 from __future__ import annotations
 
 import io
@@ -14,12 +15,14 @@ from dimred.data.images import Member
 from dimred.errors import UserError
 
 GREY = {"1", "L", "LA", "La"}  # modes of Pillow: one channel of 8 bits
-DEEP = {"I", "F"}  # the start of the modes that have one channel of 12 bits or more, or of float numbers
-UNREADABLE = SyntaxError, ValueError, Image.DecompressionBombError  # what Pillow raises, but for OSError
-
+# the start of the modes that have one channel of 12 bits or more, or of float numbers
+DEEP = {"I", "F"}
+# what Pillow raises, but for OSError
+UNREADABLE = SyntaxError, ValueError, Image.DecompressionBombError
 
 def mode_of(image: Image.Image, channels: int | None) -> str:
-    """L, RGB or, for images deeper than 8 bits, F. `channels` is null (what the image is), 1 or 3."""
+    """L, RGB or, for images deeper than 8 bits, F. `channels` is null (what the image is), 1 or
+    3."""
     if image.mode[0] in DEEP:
         return "F"
     grey = image.mode in GREY if channels is None else channels == 1
@@ -27,7 +30,8 @@ def mode_of(image: Image.Image, channels: int | None) -> str:
 
 
 def decode(content: bytes | Path, size: int | None, channels: int | None) -> Image.Image:
-    """An image in one of `mode_of`, scaled to a square of `size` pixels unless that is None; the first of several.
+    """An image in one of `mode_of`, scaled to a square of `size` pixels unless that is None; the
+    first of several.
 
     Raises what Pillow raises.
     """
@@ -63,31 +67,39 @@ def decode_all(
     for name, array in zip(names, arrays, strict=False):
         if array.shape[1:] != arrays[0].shape[1:]:
             raise UserError(
-                f"The images in {path} have unequal sizes (height, width): {names[0]} {arrays[0].shape[1:]}, "
-                f"{name} {array.shape[1:]}. Scale them to one size, for instance with dataset.resize=64."
+                f"The images in {path} have unequal sizes (height, width): {names[0]} "
+                f"{arrays[0].shape[1:]}, {name} {array.shape[1:]}. Scale them to one size, for "
+                "instance with dataset.resize=64."
             )
     if not arrays:
         return names, np.empty((0, 3, 0, 0), np.uint8), []
     arrays, notes = in_8_bits(names, arrays, path)
-    images = np.empty((len(arrays), channels or max(map(len, arrays)), *arrays[0].shape[1:]), np.uint8)
+    images = np.empty((len(arrays), channels or max(map(len, arrays)), *arrays[0].shape[1:]),
+                      np.uint8)
     for i, array in enumerate(arrays):
         images[i] = array  # one channel is repeated where there are three
     return names, images, notes
 
 
-def in_8_bits(names: list[str], arrays: list[np.ndarray], path: Path) -> tuple[list[np.ndarray], list[str]]:
-    """The arrays as uint8, and notes; deeper ones are scaled by the range of them all, so that they stay comparable."""
+def in_8_bits(names: list[str], arrays: list[np.ndarray],
+              path: Path) -> tuple[list[np.ndarray], list[str]]:
+    """The arrays as uint8, and notes; deeper ones are scaled by the range of them all, so that they
+    stay comparable."""
     deep = [array.dtype != np.uint8 for array in arrays]
     if not any(deep):
         return arrays, []
     if not all(deep):
         raise UserError(
-            f"{path} has images of 8 bits ({names[deep.index(False)]}) and deeper ones ({names[deep.index(True)]}), "
+            f"{path} has images of 8 bits ({names[deep.index(False)]}) and deeper ones "
+            f"({names[deep.index(True)]}), "
             "which have no common scale. Convert all of them to one depth."
         )
-    low, high = min(float(array.min()) for array in arrays), max(float(array.max()) for array in arrays)
+    low = min(float(array.min()) for array in arrays)
+    high = max(float(array.max()) for array in arrays)
     if not all(np.isfinite(array).all() for array in arrays):
-        raise UserError(f"Some images in {path} have values that are infinite or no numbers. Repair or remove them.")
+        raise UserError(f"Some images in {path} have values that are infinite or no numbers. "
+                        "Repair or remove them.")
     scale = 255 / (high - low) if high > low else 0.0
-    note = f"the images are deeper than 8 bits: their range, {low:g} to {high:g}, is scaled to 0 to 255"
+    note = (f"the images are deeper than 8 bits: their range, {low:g} to {high:g}, is scaled to "
+            "0 to 255")
     return [((array - low) * scale + 0.5).astype(np.uint8) for array in arrays], [note]

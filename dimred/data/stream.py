@@ -13,7 +13,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from dimred.data.base import EPOCH, ITEM, Batches, Data, check_range, check_sizes, draws, held_out, tell
+from dimred.data.base import (
+    EPOCH,
+    ITEM,
+    Batches,
+    Data,
+    check_range,
+    check_sizes,
+    draws,
+    held_out,
+    tell,
+)
 from dimred.data.files import reading
 from dimred.data.images import names_in
 from dimred.data.layout import Part, arrange
@@ -61,8 +71,10 @@ class Stream(Data):
         channels = self.channels or (1 if self.all_grey() else 3)
         self.shape = (channels, self.resize, self.resize)
         usual = GREY_IMAGENET if channels == 1 else IMAGENET
-        mean, std = (given or by_default for given, by_default in zip((self.mean, self.std), usual, strict=True))
-        self.scale, self.shift = affine(mean, std, torch.empty(0, channels, 0, 0, dtype=torch.uint8))
+        mean, std = (given or by_default
+                     for given, by_default in zip((self.mean, self.std), usual, strict=True))
+        self.scale, self.shift = affine(mean, std,
+                                        torch.empty(0, channels, 0, 0, dtype=torch.uint8))
         random = [v2.RandomResizedCrop(self.resize, antialias=True), v2.RandomHorizontalFlip(0.5 if self.flip else 0.0)]
         centre = [v2.Resize(round(self.resize * 256 / 224), antialias=True), v2.CenterCrop(self.resize)]
         self.random, self.centre = (v2.Compose([*steps, v2.PILToTensor()]) for steps in (random, centre))
@@ -123,14 +135,16 @@ class Items(Dataset):
     channels: int
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int] | UserError:
-        """An uint8 image (C, H, W) and its label; an error is returned, since a worker would bury its message."""
+        """An uint8 image (C, H, W) and its label; an error is returned, since a worker would bury
+        its message."""
         file = self.root / self.names[self.part.positions[key[2]]]
         try:
             with reading(file, *UNREADABLE):
                 image = decode(file, None, self.channels)
             if image.mode == "F":
                 raise UserError(
-                    f"{file} is deeper than 8 bits: to scale such images, the range of them all has to be known. Use "
+                    f"{file} is deeper than 8 bits: to scale such images, the range of them all "
+                    "has to be known. Use "
                     "dataset.in_memory=true, which finds it, or convert them to 8 bits."
                 )
         except UserError as error:

@@ -1,7 +1,7 @@
 """Dynamic sparse training: as many weights as in the end, from the start, but not always the same ones.
 
-A weight that joins starts at zero, without momentum (but for SNFS). A layer that is full has nowhere to grow and is
-left alone.
+A weight that joins starts at zero, without momentum (but for SNFS). A layer that is full has
+nowhere to grow and is left alone.
 """
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from torch import Tensor
 from dimred.allocate import regrown
 from dimred.errors import require
 from dimred.net import Net
-from dimred.rewiring import RandomStart, drop_and_regrow, drop_counts, gradient_magnitude, require_fractions
+from dimred.rewiring import (
+    RandomStart,
+    drop_and_regrow,
+    drop_counts,
+    gradient_magnitude,
+    require_fractions,
+)
 from dimred.schedules import Decay, cosine, decayed, require_period
 from dimred.scores import Scores, magnitude
 from dimred.select import drop, grow, grow_random, topk
@@ -29,8 +35,8 @@ class SET(RandomStart):
 
         drop the fraction zeta of the smallest positive and the fraction zeta of the largest negative weights of a layer
 
-    The paper does so after each of 1000 epochs. The last layer is sparse like the others, where the paper keeps
-    it dense (exclude=[...] does).
+    The paper does so after each of 1000 epochs. The last layer is sparse like the others, where the
+    paper keeps it dense (exclude=[...] does).
 
     Trains: d weights, not always the same; stores: their positions; needs: nothing.
 
@@ -73,12 +79,13 @@ class RigL(RandomStart):
 
         fraction alpha/2 (1 + cos(pi t / T_end)) of each layer, at t = every, 2 every, ... < T_end, which do not train
 
-    A dropped weight whose gradient is among the largest returns with its value, as in the official code. The fraction
-    may also stay or fall as alpha (1 - t / T_end)^k: linear is k = 1, inverse_power k = 3. Gradients may be summed
-    over the last `batches` steps up to the one that rewires, against the noise of small batches.
+    A dropped weight whose gradient is among the largest returns with its value, as in the official
+    code. The fraction may also stay or fall as alpha (1 - t / T_end)^k: linear is k = 1,
+    inverse_power k = 3. Gradients may be summed over the last `batches` steps up to the one that
+    rewires, against the noise of small batches.
 
-    Trains: d weights, not always the same; stores: their positions; needs: dense gradients in the steps that rewire
-    (and in those whose gradients are summed).
+    Trains: d weights, not always the same; stores: their positions; needs: dense gradients in the
+    steps that rewire (and in those whose gradients are summed).
 
     Evci, Gale, Menick, Castro, Elsen, ICML 2020 (arXiv:1911.11134), alg. 1.
     """
@@ -96,7 +103,8 @@ class RigL(RandomStart):
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)
         due, period = train.every(self.every, self.until), train.period(self.every)
-        require(self.batches <= period, "method.batches", self.batches, f"at most method.every, {period} steps here")
+        require(self.batches <= period, "method.batches", self.batches,
+                f"at most method.every, {period} steps here")
 
         def summed(t: int) -> bool:
             """Whether the gradient of step t is one of those that decide."""
@@ -149,7 +157,8 @@ class ITOP(RandomStart):
         due = train.every(self.every)
         for t in train.steps(dense_grad=due if self.grow == "gradient" else None):
             if due(t):
-                counts = drop_counts(net, cosine(self.fraction, self.floor, t / len(train)), math.ceil)
+                fraction = cosine(self.fraction, self.floor, t / len(train))
+                counts = drop_counts(net, fraction, math.ceil)
                 kept = drop(net, magnitude(net), counts)
                 if self.grow == "gradient":
                     net.keep(grow(kept, gradient_magnitude(net), counts))
@@ -159,16 +168,18 @@ class ITOP(RandomStart):
 
 @dataclass(frozen=True)
 class SNFS(RandomStart):
-    """Every so often, replace the smallest weights by those with the largest momentum, most in layers where it is
+    """Every so often, replace the smallest weights by those with the largest momentum, most in
+    layers where it is
     large: sparse networks from scratch, or sparse momentum.
 
         drop a fraction as in ITOP;  layer l grows a share of them in proportion to the mean |m| of its trained weights
 
-    m <- mu m + dL/dtheta is kept for every weight, trained or not: the momentum of SGD but for weight decay, and the
-    same whatever the optimiser. So each step costs a dense gradient. With SGD a newcomer starts with the momentum that
-    chose it, as in the official code. The paper rewires after each of 100 (MNIST) or 250 (CIFAR) epochs. Totals are
-    exact; the official code's corrections of layers that are nearly dense or full are replaced by handing on what does
-    not fit.
+    m <- mu m + dL/dtheta is kept for every weight, trained or not: the momentum of SGD but for
+    weight decay, and the same whatever the optimiser. So each step costs a dense gradient. With SGD
+    a newcomer starts with the momentum that chose it, as in the official code. The paper rewires
+    after each of 100 (MNIST) or 250 (CIFAR) epochs. Totals are exact; the official code's
+    corrections of layers that are nearly dense or full are replaced by handing on what does not
+    fit.
 
     Trains: d weights, not always the same; stores: their positions; needs: dense gradients and a dense momentum in
     every step.
@@ -196,8 +207,10 @@ class SNFS(RandomStart):
                 momentum.mul_(self.mu).add_(grad)
 
     def rewire(self, net: Net, fraction: float) -> None:
-        """By the momentum as the last step left it; in this step newcomers train like the others."""
-        counts, before = drop_counts(net, fraction, math.ceil), {n: w.trained() for n, w in net.weights.items()}
+        """By the momentum as the last step left it; in this step newcomers train like the
+        others."""
+        counts = drop_counts(net, fraction, math.ceil)
+        before = {name: w.trained() for name, w in net.weights.items()}
         left = {name: net.weights[name].dim - count for name, count in counts.items()}
         momentum = {name: net.notes[f"momentum/{name}"] for name in net.weights}
         size, grads = {name: each.abs() for name, each in momentum.items()}, net.grads()
@@ -266,14 +279,16 @@ def below(net: Net, threshold: float) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class MEST(RandomStart):
-    """Every so often, drop the weights that matter least by size and gradient, and grow random ones; ever fewer.
+    """Every so often, drop the weights that matter least by size and gradient, and grow random
+    ones; ever fewer.
 
         score = |theta| + lambda |dL/dtheta|;  density d: prune to (1 - f) d, grow to d (elastic mutation)
                                                or prune to d, grow to (1 + f) d and train these (soft memory bound)
 
-    f falls in steps and is 0 in the end, so that d weights are left. No dense gradient is needed. The paper's bounds at
-    sparsity 0.9 are 0.92, 0.91, 0.90 (f = 0.2, 0.1) and with the soft bound 0.85, 0.875, 0.90 (f = 0.5, 0.25), with an
-    update every 5 of 160 epochs. lambda is from memory (the official scripts leave it at 0).
+    f falls in steps and is 0 in the end, so that d weights are left. No dense gradient is needed.
+    The paper's bounds at sparsity 0.9 are 0.92, 0.91, 0.90 (f = 0.2, 0.1) and with the soft bound
+    0.85, 0.875, 0.90 (f = 0.5, 0.25), with an update every 5 of 160 epochs. lambda is from memory
+    (the official scripts leave it at 0).
 
     Trains: d weights or somewhat more or fewer, not always the same; stores: their positions; needs: nothing.
 
@@ -329,8 +344,9 @@ class GraNet(RandomStart):
 
         density 1 - s + (s - s_0) (1 - t / t_1)^3 until t_1;  then drop and grow as ITOP does by gradients
 
-    From s_0 = 0 it is dense-to-sparse training. Without regrowth it is GMP with one ranking over all layers, with
-    s_0 = s ITOP. The allocation is that of the start; later, layers keep what their weights earn.
+    From s_0 = 0 it is dense-to-sparse training. Without regrowth it is GMP with one ranking over
+    all layers, with s_0 = s ITOP. The allocation is that of the start; later, layers keep what
+    their weights earn.
 
     Trains: all weights at first or as many as `start` says, in the end d; stores: their positions; needs: dense
     gradients in the steps that prune and regrow, and all that is not pruned yet.
@@ -355,7 +371,8 @@ class GraNet(RandomStart):
         period = train.period(self.every)
 
         def due(t: int) -> bool:
-            return t == end or (t > 0 and t % period == 0)      # `end` is before the last step, however few there are
+            # `end` is before the last step, however few there are
+            return t == end or (t > 0 and t % period == 0)
 
         for t in train.steps(dense_grad=due):
             if due(t):
@@ -364,5 +381,6 @@ class GraNet(RandomStart):
                     left = 1 - t / end if end else 0.0
                     density = 1 - self.sparsity + (self.sparsity - start) * left ** 3
                     net.keep(topk(magnitude(net), round(density * net.total)))
-                counts = drop_counts(net, cosine(self.fraction, self.floor, t / len(train)), math.ceil)
+                fraction = cosine(self.fraction, self.floor, t / len(train))
+                counts = drop_counts(net, fraction, math.ceil)
                 net.keep(grow(drop(net, magnitude(net), counts), gradient, counts))

@@ -124,7 +124,8 @@ class NormOnly:
     def run(self, net: Net, train: Train) -> None:
         norms = {name for name, m in net.model.named_modules() if isinstance(m, NORMS)}
         parameters = net.parameters()
-        trained = [name for name in parameters if name.rpartition(".")[0] in norms and name not in net.fixed]
+        trained = [name for name in parameters if name.rpartition(".")[0] in norms
+                   and name not in net.fixed]
         if not trained:
             raise UserError(f"method norm_only trains normalisation layers, and {type(net.model).__name__} has none "
                             "(with scale and shift). Choose a model that has some, such as model=resnet20")
@@ -332,7 +333,8 @@ class DropBack:
 
 # -- what they share --------------------
 def last_layer(net: Net) -> str:
-    """The name of the last module with a weight that is more than a vector and that the model has not frozen."""
+    """The name of the last module with a weight that is more than a vector and that the model has
+    not frozen."""
     return last_matrix(net).rpartition(".")[0]
 
 

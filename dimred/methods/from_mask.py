@@ -19,9 +19,9 @@ class FromMask:
 
         support = {i: mask_i},  theta_i = 0 elsewhere, or its initial value
 
-    mask: the folder of a run, or a file like its masks.npz: an array for every covered weight, under its name,
-    1 (or true) where it is trained and 0 elsewhere. What counts for the identity of a run is what the mask holds, not
-    where it lies.
+    mask: the folder of a run, or a file like its masks.npz: an array for every covered weight,
+    under its name, 1 (or true) where it is trained and 0 elsewhere. What counts for the identity of
+    a run is what the mask holds, not where it lies.
 
     Trains: d weights; stores: their positions; needs: nothing.
 

@@ -36,7 +36,8 @@ class GMP:
 
         s_t = s (1 - (1 - (t - t0) / (t1 - t0))^3)  for t = t0, t0 + every, ..., t1
 
-    By default it prunes every layer alike, as the paper does; allocation=global ranks all layers together.
+    By default it prunes every layer alike, as the paper does; allocation=global ranks all layers
+    together.
 
     Trains: all weights at first, in the end d; stores: their positions; needs: dense weights and gradients until it
     prunes.
@@ -56,7 +57,8 @@ class GMP:
 
     def density(self, t: int, total: int) -> float | None:
         """What to prune to at step t of `total`; None if nothing is due."""
-        begin, end, period = int(self.begin * total), int(self.end * total), steps_between(self.every, total)
+        begin, end = int(self.begin * total), int(self.end * total)
+        period = steps_between(self.every, total)
         if begin <= t <= end and ((t - begin) % period == 0 or t == end):
             return cubic(self.sparsity, (t - begin) / (end - begin) if end > begin else 1.0)
         return None
@@ -83,7 +85,8 @@ class DPF(GMP):
     """
 
     def density(self, t: int, total: int) -> float | None:
-        late = t > self.end * total and (t - int(self.begin * total)) % steps_between(self.every, total) == 0
+        begin, period = int(self.begin * total), steps_between(self.every, total)
+        late = t > self.end * total and (t - begin) % period == 0
         return 1 - self.sparsity if late else super().density(t, total)
 
     def run(self, net: Net, train: Train) -> None:

@@ -25,8 +25,9 @@ log = logging.getLogger(__name__)
 class SRigL(RandomStart):
     """RigL in which all neurons of a layer have the same number of inputs, but for neurons that are ablated.
 
-        inputs k = weights of the layer / neurons that live;  a neuron lives if gamma k_0 of its weights are salient:
-        among those that RigL keeps, or among the largest gradients;  k_0: k where all neurons live
+        inputs k = weights of the layer / neurons that live;  a neuron lives if gamma k_0 of its
+        weights are salient: among those that RigL keeps, or among the largest gradients;  k_0: k
+        where all neurons live
 
     k is rounded down, as in the official code, so less than one weight a neuron is left unused. A neuron may come back.
     The last layer loses none, and no layer more than its weights can do without. Layers that are full are left alone.
@@ -61,8 +62,9 @@ class SRigL(RandomStart):
                 size, gradient = magnitude(net), net.grads()
                 changing = [name for name, w in net.weights.items() if 0 < w.dim < w.size]
                 ablation = dict.fromkeys(changing, self.ablation) | dict.fromkeys(last, 0.0)
-                net.keep({name: self.rewired(rows(size[name]), rows(gradient[name].abs()), net.weights[name],
-                                             fraction, budget[name], ablation[name]) for name in changing})
+                net.keep({name: self.rewired(rows(size[name]), rows(gradient[name].abs()),
+                                             net.weights[name], fraction, budget[name],
+                                             ablation[name]) for name in changing})
                 net.zero_grad()
 
     def rewired(self, size: Tensor, gradient: Tensor, w: Coordinates, fraction: float, budget: int,

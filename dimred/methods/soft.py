@@ -1,14 +1,16 @@
 """Between what is trained and what the model uses: thresholds, gates, penalties and powers of the weights.
 
-How sparse thresholds, gates and penalties make a network is learned, steered by a parameter of the paper's. To be
-comparable, each of these methods ends with exactly the sparsity that was asked for: after the fraction `until` of
-training, the weights with the largest margin stay, those furthest inside (or least outside) what the method itself
-would keep, and are trained without the map for what is left. Where the method found that sparsity by itself, the choice
-is its own; the result's `measures` say how far it came (`own_density`, `left_to_cut`), and a warning says if that was
-not far enough.
+How sparse thresholds, gates and penalties make a network is learned, steered by a parameter of the
+paper's. To be comparable, each of these methods ends with exactly the sparsity that was asked for:
+after the fraction `until` of training, the weights with the largest margin stay, those furthest
+inside (or least outside) what the method itself would keep, and are trained without the map for
+what is left. Where the method found that sparsity by itself, the choice is its own; the result's
+`measures` say how far it came (`own_density`, `left_to_cut`), and a warning says if that was not
+far enough.
 
-Strengths are those of the whole soft phase: in each of its steps a penalty counts by its strength over their number. So
-a longer training is not a sparser one. The papers give strengths per step: multiply these by the steps.
+Strengths are those of the whole soft phase: in each of its steps a penalty counts by its strength
+over their number. So a longer training is not a sparser one. The papers give strengths per step:
+multiply these by the steps.
 """
 from __future__ import annotations
 
@@ -51,7 +53,8 @@ class Emergent:
     @torch.no_grad()
     def used(self, net: Net) -> int:
         """How many weights the method itself would keep."""
-        return sum(int(net.maps[name](theta).count_nonzero()) for name, theta in net.thetas().items())
+        return sum(int(net.maps[name](theta).count_nonzero())
+                   for name, theta in net.thetas().items())
 
     def settle(self, net: Net, train: Train, margins: Mapping[str, Tensor]) -> None:
         """Keep exactly the weights with the largest margins, and train them to the end."""
@@ -69,8 +72,9 @@ class STR(Emergent):
 
         E(psi) = sign(psi) max(0, |psi| - sigmoid(s)),  one s for each weight tensor;  margin |psi| - sigmoid(s)
 
-    The weight decay of s, which draws thresholds towards 1/2, controls how sparse it becomes. In the paper it is
-    that of the weights (start -3200, 2e-5 a step for 90 % of ResNet-50 in 100 epochs).
+    The weight decay of s, which draws thresholds towards 1/2, controls how sparse it becomes. In
+    the paper it is that of the weights (start -3200, 2e-5 a step for 90 % of ResNet-50 in 100
+    epochs).
 
     Trains: all weights and a threshold for each tensor, after the soft phase d weights; stores: their positions; needs:
     dense weights and gradients in the soft phase.
@@ -116,9 +120,10 @@ class DST(Emergent):
 
     margin: |psi| where it exceeds tau_row, else |psi| - tau_row.
 
-    The step's derivative is taken as 2 - 4|x| for |x| <= 0.4, 0.4 for 0.4 < |x| <= 1, and 0 beyond. Where no more than
-    1 % of a layer are left, its thresholds go back to 0. alpha controls how sparse it becomes (the official code has
-    5e-4 a step for LeNets, 5e-6 for VGG-16); thresholds do not decay.
+    The step's derivative is taken as 2 - 4|x| for |x| <= 0.4, 0.4 for 0.4 < |x| <= 1, and 0 beyond.
+    Where no more than 1 % of a layer are left, its thresholds go back to 0. alpha controls how
+    sparse it becomes (the official code has 5e-4 a step for LeNets, 5e-6 for VGG-16); thresholds do
+    not decay.
 
     Trains: all weights and a threshold for each neuron, after the soft phase d weights; stores: their positions; needs:
     dense weights and gradients in the soft phase.
@@ -205,7 +210,8 @@ class Movement:
         gates = {name: Gated(w.param) for name, w in net.weights.items()}
         net.embed(gates, lr=self.lr, decay=0.0)
         total = len(train)
-        begin, end, period = int(self.begin * total), int(self.end * total), train.period(self.every)
+        begin, end = int(self.begin * total), int(self.end * total)
+        period = train.period(self.every)
         for t in train.steps():
             if t >= begin and (t % period == 0 or t == total - 1):
                 density = cubic(self.sparsity, min(1.0, (t - begin) / (end - begin)) if end > begin else 1.0)
@@ -281,11 +287,12 @@ class HALO(Emergent):
 
         loss + xi * sum |psi_j| / lambda_j^2 + price * sum |lambda_j|,  lambda_j from 1;  margin |psi|
 
-    At the best lambda that is 1.5 price (2 xi |psi| / price)^(1/3), a concave penalty. xi and the price (psi in the
-    paper) control how small weights become; none becomes zero by itself, and those smaller than `tolerance` count as
-    pruned. The paper prunes at the end without fine-tuning (until=1), covers convolutions alone, and has xi = price =
-    1e-8 a step for 160 epochs; the official code counts weights below 1e-5 as zero, for which a learning rate must have
-    become small.
+    At the best lambda that is 1.5 price (2 xi |psi| / price)^(1/3), a concave penalty. xi and the
+    price (psi in the paper) control how small weights become; none becomes zero by itself, and
+    those smaller than `tolerance` count as pruned. The paper prunes at the end without fine-tuning
+    (until=1), covers convolutions alone, and has xi = price = 1e-8 a step for 160 epochs; the
+    official code counts weights below 1e-5 as zero, for which a learning rate must have become
+    small.
 
     Trains: all weights and a lambda for each, after the penalty d weights; stores: their positions; needs: dense
     weights, lambdas and their gradients while there is a penalty.

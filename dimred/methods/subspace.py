@@ -58,7 +58,8 @@ class IntrinsicDimension:
 
     def settle(self, net: Net, z: Tensor) -> None:
         """Hold the weights where z has moved them, to the bit as whoever has z and the seed makes them again."""
-        initial = {name: theta.to(torch.float64, copy=True).view(-1) for name, theta in net.thetas().items()}
+        initial = {name: theta.to(torch.float64, copy=True).view(-1)
+                   for name, theta in net.thetas().items()}
         net.fold(hold=True)
         sizes = {name: w.size for name, w in net.weights.items()}
         moves = made.moved(self.projection, net.seed, sizes, z.cpu().numpy())

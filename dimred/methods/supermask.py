@@ -80,7 +80,8 @@ class EdgePopup(Supermask):
         """Freeze all there is, and train scores, U(-1, 1) / sqrt(fan in)."""
         counts = of_each(net, self.allocation(net, 1 - self.sparsity))
         net.freeze(dict.fromkeys(net.parameters()))
-        net.embed({name: TopK(score / math.sqrt(score[0].numel()), counts[name], self.weights, self.scale_fan,
+        net.embed({name: TopK(score / math.sqrt(score[0].numel()), counts[name], self.weights,
+                              self.scale_fan,
                               self.signed) for name, score in uniform(net, -1, 1).items()})
 
 
@@ -100,10 +101,12 @@ def best_of(score: Tensor, k: int) -> Tensor:
 
 
 class TopK(nn.Module):
-    """A mask of the k largest |score|, or of the k largest scores if `signed`, with the gradient of what is ranked."""
+    """A mask of the k largest |score|, or of the k largest scores if `signed`, with the gradient of
+    what is ranked."""
     numbers = "scores"
 
-    def __init__(self, score: Tensor, k: int, weights: Weights, scale_fan: bool, signed: bool = False) -> None:
+    def __init__(self, score: Tensor, k: int, weights: Weights, scale_fan: bool,
+                 signed: bool = False) -> None:
         super().__init__()
         self.score, self.k, self.weights, self.signed = nn.Parameter(score), k, weights, signed
         self.scale = math.sqrt(score.numel() / max(1, k)) if scale_fan else 1.0
@@ -126,8 +129,9 @@ class IterRand(EdgePopup):
 
         every so many steps: theta_i ~ initial distribution with probability r, for all i that the mask leaves out
 
-    Scores are ranked with their signs, as in the official code, where edge-popup ranks absolute values. A weight is
-    drawn from the initial values of its layer. The paper draws every 300 of 39,100 steps.
+    Scores are ranked with their signs, as in the official code, where edge-popup ranks absolute
+    values. A weight is drawn from the initial values of its layer. The paper draws every 300 of
+    39,100 steps.
 
     Trains: a score for every weight, no weight, bias or norm; stores: the weights in use and their
     positions (the mask and a seed alone, if none of them was drawn again); needs: dense weights, scores and their

@@ -206,7 +206,8 @@ class ContinuousSparsification:
                 mask.reset()
             self.anneal(train, masks, 0, len(train))
         chosen = topk({name: mask.s.detach() for name, mask in masks.items()}, self.allocation(net, 1 - self.sparsity))
-        train.once(lambda: note_own_density(net, used(masks), 1 - self.sparsity, "Choose a smaller method.start"))
+        train.once(lambda: note_own_density(net, used(masks), 1 - self.sparsity,
+                                            "Choose a smaller method.start"))
         net.keep(chosen)
         net.restore(ticket)
         net.zero_grad()         # so that masks are left alone

@@ -24,7 +24,8 @@ def lenet300(*, shape: Sequence[int], classes: int, init: str, pretrained: str |
 
 def mlp(*, shape: Sequence[int], classes: int, hidden: Sequence[int], init: str, pretrained: str | None) -> nn.Module:
     """Pixels - hidden widths - classes, ReLU between them."""
-    require(all(width > 0 for width in hidden), "model.hidden", hidden, "a list of widths, each 1 or more")
+    require(all(width > 0 for width in hidden), "model.hidden", hidden,
+            "a list of widths, each 1 or more")
     widths = [math.prod(shape), *hidden]
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     for i, (ins, outs) in enumerate(itertools.pairwise(widths), 1):

@@ -14,7 +14,8 @@ BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)]
 
 def mobilenet(*, shape: Sequence[int], classes: int, width: int | float, stem_stride: int,
               init: str, pretrained: str | None) -> nn.Module:
-    """MobileNet v1; `stem_stride` is 2 in the paper (ImageNet) and 1 for images as small as CIFAR's.
+    """MobileNet v1; `stem_stride` is 2 in the paper (ImageNet) and 1 for images as small as
+    CIFAR's.
 
     On images of 8 pixels the last stride acts on a single one."""
     require_size("mobilenet", shape, 8 * stem_stride)

@@ -1,8 +1,10 @@
-"""Starting from a finished network: everything is loaded, except a classifier with another number of classes.
+"""Starting from a finished network: everything is loaded, except a classifier with another number
+of classes.
 
-Files lie around in many forms: a state dict, or a checkpoint that has one among other things, written by safetensors or
-by torch.save, of the model itself or of what DistributedDataParallel (`module.`) or torch.compile (`_orig_mod.`) made
-of it. All of them are read, and no code in them is run.
+Files lie around in many forms: a state dict, or a checkpoint that has one among other things,
+written by safetensors or by torch.save, of the model itself or of what DistributedDataParallel
+(`module.`) or torch.compile (`_orig_mod.`) made of it. All of them are read, and no code in them is
+run.
 """
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ SUFFIXES = (".safetensors", ".pt", ".pth")
 NESTED = ("state_dict", "model_state_dict", "model", "net")
 #: what wrappers put before the names
 PREFIXES = ("module.", "_orig_mod.")
-ALLOWED = "Allowed is null, the folder of a run, or a file of the model's state dict: .safetensors, .pt or .pth"
+ALLOWED = ("Allowed is null, the folder of a run, or a file of the model's state dict: "
+           ".safetensors, .pt or .pth")
 
 
 def is_file(pretrained: str) -> bool:
@@ -36,18 +39,22 @@ def is_file(pretrained: str) -> bool:
 
 
 def read(path: str, model: nn.Module) -> dict[str, Tensor]:
-    """The state dict in the file `path`, under the model's names; a missing or damaged file is a UserError."""
+    """The state dict in the file `path`, under the model's names; a missing or damaged file is a
+    UserError."""
     file = Path(str(path)).expanduser().absolute()
     try:
         found = load_file(file) if file.suffix not in (".pt", ".pth") else \
             torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise UserError(f"Cannot read model.pretrained={path}: torch.load(weights_only=True) refuses it. It is "
-                        "damaged, or it holds more than tensors, and no code in a file is run. Write the state dict "
+        raise UserError(f"Cannot read model.pretrained={path}: torch.load(weights_only=True) "
+                        "refuses it. It is damaged, or it holds more than tensors, and no code in "
+                        "a file is run. Write the state dict "
                         "alone: torch.save(model.state_dict(), path)") from None
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError,
+            zipfile.BadZipFile) as error:
         why = str(error).split("\n")[0]
-        raise UserError(f"Cannot read model.pretrained={path} ({file}): {why}. {ALLOWED}") from error
+        raise UserError(f"Cannot read model.pretrained={path} ({file}): {why}. "
+                        f"{ALLOWED}") from error
     state = model.state_dict()  # carries the module versions that some torchvision models insist on
     tensors = unwrapped(state_dict_in(found, path), set(state))
     state.clear()
@@ -60,11 +67,13 @@ def state_dict_in(found: Any, path: str) -> dict[str, Tensor]:
     content = found if isinstance(found, Mapping) else {}
     for name in (None, *NESTED):
         state = content if name is None else content.get(name)
-        if isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values()):
+        if isinstance(state, Mapping) and state \
+                and all(isinstance(value, Tensor) for value in state.values()):
             return dict(state)
     holds = f"the entries {_few(map(str, content))}" if content else f"a {type(found).__name__}"
-    raise UserError(f"model.pretrained={path} has no state dict: it holds {holds}. Allowed are tensors by their names, "
-                    f"alone or as one of {', '.join(NESTED)}. Write them so: torch.save(model.state_dict(), path)")
+    raise UserError(f"model.pretrained={path} has no state dict: it holds {holds}. Allowed are "
+                    f"tensors by their names, alone or as one of {', '.join(NESTED)}. Write them "
+                    "so: torch.save(model.state_dict(), path)")
 
 
 def unwrapped(state: dict[str, Tensor], names: set[str]) -> dict[str, Tensor]:
@@ -79,8 +88,8 @@ def unwrapped(state: dict[str, Tensor], names: set[str]) -> dict[str, Tensor]:
 
 
 def load(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy `state` into `model`. The final classifier stays as `model` has it if `state` has none, or one of another
-    number of classes.
+    """Copy `state` into `model`. The final classifier stays as `model` has it if `state` has none,
+    or one of another number of classes.
 
     Raises UserError, before the model is used, if any other name or shape differs.
     """
@@ -89,7 +98,8 @@ def load(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     if why:
         state.update({key: own[key] for key in _parts(name, own)})
     # files older than PyTorch 0.4.1 do not count the batches that BatchNorm has seen
-    state.update({key: own[key] for key in own if key.endswith("num_batches_tracked") and key not in state})
+    state.update({key: own[key] for key in own if key.endswith("num_batches_tracked")
+                  and key not in state})
     shapes = [f"{key} {list(state[key].shape)} instead of {list(own[key].shape)}"
               for key in own if key in state and state[key].shape != own[key].shape]
     missing, unexpected = ([], []) if shapes else model.load_state_dict(state, strict=False)
@@ -108,8 +118,8 @@ def _parts(name: str, state: dict[str, Tensor]) -> list[str]:
 
 
 def _new_head(name: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
-    """Why the classifier `name` starts anew: it is not there, or it has another number of outputs and differs in
-    nothing else. Empty if neither is so."""
+    """Why the classifier `name` starts anew: it is not there, or it has another number of outputs
+    and differs in nothing else. Empty if neither is so."""
     weight = f"{name}.weight"
     if not _parts(name, state):
         return "has no classifier"

@@ -16,8 +16,8 @@ def vit(*, shape: Sequence[int], classes: int, patch: int | None, dim: int, dept
     """A vision transformer: square patches, a class token, `depth` blocks of attention and an MLP.
 
     As in the paper, with pre-norm, GELU and learned positions, without dropout. `mlp` is the width
-    of the hidden layer in multiples of `dim`. `patch` is 4 pixels each way unless it is given, and 2
-    for images of less than 16. Pixels beyond the last whole patch are not seen.
+    of the hidden layer in multiples of `dim`. `patch` is 4 pixels each way unless it is given, and
+    2 for images of less than 16. Pixels beyond the last whole patch are not seen.
     """
     if patch is None:
         patch = 2 if min(shape[1:]) < 16 else 4
@@ -56,7 +56,8 @@ class Block(nn.Module):
     def __init__(self, dim: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.norm1, self.attention = nn.LayerNorm(dim), Attention(dim, heads)
-        self.norm2, self.fc1, self.fc2 = nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))

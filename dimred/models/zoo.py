@@ -17,7 +17,8 @@ from dimred.models.pretrained import SUFFIXES, is_file, load
 
 
 def torchvision(*, shape: Sequence[int], classes: int, name: str, init: str, pretrained: str | None) -> nn.Module:
-    """torchvision's model `name`; `pretrained` is a file of its state dict or one of torchvision's weights by name."""
+    """torchvision's model `name`; `pretrained` is a file of its state dict or one of torchvision's
+    weights by name."""
     _require_known(name, shape)
     from_file = pretrained is not None and is_file(pretrained)
     weights = None if pretrained is None or from_file else _weights(name, str(pretrained))
@@ -44,8 +45,8 @@ def _weights(name: str, pretrained: str) -> Any:
     known = zoo.get_model_weights(name).__members__
     if pretrained not in known:
         raise UserError(f"torchvision's {name} has no weights model.pretrained={pretrained!r}. "
-                        f"{nearest(pretrained, known)} Or null, the folder of a run, or a path that ends in "
-                        f"{', '.join(SUFFIXES)}.")
+                        f"{nearest(pretrained, known)} Or null, the folder of a run, or a path "
+                        f"that ends in {', '.join(SUFFIXES)}.")
     return known[pretrained]
 
 

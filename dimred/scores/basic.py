@@ -96,9 +96,9 @@ def trained_only(net: Net, scores: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Put buffers (BatchNorm statistics) and random states back at the end of the block, but for buffers that the block
-    makes or enlarges: caches. In it, attention and recurrent layers compute by plain kernels, which have second
-    derivatives."""
+    """Put buffers (BatchNorm statistics) and random states back at the end of the block, but for
+    buffers that the block makes or enlarges: caches. In it, attention and recurrent layers compute
+    by plain kernels, which have second derivatives."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     devices = [b.device for b in model.parameters() if b.device.type == "cuda"][:1]
     try:

@@ -22,8 +22,8 @@ def grasp(net: Net, batch: Batch, temperature: float = 200.0) -> dict[str, Tenso
 
 
 def gradient_flow(net: Net, batches: Sequence[Batch], temperature: float) -> dict[str, Tensor]:
-    """theta * (H g), where the gradient g and the Hessian H are sums over batches. The loss is that of
-    the logits over `temperature`, which may make H g tiny: this is float64."""
+    """theta * (H g), where the gradient g and the Hessian H are sums over batches. The loss is that
+    of the logits over `temperature`, which may make H g tiny: this is float64."""
     twin = copy.deepcopy(net).to(dtype=torch.float64)
     thetas = {name: theta.clone().requires_grad_() for name, theta in twin.thetas().items()}
     weights = list(thetas.values())

@@ -13,8 +13,8 @@ from dimred.scores.basic import gradients, masked
 
 
 def synflow(net: Net, shape: Sequence[int], supports: Supports, power: int = 1) -> dict[str, Tensor]:
-    """|theta|^power * dR/d|theta| with R = 1^T f_|theta|(1), theta zero outside the supports; images
-    have this shape.
+    """|theta|^power * dR/d|theta| with R = 1^T f_|theta|(1), theta zero outside the supports;
+    images have this shape.
 
     Tanaka, Kunin, Yamins, Ganguli, NeurIPS 2020 (arXiv:2006.05467), eq. 2. All of the model is made positive, biases
     and norms too, as in the official code; norms read their running statistics, which do nothing before training.

@@ -75,8 +75,8 @@ def kernel_product(net: Net, thetas: Thetas, supports: Supports, left: Tensor, r
 
 
 class OutOfPlace(TorchDispatchMode):
-    """Changes nothing, but while a mode is active, PyTorch takes forward derivatives out of place. That of softmax
-    otherwise overwrites what its gradient needs."""
+    """Changes nothing, but while a mode is active, PyTorch takes forward derivatives out of place.
+    That of softmax otherwise overwrites what its gradient needs."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*args, **(kwargs or {}))

@@ -23,12 +23,13 @@ class Layer(NamedTuple):
 def phew(net: Net, shape: Sequence[int], count: int, random: torch.Generator) -> dict[str, Tensor]:
     """The earlier walks come by a weight, the higher it scores; those that no walk came by rank below, by size.
 
-    A walk goes from channel i to j with probability |W_ij|_1 / sum_j |W_ij|_1, and within the kernel W_ij by a weight w
-    with probability |w| / |W_ij|_1: of all weights that lead on from i, by one with probability proportional to its
-    size. Where images are flattened it first draws a pixel of the channel, all alike, as in the
-    official code. Every other walk goes backwards. They start from all channels in turn and end when
-    they have come by `count` weights. The last few are not those of a walk but single ones, the largest that connect
-    channels that walks came by: so the first `count` are exactly so many, and all of them lie on paths.
+    A walk goes from channel i to j with probability |W_ij|_1 / sum_j |W_ij|_1, and within the
+    kernel W_ij by a weight w with probability |w| / |W_ij|_1: of all weights that lead on from i,
+    by one with probability proportional to its size. Where images are flattened it first draws a
+    pixel of the channel, all alike, as in the official code. Every other walk goes backwards. They
+    start from all channels in turn and end when they have come by `count` weights. The last few are
+    not those of a walk but single ones, the largest that connect channels that walks came by: so
+    the first `count` are exactly so many, and all of them lie on paths.
 
     Patil, Dovrolis, ICML 2021 (arXiv:2010.11354). They end early where they find next to nothing new (high density).
     """
@@ -162,12 +163,13 @@ def _bridges(layers: Mapping[str, Layer], order: Tensor) -> Tensor:
 
 # -- who reads what whom makes --------------------
 def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
-    """The covered layers in the order of computation; no walk visits biases and norms. UserError if channels do not
-    lead from one to the next."""
+    """The covered layers in the order of computation; no walk visits biases and norms. UserError if
+    channels do not lead from one to the next."""
     twin = copy.deepcopy(net).to("cpu")
     twin.train(False)
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
-    modules = {f"{prefix}.weight".lstrip("."): m for prefix, m in twin.model.named_modules() if isinstance(m, kinds)}
+    modules = {f"{prefix}.weight".lstrip("."): m for prefix, m in twin.model.named_modules()
+               if isinstance(m, kinds)}
     require_walkable(net, modules.keys())
     reads: dict[str, Tensor] = {}
     makes: dict[str, Tensor] = {}
@@ -209,8 +211,10 @@ def require_walkable(net: Net, layers: Set[str]) -> None:
     others = [name for name, w in net.weights.items() if w.param.dim() > 1 and name not in layers]
     if others or not net.weights.keys() & layers:
         wrong = f"{others[0]} is of neither" if others else "none of them is covered"
-        raise UserError(f"method phew walks through Conv and Linear layers, and {wrong}. Choose include and exclude "
-                        "that cover only such weights, and biases and norms if you like, or another method")
+        raise UserError(f"method phew walks through Conv and Linear layers, and {wrong}. Choose "
+                        "include and exclude "
+                        "that cover only such weights, and biases and norms if you like, or "
+                        "another method")
 
 
 def _by_channel(twin: Net, name: str, module: Any, offset: int) -> tuple[Tensor, Tensor]:

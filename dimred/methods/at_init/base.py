@@ -38,7 +38,8 @@ class AtInit:
 
     def prune(self, net: Net, train: Train) -> None:
         supports = self.choose(net, train)
-        net.keep(shuffled(net, supports) if self.ablation == "shuffle" else supports, base=self.base)
+        net.keep(shuffled(net, supports) if self.ablation == "shuffle" else supports,
+                 base=self.base)
         if self.ablation == "reinit":
             reinitialise(net)
 

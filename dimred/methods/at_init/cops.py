@@ -15,10 +15,12 @@ from dimred.train import Train
 class COPS(Scored):
     """Train the best weights by one score among all choices that do well by others, too.
 
-        max_m <m, S_1>  subject to  <m, S_j> >= level_j * max_m' <m', S_j>  for j = 2, 3, ...,  |m| = d
+        max_m <m, S_1>  subject to  <m, S_j> >= level_j * max_m' <m', S_j>  for j = 2, 3, ...,
+        |m| = d
 
-    Solved through the dual of the linear program (derived, as are the levels relative to the best attainable: the text
-    of the paper was not at hand). Scores: snip, grasp, crop, synflow (one-shot), magnitude, lamp, random.
+    Solved through the dual of the linear program (derived, as are the levels relative to the best
+    attainable: the text of the paper was not at hand). Scores: snip, grasp, crop, synflow
+    (one-shot), magnitude, lamp, random.
 
     Trains: d weights; stores: their positions; needs: what its scores need, once.
 
@@ -32,7 +34,8 @@ class COPS(Scored):
     def __post_init__(self) -> None:
         require(len(self.levels) == len(self.subject_to) > 0, "method.levels", self.levels,
                 "one number for each score of method.subject_to")
-        require(all(0 <= level <= 1 for level in self.levels), "method.levels", self.levels, "fractions in [0, 1]")
+        require(all(0 <= level <= 1 for level in self.levels), "method.levels", self.levels,
+                "fractions in [0, 1]")
 
     def scores(self, net: Net, train: Train) -> Scores:
         batch = train.sample(self.examples, self.augment)

@@ -27,13 +27,17 @@ class Iterative(AtInit):
         require(self.rounds > 0, "method.rounds", self.rounds, "1 or more")
 
     def scorer(self, net: Net, train: Train) -> Callable[[Supports, int], Scores]:
-        """The score of all weights where only those in the supports are not zero, in a round 0, 1, ..."""
+        """The score of all weights where only those in the supports are not zero, in a round 0, 1,
+        ..."""
         raise NotImplementedError
 
     def densities(self) -> Iterator[float]:
         for t in range(1, self.rounds + 1):
             done = t / self.rounds
-            yield (1 - self.sparsity) ** done if self.schedule == "exponential" else 1 - self.sparsity * done
+            if self.schedule == "exponential":
+                yield (1 - self.sparsity) ** done
+            else:
+                yield 1 - self.sparsity * done
 
     def budget(self, net: Net, density: float) -> Budget:
         if self.counts == "floor":      # allocations round: give them a whole number of weights
@@ -56,7 +60,8 @@ class IterSNIP(Iterative, Scored):
 
     Every round has a batch of its own, as long as there are examples.
 
-    Trains: d weights; stores: their positions; needs: dense gradients in each of the rounds before training.
+    Trains: d weights; stores: their positions; needs: dense gradients in each of the rounds before
+    training.
 
     de Jorge et al., ICLR 2021 (arXiv:2006.09081); Verdenius et al., 2020 (arXiv:2006.00896).
     """
@@ -80,7 +85,8 @@ class FORCE(IterSNIP):
 
     Every round has a batch of its own, as long as there are examples.
 
-    Trains: d weights; stores: their positions; needs: dense gradients in each of the rounds before training.
+    Trains: d weights; stores: their positions; needs: dense gradients in each of the rounds before
+    training.
 
     de Jorge et al., ICLR 2021 (arXiv:2006.09081).
     """
@@ -89,7 +95,8 @@ class FORCE(IterSNIP):
 
 @dataclass(frozen=True)
 class SynFlow(Iterative):
-    """Without any data, prune the weights that carry the least of what flows from inputs to outputs, little by little.
+    """Without any data, prune the weights that carry the least of what flows from inputs to
+    outputs, little by little.
 
         score = |theta|^power dR/d|theta|,  R = 1^T f_|theta|(1);  density_t = density^(t/T)
 
@@ -97,7 +104,8 @@ class SynFlow(Iterative):
     code, which squares this factor alone. Other codes square theta within R, too, and multiply the
     derivative by theta^2 by |theta|.
 
-    Trains: d weights; stores: their positions; needs: dense gradients in each of the rounds before training.
+    Trains: d weights; stores: their positions; needs: dense gradients in each of the rounds before
+    training.
 
     Tanaka, Kunin, Yamins, Ganguli, NeurIPS 2020 (arXiv:2006.05467), alg. 1.
     """
@@ -113,14 +121,17 @@ class SynFlow(Iterative):
 
 @dataclass(frozen=True)
 class NTKSAP(Iterative):
-    """Without labels or data, prune the weights that the spectrum of the neural tangent kernel feels least.
+    """Without labels or data, prune the weights that the spectrum of the neural tangent kernel
+    feels least.
 
         score = |d/dm sum_x |f(x; theta m) - f(x; (theta + epsilon z) m)|^2|,  x, z ~ N(0, 1);
         density_t = density^(t/T)
 
-    Each draw has its own x and z, and initial weights of its own: a permutation of those of each layer.
+    Each draw has its own x and z, and initial weights of its own: a permutation of those of each
+    layer.
 
-    Trains: d weights; stores: their positions; needs: dense gradients for every draw of every round before training.
+    Trains: d weights; stores: their positions; needs: dense gradients for every draw of every round
+    before training.
 
     Wang, Li, Sun, ICLR 2023 (arXiv:2304.02840).
     """
@@ -135,5 +146,5 @@ class NTKSAP(Iterative):
         require(self.epsilon > 0, "method.epsilon", self.epsilon, "a number above 0")
 
     def scorer(self, net: Net, train: Train) -> Callable[[Supports, int], Scores]:
-        return lambda supports, t: ntk_sap(net, train.data.shape, supports, self.examples, self.draws, self.epsilon,
-                                           generator(net, f"ntk_sap {t}"))
+        return lambda supports, t: ntk_sap(net, train.data.shape, supports, self.examples,
+                                           self.draws, self.epsilon, generator(net, f"ntk_sap {t}"))

@@ -26,15 +26,17 @@ class Random(AtInit):
 
         score ~ N(0, 1)
 
-    scale_fan multiplies the weights of each neuron by sqrt(all its inputs / those that are trained), so that its output
-    has the variance of the dense neuron: Evci et al., AAAI 2022 (arXiv:2010.03533).
+    scale_fan multiplies the weights of each neuron by sqrt(all its inputs / those that are
+    trained), so that its output has the variance of the dense neuron: Evci et al., AAAI 2022
+    (arXiv:2010.03533).
 
     Trains: d weights; stores: their positions, or the seed that drew them; needs: nothing.
 
     Frankle et al., ICLR 2021 (arXiv:2009.08576); Liu et al., ICLR 2022 (arXiv:2202.02643).
     """
 
-    scale_fan: bool = field(default=False, kw_only=True)    # divide weights by the root of their neuron's density
+    # divide weights by the root of their neuron's density
+    scale_fan: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         require(not self.scale_fan or self.base == "zero", "method.scale_fan", self.scale_fan,
@@ -107,8 +109,8 @@ class FreezeNet(SNIP):
 
     Any other method of this family does so with base=init.
 
-    Trains: d weights; stores: their positions, and the seed of the others; needs: dense gradients once, before
-    training, and dense weights in every pass.
+    Trains: d weights; stores: their positions, and the seed of the others; needs: dense gradients
+    once, before training, and dense weights in every pass.
 
     Wimmer, Mehnert, Condurache, ACCV 2020 (arXiv:2011.14087).
     """
@@ -118,14 +120,16 @@ class FreezeNet(SNIP):
 class GraSP(Scored):
     """Train the weights without which the gradient would shrink.
 
-        score = theta * (H g),  g and H the gradient and Hessian of the cross-entropy of logits / temperature
+        score = theta * (H g),  g and H the gradient and Hessian of the cross-entropy of
+        logits / temperature
 
     On one balanced batch, as in the paper. With halves=true on two halves of it, the first classes
     and the last ones, as in the official code: g and H are sums over both, whose BatchNorm
     statistics differ. That code also scores a copy with newly drawn Linear layers. In double
     precision: at this temperature H g is tiny.
 
-    Trains: d weights; stores: their positions; needs: dense gradients of second order once, before training.
+    Trains: d weights; stores: their positions; needs: dense gradients of second order once, before
+    training.
 
     Wang, Zhang, Grosse, ICLR 2020 (arXiv:2002.07376), eq. 8.
     """
@@ -153,7 +157,8 @@ class CroP(Scored):
     evaluation mode, where norms use their initial statistics; here they use those of each batch, as
     for the other scores and in training.
 
-    Trains: d weights; stores: their positions; needs: dense gradients of second order once, before training.
+    Trains: d weights; stores: their positions; needs: dense gradients of second order once, before
+    training.
 
     Rachwan et al., ICML 2022 (arXiv:2206.10451).
     """
@@ -171,14 +176,17 @@ class CroP(Scored):
 
 @dataclass(frozen=True)
 class ProsPr(Scored):
-    """Train the weights that the loss feels most after a few steps of training, felt through these steps.
+    """Train the weights that the loss feels most after a few steps of training, felt through these
+    steps.
 
-        score = |dL(theta_M)/dc| at c = 1;  theta_0 = c * theta,  theta_{m+1} = theta_m - lr * dL/dtheta_m
+        score = |dL(theta_M)/dc| at c = 1;  theta_0 = c * theta,
+        theta_{m+1} = theta_m - lr * dL/dtheta_m
 
     All parameters take the inner steps, by plain gradient descent, as in the official code; with
     others=false biases and norms stay as they are. Each step has a batch of its own.
 
-    Trains: d weights; stores: their positions; needs: dense gradients through a few steps of dense training, once.
+    Trains: d weights; stores: their positions; needs: dense gradients through a few steps of dense
+    training, once.
 
     Alizadeh et al., ICLR 2022 (arXiv:2202.08132).
     """

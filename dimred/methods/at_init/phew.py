@@ -11,13 +11,16 @@ from dimred.train import Train
 
 @dataclass(frozen=True)
 class PHEW(AtInit):
-    """Train the weights that random walks from inputs to outputs and back come by, drawn by the size of weights.
+    """Train the weights that random walks from inputs to outputs and back come by, drawn by the
+    size of weights.
 
-        P(i -> j) = |W_ij|_1 / sum_j |W_ij|_1, and within the kernel W_ij by |w| / |W_ij|_1, until enough are visited
+        P(i -> j) = |W_ij|_1 / sum_j |W_ij|_1, and within the kernel W_ij by |w| / |W_ij|_1, until
+        enough are visited
 
-    The last few, fewer than a path, are single weights that close one: so the count is exact and all lie on paths. At
-    high density, where walks find nothing new, the rest is chosen like this, too. Where paths part, as at a shortcut,
-    all weights that lead on compete; the official code tosses a coin.
+    The last few, fewer than a path, are single weights that close one: so the count is exact and
+    all lie on paths. At high density, where walks find nothing new, the rest is chosen like this,
+    too. Where paths part, as at a shortcut, all weights that lead on compete; the official code
+    tosses a coin.
 
     Trains: d weights; stores: their positions; needs: nothing.
 
