@@ -49,8 +49,8 @@ class Channels:
         if not self.count:
             raise UserError(f"{type(net.model).__name__} has no channel that can be removed: it needs a Conv or Linear "
                             "layer that another one reads, and between them only what acts on every channel by itself. "
-                            "Choose a model that has some, such as model=vgg11 or model=lenet300, or skip less, or "
-                            "include and exclude that cover both weights")
+                            "Choose a model that has some, such as model=vgg11 or model=lenet300, "
+                            "or skip less, or include and exclude that cover both weights")
         self.net, self.device = net, next(net.model.parameters()).device
 
         def numbered(names: Iterable[str], ids: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -73,7 +73,8 @@ class Channels:
 
     def left(self, name: str, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Which rows and which columns of a weight are left where the channels `kept` (count, bool) are."""
-        shape = (*self.net.weights[name].param.shape, 1)[:2]    # a bias or a norm's scale is one column
+        # a bias or a norm's scale is one column
+        shape = (*self.net.weights[name].param.shape, 1)[:2]
         return tuple((number[name] == STAYS) | kept[number[name]] if name in number     # type: ignore[return-value]
                      else torch.ones(n, dtype=torch.bool, device=self.device)
                      for number, n in zip((self.rows, self.columns), shape, strict=False))
@@ -129,7 +130,9 @@ class Channels:
 
     def scale(self, name: str) -> Tensor:
         """A norm's scale, covered or not."""
-        return self.net.rest[name].detach() if name in self.net.rest else self.net.weights[name].dense()
+        if name in self.net.rest:
+            return self.net.rest[name].detach()
+        return self.net.weights[name].dense()
 
     def pull(self, penalty: float) -> None:
         """Add an L1 penalty's gradient to that of every scale, at the pause of a step."""

@@ -14,7 +14,8 @@ class Attention(nn.Module):
     def __init__(self, **more: int) -> None:
         super().__init__()
         self.embed = nn.Linear(6, 8)
-        self.token, self.position = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(5, 8))
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.position = nn.Parameter(torch.randn(5, 8))
         self.norm = nn.LayerNorm(8)
         self.attention = nn.MultiheadAttention(8, 2, batch_first=True, **more)
         self.head = nn.Linear(8, 2)

@@ -151,32 +151,40 @@ def test_allocations_meet_the_budget_and_grow_with_it(one: float, other: float, 
 
 
 TINY = [nn.Conv2d(1, 2, 2), nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(5, 3), nn.Linear(3, 2)]
-COVERS = [".", *(f"^[{''.join(layers)}].weight$" for n in (1, 2, 3, 4) for layers in itertools.combinations("0134", n))]
+COVERS = [".", *(f"^[{''.join(layers)}].weight$" for n in (1, 2, 3, 4)
+                 for layers in itertools.combinations("0134", n))]
 
 
-@pytest.mark.parametrize("allocation", [*ALLOCATIONS, UniformPlus(1.0), SmartRatio(1.0, 1.0)], ids=repr)
+@pytest.mark.parametrize("allocation", [*ALLOCATIONS, UniformPlus(1.0), SmartRatio(1.0, 1.0)],
+                         ids=repr)
 def test_masks_of_a_schedule_are_nested_in_tiny_nets(allocation: Uniform) -> None:
-    """For every budget, whatever is covered: exact, never negative, and no layer less than with one weight fewer."""
+    """For every budget, whatever is covered: exact, never negative, and no layer less than with one
+    weight fewer."""
     for include in COVERS:
         net = Net(nn.Sequential(*copy.deepcopy(TINY)), include=[include])
         before = dict.fromkeys(net.weights, 0)
         for budget in range(net.total + 1):
             counts = allocation(net, budget / net.total)
             assert sum(counts.values()) == budget
-            assert all(before[name] <= counts[name] <= w.size for name, w in net.weights.items()), (include, budget)
+            assert all(before[name] <= counts[name] <= w.size
+                       for name, w in net.weights.items()), (include, budget)
             before = counts
 
 
 @pytest.mark.parametrize("density, counts", [(0.05, [92, 183]), (0.5, [500, 2250])])
-def test_uniform_plus_shares_a_budget_that_its_two_layers_have_to_themselves(density: float, counts: list[int]) -> None:
-    """They are to keep 500 and 1000 weights: 275 are shared 1 to 2, and from 1500 on both have what they are to."""
+def test_uniform_plus_shares_a_budget_that_its_two_layers_have_to_themselves(
+        density: float, counts: list[int]) -> None:
+    """They are to keep 500 and 1000 weights: 275 are shared 1 to 2, and from 1500 on both have what
+    they are to."""
     net = Net(lenet5(), include=["^0.weight", "^7.weight"])
     assert list(UniformPlus(0.2)(net, density).values()) == counts
 
 
 def test_smart_ratio_keeps_its_fraction_of_every_linear_layer() -> None:
-    """Of 688 weights 138 are left: 0.3 of 32 and of 8, and 126 for the convolutions, as 72 * 20 to 576 * 12."""
-    net = Net(nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 4), nn.Linear(4, 2)))
+    """Of 688 weights 138 are left: 0.3 of 32 and of 8, and 126 for the convolutions, as 72 * 20 to
+    576 * 12."""
+    net = Net(nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 4),
+                            nn.Linear(4, 2)))
     assert list(SmartRatio(0.0, 0.3)(net, 0.2).values()) == [22, 104, 10, 2]
 
 
@@ -195,7 +203,8 @@ def test_a_last_layer_that_wants_more_than_there_is_gets_half() -> None:
 
 
 # -- every method --------------------------------------------------------------------------------
-MORE = {Random: (), Magnitude: (), LAMP: (), SNIP: (32,), FreezeNet: (32,), GraSP: (5, 200.0), CroP: (16, 3),
+MORE = {Random: (), Magnitude: (), LAMP: (), SNIP: (32,), FreezeNet: (32,), GraSP: (5, 200.0),
+        CroP: (16, 3),
         ProsPr: (16, 3, 0.1, False), PHEW: (), COPS: ("snip", ("synflow", "grasp"), (0.9, 0.3), 32),
         IterSNIP: (6, "exponential", 16), FORCE: (6, "linear", 16), SynFlow: (10, "exponential", 1),
         NTKSAP: (3, "exponential", 8, 2, 0.01), NTT: (16, 5e-4, 8, 1e-3, 1e-4, 5)}
@@ -233,7 +242,8 @@ def test_scoring_leaves_norms_and_random_states_alone(kind: type) -> None:
 
 
 @pytest.mark.parametrize(("kind", "rounds"), [(ProsPr, 4), (COPS, 3)])
-def test_passes_of_long_scores_are_reported(kind: type, rounds: int, monkeypatch: pytest.MonkeyPatch,
+def test_passes_of_long_scores_are_reported(kind: type, rounds: int,
+                                            monkeypatch: pytest.MonkeyPatch,
                                             caplog: pytest.LogCaptureFixture) -> None:
     for limit in ("PATIENCE", "SILENCE"):
         monkeypatch.setattr(f"dimred.progress.{limit}", 0.0)
@@ -345,7 +355,8 @@ def test_grasp_is_double_precision_for_a_single_precision_net() -> None:
     images, labels = batch()
     model = mlp(6, 5, 3)
     exact = grasp(Net(copy.deepcopy(model).double()), (images.float(), labels))
-    assert same(grasp(Net(model), (images.float(), labels)), exact) and exact["0.weight"].dtype == torch.float64
+    assert same(grasp(Net(model), (images.float(), labels)),
+                exact) and exact["0.weight"].dtype == torch.float64
 
 
 def test_gradient_flow_of_batches_is_that_of_the_sum_of_their_gradients() -> None:
@@ -370,15 +381,18 @@ def test_halves_are_of_the_first_classes_and_of_the_last() -> None:
 
 
 def test_halves_change_grasp_only_through_the_statistics_of_norms() -> None:
-    """Without norms, the sums over two equal halves are twice the means over all: scores are four times as large."""
+    """Without norms, the sums over two equal halves are twice the means over all: scores are four
+    times as large."""
     def scores(halves: bool, norms: bool) -> dict[str, Tensor]:
         net, train = set_up()
         if not norms:
             net = Net(nn.Sequential(nn.Flatten(), *mlp(16, 8, 2)))
-        return GraSP(0.8, Global(), "zero", "none", 6, 200.0, halves=halves).scores(net, train)    # type: ignore
+        # type: ignore
+        return GraSP(0.8, Global(), "zero", "none", 6, 200.0, halves=halves).scores(net, train)
     for norms in (False, True):
         whole, halves = scores(False, norms), scores(True, norms)
-        close = [torch.allclose(halves[name], 4 * whole[name], rtol=1e-8, atol=1e-20) for name in whole]
+        close = [torch.allclose(halves[name], 4 * whole[name], rtol=1e-8, atol=1e-20)
+                 for name in whole]
         assert all(close) if not norms else not any(close)
 
 
@@ -386,7 +400,8 @@ def test_crop_is_the_size_of_the_gradient_flow_of_plain_batches() -> None:
     net, train = set_up()
     images, labels = train.sample(24)
     three = [(images[i:i + 8], labels[i:i + 8]) for i in (0, 8, 16)]
-    signed, crop = gradient_flow(net, three, 1.0), CroP(0.8, Global(), "zero", "none", 8, 3).scores(net, train)
+    signed, crop = gradient_flow(net, three,
+                                 1.0), CroP(0.8, Global(), "zero", "none", 8, 3).scores(net, train)
     assert all(torch.equal(crop[name], signed[name].abs()) for name in crop)
     assert any((score < 0).any() for score in signed.values())
 
@@ -453,7 +468,8 @@ def test_biases_take_the_inner_steps_of_prospr_unless_told_not_to() -> None:
             hidden = F.linear(x, values[0], values[1]).relu()
             return F.cross_entropy(F.linear(hidden, values[2], values[3]), y)
         grads = torch.autograd.grad(loss(at, *first), at)
-        moved = [p - 0.7 * g if others or p.dim() > 1 else p for p, g in zip(at, grads, strict=True)]
+        moved = [p - 0.7 * g if others or p.dim() > 1 else p
+                 for p, g in zip(at, grads, strict=True)]
         return loss(moved, *last).item()
     net = Net(copy.deepcopy(model))
     different = prospr(net, [first, last], 0.7, others=False)
@@ -462,7 +478,8 @@ def test_biases_take_the_inner_steps_of_prospr_unless_told_not_to() -> None:
         for name, score in scores.items():
             for i in range(score.numel()):
                 one, other = (after(names.index(name), i, eps, others) for eps in (1e-5, -1e-5))
-                assert math.isclose(score.view(-1)[i], abs(one - other) / 2e-5, rel_tol=1e-5, abs_tol=1e-8)
+                assert math.isclose(score.view(-1)[i], abs(one - other) / 2e-5, rel_tol=1e-5,
+                                    abs_tol=1e-8)
     assert not same(prospr(net, [first, last], 0.7), different)      # they do by default
 
 
@@ -507,7 +524,8 @@ def test_rounds_keep_a_rounded_number_of_weights_or_one_that_is_rounded_down(kin
     net, train = set_up()
     assert net.total == 828        # 828 * 0.1^(1/3) = 384.3, 828 * 0.1^(2/3) = 178.4, 82.8
     for counts, expected in (("round", [384, 178, 83]), ("floor", [384, 178, 82])):
-        method = kind(0.9, Global(), "zero", "none", 3, "exponential", *MORE[kind][2:], counts=counts)
+        method = kind(0.9, Global(), "zero", "none", 3, "exponential", *MORE[kind][2:],
+                      counts=counts)
         masks = rounds_of(method, net, train)
         assert [sum(int(m.sum()) for m in mask.values()) for mask in masks] == expected
 
@@ -530,7 +548,8 @@ def test_synflow_has_the_closed_form() -> None:
     scores = synflow(net, (4,), net.supports)
     before, after = one.sum(1), three.sum(0)
     assert torch.allclose(scores["2.weight"], after[:, None] * two * before[None, :], rtol=1e-12)
-    squares = synflow(net, (4,), net.supports, power=2)     # the flow is the same, the factor is squared
+    # the flow is the same, the factor is squared
+    squares = synflow(net, (4,), net.supports, power=2)
     assert torch.allclose(squares["2.weight"], after[:, None] * two.square() * before[None, :], rtol=1e-12)
 
 
@@ -615,17 +634,20 @@ def test_ntk_sap_and_synflow_choose_the_same_whatever_the_labels() -> None:
 
 
 def test_no_walk_visits_biases_and_norms_that_are_covered() -> None:
-    """conv, norm, linear, linear have 828 weights, and 26 biases and scales: they rank last, by size."""
+    """conv, norm, linear, linear have 828 weights, and 26 biases and scales: they rank last, by
+    size."""
     plain, train = set_up()
     net = Net(model(), seed=plain.seed, include=["."])
-    scores, among_weights = (phew(each, train.data.shape, 200, generator(each, "phew")) for each in (net, plain))
+    scores, among_weights = (phew(each, train.data.shape, 200, generator(each, "phew"))
+                             for each in (net, plain))
     assert scores.keys() > among_weights.keys()
     chosen = topk(scores, 200)
     for name, support in chosen.items():
         expected = topk(among_weights, 200)[name] if name in among_weights else []
         assert list(support) == list(expected)
     assert scores["1.weight"].tolist() == [1.0] * 4     # the largest of all sizes
-    with pytest.raises(UserError, match="phew walks through Conv and Linear layers, and none of them is covered"):
+    with pytest.raises(UserError, match="phew walks through Conv and Linear layers, and none of "
+                                        "them is covered"):
         phew(Net(model(), include=["bias"]), train.data.shape, 5, generator(net, "phew"))
 
 
@@ -724,18 +746,22 @@ def test_walks_prefer_large_weights_and_have_no_preference_when_all_are_alike() 
 
 
 def test_walks_leave_a_channel_by_any_of_its_pixels_alike() -> None:
-    """A channel of four pixels, flattened, whose weights in the next layer are 1, 10, 100 and 1000."""
-    net = Net(nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(), nn.Linear(4, 1, bias=False)))
+    """A channel of four pixels, flattened, whose weights in the next layer are 1, 10, 100 and
+    1000."""
+    net = Net(nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(),
+                            nn.Linear(4, 1, bias=False)))
     with torch.no_grad():
         net.weights["2.weight"].psi.copy_(torch.tensor([1.0, 10.0, 100.0, 1000.0]))
     layers = read_layers(net, (1, 2, 2))
     tables = {name: _tables(layer) for name, layer in layers.items()}
     found, walk = _walks(layers, tables, range(8000), torch.Generator().manual_seed(0))
-    forwards = torch.bincount(found[walk % 2 == 0], minlength=5)[1:]      # place 0 is the convolution's
+    # place 0 is the convolution's
+    forwards = torch.bincount(found[walk % 2 == 0], minlength=5)[1:]
     backwards = torch.bincount(found[walk % 2 == 1], minlength=5)[1:]
     assert forwards.sum() == backwards.sum() == 4000
     assert ((forwards - 1000).abs() < 5 * math.sqrt(1000 * 0.75)).all()     # each of them a quarter
-    assert backwards[3] > 3400 and backwards[0] < 40        # from the output by size: 1000 and 1 of 1111
+    # from the output by size: 1000 and 1 of 1111
+    assert backwards[3] > 3400 and backwards[0] < 40
 
 
 def test_walks_say_what_they_need() -> None:
@@ -818,7 +844,8 @@ def test_scores_to_combine_have_levels() -> None:
 
 # -- examples ------------------------------------------------------------------------------------
 def digits(**changes: object) -> Digits:
-    plain = {"val_fraction": 0.0, "resize": None, "mean": [0.0], "std": [1.0], "crop_padding": 0, "flip": True}
+    plain = {"val_fraction": 0.0, "resize": None, "mean": [0.0], "std": [1.0], "crop_padding": 0,
+             "flip": True}
     return Digits(**{**plain, **changes})       # type: ignore[arg-type]
 
 
@@ -839,22 +866,27 @@ def test_augmented_examples_to_score_with_are_mirrored_and_cropped_as_in_trainin
     again = train.sample(200, augment=True)
     assert torch.equal(again[0], augmented) and torch.equal(again[1], labels)
     assert not torch.equal(Train(net, data, RECIPE, seed=4).sample(200, augment=True)[0], augmented)
-    assert not pixels(augmented) <= pixels(next(data.train_batches(200, 3, 0))[0])     # not those of the first epoch
-    cropped = Train(net, digits(crop_padding=2, flip=False), RECIPE, seed=3).sample(50, augment=True)[0]
+    # not those of the first epoch
+    assert not pixels(augmented) <= pixels(next(data.train_batches(200, 3, 0))[0])
+    cropped = Train(net, digits(crop_padding=2, flip=False), RECIPE,
+                    seed=3).sample(50, augment=True)[0]
     assert cropped.shape == (50, 1, 8, 8) and not pixels(cropped) <= known
 
 
-def test_augmented_examples_of_a_streamed_folder_are_random_parts_of_the_images(tmp_path: Path) -> None:
+def test_augmented_examples_of_a_streamed_folder_are_random_parts_of_the_images(
+        tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
     for split, label, i in itertools.product(("train", "test"), "ab", range(4)):
         (tmp_path / split / label).mkdir(parents=True, exist_ok=True)
         image = noise.integers(0, 256, (24, 24, 3), dtype=np.uint8)
         Image.fromarray(image).save(tmp_path / split / label / f"{i}.png")
-    data = imagefolder(name="noise", path=str(tmp_path), in_memory=False, val_fraction=0.0, resize=16, workers=0,
+    data = imagefolder(name="noise", path=str(tmp_path), in_memory=False, val_fraction=0.0,
+                       resize=16, workers=0,
                        mean=[0.5] * 3, std=[0.5] * 3, crop_padding=0, flip=False, channels=3)
     train = Train(Net(nn.Sequential(nn.Flatten(), nn.Linear(768, 2))), data, RECIPE, seed=3)
     (plain, _), (augmented, labels) = train.sample(8), train.sample(8, augment=True)
-    assert plain.shape == augmented.shape == (8, 3, 16, 16) and sorted(labels.tolist()) == [0] * 4 + [1] * 4
+    assert plain.shape == augmented.shape == (8, 3, 16, 16)
+    assert sorted(labels.tolist()) == [0] * 4 + [1] * 4
     assert not pixels(plain) & pixels(augmented)
     assert torch.equal(train.sample(8, augment=True)[0], augmented)
 
@@ -864,7 +896,8 @@ def test_methods_score_on_augmented_examples_if_asked(kind: type) -> None:
     seen: list[bool] = []
     net, train = set_up()
     sample = train.sample
-    train.sample = lambda n, augment=False: (seen.append(augment), sample(n, augment))[1]    # type: ignore
+    # type: ignore
+    train.sample = lambda n, augment=False: (seen.append(augment), sample(n, augment))[1]
     for augment in (False, True):
         kind(0.8, Global(), "zero", "none", *MORE[kind], augment=augment).choose(net, train)
     assert seen == [False, True]
@@ -887,5 +920,6 @@ def test_no_examples_and_batches_larger_than_the_data_are_errors_that_name_the_k
     net, train = set_up()
     with pytest.raises(UserError, match=r"method.examples=0 is not allowed. It must be 1 or more"):
         SNIP(0.8, Global(), "zero", "none", 0).choose(net, train)
-    with pytest.raises(UserError, match=r"method.batch_size=65 .* 64 or less: blobs has 64 training"):
+    with pytest.raises(UserError,
+                       match=r"method.batch_size=65 .* 64 or less: blobs has 64 training"):
         NTT(0.8, Global(), "zero", "none", 2, 1e-3, 65, 1e-3, 0.0, 1).choose(net, train)

@@ -1,4 +1,5 @@
-"""Models that others build: what is stored is the network that was trained, however its builder makes it."""
+"""Models that others build: what is stored is the network that was trained, however its builder
+makes it."""
 from __future__ import annotations
 
 import random
@@ -39,7 +40,8 @@ class Small(nn.Module):
 
 
 DRAWS: dict[str, Callable[[], Any]] = {
-    "numpy": lambda: np.random.randn(6, 4), "random": lambda: [[random.random() for _ in range(4)] for _ in range(6)],
+    "numpy": lambda: np.random.randn(6, 4),
+    "random": lambda: [[random.random() for _ in range(4)] for _ in range(6)],
     "torch": lambda: torch.rand(6, 4), "scaled": lambda: 0.5 * torch.empty(6, 4).normal_(),
     "own seed": lambda: torch.randn(6, 4, generator=torch.Generator().manual_seed(3)),
     "goes on": lambda: torch.randn(6, 4, generator=GOES_ON)}
@@ -77,7 +79,8 @@ def named(*, shape: Any, classes: int, pretrained: str) -> nn.Module:
 
 
 class Tied(Small):
-    """Two layers of one weight, a layer of three names, two buffers of one memory, and one that is not saved."""
+    """Two layers of one weight, a layer of three names, two buffers of one memory, and one that is
+    not saved."""
     mask: Tensor
 
     def __init__(self) -> None:
@@ -90,7 +93,8 @@ class Tied(Small):
         self.register_buffer("mask", torch.rand(6), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.again[1](self.d(self.c(self.a(x.flatten(1)))) * self.one * self.other * self.mask)
+        x = self.d(self.c(self.a(x.flatten(1))))
+        return self.again[1](x * self.one * self.other * self.mask)
 
 
 def tied(*, shape: Any, classes: int) -> nn.Module:
@@ -102,7 +106,8 @@ def of(builder: str, **knobs: Any) -> tuple[Net, Json]:
     cfg = compose()
     cfg.model = {"_target_": f"{__name__}.{builder}", **knobs}
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    return build_net(cfg, SHAPE, 2), {key: plain[key] for key in BUILT} | {"model": own_weights(plain["model"])}
+    return build_net(cfg, SHAPE,
+                     2), {key: plain[key] for key in BUILT} | {"model": own_weights(plain["model"])}
 
 
 @torch.no_grad()
@@ -136,9 +141,11 @@ def states() -> Iterator[None]:
     random.seed(7)
     np.random.seed(7)
     torch.manual_seed(7)
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # type: ignore
+    # type: ignore
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     yield
-    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()   # type: ignore
+    # type: ignore
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     assert before == after
 
 
@@ -147,7 +154,8 @@ def test_building_leaves_all_random_states_as_they_were(tmp_path: Path) -> None:
     for by in DRAWS:
         net, built = of("drawing", by=by)
         load_net(save(tmp_path, net, built), trust=True)
-        save_compact(tmp_path / "net.dimred", net, {"model": built["model"], "shape": SHAPE, "classes": 2})
+        save_compact(tmp_path / "net.dimred", net,
+                     {"model": built["model"], "shape": SHAPE, "classes": 2})
     with pytest.raises(UserError, match=r"ZeroDivisionError.*Add --debug"):
         of("failing")
 
@@ -179,7 +187,8 @@ def test_frozen_weights_are_those_that_the_net_began_with(by: str) -> None:
 
 @pytest.mark.parametrize(("builder", "knobs", "stored"), [
     ("plain", {}, []), ("drawing", {"by": "numpy"}, ["theta/a.weight"])])
-def test_what_the_seed_draws_is_not_stored(builder: str, knobs: Json, stored: list[str], tmp_path: Path) -> None:
+def test_what_the_seed_draws_is_not_stored(builder: str, knobs: Json, stored: list[str],
+                                           tmp_path: Path) -> None:
     net, built = of(builder, **knobs)
     freeze_most(net)
     state = load_file(save(tmp_path, net, built) / "model.safetensors")
@@ -187,7 +196,8 @@ def test_what_the_seed_draws_is_not_stored(builder: str, knobs: Json, stored: li
     assert state["psi/a.weight"].numel() == 3
 
 
-def test_other_numbers_of_a_seed_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_numbers_of_a_seed_are_an_error(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net, built = of("plain")
     freeze_most(net)
     save(tmp_path, net, built)
@@ -207,18 +217,21 @@ def test_a_file_that_the_builder_reads_may_change(tmp_path: Path) -> None:
     freeze_most(net)                    # and while the run goes on
     assert net.weights["a.weight"].dense()[3:].all()
     file.unlink()
-    with pytest.raises(UserError, match=r"the builder of its model failed .*own.safetensors.*Put the files"):
+    with pytest.raises(UserError,
+                       match=r"the builder of its model failed .*own.safetensors.*Put the files"):
         load_net(tmp_path, trust=True)
 
 
 @pytest.mark.parametrize(("builder", "given", "stored"), [
     ("timm", True, False), ("timm", False, False), ("named", "abc", "abc")])
-def test_pretrained_may_be_true_or_a_name(builder: str, given: Any, stored: Any, tmp_path: Path) -> None:
+def test_pretrained_may_be_true_or_a_name(builder: str, given: Any, stored: Any,
+                                          tmp_path: Path) -> None:
     net, built = of(builder, pretrained=given)
     assert built["model"]["pretrained"] == stored
     freeze_most(net)
     assert_equal(load_net(save(tmp_path, net, built), trust=True).state_dict(), net.state_dict())
-    save_compact(tmp_path / "net.dimred", net, {"model": built["model"], "shape": SHAPE, "classes": 2})
+    save_compact(tmp_path / "net.dimred", net,
+                 {"model": built["model"], "shape": SHAPE, "classes": 2})
     assert_equal(load_compact(tmp_path / "net.dimred", trust=True).state_dict(), net.state_dict())
 
 
@@ -234,7 +247,8 @@ def test_tied_weights_are_written_under_all_of_their_names(basis: str, tmp_path:
     save_compact(tmp_path / "net.dimred", net, about)
     images = torch.rand(3, *SHAPE)
     net.train(False)
-    for state in (load_file(tmp_path / "dense"), load_compact(tmp_path / "net.dimred", trust=True).state_dict()):
+    for state in (load_file(tmp_path / "dense"),
+                  load_compact(tmp_path / "net.dimred", trust=True).state_dict()):
         plain = Tied().eval()
         assert set(state) == set(plain.state_dict())
         plain.load_state_dict(state)
@@ -247,7 +261,8 @@ def test_buffers_that_state_dicts_leave_out_come_back(tmp_path: Path) -> None:
     net.model.mask.mul_(2)      # type: ignore[operator, union-attr]
     images = torch.rand(3, *SHAPE)
     net.train(False)
-    save_compact(tmp_path / "net.dimred", net, {"model": built["model"], "shape": SHAPE, "classes": 2})
+    save_compact(tmp_path / "net.dimred", net,
+                 {"model": built["model"], "shape": SHAPE, "classes": 2})
     loaded = load_net(save(tmp_path, net, built), trust=True)
     loaded.train(False)
     assert torch.equal(loaded(images), net(images))
@@ -267,21 +282,25 @@ def test_parameters_that_the_model_has_frozen_are_not_covered_and_never_train() 
     net = Net(frozen("a", "norm.weight"))
     assert list(net.weights) == ["b.weight"] and net.total == net.dim == 12
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    optimizer = net.optimizer = torch.optim.SGD(net.parameters().values(), 0.1, momentum=0.9, weight_decay=0.1)
+    optimizer = torch.optim.SGD(net.parameters().values(), 0.1, momentum=0.9, weight_decay=0.1)
+    net.optimizer = optimizer
     net.freeze(dict.fromkeys(net.parameters()))
-    net.keep(dict.fromkeys(net.parameters()), base="held")      # what a method may do, in the name of all
+    # what a method may do, in the name of all
+    net.keep(dict.fromkeys(net.parameters()), base="held")
     twin = Net(frozen("a", "norm.weight"))
     twin.load(net.state())
     for each in (net, twin):
         assert {name for name, p in each.rest.items() if p.requires_grad} == {"norm.bias", "b.bias"}
     net(torch.rand(5, *SHAPE)).square().sum().backward()
     optimizer.step()
-    changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    changed = {name for name, value in net.state_dict().items()
+               if not torch.equal(value, before[name])}
     assert changed & set(net.parameters()) == {"norm.bias", "b.weight", "b.bias"}
 
 
 def test_a_model_with_nothing_left_to_cover_is_refused() -> None:
-    with pytest.raises(UserError, match=r"the model's builder has frozen \(requires_grad=False\) a.weight, b.weight"):
+    message = r"the model's builder has frozen \(requires_grad=False\) a.weight, b.weight"
+    with pytest.raises(UserError, match=message):
         Net(frozen("a", "b"))
     with pytest.raises(UserError, match=r"has frozen \(requires_grad=False\) a.weight\. Leave"):
         Net(frozen("a"), include=["a.weight"])
@@ -303,7 +322,8 @@ def test_a_run_is_a_start_for_a_net_of_the_same_builder(tmp_path: Path) -> None:
     (run / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"no model.safetensors in .*run: that is no run"):
         of("start", pretrained=str(run))
-    assert_equal(load_net(save(tmp_path, again, stored), trust=True).state_dict(), again.state_dict())
+    assert_equal(load_net(save(tmp_path, again, stored), trust=True).state_dict(),
+                 again.state_dict())
 
 
 def start(*, shape: Any, classes: int, pretrained: str | None) -> nn.Module:

@@ -163,14 +163,16 @@ def test_a_run_is_exported_and_imported(overrides: list[str], train: Callable[..
     assert all(torch.equal(imported[name], value) for name, value in exported.items())
 
 
-def test_a_vision_transformer_trains_and_comes_back(train: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_vision_transformer_trains_and_comes_back(
+        train: Callable[..., Path], tmp_path: Path) -> None:
     run = train("model=vit", "model.dim=16", "model.depth=1", "model.heads=2", "method=freezenet",
                 "sparsity=0.8", "recipe.steps=3")
     net, about = load_run(run)
     save_compact(tmp_path / "net.dimred", net, about)
     assert same(load_compact(tmp_path / "net.dimred"), net)
-    first, last = net.initial()["blocks.0.attention.qkv.weight"], net.state_dict()["blocks.0.attention.qkv.weight"]
-    trained = net.weights["blocks.0.attention.qkv.weight"].trained().view(last.shape)
+    name = "blocks.0.attention.qkv.weight"
+    first, last = net.initial()[name], net.state_dict()[name]
+    trained = net.weights[name].trained().view(last.shape)
     assert torch.equal(last != first, trained) and trained.any()
     total = 12 * 16**2 + 2 * 2 * 16 + 16 * 10
     assert result_of(run)["total"] == total and result_of(run)["dim"] == round(0.2 * total)
@@ -192,7 +194,8 @@ def test_a_run_keeps_the_pretrained_weights_that_it_froze(train: Callable[..., P
 def test_equal_runs_write_equal_bytes(train: Callable[..., Path], tmp_path: Path) -> None:
     start = tmp_path / "start.safetensors"
     save_file(built("model=lenet300", "seed=1")[0].state_dict(), start)
-    runs = [train("recipe.steps=3", "method=freezenet", f"model.pretrained={start}", f"data_dir={tmp_path / place}",
+    runs = [train("recipe.steps=3", "method=freezenet", f"model.pretrained={start}",
+                  f"data_dir={tmp_path / place}",
                   outputs=tmp_path / place) for place in ("here", "there")]
     for name in ("model.safetensors", "masks.npz"):
         one, other = ((run / name).read_bytes() for run in runs)

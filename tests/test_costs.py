@@ -98,7 +98,8 @@ def test_recurrent_layers_cost_two_products_a_step_and_gate() -> None:
         costs = Costs(Net(Recurrent(kind), shape=SHAPE), SHAPE)
         assert costs.dense_forward == 2 * 4 * gates * (6 * 5 + 5 * 5) + 2 * 5 * 2
         assert costs.dense_step == 3 * costs.dense_forward - 2 * 4 * gates * 6 * 5 - (
-            2 * gates * 5 * 5)      # images take no gradient, and neither do the zeros it starts with
+            # images take no gradient, and neither do the zeros it starts with
+            2 * gates * 5 * 5)
 
 
 @torch.no_grad()
@@ -132,7 +133,8 @@ def test_counting_leaves_all_generators_as_they_are() -> None:
 
 
 class Cross(nn.Module):
-    """One query that attends to four rows: its third of in_proj_weight multiplies one row, the rest four."""
+    """One query that attends to four rows: its third of in_proj_weight multiplies one row, the rest
+    four."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,8 +158,8 @@ def test_the_parts_of_a_weight_cost_what_each_of_them_is_used_for() -> None:
         costs.step(1, dense_grad=False)
         rest = 2 * (24 * 6 + 36) + products
         assert costs.inference() == rest + cost
-        # gradients of: both products' operands, the output's weight and operand, the query's weight, the part; and
-        # that of the query, which the first third makes of its own
+        # gradients of: both products' operands, the output's weight and operand, the query's
+        # weight, the part; and that of the query, which the first third makes of its own
         through = 2 * int((kept < 36).sum())
         assert costs.steps == rest + cost + 2 * products + 2 * 2 * 36 + 2 * 24 * 6 + cost + through
 

@@ -38,7 +38,8 @@ REAL = Path(os.environ.get("DIMRED_DATA") or ROOT / "../shared/data")
 YAMLS = sorted((ROOT / "conf/dataset").glob("*.yaml"))
 COLOURS = {"mean": [0.5] * 3, "std": [0.25] * 3}
 PLAIN: dict[str, Any] = {**COLOURS, "val_fraction": 0.0, "resize": None, "crop_padding": 0, "flip": False}
-FOLDER: dict[str, Any] = {**PLAIN, "name": "folder", "channels": None, "in_memory": True, "workers": 2}
+FOLDER: dict[str, Any] = {**PLAIN, "name": "folder", "channels": None, "in_memory": True,
+                          "workers": 2}
 STREAM: dict[str, Any] = {**FOLDER, "in_memory": False, "resize": 16, "flip": True, "val_fraction": 0.2}
 forking = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # what DataLoader does by default on Linux
 
@@ -390,7 +391,8 @@ def test_unequal_sizes_ask_for_resize(pictures: Path, tmp_path: Path) -> None:
         Image.new("L", (side, side)).save(tmp_path / name)
     with pytest.raises(UserError, match=r"unequal sizes .*dataset.resize=64"):
         imagefolder(path=str(tmp_path), **FOLDER)
-    assert imagefolder(path=str(tmp_path), **{**FOLDER, "channels": 3, "resize": 8}).shape == (3, 8, 8)
+    assert imagefolder(path=str(tmp_path),
+                       **{**FOLDER, "channels": 3, "resize": 8}).shape == (3, 8, 8)
 
 
 def test_unsuitable_folders_are_user_errors(pictures: Path, tmp_path: Path) -> None:

@@ -42,11 +42,14 @@ from dimred.train import Train
 
 TOTAL, LEFT = 828, 166      # covered weights of the toy, and what sparsity 0.8 leaves
 IN_LAYERS = [SET(0.8, ERK(1.0), 8, 0.3), RigL(0.8, ERK(1.0), 5, 0.3, 0.75),
-             ITOP(0.8, ERK(1.0), 5, 0.5, 0.005, "random"), ITOP(0.8, ERK(1.0), 5, 0.5, 0.005, "gradient"),
+             ITOP(0.8, ERK(1.0), 5, 0.5, 0.005, "random"),
+             ITOP(0.8, ERK(1.0), 5, 0.5, 0.005, "gradient"),
              MEST(0.8, ERK(1.0), 8, (0.4, 0.2), (0.5, 0.7), False, 0.1),
              GraNet(0.8, ERK(1.0), 0.8, 0.5, 5, 0.5, 0.005), DeepR(0.8, Uniform(), 1e-3, 1e-2)]
-ACROSS = [SNFS(0.8, Uniform(), 8, 0.5, 0.005, 0.9), DSR(0.8, Uniform(), 3, (0.4, 0.7), 0.95, 0.1, 1e-2)]
-GROWING = [MEST(0.8, ERK(1.0), 8, (0.5, 0.25), (0.5, 0.7), True, 0.1), GraNet(0.8, ERK(1.0), 0.5, 0.5, 5, 0.5, 0.005)]
+ACROSS = [SNFS(0.8, Uniform(), 8, 0.5, 0.005, 0.9),
+          DSR(0.8, Uniform(), 3, (0.4, 0.7), 0.95, 0.1, 1e-2)]
+GROWING = [MEST(0.8, ERK(1.0), 8, (0.5, 0.25), (0.5, 0.7), True, 0.1),
+           GraNet(0.8, ERK(1.0), 0.5, 0.5, 5, 0.5, 0.005)]
 
 
 def label(method: object) -> str:
@@ -221,13 +224,15 @@ def test_itop_keeps_value_and_momentum_of_a_weight_that_is_dropped_and_drawn_aga
 
     def kept(supports: Supports) -> None:
         nonlocal again
-        before, momentum = full(net), {n: w.scatter(buffer(net, n)) for n, w in net.weights.items() if net.moved}
+        before, momentum = full(net), {n: w.scatter(buffer(net, n)) for n, w in net.weights.items()
+                                       if net.moved}
         trained = {name: w.trained() for name, w in net.weights.items()}
         keep(supports)
         for name, w in net.weights.items() if net.moved else ():
             stays = w.trained() & trained[name]
             assert torch.equal(w.dense(), torch.where(stays, before[name].view(-1), 0.0))
-            assert torch.equal(w.scatter(buffer(net, name)), torch.where(stays, momentum[name], 0.0))
+            assert torch.equal(w.scatter(buffer(net, name)),
+                               torch.where(stays, momentum[name], 0.0))
             again += int(stays.sum()) * (w.support is not None)
     net.keep = kept     # type: ignore[method-assign, assignment]
     ITOP(0.2, Uniform(), 20, 1.0, 1.0, "random").run(net, train)    # drops nearly all of them
@@ -257,8 +262,8 @@ def test_snfs_momentum_is_dense_and_that_of_sgd() -> None:
 
 
 def test_snfs_newcomers_start_with_the_momentum_that_chose_them() -> None:
-    """In the step that rewires they train like the others: v <- mu v + g, theta = 0 - lr v, with the dense
-    momentum v of all steps before and the gradient g of this one."""
+    """In the step that rewires they train like the others: v <- mu v + g, theta = 0 - lr v, with
+    the dense momentum v of all steps before and the gradient g of this one."""
     net, train = set_up(lr=0.1, momentum=0.9, weight_decay=0.0)
     before: dict[str, Tensor] = {}
     joined = 0
@@ -355,7 +360,8 @@ def test_mest_with_the_soft_bound_trains_more_until_the_last_moment() -> None:
     net, train = set_up()
     counts: list[int] = []
     watch(train, lambda t: counts.append(net.dim))
-    MEST(0.8, Global(), 16, (0.5, 0.25), (0.35, 0.7), True, 0.1).run(net, train)     # stages end at steps 14 and 28
+    # stages end at steps 14 and 28
+    MEST(0.8, Global(), 16, (0.5, 0.25), (0.35, 0.7), True, 0.1).run(net, train)
     assert counts[:16] == [counts[0]] * 16 and abs(counts[0] - 1.5 * LEFT) <= 3
     assert counts[16:28] == [counts[16]] * 12 and abs(counts[16] - 1.25 * LEFT) <= 3       # the next update was at 16
     assert counts[28:] == [LEFT] * 12 and net.dim == LEFT
@@ -444,8 +450,10 @@ def test_topkast_without_exploration_is_static_pruning() -> None:
     net, train = set_up()
     used: list[dict[str, Tensor]] = []
     watch(train, lambda t: used.append(net.values()))
-    TopKAST(0.8, Uniform(), 0.0, 39, 0.0).run(net, train)      # it chooses again before the last step
-    assert net.dim == LEFT and all(torch.equal(used[38][n], theta) for n, theta in pruned.thetas().items())
+    # it chooses again before the last step
+    TopKAST(0.8, Uniform(), 0.0, 39, 0.0).run(net, train)
+    assert net.dim == LEFT and all(torch.equal(used[38][n], theta)
+                                   for n, theta in pruned.thetas().items())
 
 
 def test_topkast_trains_the_next_largest_too_and_holds_the_rest() -> None:
@@ -532,17 +540,23 @@ def test_srigl_keeps_the_largest_grows_by_gradient_and_ablates_neurons_without_s
 
 
 def test_srigl_ablation_compares_with_the_fan_in_that_all_neurons_would_have() -> None:
-    """9 weights for 4 neurons are k_0 = 2 each; where one is gone, 3. Of gamma = 0.7 that is one weight, not two."""
+    """9 weights for 4 neurons are k_0 = 2 each; where one is gone, 3. Of gamma = 0.7 that is one
+    weight, not two."""
     net = Net(nn.Linear(6, 4, bias=False))
     w = net.weights["weight"]
     with torch.no_grad():
         w.psi.zero_()
-        w.psi[torch.tensor([0, 1, 2, 6, 7, 8, 12, 13, 14])] = torch.tensor([9.0, 8, 7, 6, 5, 4, 3, 0.1, 0.2])
+        w.psi[torch.tensor([0, 1, 2, 6, 7, 8, 12, 13,
+                            14])] = torch.tensor([9.0, 8, 7, 6, 5, 4, 3, 0.1, 0.2])
     net.keep({"weight": torch.tensor([0, 1, 2, 6, 7, 8, 12, 13, 14])})
     gradient = torch.zeros(4, 6)
-    gradient[0, 3:5], gradient[1, 3], gradient[2] = 9.0, 5.0, torch.tensor([0.0, 0.3, 0.1, 0.2, 0.4, 0.5])
-    new = SRigL(0.625, Uniform(), 1, 0.25, 1.0, 0.7).rewired(magnitude(net)["weight"], gradient, w, 0.25, 9, 0.7)
-    # two are dropped; 12 is the only salient weight of its neuron, which lives and grows by its largest gradients
+    gradient[0,
+             3:5], gradient[1,
+                            3], gradient[2] = 9.0, 5.0, torch.tensor([0.0, 0.3, 0.1, 0.2, 0.4, 0.5])
+    new = SRigL(0.625, Uniform(), 1, 0.25, 1.0,
+                0.7).rewired(magnitude(net)["weight"], gradient, w, 0.25, 9, 0.7)
+    # two are dropped; 12 is the only salient weight of its neuron, which lives and grows by its
+    # largest gradients
     assert new.tolist() == [0, 1, 2, 6, 7, 8, 12, 16, 17]
 
 

@@ -1,4 +1,5 @@
-"""A run knows what it read: changed images, weights, metrics and caches are noticed, and nothing else is."""
+"""A run knows what it read: changed images, weights, metrics and caches are noticed, and nothing
+else is."""
 from __future__ import annotations
 
 import os
@@ -61,7 +62,8 @@ def test_other_content_of_the_same_length_is_a_change(folder: Path, by: str) -> 
     assert difference(before, fingerprint(folder)) == expected[by]
 
 
-def test_touched_and_copied_files_are_the_same_as_far_as_that_can_be_known(folder: Path, by: str) -> None:
+def test_touched_and_copied_files_are_the_same_as_far_as_that_can_be_known(
+        folder: Path, by: str) -> None:
     before, copy = fingerprint(folder), folder.with_name("copy")
     shutil.copytree(folder, copy, copy_function=shutil.copyfile)    # at another time
     assert difference(before, fingerprint(copy)) is None
@@ -69,14 +71,17 @@ def test_touched_and_copied_files_are_the_same_as_far_as_that_can_be_known(folde
     assert (difference(before, fingerprint(folder)) is None) == (by == "content")
 
 
-def test_inputs_are_the_paths_among_the_values_that_exist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_are_the_paths_among_the_values_that_exist(
+        folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     groups = {"dataset": {"name": "a", "path": "a", "data_dir": ".", "resize": None},
-              "model": {"files": ["a/0", "none"], "pretrained": None, "hidden": [300, 100]}, "basis": None}
+              "model": {"files": ["a/0", "none"], "pretrained": None, "hidden": [300, 100]},
+              "basis": None}
     assert paths_in(groups) == {"dataset.path": Path("a"), "model.files.0": Path("a/0")}
 
 
-def test_a_choice_that_is_called_like_a_folder_is_no_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_choice_that_is_called_like_a_folder_is_no_input(
+        folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     groups = {"recipe": {"_target_": "dimred.train.Recipe", "optimizer": "a"},
               "model": {"_target_": "dimred.models.resnet", "init": "a", "pretrained": "a/1"}}
@@ -100,14 +105,15 @@ def put_images(folder: Path, value: int) -> None:
 @pytest.fixture
 def arguments(tmp_path: Path) -> tuple[str, ...]:
     put_images(tmp_path / "images", 10)
-    return ("train", "dataset=imagefolder", f"dataset.path={tmp_path / 'images'}", "dataset.workers=0",
-            "dataset.in_memory=false", "dataset.resize=4", "method=dense", "model=mlp", "model.hidden=[4]",
-            "recipe.batch_size=4", "recipe.lr=0.001",
+    return ("train", "dataset=imagefolder", f"dataset.path={tmp_path / 'images'}",
+            "dataset.workers=0",
+            "dataset.in_memory=false", "dataset.resize=4", "method=dense", "model=mlp",
+            "model.hidden=[4]", "recipe.batch_size=4", "recipe.lr=0.001",
             f"outputs={tmp_path / 'outputs'}")
 
 
-def test_a_finished_run_is_not_served_for_other_images(arguments: tuple[str, ...], dimred: Callable[..., Outcome],
-                                                       tmp_path: Path) -> None:
+def test_a_finished_run_is_not_served_for_other_images(
+        arguments: tuple[str, ...], dimred: Callable[..., Outcome], tmp_path: Path) -> None:
     images, short = tmp_path / "images", (*arguments, "recipe.epochs=1")
     assert dimred(*short).code == 0
     (run,) = (tmp_path / "outputs/runs").glob("*/*/*")
@@ -157,14 +163,15 @@ def test_metrics_that_were_altered_are_noticed(tmp_path: Path) -> None:
         attempt(tmp_path)
 
 
-def test_a_cache_that_is_altered_or_of_another_key_is_made_again(tmp_path: Path,
-                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_is_altered_or_of_another_key_is_made_again(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIMRED_CACHE", str(tmp_path))
     made = []
 
     def make() -> dict[str, torch.Tensor]:
         made.append(len(made))
-        return {"x": torch.full((8,), len(made), dtype=torch.uint8), "none": torch.empty(0, dtype=torch.uint8)}
+        return {"x": torch.full((8,), len(made), dtype=torch.uint8),
+                "none": torch.empty(0, dtype=torch.uint8)}
 
     def value(key: str) -> int:
         return int(remembered(key, make)["x"][0])

@@ -27,9 +27,11 @@ NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
 MNIST, CIFAR, DIGITS = (1, 28, 28), (3, 32, 32), (1, 8, 8)
 # the smallest images of every network that is not torchvision's
 SMALLEST = {"lenet300": 1, "mlp": 1, "lenet": 16, "lenet5": 16, "conv2": 2, "conv4": 4, "conv6": 8, "conv8": 16,
-            "mobilenet": 8, "resnet18": 8, "resnet20": 4, "resnet32": 4, "resnet56": 4, "resnet110": 4, "wrn22_2": 4,
+            "mobilenet": 8, "resnet18": 8, "resnet20": 4, "resnet32": 4, "resnet56": 4,
+            "resnet110": 4, "wrn22_2": 4,
             "wrn28_2": 4, "vgg11": 16, "vgg13": 16, "vgg16": 16, "vgg19": 16, "vit": 2}
-FAMILIES = ["lenet300", "lenet5", "conv2", "vgg11", "resnet20", "wrn22_2", "mobilenet", "vit", "torchvision"]
+FAMILIES = ["lenet300", "lenet5", "conv2", "vgg11", "resnet20", "wrn22_2", "mobilenet", "vit",
+            "torchvision"]
 
 
 def build(config: str, /, shape: tuple[int, int, int] = CIFAR, classes: int = 10, seed: int = 0,
@@ -86,7 +88,8 @@ def test_networks_have_the_published_number_of_parameters(name: str, knobs: dict
 
 
 def test_a_vision_transformer_has_twelve_squares_of_its_width_in_a_block() -> None:
-    """Queries, keys, values and output, and an MLP four times as wide: 4 + 8. Then patches and head."""
+    """Queries, keys, values and output, and an MLP four times as wide: 4 + 8. Then patches and
+    head."""
     model = sketch("vit", DIGITS, dim=32, depth=3)
     assert weights(model) == 3 * 12 * 32**2 + 2 * 2 * 32 + 32 * 10
     assert model.positions.shape == (1, 1 + 4 * 4, 32)
@@ -97,7 +100,8 @@ def test_a_vision_transformer_is_attention_written_out() -> None:
     """As torch's encoder layer, whose matrices are named otherwise."""
     block = build("vit", DIGITS, patch=2, dim=32, depth=1).blocks[0]
     layer = nn.TransformerEncoderLayer(32, 4, 128, 0.0, "gelu", batch_first=True, norm_first=True)
-    names = {"attention.qkv.": "self_attn.in_proj_", "attention.out.": "self_attn.out_proj.", "fc": "linear"}
+    names = {"attention.qkv.": "self_attn.in_proj_", "attention.out.": "self_attn.out_proj.",
+             "fc": "linear"}
     state = block.state_dict()
     for ours, theirs in names.items():
         state = {name.replace(ours, theirs): value for name, value in state.items()}
@@ -150,7 +154,8 @@ def test_gradients_can_be_differentiated_again(name: str) -> None:
     model = build(name)
     params = list(model.parameters())
     with plain_kernels(model):
-        grads = torch.autograd.grad(model(torch.randn(4, *CIFAR)).logsumexp(1).sum(), params, create_graph=True)
+        grads = torch.autograd.grad(model(torch.randn(4, *CIFAR)).logsumexp(1).sum(), params,
+                                    create_graph=True)
         norm = torch.stack([(grad * grad).sum() for grad in grads]).sum()
         second = torch.autograd.grad(norm, params, allow_unused=True)
     used = [grad for grad in second if grad is not None]
@@ -235,20 +240,24 @@ def test_another_number_of_classes_starts_with_a_new_head_and_says_so(
     path = save(build("resnet20", classes=100), tmp_path / "saved.safetensors")
     with caplog.at_level(logging.INFO, logger="dimred.models.pretrained"):
         model = build("resnet20", seed=1, pretrained=path, init=init)
-    assert "has 100 classes, this model 10: the classifier fc keeps its initial values" in caplog.text
+    assert "has 100 classes, this model 10" in caplog.text
+    assert "the classifier fc keeps its initial values" in caplog.text
     scratch = build("resnet20", seed=1, init=init)
     old = build("resnet20", classes=100).state_dict()
     for key, value in model.state_dict().items():
         assert torch.equal(value, scratch.state_dict()[key] if key.startswith("fc.") else old[key])
 
 
-def test_a_file_without_classifier_leaves_it_at_its_initial_values(tmp_path: Path,
-                                                                   caplog: pytest.LogCaptureFixture) -> None:
-    state = {key: value for key, value in build("resnet20").state_dict().items() if not key.startswith("fc.")}
+def test_a_file_without_classifier_leaves_it_at_its_initial_values(
+        tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = {key: value for key, value in build("resnet20").state_dict().items()
+             if not key.startswith("fc.")}
     save_file(state, tmp_path / "saved.safetensors")
     with caplog.at_level(logging.INFO, logger="dimred.models.pretrained"):
-        model = build("resnet20", seed=1, pretrained=str(tmp_path / "saved.safetensors")).state_dict()
-    assert "saved.safetensors has no classifier: the classifier fc keeps its initial values" in caplog.text
+        model = build("resnet20", seed=1,
+                      pretrained=str(tmp_path / "saved.safetensors")).state_dict()
+    assert "saved.safetensors has no classifier" in caplog.text
+    assert "the classifier fc keeps its initial values" in caplog.text
     scratch = build("resnet20", seed=1).state_dict()
     assert all(torch.equal(model[key], state.get(key, scratch[key])) for key in model)
     save_file(state | {"fc.bias": torch.zeros(10)}, tmp_path / "half.safetensors")
@@ -259,18 +268,22 @@ def test_a_file_without_classifier_leaves_it_at_its_initial_values(tmp_path: Pat
 def written(form: str, state: dict[str, Any]) -> dict[str, Any]:
     """A state dict as training code writes it."""
     counts = [key for key in state if key.endswith("num_batches_tracked")]
-    return {"plain": lambda: state, "data_parallel": lambda: {f"module.{key}": state[key] for key in state},
+    return {"plain": lambda: state,
+            "data_parallel": lambda: {f"module.{key}": state[key] for key in state},
             "compiled": lambda: {f"_orig_mod.{key}": state[key] for key in state},
             "both": lambda: {f"_orig_mod.module.{key}": state[key] for key in state},
-            "nested": lambda: {"epoch": 3, "state_dict": written("data_parallel", state), "optimizer": {}},
+            "nested": lambda: {"epoch": 3, "state_dict": written("data_parallel", state),
+                               "optimizer": {}},
             "model": lambda: {"model": state, "args": {"lr": 0.1}},
             "old": lambda: {key: state[key] for key in state if key not in counts}}[form]()
 
 
 @pytest.mark.parametrize(("form", "suffix"), [
-    ("plain", ".pt"), ("plain", ".pth"), ("data_parallel", ".safetensors"), ("compiled", ".safetensors"),
+    ("plain", ".pt"), ("plain", ".pth"), ("data_parallel", ".safetensors"),
+    ("compiled", ".safetensors"),
     ("both", ".pth"), ("nested", ".pth"), ("model", ".pt"), ("old", ".safetensors")])
-def test_files_are_read_in_all_forms_that_lie_around(form: str, suffix: str, tmp_path: Path) -> None:
+def test_files_are_read_in_all_forms_that_lie_around(
+        form: str, suffix: str, tmp_path: Path) -> None:
     saved, path = build("resnet20"), tmp_path / f"saved{suffix}"
     content = written(form, saved.state_dict())
     if suffix == ".safetensors":
@@ -284,7 +297,8 @@ def test_a_prefix_of_the_model_itself_stays() -> None:
     names = {"module.fc.weight", "module.fc.bias"}
     state = {name: torch.ones(1) for name in names}
     assert set(unwrapped(state, names)) == names
-    assert set(unwrapped({f"module.{name}": value for name, value in state.items()}, names)) == names
+    assert set(unwrapped({f"module.{name}": value for name, value in state.items()},
+                         names)) == names
     assert set(unwrapped(state, {"fc.weight", "fc.bias"})) == {"fc.weight", "fc.bias"}
 
 
@@ -331,7 +345,8 @@ def test_a_head_for_other_features_is_not_taken_for_another_number_of_classes(tm
 
 def test_a_missing_truncated_or_foreign_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "saved.safetensors"
-    with pytest.raises(UserError, match=r"Cannot read model.pretrained=.*No such file.*Allowed is null, the folder"):
+    message = r"Cannot read model.pretrained=.*No such file.*Allowed is null, the folder"
+    with pytest.raises(UserError, match=message):
         build("lenet300", pretrained=str(path))
     save(build("lenet300"), path)
     whole = path.read_bytes()

@@ -113,7 +113,8 @@ class Odd(nn.Module):
 
 
 def test_a_removed_channel_takes_its_bias_and_norm_along_where_they_are_covered() -> None:
-    net = Net(nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1)), include=["."])
+    net = Net(nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1)),
+              include=["."])
     channels = Channels(net, IMAGES)
     with torch.no_grad():
         net.weights["1.weight"].psi.copy_(torch.tensor([-3.0, 2.0]))
@@ -311,7 +312,8 @@ def test_whole_channels_are_removed_and_what_is_left_fits_the_budget(method: Any
     images = train.sample(4)[0]
     small = compact(net, images)
     assert sum(p.numel() for p in small.parameters() if p.dim() > 1) == net.dim
-    assert sum(p.numel() for p in small.parameters()) == net.dim + sum(uncovered(net).values()) - removed(net)
+    assert sum(p.numel()
+               for p in small.parameters()) == net.dim + sum(uncovered(net).values()) - removed(net)
     net.train(False)
     with torch.no_grad():
         assert torch.allclose(small.eval()(images), net(images), atol=1e-5)

@@ -141,7 +141,8 @@ def test_weights_in_double_precision_end_at_theta_0_plus_p_z(kind: Any) -> None:
     net, _ = set_up()
     net.to(dtype=torch.float64)
     method, z = IntrinsicDimension(6, kind, 1.0, False), torch.randn(6, dtype=torch.float64)
-    columns, theta_0 = matrix(net, 6, kind), torch.cat([w.dense().clone() for w in net.weights.values()])
+    columns, theta_0 = matrix(net, 6,
+                              kind), torch.cat([w.dense().clone() for w in net.weights.values()])
     net.freeze(dict.fromkeys(net.parameters()))
     net.embed(projections(net, nn.Parameter(z.clone()), kind))
     method.settle(net, z)

@@ -33,7 +33,8 @@ def fingerprint(net: Net) -> str:
 
 
 # -- edge-popup ----------------------------------------------------------------------------------
-@pytest.mark.parametrize("method", [POPUP, SIGNED, BERNOULLI], ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize("method", [POPUP, SIGNED, BERNOULLI],
+                         ids=lambda method: type(method).__name__)
 def test_no_weight_bias_or_norm_is_ever_trained(method: EdgePopup) -> None:
     net, train = set_up()
     before = fingerprint(net)
@@ -47,7 +48,8 @@ def test_no_weight_bias_or_norm_is_ever_trained(method: EdgePopup) -> None:
 @pytest.mark.parametrize("kind", [EdgePopup, IterRand, SignedSupermask, BernoulliSupermask])
 def test_each_layer_uses_exactly_as_many_weights_as_it_was_allotted(kind: Any, allocation: Allocation) -> None:
     net, train = set_up(steps=12)
-    more = {EdgePopup: (), IterRand: (5, 0.5), SignedSupermask: (None, 1.0), BernoulliSupermask: (9.0,)}
+    more = {EdgePopup: (), IterRand: (5, 0.5), SignedSupermask: (None, 1.0),
+            BernoulliSupermask: (9.0,)}
     counts = allocation(net, 0.3)
     kind(0.7, allocation, "init", False, *more[kind]).run(net, train)
     assert {name: w.dim for name, w in net.weights.items()} == counts and net.dim == round(0.3 * net.total)
@@ -100,7 +102,8 @@ def test_scores_need_an_allocation_for_each_layer() -> None:
 # -- iter rand -----------------------------------------------------------------------------------
 def test_iter_rand_ranks_scores_with_their_signs_and_they_have_the_gradient_of_the_mask() -> None:
     signed = TopK(SCORE, 3, "init", False, signed=True)
-    assert signed.mask().view(-1).nonzero().view(-1).tolist() == sorted(SCORE.view(-1).argsort()[-3:].tolist())
+    largest = SCORE.view(-1).argsort()[-3:].tolist()
+    assert signed.mask().view(-1).nonzero().view(-1).tolist() == sorted(largest)
     upstream = torch.arange(6.0).view(2, 3) + 1
     (signed(THETA) * upstream).sum().backward()
     assert torch.equal(signed.score.grad, upstream * THETA)     # type: ignore[arg-type]
@@ -112,7 +115,8 @@ class SignedPopup(EdgePopup):
 
 def test_iter_rand_without_a_chance_to_be_drawn_is_edge_popup_by_signed_scores() -> None:
     states = []
-    for method in (SignedPopup(0.6, Uniform(), "init", False), IterRand(0.6, Uniform(), "init", False, 7, 0.0)):
+    for method in (SignedPopup(0.6, Uniform(), "init", False),
+                   IterRand(0.6, Uniform(), "init", False, 7, 0.0)):
         net, train = set_up()
         method.run(net, train)
         states.append(net.state_dict())
@@ -180,7 +184,8 @@ def test_a_signed_supermask_flips_signs_of_constants() -> None:
 # -- Bernoulli supermasks ------------------------------------------------------------------------
 def test_a_bernoulli_mask_is_drawn_with_its_probabilities_and_anew_in_every_step() -> None:
     bernoulli = Bernoulli(torch.zeros(2, 500), 250, "init", True, 7)
-    assert torch.allclose(bernoulli.score.sigmoid(), torch.tensor(0.25))     # as dense as was asked for
+    # as dense as was asked for
+    assert torch.allclose(bernoulli.score.sigmoid(), torch.tensor(0.25))
     with torch.no_grad():
         bernoulli.score[1] = 2.0        # sigmoid: 0.881
     first, again = bernoulli.mask(), bernoulli.mask()

@@ -100,7 +100,8 @@ def test_fine_tuning_takes_as_many_steps_as_from_rewind_to_the_end_at_the_last_l
 
 
 def test_imp_counts_round_the_density_or_what_is_left_down() -> None:
-    """Of 828: 828 * 0.8^k = 662.4, 529.9, 423.9, 339.1; down: 662, 0.8 * 662 = 529.6, 0.8 * 529 = 423.2, 338.4."""
+    """Of 828: 828 * 0.8^k = 662.4, 529.9, 423.9, 339.1; down: 662, 0.8 * 662 = 529.6, 0.8 * 529 =
+    423.2, 338.4."""
     def counts(how: Any, sparsity: float) -> list[int]:
         return IMP(sparsity, Global(), 0.2, 0, "weights", *PLAIN, counts=how).counts_left(828)
     assert counts("round", 0.5904) == [662, 530, 424, 339]
@@ -112,13 +113,15 @@ def test_imp_counts_round_the_density_or_what_is_left_down() -> None:
 
 
 @pytest.mark.parametrize("what", ["weights", "lr"])
-def test_with_fresh_momentum_every_training_from_the_rewind_point_on_begins_without_any(what: Any) -> None:
+def test_with_fresh_momentum_every_training_from_the_rewind_point_on_begins_without_any(
+        what: Any) -> None:
     momentum: dict[bool, list[bool]] = {}
     for fresh in (False, True):
         net, train = set_up()
         seen, backward = momentum.setdefault(fresh, []), train._backward
 
-        def look(*batch: Tensor, net: Net = net, seen: list[bool] = seen, backward: Any = backward) -> None:
+        def look(*batch: Tensor, net: Net = net, seen: list[bool] = seen,
+                 backward: Any = backward) -> None:
             seen.append(any(net.memory_of(w.psi) for w in net.weights.values()))
             backward(*batch)
         train._backward = look      # type: ignore[method-assign]
@@ -138,9 +141,11 @@ def test_fresh_momentum_makes_no_difference_where_all_of_training_is_rewound() -
 
 
 @pytest.mark.parametrize("allocation", [Global(), Uniform()])
-def test_the_output_layer_is_pruned_at_half_the_rate_and_the_others_make_up_for_it(allocation: Any) -> None:
-    """Sizes 36, 768 and 24, a quarter of all pruned in each of two rounds, then to 400: the output layer loses an
-    eighth and an eighth and half of (466 - 400) / 466: 24 -> 21 -> 18 (of 18.4) -> 17 (of 16.7)."""
+def test_the_output_layer_is_pruned_at_half_the_rate_and_the_others_make_up_for_it(
+        allocation: Any) -> None:
+    """Sizes 36, 768 and 24, a quarter of all pruned in each of two rounds, then to 400: the output
+    layer loses an eighth and an eighth and half of (466 - 400) / 466: 24 -> 21 -> 18 (of 18.4) ->
+    17 (of 16.7)."""
     seen: list[list[int]] = []
     net, train = set_up(steps=4)
     keep = net.keep
@@ -149,9 +154,12 @@ def test_the_output_layer_is_pruned_at_half_the_rate_and_the_others_make_up_for_
         keep(supports, **how)
         seen.append([w.dim for w in net.weights.values()])
     net.keep = kept     # type: ignore[method-assign, assignment]
-    IMP(1 - 400 / 828, allocation, 0.25, 0, "weights", *PLAIN, last_at_half_rate=True).run(net, train)
-    assert [sum(dims) for dims in seen] == [621, 466, 400] and [dims[2] for dims in seen] == [21, 18, 17]
-    if isinstance(allocation, Uniform):     # 600 of 804: 26.9 and 573.1; 448: 20.1 and 427.9; 383: 17.1 and 365.9
+    IMP(1 - 400 / 828, allocation, 0.25, 0, "weights", *PLAIN,
+        last_at_half_rate=True).run(net, train)
+    assert [sum(dims) for dims in seen] == [621, 466, 400]
+    assert [dims[2] for dims in seen] == [21, 18, 17]
+    # 600 of 804: 26.9 and 573.1; 448: 20.1 and 427.9; 383: 17.1 and 365.9
+    if isinstance(allocation, Uniform):
         assert [dims[:2] for dims in seen] == [[27, 573], [20, 428], [17, 366]]
     net, train = set_up(steps=4)
     IMP(0.5, allocation, 1.0, 0, "weights", *PLAIN, last_at_half_rate=True).run(net, train)
@@ -162,7 +170,8 @@ def test_the_output_layer_has_no_rate_where_it_is_not_covered() -> None:
     _, train = set_up(steps=4)
     for cover in ({"exclude": ["7"]}, {"include": ["7.weight"]}):
         net = Net(chain(), **cover)     # type: ignore[arg-type]
-        with pytest.raises(UserError, match=r"method.last_at_half_rate=True .* 7.weight, the output"):
+        with pytest.raises(UserError,
+                           match=r"method.last_at_half_rate=True .* 7.weight, the output"):
             IMP(0.5, Global(), 1.0, 0, "weights", *PLAIN, last_at_half_rate=True).run(
                 net, Train(net, Blobs(), train.recipe))
 

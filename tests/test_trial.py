@@ -1,4 +1,5 @@
-"""One batch is tried on a model and its data: what fits is used, what does not is one sentence, and nothing changes."""
+"""One batch is tried on a model and its data: what fits is used, what does not is one sentence, and
+nothing changes."""
 from __future__ import annotations
 
 import random
@@ -34,14 +35,24 @@ class Own(nn.Module):
 
     def __init__(self, returns: Callable[[Tensor, bool], Any], outputs: int = CLASSES) -> None:
         super().__init__()
-        self.linear, self.norm, self.drop = nn.Linear(16, outputs), nn.BatchNorm1d(outputs), nn.Dropout(0.5)
+        self.linear, self.norm = nn.Linear(16, outputs), nn.BatchNorm1d(outputs)
+        self.drop = nn.Dropout(0.5)
         self.returns = returns
+
+    def forward(self, x: Tensor) -> Any:
+        return self.returns(self.drop(self.norm(self.linear(x.flatten(1)))), self.training)
+
+
+class Restless(Own):
+    """Draws from all global generators, and has a cache that grows."""
+
+    def __init__(self) -> None:
+        super().__init__(OUTPUTS["tuple"])
         self.register_buffer("cache", torch.zeros(0), persistent=False)
 
     def forward(self, x: Tensor) -> Any:
-        np.random.rand(), random.random()
         self.cache = torch.zeros(len(x))
-        return self.returns(self.drop(self.norm(self.linear(x.flatten(1)))), self.training)
+        return super().forward(x + np.random.rand() + random.random())
 
 
 def own(returns: Callable[[Tensor, bool], Any], outputs: int = CLASSES) -> Own:
@@ -82,16 +93,18 @@ def test_a_model_that_gives_no_logits_is_refused(returns: Any, outputs: int, pro
 
 @pytest.mark.parametrize(("model", "why"), [
     (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 3)), "3 channels"),
-    (nn.Sequential(nn.Conv2d(1, 4, 5), nn.Flatten(), nn.Linear(16, 3)), "greater than actual input size"),
+    (nn.Sequential(nn.Conv2d(1, 4, 5), nn.Flatten(), nn.Linear(16, 3)),
+     "greater than actual input size"),
     (nn.Sequential(nn.Flatten(), nn.Linear(17, 3)), "shapes cannot be multiplied"),
 ])
 def test_a_model_for_other_images_is_refused(model: nn.Module, why: str) -> None:
-    with pytest.raises(UserError, match=f"own.build cannot compute on images of 1x4x4 .*{why}.*dataset.resize"):
+    with pytest.raises(UserError, match="own.build cannot compute on images of 1x4x4 "
+                                        f".*{why}.*dataset.resize"):
         give_logits(model, SHAPE, CLASSES, "own.build")
 
 
 def test_a_trial_changes_nothing() -> None:
-    model = Own(OUTPUTS["tuple"])
+    model = Restless()
     model.norm.eval()       # as a builder may do
     before = {name: value.clone() for name, value in model.state_dict().items()}
     states = torch.get_rng_state(), np.random.get_state()[1:3], random.getstate()
@@ -100,7 +113,8 @@ def test_a_trial_changes_nothing() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), states[0])
     assert repr((np.random.get_state()[1:3], random.getstate())) == repr(states[1:])
-    assert model.training and not model.norm.training and all(p.grad is None for p in model.parameters())
+    assert model.training and not model.norm.training
+    assert all(p.grad is None for p in model.parameters())
 
 
 # -- data --------------------
@@ -124,9 +138,11 @@ class Odd(Blobs):
 
 @pytest.mark.parametrize(("change", "problem"), [
     (lambda images, labels: (images.double(), labels), "images of type torch.float64"),
-    (lambda images, labels: (images[:, 0], labels), r"images of type torch.float32 and shape \(2, "),
+    (lambda images, labels: (images[:, 0], labels),
+     r"images of type torch.float32 and shape \(2, "),
     (lambda images, labels: (images, labels.int()), "labels of type torch.int32"),
-    (lambda images, labels: (images, labels[:, None]), r"labels of type torch.int64 and shape \(2, 1\)"),
+    (lambda images, labels: (images, labels[:, None]),
+     r"labels of type torch.int64 and shape \(2, 1\)"),
     (lambda images, labels: (images, labels - 10), "gives the labels"),
 ])
 def test_batches_that_are_not_what_they_have_to_be_are_refused(change: Any, problem: str) -> None:
@@ -160,13 +176,15 @@ FORMS: list[tuple[Any, Any]] = [(as_onnx, run_onnx), (as_program, run_program)]
 
 @pytest.mark.parametrize(("write", "run"), FORMS)
 @pytest.mark.parametrize("kind", ["tuple", "dictionary"])
-def test_exported_models_give_logits_for_batches_of_any_size(write: Any, run: Any, kind: str) -> None:
+def test_exported_models_give_logits_for_batches_of_any_size(
+        write: Any, run: Any, kind: str) -> None:
     model, images = own(OUTPUTS[kind]).eval(), torch.zeros(2, *SHAPE)
     assert batches(run(write(model, images)), model, images) == "for batches of any size"
 
 
 @pytest.mark.parametrize(("write", "run"), FORMS)
-def test_a_model_that_fixes_the_size_of_its_batches_is_exported_with_a_word(write: Any, run: Any) -> None:
+def test_a_model_that_fixes_the_size_of_its_batches_is_exported_with_a_word(
+        write: Any, run: Any) -> None:
     model, images = OneByOne().eval(), torch.zeros(2, *SHAPE)
     assert "NOT for batches of 1 or 5" in batches(run(write(model, images)), model, images)
 

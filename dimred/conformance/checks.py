@@ -146,15 +146,16 @@ def check_resume(make: Make) -> None:
 
 
 def check_saving(make: Make) -> None:
-    """The saved net and the plain model of its state dict give the same logits, to the bit, and the saved net has the
-    same numbers."""
+    """The saved net and the plain model of its state dict give the same logits, to the bit, and the
+    saved net has the same numbers."""
     net = observe(make)
     expected = outputs(net)
     twin = toy_net(home(make), make.basis())
     state, _ = finished(net)        # without draws: these nets keep copies of their initial weights
     twin.load(state)
     advice = ": call net.fold() at the end of run" if net.maps else ""
-    assert twin.dim == net.dim, f"the net loaded from its state has dim {twin.dim} instead of {net.dim}{advice}"
+    assert twin.dim == net.dim, \
+        f"the net loaded from its state has dim {twin.dim} instead of {net.dim}{advice}"
     assert torch.equal(outputs(twin), expected), f"the net loaded from its state gives other logits{advice}"
     plain = NETS[home(make)]()
     plain.load_state_dict(net.state_dict())
@@ -163,8 +164,8 @@ def check_saving(make: Make) -> None:
 
 # -- where it works --------------------
 def check_models(make: Make) -> None:
-    """It trains conv nets, MLPs, residual, grouped, attention and partly frozen nets and nets with tied weights,
-    or says what it needs; the plain model with its state dict computes the same."""
+    """It trains conv nets, MLPs, residual, grouped, attention and partly frozen nets and nets with
+    tied weights, or says what it needs; the plain model with its state dict computes the same."""
     for kind in NETS:
         try:
             net = train(make, kind, steps=10)
@@ -173,8 +174,10 @@ def check_models(make: Make) -> None:
             continue
         expect_finite(net, f"of the {kind} net")
         initial = net.initial()
-        moved = [name for name in sorted(net.fixed) if not torch.equal(net.rest[name], initial[name])]
-        assert not moved, f"{moved[0]}, which the {kind} net has frozen (requires_grad=False), has changed"
+        moved = [name for name in sorted(net.fixed)
+                 if not torch.equal(net.rest[name], initial[name])]
+        assert not moved, \
+            f"{moved[0]}, which the {kind} net has frozen (requires_grad=False), has changed"
         silent(net.trace.frozen + net.trace.memory, f"in the {kind} net")
         plain = NETS[kind]()
         plain.load_state_dict(net.state_dict())
@@ -225,8 +228,10 @@ def observed(make: Make, kind: str, optimizer: str = "sgd", seed: int = 0) -> Wa
 
 @lru_cache(maxsize=1)
 def short_trainings(make: Make) -> list[tuple[str, WatchedNet]]:
-    """The nets after trainings of so few steps that what a method does in between may not happen."""
-    return list(allowed((f"recipe.steps={steps}", partial(train, make, steps=steps)) for steps in (1, 2, 3)))
+    """The nets after trainings of so few steps that what a method does in between may not
+    happen."""
+    return list(allowed((f"recipe.steps={steps}", partial(train, make, steps=steps))
+                        for steps in (1, 2, 3)))
 
 
 @lru_cache(maxsize=1)
@@ -237,7 +242,8 @@ def covers(make: Make) -> list[tuple[str, WatchedNet]]:
                         for what, names in other_covers(NETS[kind]()).items()))
 
 
-def allowed(trainings: Iterable[tuple[str, Callable[[], WatchedNet]]]) -> Iterator[tuple[str, WatchedNet]]:
+def allowed(trainings: Iterable[tuple[str, Callable[[], WatchedNet]]]
+            ) -> Iterator[tuple[str, WatchedNet]]:
     """Those that the method does not refuse; it has to say what would do."""
     for what, training in trainings:
         try:

@@ -147,8 +147,8 @@ def toy_net(kind: str, basis: Any = None, seed: int = 0, dtype: torch.dtype = to
 
 
 def run(method: Method, kind: str, basis: Any = None, *, seed: int = 0, dtype: torch.dtype = torch.float32,
-        compiled: bool = False, record: Record | None = None, crash: int = -1, include: Iterable[str] = (),
-        **recipe: Any) -> WatchedNet:
+        compiled: bool = False, record: Record | None = None, crash: int = -1,
+        include: Iterable[str] = (), **recipe: Any) -> WatchedNet:
     """Train a toy net by the method, from scratch or from the record's checkpoint."""
     net = toy_net(kind, basis, seed, dtype, include)
     settings = dataclasses.replace(RECIPE, **{"steps": STEPS, "batch_size": 16, **recipe})

@@ -100,12 +100,14 @@ def grouped() -> nn.Module:
 
 
 class Attention(nn.Module):
-    """As a transformer: the rows of an image and a class token, position embeddings, attention, an MLP."""
+    """As a transformer: the rows of an image and a class token, position embeddings, attention, an
+    MLP."""
 
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Linear(4, 8)
-        self.token, self.positions = nn.Parameter(torch.zeros(1, 1, 8)), nn.Parameter(torch.randn(5, 8))
+        self.token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.positions = nn.Parameter(torch.randn(5, 8))
         self.norm1, self.attention = nn.LayerNorm(8), nn.MultiheadAttention(8, 2, batch_first=True)
         self.norm2, self.fc1, self.fc2 = nn.LayerNorm(8), nn.Linear(8, 12), nn.Linear(12, 8)
         self.head = nn.Linear(8, 2)
@@ -141,8 +143,8 @@ def partly_frozen() -> nn.Module:
 
 
 NETS: dict[str, Callable[[], nn.Module]] = {
-    "conv_norm": conv_norm, "mlp": mlp, "residual": Residual, "grouped": grouped, "attention": Attention,
-    "tied": Tied, "partly_frozen": partly_frozen}
+    "conv_norm": conv_norm, "mlp": mlp, "residual": Residual, "grouped": grouped,
+    "attention": Attention, "tied": Tied, "partly_frozen": partly_frozen}
 
 
 def other_covers(model: nn.Module) -> dict[str, list[str]]:
