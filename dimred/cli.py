@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"dimred: {stop}", file=sys.stderr)
         return 128 + stop.signal
     except KeyboardInterrupt:
-        print("dimred: stopped; the same command starts again or goes on from its last checkpoint", file=sys.stderr)
+        print("dimred: stopped. Repeat the command to resume or start again", file=sys.stderr)
         return 130
     except BrokenPipeError:     # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,11 +49,17 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         if isinstance(error, OSError) and error.errno in FULL:
-            print(f"dimred: {error.strerror}: nothing more can be written. Make room and repeat the command: what was "
-                  "written before is intact", file=sys.stderr)
+            print(
+                f"dimred: {error.strerror}: nothing more can be written. Make room and repeat the "
+                "command: what was written before is intact",
+                file=sys.stderr,
+            )
             return 1
-        print(f"dimred: unexpected {type(error).__name__}: {printable(str(error))}. Repeat with --debug to see where",
-              file=sys.stderr)
+        print(
+            f"dimred: unexpected {type(error).__name__}: {printable(str(error))}. Repeat with "
+            "--debug to see where",
+            file=sys.stderr,
+        )
         return 1
 
 
@@ -61,7 +67,9 @@ def require_working_folder() -> None:
     try:
         os.getcwd()
     except OSError:
-        raise UserError("the working folder does not exist any more. Change to one that does: cd FOLDER") from None
+        raise UserError(
+            "the working folder does not exist any more. Change to one that does: cd FOLDER"
+        ) from None
 
 
 def dispatch(arguments: list[str]) -> int:

@@ -14,14 +14,19 @@ if TYPE_CHECKING:
 
 #: what a package adds to Hydra: pip install hydra-NAME
 PLUGINS = {
-    "launcher": {"submitit": "submitit-launcher", "joblib": "joblib-launcher", "ray": "ray-launcher",
-                 "rq": "rq-launcher"},
-    "sweeper": {"optuna": "optuna-sweeper", "ax": "ax-sweeper", "nevergrad": "nevergrad-sweeper"}}
+    "launcher": {
+        "submitit": "submitit-launcher",
+        "joblib": "joblib-launcher",
+        "ray": "ray-launcher",
+        "rq": "rq-launcher",
+    },
+    "sweeper": {"optuna": "optuna-sweeper", "ax": "ax-sweeper", "nevergrad": "nevergrad-sweeper"},
+}
 
 
 def composed(overrides: Sequence[str], folder: Path | None = None) -> DictConfig:
-    """The configuration of `dimred train OVERRIDES --config-dir FOLDER`, not yet checked. UserError for what is
-    unknown."""
+    """The configuration of `dimred train OVERRIDES --config-dir FOLDER`, not yet checked. UserError
+    for what is unknown."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -53,17 +58,25 @@ def resolved(cfg: dict[str, Any]) -> dict[str, Any]:
 
 
 def own_folder(given: str) -> Path:
-    """A folder of configurations of one's own. UserError if there is none, or a file has the name of one of dimred's:
-    Hydra would take dimred's."""
+    """A folder of configurations of one's own. UserError if there is none, or a file has the name
+    of one of dimred's: Hydra would take dimred's."""
     folder = Path(given).expanduser().absolute()
     if not folder.is_dir():
-        raise UserError(f"no folder {given}. Give --config-dir one that holds method/NAME.yaml, dataset/NAME.yaml, ...")
+        raise UserError(
+            f"no folder {given}. Give --config-dir one that holds method/NAME.yaml, "
+            "dataset/NAME.yaml, ..."
+        )
     for path in sorted(folder.glob("**/*.y*ml")):
         name = path.relative_to(folder).with_suffix(".yaml")
         if (conf() / name).exists():
             raise UserError(
                 f"{path} would not be used: dimred has a {name}. "
-                + (f"To run a run again: dimred train --from {given}" if is_run(folder) else "Give it another name"))
+                + (
+                    f"To run a run again: dimred train --from {given}"
+                    if is_run(folder)
+                    else "Give it another name"
+                )
+            )
     return folder
 
 
@@ -96,15 +109,18 @@ def explained(error: Exception) -> str:
         return f"unknown {group} {name!r}. {nearest(name, options)}"
     if key := re.search(r"Could not override '([^']+)'", text):
         group, _, name = key[1].rpartition(".")
-        node = getattr(error.__cause__, "parent_node", None) or ()      # the group as it is composed
+        # the group as it is composed
+        node = getattr(error.__cause__, "parent_node", None) or ()
         allowed = sorted(str(k) for k in node if k not in ("_target_", "hydra"))
         return f"unknown key {key[1]}. {nearest(name, allowed)}" if node else \
             f"unknown key {key[1]}: {group} is a single value, there is nothing inside it"
     if several := re.search(r"Ambiguous value for argument '(.+)'", text):
         name, _, value = several[1].partition("=")
-        return (f"{several[1]} names several values. For a run with each, add -m: dimred train -m {several[1]}. "
-                f"A list is written in brackets, KEY=[A,B]; one value with a comma in it in two kinds of quotes, "
-                f"{shell_quoted(name, value)}")
+        return (
+            f"{several[1]} names several values. For a run with each, add -m: dimred train -m "
+            f"{several[1]}. A list is written in brackets, KEY=[A,B]; one value with a comma in it "
+            f"in two kinds of quotes, {shell_quoted(name, value)}"
+        )
     if re.search("Multiple values for|Could not append", text):
         return f"{text.split('. ')[0]}. Leave out the +, which is for keys that do not exist yet"
     if override := getattr(error, "override", None):
@@ -114,8 +130,12 @@ def explained(error: Exception) -> str:
 
 def not_understood(override: str) -> str:
     key, equals, value = override.partition("=")
-    quotes = (f". A value with other signs than letters, digits and ._-/ takes two kinds of quotes: "
-              f"{shell_quoted(key, value)}" if equals and value else "")
+    quotes = (
+        ". A value with other signs than letters, digits and ._-/ takes two kinds of quotes: "
+        f"{shell_quoted(key, value)}"
+        if equals and value
+        else ""
+    )
     return f"cannot understand {override!r}. Write KEY=VALUE, and a list as KEY=[A,B]{quotes}"
 
 
@@ -129,6 +149,9 @@ def missing_plugin(kind: str, name: str) -> str:
     known = PLUGINS[kind]
     for first, package in known.items():
         if name.startswith(first):
-            return f"hydra/{kind}={name} needs a package that is not installed: pip install hydra-{package}"
-    return (f"unknown hydra/{kind} {name!r}. {nearest(name, ['basic', *known])} All but basic are packages: "
-            f"pip install hydra-NAME-{kind}")
+            return (f"hydra/{kind}={name} needs a package that is not installed: "
+                    f"pip install hydra-{package}")
+    return (
+        f"unknown hydra/{kind} {name!r}. {nearest(name, ['basic', *known])} All but basic are "
+        f"packages: pip install hydra-NAME-{kind}"
+    )

@@ -21,14 +21,15 @@ NOT_DESCRIPTIVE = ("device", "data_dir", "outputs", "checkpoint_seconds", "spars
 CHOICES = "choices"     # in a run's config.yaml: the names of the chosen files
 STORED = "stored/"      # a file of this name has the values of the run that is run again
 
-#: fields that are younger than runs, at the values of what was done before there was a choice: there they do not count,
-#: so that a run keeps its name when its method or recipe gets a new field
+#: fields that are younger than runs, at the values of what was done before there was a choice:
+#: there they do not count, so that a run keeps its name when its method or recipe gets a new field
 AS_BEFORE: Mapping[str, Mapping[str, Any]] = {
     "method": {"augment": False, "counts": "round", "fresh_momentum": False, "halves": False,
                "last_at_half_rate": False},
     "recipe": {"decay_all": False},
     "dataset": {"channels": 3}}
-Choices = Mapping[str, str]     # of the groups, the names of the chosen files: {"method": "rigl", ...}
+# of the groups, the names of the chosen files: {"method": "rigl", ...}
+Choices = Mapping[str, str]
 
 
 def description(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,28 +54,40 @@ def anywhere(value: Any, data_dir: str) -> Any:
 
 # -- one form for what can be typed in several --------------------
 def number(value: float) -> float:
-    """The short decimal that is meant: 0.7 by 0.7000000000000001 (from range(0.5,1,0.2)), 0.0 by -0.0."""
+    """The short decimal that is meant: 0.7 by 0.7000000000000001 (from range(0.5,1,0.2)), 0.0 by
+    -0.0."""
     short = float(f"{value:.12g}")
     return (short if math.isclose(value, short, rel_tol=1e-15) else value) + 0.0
 
 
 def plain_numbers(value: Any) -> Any:
-    """With every number as a float: what compares configurations where the types of their values are unknown."""
+    """With every number as a float: what compares configurations where the types of their values
+    are unknown."""
     if isinstance(value, dict):
         return {name: plain_numbers(each) for name, each in value.items()}
     if isinstance(value, list):
         return [plain_numbers(each) for each in value]
-    return number(float(value)) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    return number(float(value))
 
 
 def require_plain_names(choices: Mapping[str, object]) -> None:
-    """UserError unless every group's choice is the name of a file: the names of run folders are made of them."""
+    """UserError unless every group's choice is the name of a file: the names of run folders are
+    made of them."""
     for group, choice in choices.items():
-        if not re.fullmatch(r"\w[\w.+-]*", name := str(choice)) or name.endswith((".yaml", ".yml")) or not choice:
+        if (
+            not re.fullmatch(r"\w[\w.+-]*", name := str(choice))
+            or name.endswith((".yaml", ".yml"))
+            or not choice
+        ):
             stem = name.rpartition("/")[2].removesuffix(".yaml").removesuffix(".yml")
             words = re.findall(r"\w[\w.+-]*", stem.replace("null", ""))
             plain = words[0] if choice and words else "NAME"
-            raise UserError(f"{group}={name} is not allowed. It must be the plain name of one file: {group}={plain}")
+            raise UserError(
+                f"{group}={name} is not allowed. It must be the plain name of one file: "
+                f"{group}={plain}"
+            )
 
 
 # -- files --------------------

@@ -9,7 +9,8 @@ class UserError(Exception):
     """Something the user can put right. Shown as its message alone, without a traceback."""
 
 
-NO_MEMORY = "allocate memory|enough memory|bad_alloc"   # what torch says where it raises a mere RuntimeError
+# what torch says where it raises a mere RuntimeError
+NO_MEMORY = "allocate memory|enough memory|bad_alloc"
 MANY = 24       # more names than anybody reads
 
 
@@ -30,15 +31,21 @@ def require(holds: bool, key: str, got: object, allowed: str) -> None:
 
 
 class Interrupted(BaseException):
-    """A signal ended the run. Steps of training are saved up to `step`; without one, nothing since the last checkpoint
-    is."""
+    """A signal ended the run. Steps of training are saved up to `step`; without one, nothing since
+    the last checkpoint is."""
 
     def __init__(self, signal: int, step: int | None = None) -> None:
-        super().__init__(signal, step)      # all that pickle needs, between the processes of a sweep
+        # all that pickle needs, between the processes of a sweep
+        super().__init__(signal, step)
         self.signal, self.step = signal, step
 
     def __str__(self) -> str:
         if self.step is None:
-            return (f"stopped by signal {self.signal} outside of training. The same command goes on from the last "
-                    "checkpoint, or starts again where there is none")
-        return f"stopped by signal {self.signal} after step {self.step}; the same command goes on from there"
+            return (
+                f"stopped by signal {self.signal} outside of training. Repeat the command to "
+                "resume from the last checkpoint, or from the start where there is none"
+            )
+        return (
+            f"stopped by signal {self.signal} after step {self.step}. Repeat the command to resume "
+            "from there"
+        )

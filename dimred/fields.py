@@ -1,5 +1,5 @@
-"""The fields of a method, a recipe, ...: defaults and comments from its YAML, types and ranges from its class. Read
-without importing the class (or torch)."""
+"""The fields of a method, a recipe, ...: defaults and comments from its YAML, types and ranges from
+its class. Read without importing the class (or torch)."""
 from __future__ import annotations
 
 import ast
@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 from dimred.configs import conf
 from dimred.errors import UserError, nearest
 
+PACKAGE = Path(__file__).parent
+SHARED_CHECKS = ("schedules.py", "rewiring.py")
 LINE = re.compile(r"(\w+):\s*(.*?)\s*(?:(?:^|\s)#\s*(.*))?$")      # key: value  # comment
 
 
 class Field(NamedTuple):
-    """A value inside a group, as text. choices: what it may be, if these are names; allowed: its range, if it has
-    one."""
+    """A value inside a group, as text. choices: what it may be, if these are names; allowed: its
+    range, if it has one."""
     name: str
     default: str
     comment: str
@@ -28,7 +30,9 @@ class Field(NamedTuple):
     allowed: str
 
     def about(self) -> str:
-        limits = self.allowed or ("" if any(c in self.comment for c in self.choices) else " or ".join(self.choices))
+        limits = self.allowed or (
+            "" if any(c in self.comment for c in self.choices) else " or ".join(self.choices)
+        )
         return "; ".join(part for part in (self.comment, limits) if part)
 
 
@@ -87,7 +91,9 @@ def fields(group: str, path: Path, folders: Sequence[Path] = ()) -> Described:
 def _heading(path: Path) -> str:
     """The comment that a file begins with."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return " ".join(line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
+    return " ".join(
+        line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines)
+    )
 
 
 def _default(value: str) -> str:
@@ -96,10 +102,13 @@ def _default(value: str) -> str:
     return f"that of {own[1]}=" if own else value
 
 
-def _lines(group: str, path: Path, folders: Sequence[Path]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Keys with values and comments as they stand in the file; first those of the files that it inherits from."""
+def _lines(
+    group: str, path: Path, folders: Sequence[Path]
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Keys with values and comments as they stand in the file; first those of the files that it
+    inherits from."""
     text = path.read_text(encoding="utf-8", errors="replace")
-    for parent in re.findall(r"^\s+- (\w+)\s*(?:#.*)?$", text, re.MULTILINE):
+    for parent in re.findall(r"^\s*- ([\w.+-]+)\s*(?:#.*)?$", text, re.MULTILINE):
         files = group_files(group, folders)
         if parent in files and files[parent] != path:
             yield from _lines(group, files[parent], folders)
@@ -110,7 +119,8 @@ def _lines(group: str, path: Path, folders: Sequence[Path]) -> Iterator[tuple[st
 
 # -- classes --------------------
 def _classes(target: str) -> Iterator[ast.ClassDef]:
-    """The class of a target and those that it is made from, as far as they lie in the same package."""
+    """The class of a target and those that it is made from, as far as they lie in the same
+    package."""
     module, _, name = target.rpartition(".")
     sources = _sources(module)
     waiting, seen = [name], set[str]()
@@ -125,10 +135,13 @@ def _classes(target: str) -> Iterator[ast.ClassDef]:
 
 
 def _sources(module: str) -> list[Path]:
-    """The files of a module, without importing it (of a package within another, the latter is imported)."""
+    """The files of a module, without importing it (of a package within another, the latter is
+    imported)."""
     with suppress(ImportError, ValueError, AttributeError):
-        own = module.removeprefix("dimred.").replace(".", "/") if module.startswith("dimred.") else ""
-        place = Path(__file__).parent / own
+        own = (
+            module.removeprefix("dimred.").replace(".", "/") if module.startswith("dimred.") else ""
+        )
+        place = PACKAGE / own
         if own and place.is_dir():
             return sorted(place.rglob("*.py"))
         if own:
@@ -147,24 +160,49 @@ def _parsed(path: Path) -> list[ast.ClassDef]:
 
 
 def _ranges(node: ast.AST, group: str) -> Iterator[tuple[str, str]]:
-    """What `require(condition, "method.every", value, "1 or more steps")` says of each field; also where it is written
-    once for several: for name in ("lr", "epochs"): require(condition, f"recipe.{name}", value, "a number above 0")."""
+    """What `require(condition, "method.every", value, "1 or more steps")` says of each field; also
+    where it is written once for several: for name in ("lr", "epochs"): require(condition,
+    f"recipe.{name}", value, "a number above 0"); or where a function that methods share says it:
+    require_period(self.every)."""
     for call in ast.walk(node):
         if isinstance(call, ast.For):
-            names = [item.value for item in getattr(call.iter, "elts", []) if isinstance(item, ast.Constant)]
+            names = [
+                item.value
+                for item in getattr(call.iter, "elts", [])
+                if isinstance(item, ast.Constant)
+            ]
             for allowed in (_allowed(each, ast.JoinedStr) for each in ast.walk(call)):
                 yield from ((str(name), allowed) for name in names if allowed)
         elif allowed := _allowed(call, ast.Constant):
             key = str(call.args[1].value)       # type: ignore[attr-defined]
             yield from ((name, allowed) for name in re.findall(rf"{group}\.(\w+)", key))
+        elif isinstance(call, ast.Call):
+            allowed = _shared_checks().get(getattr(call.func, "id", ""), "")
+            yield from ((name, allowed) for name in re.findall(r"self\.(\w+)", ast.unparse(call))
+                        if allowed)
+
+
+@lru_cache
+def _shared_checks() -> dict[str, str]:
+    """What the functions require_... that methods share allow, by their names."""
+    found = {}
+    for path in (PACKAGE / name for name in SHARED_CHECKS):
+        for function in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(function, ast.FunctionDef) and function.name.startswith("require_"):
+                texts = [_allowed(call, ast.expr) for call in ast.walk(function)]
+                found[function.name] = next(filter(None, texts), "")
+    return found
 
 
 def _allowed(call: ast.AST, key: type[ast.expr]) -> str:
     """The last argument of `require`, where its key is written in this way."""
-    is_require = isinstance(call, ast.Call) and getattr(call.func, "id", "") == "require" and len(call.args) == 4
-    if is_require and isinstance(call.args[1], key) and isinstance(call.args[3], ast.Constant):     # type: ignore
-        return str(call.args[3].value)      # type: ignore[attr-defined]
-    return ""
+    if not isinstance(call, ast.Call) or getattr(call.func, "id", "") != "require":
+        return ""
+    if len(call.args) != 4 or not isinstance(call.args[1], key):
+        return ""
+    allowed = call.args[3]
+    return str(allowed.value) if isinstance(allowed, ast.Constant) else ""
+
 
 
 def _choices(node: ast.ClassDef) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -174,7 +212,12 @@ def _choices(node: ast.ClassDef) -> Iterator[tuple[str, tuple[str, ...]]]:
             continue
         literals = [part for part in ast.walk(line.annotation) if isinstance(part, ast.Subscript)
                     and isinstance(part.value, ast.Name) and part.value.id == "Literal"]
-        names = [item.value for part in literals for item in ast.walk(part.slice) if isinstance(item, ast.Constant)]
+        names = [
+            item.value
+            for part in literals
+            for item in ast.walk(part.slice)
+            if isinstance(item, ast.Constant)
+        ]
         if isinstance(line.annotation, ast.Name) and line.annotation.id == "bool":
             names = ["true", "false"]
         if names:

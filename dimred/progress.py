@@ -16,7 +16,8 @@ from dimred.terminal import PROGRESS, run_label
 log = logging.getLogger(PROGRESS)
 T = TypeVar("T")
 
-MOST_LINES = 1000       # about epochs of one training; those of a longer one are logged every second, third, ... time
+# about epochs of one training; those of a longer one are logged every second, third, ... time
+MOST_LINES = 1000
 PATIENCE = 2.0          # seconds before a loop without training has a bar
 SILENCE = 30.0          # seconds before it has another line, where there is no bar
 TRAINING = "{desc} |{bar}|{percentage:3.0f}% {remaining} left"
@@ -39,8 +40,8 @@ class Progress:
 
     # -- rounds --------------------
     def rounds(self, items: Collection[T], what: str) -> Iterator[T]:
-        """The items, one after the other. A round that trains is logged when it ends; rounds that do not, such as
-        scores, have a bar as soon as they have taken two seconds."""
+        """The items, one after the other. A round that trains is logged when it ends; rounds that
+        do not, such as scores, have a bar as soon as they have taken two seconds."""
         began = _Clock()
         bar: tqdm | None = None
         for i, item in enumerate(items):
@@ -88,7 +89,11 @@ class Progress:
         self._trained, self._last = self._trained + 1, line
         step = line["step"]
         if ended or step // self.epoch_steps % self._every == 0:
-            validation = f", validation {_percent(line.get('val_accuracy'))}" if "val_accuracy" in line else ""
+            validation = (
+                f", validation {_percent(line.get('val_accuracy'))}"
+                if "val_accuracy" in line
+                else ""
+            )
             self._log(f"{self._epoch(step - 1)}, step {step}: loss {line['train_loss']:.4f}, "
                       f"accuracy {_percent(line['train_accuracy'])}{validation}")
 

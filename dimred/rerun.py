@@ -1,6 +1,8 @@
-"""A run again from its folder: its config.yaml becomes what Hydra starts from, with overrides as ever.
+"""A run again from its folder: its config.yaml becomes what Hydra starts from, with overrides as
+ever.
 
-A file must not say which code is run: its values are data, its classes are those that configurations name already.
+A file must not say which code is run: its values are data, its classes are those that
+configurations name already.
 """
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ OF_THE_RUN = ("sparsity", "allocation")     # what a method takes from the run
 
 
 def register(folder: Path, own: Path | None = None) -> str:
-    """Give Hydra the configuration of a run; its name there. UserError if there is none, or one that is not data."""
+    """Give Hydra the configuration of a run; its name there. UserError if there is none, or one
+    that is not data."""
     from hydra.core.config_store import ConfigStore
 
     stored = read_config(folder)
@@ -40,7 +43,9 @@ def register(folder: Path, own: Path | None = None) -> str:
     store = ConfigStore.instance()
     store.store(name=NAME, node=main)
     for group, node in groups(stored, names).items():
-        store.store(group=f"{group}/{STORED.strip('/')}", name=names[group], node=node, package=group)
+        store.store(
+            group=f"{group}/{STORED.strip('/')}", name=names[group], node=node, package=group
+        )
     return NAME
 
 
@@ -61,16 +66,19 @@ def read_config(folder: Path) -> Json:
 
 
 def require_data(stored: Json, folder: Path, own: Path | None) -> None:
-    """UserError if values would be looked up or computed, or name classes that no configuration names; or if there
-    are settings of Hydra, whose logging, for one, calls whatever it is told to."""
+    """UserError if values would be looked up or computed, or name classes that no configuration
+    names; or if there are settings of Hydra, whose logging, for one, calls whatever it is told
+    to."""
     known = {target for place in (conf(), own) if place for target in targets(place)}
     for key, value in leaves(stored):
         if "${" in f"{key}{value}" or key in ("defaults", "hydra"):
             said = key if value is None else f"{key}: {value}"
             raise UserError(f"{folder}/config.yaml says {said}; a run's values are plain")
         if key == "_target_" and value not in known:
-            raise UserError(f"{folder}/config.yaml asks for {value}, which no configuration names. If it is your own, "
-                            "add --config-dir DIR, the folder with its configuration")
+            raise UserError(
+                f"{folder}/config.yaml asks for {value}, which no configuration names. If it is "
+                "your own, add --config-dir DIR, the folder with its configuration"
+            )
 
 
 def targets(place: Path) -> Iterator[str]:
@@ -79,8 +87,8 @@ def targets(place: Path) -> Iterator[str]:
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key in nested dictionaries with its value, None where that is nested in turn; a list's items have the
-    list's key."""
+    """Every key in nested dictionaries with its value, None where that is nested in turn; a list's
+    items have the list's key."""
     items = node.items() if isinstance(node, dict) else [(key, value) for value in node]
     for name, value in items:
         nested = isinstance(value, (dict, list))
@@ -90,8 +98,8 @@ def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def choices(stored: Json, folder: Path) -> dict[str, str]:
-    """The names of the files that the run was made of: from config.yaml, or, of an older run, from its result or its
-    place."""
+    """The names of the files that the run was made of: from config.yaml, or, of an older run, from
+    its result or its place."""
     where = folder.resolve()
     place = {"dataset": where.parent.parent.name, "model": where.parent.name,
              "method": re.sub(r"(-s[^-]+(e-\d+)?)?-seed\d+-\w+$", "", where.name)}
@@ -99,12 +107,15 @@ def choices(stored: Json, folder: Path) -> dict[str, str]:
         result = json.loads((folder / "result.json").read_bytes())
     except (OSError, ValueError):
         result = {}
-    found = dict.fromkeys(GROUPS, "unknown") | place | dict_of(result) | dict_of(stored.get(CHOICES))
+    found = (
+        dict.fromkeys(GROUPS, "unknown") | place | dict_of(result) | dict_of(stored.get(CHOICES))
+    )
     return {group: str(found[group]) for group in GROUPS}
 
 
 def groups(stored: Json, names: Mapping[str, str]) -> dict[str, Json]:
-    """The groups' values, as their files would say them: what they took from the run, they take again."""
+    """The groups' values, as their files would say them: what they took from the run, they take
+    again."""
     found = {group: with_newer_fields(group, names[group], dict(stored[group]))
              for group in GROUPS if stored.get(group)}
     for key in OF_THE_RUN:
@@ -120,7 +131,8 @@ def groups(stored: Json, names: Mapping[str, str]) -> dict[str, Json]:
 
 
 def with_newer_fields(group: str, name: str, node: Json) -> Json:
-    """Fields that dimred's file has and an older run has not, with the value of what was done then."""
+    """Fields that dimred's file has and an older run has not, with the value of what was done
+    then."""
     if not (conf() / group / f"{name}.yaml").exists():
         return node
     listed = read(group, name)
@@ -129,7 +141,8 @@ def with_newer_fields(group: str, name: str, node: Json) -> Json:
 
 
 def outputs_of(folder: Path) -> Path | None:
-    """OUTPUTS of OUTPUTS/runs/DATASET/MODEL/RUN, as it is typed; None where the folder lies elsewhere."""
+    """OUTPUTS of OUTPUTS/runs/DATASET/MODEL/RUN, as it is typed; None where the folder lies
+    elsewhere."""
     typed = folder if len(folder.parts) > 4 else folder.absolute()
     parents = typed.parents
     return parents[3] if len(parents) > 3 and parents[2].name == "runs" else None

@@ -1,4 +1,5 @@
-"""Signals that end a run: SIGINT (Ctrl-C) and SIGTERM, and for a worker of a sweep the end of its parent."""
+"""Signals that end a run: SIGINT (Ctrl-C) and SIGTERM, and for a worker of a sweep the end of its
+parent."""
 from __future__ import annotations
 
 import os
@@ -22,8 +23,9 @@ class Stoppable(Protocol):
 
 @contextmanager
 def stopping_at_signals(train: Stoppable) -> Iterator[None]:
-    """At the first signal a step in progress is finished and saved before Interrupted is raised. Outside of steps,
-    where nothing could be saved, it is raised at once. The second signal ends the process at once."""
+    """At the first signal a step in progress is finished and saved before Interrupted is raised.
+    Outside of steps, where nothing could be saved, it is raised at once. The second signal ends the
+    process at once."""
     def stop(number: int, frame: object) -> None:
         for each in before:
             signal.signal(each, signal.SIG_DFL)
@@ -33,7 +35,8 @@ def stopping_at_signals(train: Stoppable) -> Iterator[None]:
         say_now(f"{signal.Signals(number).name}: stopping after this step. Once more: at once")
 
     before: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():   # elsewhere, the program that runs us handles them
+    # elsewhere, the program that runs us handles them
+    if threading.current_thread() is threading.main_thread():
         before |= {each: signal.signal(each, stop) for each in HANDLED}
     try:
         yield
@@ -44,8 +47,8 @@ def stopping_at_signals(train: Stoppable) -> Iterator[None]:
 
 @contextmanager
 def ending_with_parent() -> Iterator[None]:
-    """When the parent of this process ends, the block is stopped as by SIGTERM, and the process ends, too: a sweep
-    leaves no workers behind, however it is killed."""
+    """When the parent of this process ends, the block is stopped as by SIGTERM, and the process
+    ends, too: a sweep leaves no workers behind, however it is killed."""
     parent, over = os.getppid(), threading.Event()
 
     def watch() -> None:

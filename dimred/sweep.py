@@ -1,4 +1,5 @@
-"""What Hydra calls: the job, once for every combination of a sweep, and what is left of the sweep at its end."""
+"""What Hydra calls: the job, once for every combination of a sweep, and what is left of the sweep
+at its end."""
 from __future__ import annotations
 
 import json
@@ -22,7 +23,8 @@ from dimred.printing import summary
 from dimred.signals import ending_with_parent
 from dimred.terminal import listen, named_run, printable
 
-Outcome = dict[str, Any]    # of a run of a sweep: its overrides, and its result or the reason of its failure
+# of a run of a sweep: its overrides, and its result or the reason of its failure
+Outcome = dict[str, Any]
 
 
 @dataclass
@@ -42,8 +44,8 @@ command: Command | None = None      # none in the workers of a launcher
 
 
 def job(cfg: DictConfig) -> float | None:
-    """One run. An error of one does not stop a sweep; it is written to the sweep's folder, as a result is. Returns
-    what a sweeper that searches is to maximise."""
+    """One run. An error of one does not stop a sweep; it is written to the sweep's folder, as a
+    result is. Returns what a sweeper that searches is to maximise."""
     if command is not None:
         return compute(cfg)
     listen(logging.INFO)        # a worker has not been through the command line
@@ -85,21 +87,27 @@ def require_maximum(sweeper: DictConfig) -> None:
 
 
 def searched(outcome: Outcome) -> float:
-    """The validation accuracy; the worst there is of a run that failed, as sweepers end at what is no number."""
+    """The validation accuracy; the worst there is of a run that failed, as sweepers end at what is
+    no number."""
     if outcome["status"] != "done":
         return 0.0
     if outcome["val_accuracy"] is None:
-        raise UserError("a search compares validation accuracies, and there is no validation split. Set "
-                        "dataset.val_fraction to more than 0, or add a folder of images for validation")
+        raise UserError(
+            "a search compares validation accuracies, and there is no validation split. Set "
+            "dataset.val_fraction to more than 0, or add a folder of images for validation"
+        )
     return outcome["val_accuracy"]
 
 
 def run_one(cfg: DictConfig, overrides: list[str]) -> tuple[Outcome, UserError | None]:
-    from dimred.run import readable, run  # here, so that mistakes in the command are answered before torch is imported
+    # here, so that mistakes in the command are answered before torch is imported
+    from dimred.run import readable, run
 
     choices: dict[str, Any] = {
         group: HydraConfig.get().runtime.choices.get(group) for group in GROUPS if group in cfg}
-    choices = {group: name.removeprefix(STORED) if name else name for group, name in choices.items()}
+    choices = {
+        group: name.removeprefix(STORED) if name else name for group, name in choices.items()
+    }
     explicit = {override.lstrip("+").partition("=")[0] for override in overrides}
     try:
         require_plain_names(choices)
@@ -115,7 +123,8 @@ def run_one(cfg: DictConfig, overrides: list[str]) -> tuple[Outcome, UserError |
 
 @contextmanager
 def named_job(number: int, overrides: list[str]) -> Iterator[None]:
-    """Say which run of the sweep messages are about; of its values those that are not the same in all runs."""
+    """Say which run of the sweep messages are about; of its values those that are not the same in
+    all runs."""
     runs = command.runs if command else 0
     keys = command.keys if command else set()
     values = [each for each in overrides if not keys or each.partition("=")[0] in keys]

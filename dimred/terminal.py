@@ -1,4 +1,5 @@
-"""What is printed while a command runs: log messages on stderr, named after their run where there are several."""
+"""What is printed while a command runs: log messages on stderr, named after their run where there
+are several."""
 from __future__ import annotations
 
 import io
@@ -41,7 +42,8 @@ def run_label() -> str:
 
 
 class Lines(logging.Formatter):
-    """dimred: run 3 of 27 (method=rigl seed=1): message. What is no warning has the number of the run alone."""
+    """dimred: run 3 of 27 (method=rigl seed=1): message. What is no warning has the number of the
+    run alone."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = printable(super().format(record))
@@ -71,7 +73,8 @@ def listen(level: int) -> None:
     handler.setFormatter(Lines())
     if sys.stderr.isatty():
         handler.addFilter(lambda record: record.name != PROGRESS)
-    # The command that cannot write reports a full disk; a log file that cannot be written adds nothing.
+    # The command that cannot write reports a full disk; a log file that cannot be written adds
+    # nothing.
     logging.raiseExceptions = level == logging.DEBUG
 
 
@@ -88,12 +91,14 @@ def width() -> int:
 
 
 def printable(text: str) -> str:
-    r"""The text without control characters, which could write anywhere on a terminal: an escape is shown as \x1b."""
+    r"""The text without control characters, which could write anywhere on a terminal: an escape is
+    shown as \x1b."""
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def accept_any_text() -> None:
     """Characters that stdout and stderr cannot encode are written as escapes, never an error."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):    # what replaces them in tests and notebooks takes any text
+        # what replaces them in tests and notebooks takes any text
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,5 @@
-"""Values, files, terminals, disks and processes that are not as they should be: a sentence says what is wrong."""
+"""Values, files, terminals, disks and processes that are not as they should be: a sentence says
+what is wrong."""
 from __future__ import annotations
 
 import errno
@@ -23,7 +24,8 @@ SHORT = ("recipe.steps=2", "method=random")
 
 # -- values --------------------
 @pytest.mark.parametrize("override, part", [
-    ("model=mlp model.hidden=[0]", "model.hidden=[0] is not allowed. It must be a list of widths, each 1 or more"),
+    ("model=mlp model.hidden=[0]",
+     "model.hidden=[0] is not allowed. It must be a list of widths, each 1 or more"),
     ("method=null", "method=None is not allowed"),
     ("recipe.lr=1e300", "recipe.lr=1e+300 is not allowed. It must be a finite number, at most"),
     ("recipe.weight_decay=1e300", "recipe.weight_decay=1e+300 is not allowed"),
@@ -38,12 +40,15 @@ def test_a_value_that_cannot_be_is_named(override: str, part: str, dimred: Calla
 
 # -- files --------------------
 def claim(path: Path, shape: str, content: bytes = b"\1", says: int | None = None) -> Path:
-    """A masks.npz with an array whose header claims a shape; `says`: the size in the zip directory."""
+    """A masks.npz with an array whose header claims a shape; `says`: the size in the zip
+    directory."""
     header = f"{{'descr': '|b1', 'fortran_order': False, 'shape': {shape}, }}".encode()
     header += b" " * (-(len(header) + 11) % 64) + b"\n"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("fc1.weight.npy", np.lib.format.magic(1, 0) + len(header).to_bytes(2, "little") + header
-                         + content)
+        archive.writestr(
+            "fc1.weight.npy",
+            np.lib.format.magic(1, 0) + len(header).to_bytes(2, "little") + header + content,
+        )
         if says:
             archive.infolist()[0].file_size = says
     return path
@@ -51,17 +56,24 @@ def claim(path: Path, shape: str, content: bytes = b"\1", says: int | None = Non
 
 @pytest.mark.parametrize("says", [None, 10**12 + 128])
 def test_a_mask_that_claims_to_be_huge_takes_no_memory(says: int | None, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"damaged.*fc1.weight.npy says that it has 1000000000000 bytes"):
+    with pytest.raises(UserError, match=r"damaged.*fc1.weight.npy says that it has 1000000000000 "
+                                        r"bytes"):
         read_masks(claim(tmp_path / "masks.npz", "(1000000, 1000000)", says=says))
 
 
 def test_a_mask_that_is_well_compressed_is_read(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "masks.npz", a=np.zeros((1000, 1000), bool), b=np.ones((), bool))
-    assert {name: mask.shape for name, mask in read_masks(tmp_path).items()} == {"a": (1000, 1000), "b": ()}
+    assert {name: mask.shape for name, mask in read_masks(tmp_path).items()} == {
+        "a": (1000, 1000),
+        "b": (),
+    }
 
 
-@pytest.mark.parametrize("text", ["[]", "5", "null", '"done"', "[" * 100_000, '{"status": "done", "layers": 3}'])
-def test_a_result_that_is_no_object_is_damaged(text: str, dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", ["[]", "5", "null", '"done"', "[" * 100_000, '{"status": "done", "layers": 3}'])
+def test_a_result_that_is_no_object_is_damaged(
+    text: str, dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     (tmp_path / "result.json").write_text(text)
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     for command in (("show", tmp_path), ("runs", tmp_path), ("runs", tmp_path, "--format=csv")):
@@ -74,7 +86,9 @@ def test_escape_codes_in_stored_text_do_not_reach_the_terminal(dimred: Callable[
                                                                tmp_path: Path) -> None:
     evil = "\x1b]0;owned\x07\x1b[2J"
     layers = {f"fc{evil}": {"shape": [1], "total": 1, "trained": 1, "nonzero": 1}}
-    (tmp_path / "result.json").write_text(json.dumps({"status": "done", "method": evil, "layers": layers}))
+    (tmp_path / "result.json").write_text(
+        json.dumps({"status": "done", "method": evil, "layers": layers})
+    )
     (tmp_path / "config.yaml").write_text(f"seed: 0\nmethod: {evil}\n")
     for command in ("show", "runs"):
         _, out, err = dimred(command, str(tmp_path))
@@ -90,10 +104,14 @@ def test_a_killed_runs_temporary_files_are_removed_when_it_goes_on(tmp_path: Pat
     for path in (*leftovers, *others):
         path.write_text("half")
     with Record(tmp_path):
-        assert not any(path.exists() for path in leftovers) and all(path.exists() for path in others)
+        assert not any(path.exists() for path in leftovers) and all(
+            path.exists() for path in others
+        )
 
 
-def test_a_write_that_is_interrupted_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_is_interrupted_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
     monkeypatch.setattr(os, "fsync", interrupt)
@@ -106,14 +124,17 @@ def test_a_write_that_is_interrupted_leaves_nothing(tmp_path: Path, monkeypatch:
 def test_a_working_folder_that_was_deleted_is_named(tmp_path: Path) -> None:
     command = f"mkdir gone && cd gone && rmdir ../gone && {SCRIPT} methods"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1 and "dimred: the working folder does not exist any more" in done.stderr
+    assert (
+        done.returncode == 1 and "dimred: the working folder does not exist any more" in done.stderr
+    )
 
 
 def test_a_full_disk_behind_stdout_is_said_in_words() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([SCRIPT, "methods"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"dimred: {os.strerror(errno.ENOSPC)}: nothing more can be written. Make room and")
+    assert done.stderr.startswith(f"dimred: {os.strerror(errno.ENOSPC)}: nothing more can be "
+                                  "written. Make room and")
 
 
 @pytest.mark.parametrize("settings", [
@@ -127,10 +148,26 @@ def test_a_terminal_of_ascii_shows_what_it_can(settings: dict[str, str], tmp_pat
 
 
 # -- processes --------------------
-def test_workers_of_a_sweep_end_with_their_parent(start: Callable[..., Command], tmp_path: Path) -> None:
-    command = start("train", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "method=dense", "seed=0,1",
-                    "recipe.epochs=100000", f"outputs={tmp_path}")
-    until(lambda: len([path for path in tmp_path.glob("runs/*/*/*/metrics.jsonl") if path.stat().st_size]) == 2, 100)
+def test_workers_of_a_sweep_end_with_their_parent(
+    start: Callable[..., Command], tmp_path: Path
+) -> None:
+    command = start(
+        "train",
+        "-m",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "method=dense",
+        "seed=0,1",
+        "recipe.epochs=100000",
+        f"outputs={tmp_path}",
+    )
+    until(
+        lambda: (
+            len([path for path in tmp_path.glob("runs/*/*/*/metrics.jsonl") if path.stat().st_size])
+            == 2
+        ),
+        100,
+    )
     runs = list(tmp_path.glob("runs/*/*/*"))
     workers = {int((run / ".lock").read_text().split()[1]) for run in runs}
     assert len(workers) == 2 and command.pid not in workers

@@ -117,8 +117,10 @@ def test_the_description_is_of_the_result_alone() -> None:
 
 
 @pytest.mark.parametrize("spellings", [
-    ("sparsity=0", "sparsity=0.0", "sparsity=-0.0"), ("sparsity=0.7", "sparsity=0.7000000000000001"),
-    ("seed=2", "seed=2.0"), ("recipe.epochs=2", "recipe.epochs=2.0"), ("recipe.lr=1", "recipe.lr=1.0", "recipe.lr=1e0"),
+    ("sparsity=0", "sparsity=0.0", "sparsity=-0.0"),
+    ("sparsity=0.7", "sparsity=0.7000000000000001"),
+    ("seed=2", "seed=2.0"), ("recipe.epochs=2", "recipe.epochs=2.0"),
+    ("recipe.lr=1", "recipe.lr=1.0", "recipe.lr=1e0"),
     ("method.examples=64", "method.examples=64.0", "method.examples=6.4e1"),
     ("dataset.resize=16", "dataset.resize=16.0"), ("recipe.clip=3", "recipe.clip=3.0"),
     ("model=resnet20 model.width=2", "model=resnet20 model.width=2.0"),
@@ -133,8 +135,10 @@ def test_a_number_has_one_identity_however_it_is_typed(spellings: tuple[str, ...
 def test_a_method_is_built_from_numbers_of_their_annotated_types() -> None:
     built = build(compose("recipe.lr=1", "recipe.batch_size=32.0").recipe, "recipe")
     assert (type(built.lr), type(built.batch_size)) == (float, int)
-    for typed, every in (("100", "100"), ("100.0", "100"), ("0.02", "0.02")):   # whole numbers as they were
-        assert repr(describe(checked(compose("method=gmp", f"method.every={typed}")))["method"]["every"]) == every
+    # whole numbers as they were
+    for typed, every in (("100", "100"), ("100.0", "100"), ("0.02", "0.02")):
+        cfg = checked(compose("method=gmp", f"method.every={typed}"))
+        assert repr(describe(cfg)["method"]["every"]) == every
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,15 +156,42 @@ class Typed:
 
 
 def test_values_take_the_form_of_their_annotations() -> None:
-    given = {"_target_": "test_cli.Typed", "whole": 2.0, "real": 1, "either": 3.0, "perhaps": 4, "several": [1, 2.5],
-             "pair": [1.0, 1], "named": {"a": 1}, "anything": [1, 1.0, "x"],
-             "of": {"_target_": "dimred.allocate.ERK", "power": 2}}
+    given = {
+        "_target_": "test_cli.Typed",
+        "whole": 2.0,
+        "real": 1,
+        "either": 3.0,
+        "perhaps": 4,
+        "several": [1, 2.5],
+        "pair": [1.0, 1],
+        "named": {"a": 1},
+        "anything": [1, 1.0, "x"],
+        "of": {"_target_": "dimred.allocate.ERK", "power": 2},
+    }
     values = checked_group(given, "method")
-    assert repr(values) == repr(given | {
-        "whole": 2, "real": 1.0, "either": 3, "perhaps": 4.0, "several": [1.0, 2.5], "pair": [1, 1.0],
-        "named": {"a": 1.0}, "of": {"_target_": "dimred.allocate.ERK", "power": 2.0}})
-    for key, wrong in (("whole", 2.5), ("whole", True), ("real", "1"), ("real", float("nan")), ("pair", [1]),
-                       ("several", 1), ("named", [1]), ("whole", 1e300)):
+    assert repr(values) == repr(
+        given
+        | {
+            "whole": 2,
+            "real": 1.0,
+            "either": 3,
+            "perhaps": 4.0,
+            "several": [1.0, 2.5],
+            "pair": [1, 1.0],
+            "named": {"a": 1.0},
+            "of": {"_target_": "dimred.allocate.ERK", "power": 2.0},
+        }
+    )
+    for key, wrong in (
+        ("whole", 2.5),
+        ("whole", True),
+        ("real", "1"),
+        ("real", float("nan")),
+        ("pair", [1]),
+        ("several", 1),
+        ("named", [1]),
+        ("whole", 1e300),
+    ):
         with pytest.raises(UserError, match=f"method.{key}="):
             checked_group(given | {key: wrong}, "method")
 
@@ -170,9 +201,20 @@ def test_a_method_has_the_sparsity_of_its_run_whatever_its_file_says(
     (tmp_path / "conf/method").mkdir(parents=True)
     text = (ROOT / "conf/method/snip.yaml").read_text().replace("${sparsity}", "0.5")
     (tmp_path / "conf/method/half.yaml").write_text(text)
-    own = ("train", SHORT, "--config-dir", str(tmp_path / "conf"), "method=half", f"outputs={tmp_path}")
+    own = (
+        "train",
+        SHORT,
+        "--config-dir",
+        str(tmp_path / "conf"),
+        "method=half",
+        f"outputs={tmp_path}",
+    )
     refused = dimred(*own)
-    assert refused.code == 1 and "says sparsity: ${sparsity}" in refused.err and not list(tmp_path.glob("runs"))
+    assert (
+        refused.code == 1
+        and "says sparsity: ${sparsity}" in refused.err
+        and not list(tmp_path.glob("runs"))
+    )
     assert dimred(*own, "sparsity=0.5").code == 0
     assert result_of(next(tmp_path.glob("runs/*/*/half-s0.5-*")))["dim"] == 25100
 
@@ -210,13 +252,20 @@ def test_a_sweep_survives_a_failing_cell_and_skips_what_is_finished(
     times: list[dict[Path, int]] = []
     for _ in range(2):
         code, out, err = dimred(*command)
-        assert code == 1 and "6 runs, 2 failed (1 the same as another)" in out and "Traceback" not in err
+        assert (
+            code == 1
+            and "6 runs, 2 failed (1 the same as another)" in out
+            and "Traceback" not in err
+        )
         assert out.count("FAILED: method norm_only trains") == 1
         assert out.count("method=norm_only sparsity=") == 2
         table = [line.split() for line in out.splitlines() if line.startswith("method=")]
-        assert [row[0] for row in table] == ["method=dense", "method=snip", "method=snip"]      # dense is one run
-        assert f"{100 * result_of(single)['test_accuracy']:.2f}" in table[2]     # sparsity=0.9 is below its name
-        assert ("run 3 of 6 (method=dense sparsity=0.5): method=dense has no sparsity: sparsity=0.5 is not used"
+        # dense is one run
+        assert [row[0] for row in table] == ["method=dense", "method=snip", "method=snip"]
+        # sparsity=0.9 is below its name
+        assert f"{100 * result_of(single)['test_accuracy']:.2f}" in table[2]
+        assert ("run 3 of 6 (method=dense sparsity=0.5): method=dense has no sparsity: "
+                "sparsity=0.5 is not used"
                 in err)
         results = list(tmp_path.glob("outputs/runs/*/*/*/result.json"))
         times.append({path: path.stat().st_mtime_ns for path in results if result_of(path.parent)["status"] == "done"})
@@ -228,26 +277,48 @@ def test_a_sweep_of_good_cells_succeeds(dimred: Callable[..., Outcome], tmp_path
     assert code == 0 and "2 runs, 0 failed" in out
 
 
-def test_a_search_finds_the_highest_validation_accuracy(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
-    command = ("train", "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1", SHORT,
-               "hydra.sweeper.sampler.seed=0", "recipe.lr=choice(0.001,0.1,1e10)", "recipe.momentum=interval(0.5,0.9)",
-               f"outputs={tmp_path}")
-    done = dimred(*command, "hydra.sweeper.direction=maximize")     # runs at 1e10 fail, and the search goes on
+def test_a_search_finds_the_highest_validation_accuracy(
+    dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    command = (
+        "train",
+        "-m",
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.n_trials=4",
+        "hydra.sweeper.n_jobs=1",
+        SHORT,
+        "hydra.sweeper.sampler.seed=0",
+        "recipe.lr=choice(0.001,0.1,1e10)",
+        "recipe.momentum=interval(0.5,0.9)",
+        f"outputs={tmp_path}",
+    )
+    # runs at 1e10 fail, and the search goes on
+    done = dimred(*command, "hydra.sweeper.direction=maximize")
     assert "4 runs" in done.out, done.err
     best = yaml.safe_load(next(tmp_path.glob("sweeps/*/optimization_results.yaml")).read_text())
     found = [result_of(path.parent) for path in tmp_path.glob("runs/*/*/*/result.json")]
     assert best["best_value"] == max(result.get("val_accuracy", 0) for result in found)
     lowest = dimred(*command)
     assert lowest.code == 1 and "Add hydra.sweeper.direction=maximize" in lowest.err
-    without = dimred(*command, "hydra.sweeper.direction=maximize", "dataset.val_fraction=0", "recipe.lr=0.1")
+    without = dimred(
+        *command, "hydra.sweeper.direction=maximize", "dataset.val_fraction=0", "recipe.lr=0.1"
+    )
     assert without.code == 1 and "there is no validation split" in without.err
 
 
-@pytest.mark.parametrize("minimises, maximises, key", [
-    ({"direction": "minimize"}, {"direction": "maximize"}, "direction=maximize"),       # optuna
-    ({"optim": {"maximize": False}}, {"optim": {"maximize": True}}, "optim.maximize=true"),     # nevergrad
-    ({"ax_config": {"experiment": {"minimize": True}}}, {"ax_config": {"experiment": {"minimize": False}}},
-     "ax_config.experiment.minimize=false")])
+@pytest.mark.parametrize(
+    "minimises, maximises, key",
+    [
+        # optuna, nevergrad, ax
+        ({"direction": "minimize"}, {"direction": "maximize"}, "direction=maximize"),
+        ({"optim": {"maximize": False}}, {"optim": {"maximize": True}}, "optim.maximize=true"),
+        (
+            {"ax_config": {"experiment": {"minimize": True}}},
+            {"ax_config": {"experiment": {"minimize": False}}},
+            "ax_config.experiment.minimize=false",
+        ),
+    ],
+)
 def test_a_sweeper_that_would_find_the_lowest_accuracy_is_refused(
         minimises: dict[str, Any], maximises: dict[str, Any], key: str) -> None:
     with pytest.raises(UserError, match=f"Add hydra.sweeper.{key}"):
@@ -255,22 +326,32 @@ def test_a_sweeper_that_would_find_the_lowest_accuracy_is_refused(
     require_maximum(OmegaConf.create(maximises))
 
 
-def test_a_sweep_leaves_no_folders_of_its_jobs(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_a_sweep_leaves_no_folders_of_its_jobs(
+    dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     assert dimred("train", "-m", SHORT, "seed=0,1", f"outputs={tmp_path}").code == 0
-    assert sorted(path.name for path in tmp_path.glob("sweeps/*/*")) == ["0.json", "1.json", "multirun.yaml"]
+    assert sorted(path.name for path in tmp_path.glob("sweeps/*/*")) == [
+        "0.json",
+        "1.json",
+        "multirun.yaml",
+    ]
     assert "name: dimred" in dimred("train", "--cfg", "hydra").out
 
 
 # -- a run again --------------------
 def test_a_run_is_run_again_from_its_folder(
         train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path) -> None:
-    first = train("method=rigl", "sparsity=0.8", "method.every=1", SHORT, "dataset.val_fraction=0.2")
+    first = train(
+        "method=rigl", "sparsity=0.8", "method.every=1", SHORT, "dataset.val_fraction=0.2"
+    )
     again = ("train", "--from", str(first))
     same = dimred(*again, before=partial(os.chdir, "/"))
     assert same.code == 0 and f"finished already: {first}" in same.err
     other = result_of(Path(dimred(*again, "seed=1", "sparsity=0.9").out.splitlines()[-1].strip()))
     assert (other["method"], other["dim"], other["seed"]) == ("rigl", 5020, 1)
-    overridden = Path(dimred(*again, "method=snip", "allocation=uniform").out.splitlines()[-1].strip())
+    overridden = Path(
+        dimred(*again, "method=snip", "allocation=uniform").out.splitlines()[-1].strip()
+    )
     assert overridden.name.startswith("snip-s0.8-") and overridden.parent == first.parent
     assert result_of(overridden)["allocation"] == "uniform" and result_of(overridden)["steps"] == 3
     swept = dimred(*again, "-m", "seed=0,2")
@@ -282,7 +363,9 @@ def test_a_run_is_run_again_from_its_folder(
     assert "finished already" in copied.err
 
 
-def test_an_older_run_is_run_again(train: Callable[..., Path], dimred: Callable[..., Outcome]) -> None:
+def test_an_older_run_is_run_again(
+    train: Callable[..., Path], dimred: Callable[..., Outcome]
+) -> None:
     run = train("method=rigl", SHORT, "method.every=1")
     config = yaml.safe_load((run / "config.yaml").read_text())
     del config["choices"], config["recipe"]["decay_all"]
@@ -296,19 +379,30 @@ CALLS_MKDIR = {"version": 1, "formatters": {"any": {"()": "os.mkdir", "path": "m
 @pytest.mark.parametrize("change, part", [
     (lambda config: config["method"].update(_target_="os.mkdir", path="made"), "asks for os.mkdir"),
     (lambda config: config["method"].update(examples="${oc.env:HOME}"), "a run's values are plain"),
-    (lambda config: config["recipe"].update(defaults=["/method: rigl"]), "a run's values are plain"),
+    (lambda config: config["recipe"].update(defaults=["/method: rigl"]),
+     "a run's values are plain"),
     (lambda config: config.pop("method"), "describes no run"),
     (lambda config: config["recipe"].update(x=1), "recipe.x"),
-    (lambda config: config.update(hydra={"job_logging": CALLS_MKDIR}), "says hydra; a run's values are plain"),
+    (lambda config: config.update(hydra={"job_logging": CALLS_MKDIR}),
+     "says hydra; a run's values are plain"),
 ])
 def test_a_run_that_is_run_again_is_data(
-        change: Callable[[Any], object], part: str, train: Callable[..., Path], dimred: Callable[..., Outcome]) -> None:
+    change: Callable[[Any], object],
+    part: str,
+    train: Callable[..., Path],
+    dimred: Callable[..., Outcome],
+) -> None:
     run = train(SHORT)
     config = yaml.safe_load((run / "config.yaml").read_text())
     change(config)
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     done = dimred("train", "--from", str(run))
-    assert done.code == 1 and part in done.err and "unexpected" not in done.err and not Path("made").exists()
+    assert (
+        done.code == 1
+        and part in done.err
+        and "unexpected" not in done.err
+        and not Path("made").exists()
+    )
 
 
 def test_files_that_would_not_be_used_are_refused(
@@ -332,7 +426,9 @@ def test_a_configuration_lists_every_field_once(path: Path) -> None:
     target: Any = pkgutil.resolve_name(":".join(keys["_target_"].rsplit(".", 1)))
     fields = dataclasses.fields(target)
     assert keys.keys() - {"_target_", "defaults"} == {field.name for field in fields}
-    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    defaults = {
+        field.name: field.default for field in fields if field.default is not dataclasses.MISSING
+    }
     assert defaults == {name: keys[name] for name in defaults}, "one default, in two places"
 
 

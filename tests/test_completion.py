@@ -20,9 +20,11 @@ PATH = f"{Path(SCRIPT).parent}:{os.environ['PATH']}"
     ("dimred tr", ["train"]),
     ("dimred train --con", ["--config-dir"]),
     ("dimred train method=ri", ["method=rigl"]),
-    ("dimred train -m method=snip,freezenet_", ["method=snip,freezenet_values", "method=snip,freezenet_wd"]),
+    ("dimred train -m method=snip,freezenet_",
+     ["method=snip,freezenet_values", "method=snip,freezenet_wd"]),
     ("dimred train method=rigl method.ev", ["method.every="]),
-    ("dimred train method=synflow method.schedule=", ["method.schedule=exponential", "method.schedule=linear"]),
+    ("dimred train method=synflow method.schedule=",
+     ["method.schedule=exponential", "method.schedule=linear"]),
     ("dimred train recipe.nest", ["recipe.nesterov="]),         # of the default recipe
     ("dimred train recipe.nesterov=t", ["recipe.nesterov=true"]),
     ("dimred train spars", ["sparsity="]),
@@ -94,10 +96,17 @@ def test_bash_completes_after_either_way_of_installing(command: str) -> None:
 
 def test_the_tab_key_completes_in_an_interactive_bash() -> None:
     main, end = pty.openpty()
-    shell = subprocess.Popen(["bash", "--norc", "-i"], stdin=end, stdout=end, stderr=end, start_new_session=True,
-                             env={**os.environ, "PATH": PATH, "TERM": "dumb", "PS1": "$ "})
+    shell = subprocess.Popen(
+        ["bash", "--norc", "-i"],
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+        env={**os.environ, "PATH": PATH, "TERM": "dumb", "PS1": "$ "},
+    )
     os.close(end)
-    os.write(main, b'eval "$(dimred completion bash)"\n' + b"dimred train method=synflow method.sched\t")
+    os.write(main, b'eval "$(dimred completion bash)"\n' + b"dimred train method=synflow "
+                                                           b"method.sched\t")
     seen = b""
     while b"method.schedule=" not in seen:      # nothing but completion writes this
         seen += os.read(main, 4096)
@@ -107,16 +116,24 @@ def test_the_tab_key_completes_in_an_interactive_bash() -> None:
 
 
 @pytest.mark.parametrize("shell", sorted(SCRIPTS))
-def test_a_script_is_what_its_shell_can_read(shell: str, dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_a_script_is_what_its_shell_can_read(
+    shell: str, dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     out = dimred("completion", shell).out
     assert "completion reply" in out and "dimred" in out
     if program := shutil.which(shell):
         (tmp_path / "script").write_text(out)
-        assert subprocess.run([program, "-n", str(tmp_path / "script")], capture_output=True).returncode == 0
+        assert (
+            subprocess.run(
+                [program, "-n", str(tmp_path / "script")], capture_output=True
+            ).returncode
+            == 0
+        )
 
 
 def test_completion_is_fast_and_needs_no_torch() -> None:
-    program = ("import sys; from dimred.cli import main; main(['completion', 'reply', 'dimred train method=ri']); "
+    program = ("import sys; from dimred.cli import main; main(['completion', 'reply', 'dimred "
+               "train method=ri']); "
                "assert not {'torch', 'hydra', 'tqdm'} & set(sys.modules)")
     done = subprocess.run(["python3", "-c", program], capture_output=True, text=True, cwd=ROOT,
                           env={**os.environ, "PATH": PATH})

@@ -89,7 +89,9 @@ def cell(document: dict[str, Any], *labels: str) -> dict[str, Any]:
     return next(c for part in document["parts"] for c in part["cells"] if (*c["row"], *c["column"]) == labels)
 
 
-def test_a_cell_whose_method_left_much_to_the_final_cut_is_marked(tiny: str, tmp_path: Path) -> None:
+def test_a_cell_whose_method_left_much_to_the_final_cut_is_marked(
+    tiny: str, tmp_path: Path
+) -> None:
     few, much = tmp_path / "few", tmp_path / "much"
     put(few, RANDOM, test_accuracy=0.5, measures={"own_density": 0.55, "left_to_cut": 0.1})
     put(much, SNIP, test_accuracy=0.5, measures={"own_density": 0.56, "left_to_cut": 0.12})
@@ -124,12 +126,17 @@ def test_every_cell_of_a_shipped_table_is_a_run_that_can_be(name: str) -> None:
 
 def test_what_a_table_composes_is_what_hydra_composes() -> None:
     """In as few cells as have every dataset, model, recipe, ..., every method that chooses others, and every key."""
-    cells = {each: {key if "." in key or (key == "method" and values_alone(value)) else f"{key}={value}"
-                    for key, value in cell.overrides.items() if key != "sparsity"}
-             for name in ("survey_digits", "interspace", "cops", "rigl_imagenet_resnet50")
-             for i, part in enumerate(shipped(name).parts)
-             for each, cell in {(name, i, cell.row, cell.column): cell for cell in part.cells}.items()
-             if cell.description}
+    cells = {
+        each: {
+            key if "." in key or (key == "method" and values_alone(value)) else f"{key}={value}"
+            for key, value in cell.overrides.items()
+            if key != "sparsity"
+        }
+        for name in ("survey_digits", "interspace", "cops", "rigl_imagenet_resnet50")
+        for i, part in enumerate(shipped(name).parts)
+        for each, cell in {(name, i, cell.row, cell.column): cell for cell in part.cells}.items()
+        if cell.description
+    }
     left_over = set().union(*cells.values())
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         while left_over:
@@ -154,8 +161,8 @@ def test_the_page_on_tables_names_them_all() -> None:
 
 
 def test_published_numbers_that_were_recalled_are_marked_so() -> None:
-    """Of 331 numbers that were once recalled, sources confirm 130: all of RigL's on ImageNet, SNIP's
-    dense networks, and 37 of the comparison on CIFAR."""
+    """Of 331 numbers that were once recalled, sources confirm 130: all of RigL's on ImageNet,
+    SNIP's dense networks, and 37 of the comparison on CIFAR."""
     recalled = {name: sum(len(source.values) for part in shipped(name).parts
                           for source in part.published if source.recalled) for name in TABLES}
     assert {name: count for name, count in recalled.items() if count} == {
@@ -356,7 +363,9 @@ def test_no_format_writes_control_characters(tiny: str, tmp_path: Path) -> None:
     for name, write in FORMATS.items():
         text = write(document)
         assert "[31m" in text and not re.search("[\x1b\x9b]", text), name
-    failed = [run for part in json.loads(text)["parts"] for c in part["cells"] for run in c["failed"]]
+    failed = [
+        run for part in json.loads(text)["parts"] for c in part["cells"] for run in c["failed"]
+    ]
     assert failed[0]["why"] == "a\x1b[31m\x9b b"
 
 
@@ -588,9 +597,11 @@ def test_a_method_of_ones_own_has_a_table_too(tmp_path: Path, dimred: Callable[.
 def test_configurations_that_inherit_and_interpolate_have_tables_too(
         tmp_path: Path, dimred: Callable[..., Outcome]) -> None:
     own = tmp_path / "my conf"      # a folder with a space, too
-    for name, text in {"dataset/few": "defaults: [digits]\nval_fraction: 0.5\n",
-                       "recipe/slow": "defaults: [digits, _self_]\nlr: 0.02\nsteps: 2\n",
-                       "method/scaled": "defaults: [snip]\nexamples: ${recipe.batch_size}\n"}.items():
+    for name, text in {
+        "dataset/few": "defaults: [digits]\nval_fraction: 0.5\n",
+        "recipe/slow": "defaults: [digits, _self_]\nlr: 0.02\nsteps: 2\n",
+        "method/scaled": "defaults: [snip]\nexamples: ${recipe.batch_size}\n",
+    }.items():
         (own / name).parent.mkdir(parents=True, exist_ok=True)
         (own / f"{name}.yaml").write_text(text)
     (tmp_path / "own.yaml").write_text(
@@ -601,7 +612,11 @@ def test_configurations_that_inherit_and_interpolate_have_tables_too(
     assert done.code == 0 and re.search(r"\| scaled +\| \d+\.\d\d ", done.out), done.err + done.out
     assert "nothing is left to run" in dimred("reproduce", *arguments, "--dry-run").out
     config = yaml.safe_load(next(tmp_path.glob("runs/few/*/scaled-*/config.yaml")).read_text())
-    assert (config["method"]["examples"], config["recipe"]["lr"], config["dataset"]["val_fraction"]) == (32, 0.02, 0.5)
+    assert (
+        config["method"]["examples"],
+        config["recipe"]["lr"],
+        config["dataset"]["val_fraction"],
+    ) == (32, 0.02, 0.5)
 
 
 def test_old_runs_are_found_however_their_numbers_were_written(tiny: str, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(number: signal.Signals, lon
     until(begun(run))
     os.kill(command.pid, number)
     code, _, err = command.wait()
-    assert code == 128 + number and "the same command goes on" in err and "Traceback" not in err
+    assert code == 128 + number and "Repeat the command to resume" in err and "Traceback" not in err
     assert steps_done(run) > 0 and not (run / "result.json").exists()
     assert_same(train(*LONG, outputs=tmp_path / "stopped"), long)
 
@@ -96,7 +96,7 @@ def test_a_signal_ends_a_whole_sweep(start: Callable[..., Command], tmp_path: Pa
     until(lambda: any(path.stat().st_size for path in tmp_path.glob("runs/*/*/*/metrics.jsonl")))
     os.kill(command.pid, signal.SIGTERM)
     code, _, err = command.wait()
-    assert code == 143 and "the same command goes on" in err and len(list(tmp_path.glob("runs/*/*/*"))) == 1
+    assert code == 143 and "Repeat the command to resume" in err and len(list(tmp_path.glob("runs/*/*/*"))) == 1
 
 
 def test_the_installed_command_is_stopped_and_taken_up(long: Path, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_the_installed_command_is_stopped_and_taken_up(long: Path, tmp_path: Pat
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         until(begun(run))
         process.terminate()
-        assert process.stderr and "the same command goes on" in process.stderr.read()
+        assert process.stderr and "Repeat the command to resume" in process.stderr.read()
     assert process.returncode == 143
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "taken up at step" in done.stderr

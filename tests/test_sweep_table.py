@@ -1,4 +1,5 @@
-"""The table that closes a sweep: mean and standard deviation over seeds, every run once, in 100 columns."""
+"""The table that closes a sweep: mean and standard deviation over seeds, every run once, in 100
+columns."""
 from __future__ import annotations
 
 from typing import Any
@@ -7,8 +8,18 @@ from dimred.report.sweep_table import sweep_table
 
 
 def outcome(folder: str, *overrides: str, **result: Any) -> dict[str, Any]:
-    return {"status": "done", "folder": folder, "overrides": ["recipe.epochs=5", *overrides], "test_accuracy": 0.5,
-            "dim": 100, "density": 0.1, "training_flops": 2e9, "storage_bytes": 1000, "seconds": 1.0, **result}
+    return {
+        "status": "done",
+        "folder": folder,
+        "overrides": ["recipe.epochs=5", *overrides],
+        "test_accuracy": 0.5,
+        "dim": 100,
+        "density": 0.1,
+        "training_flops": 2e9,
+        "storage_bytes": 1000,
+        "seconds": 1.0,
+        **result,
+    }
 
 
 def failure(reason: str, *overrides: str) -> dict[str, Any]:
@@ -16,12 +27,37 @@ def failure(reason: str, *overrides: str) -> dict[str, Any]:
 
 
 def test_a_row_has_mean_and_sample_deviation_over_seeds() -> None:
-    runs = [outcome(f"snip{seed}", "method=snip", f"seed={seed}", test_accuracy=accuracy, training_flops=flops)
-            for seed, accuracy, flops in ((0, 0.5, 1e9), (1, 0.7, 2e9), (2, 0.6, 3e9))]
+    runs = [
+        outcome(
+            f"snip{seed}",
+            "method=snip",
+            f"seed={seed}",
+            test_accuracy=accuracy,
+            training_flops=flops,
+        )
+        for seed, accuracy, flops in ((0, 0.5, 1e9), (1, 0.7, 2e9), (2, 0.6, 3e9))
+    ]
     header, row, *_ = sweep_table([*runs, outcome("other", "method=dense", "seed=0")]).splitlines()
     assert header.split("  ")[0] == "run"
-    assert row.split() == ["method=snip", "3", "60.00", "±", "10.00", "100", "0.1000", "2.00", "±", "1.00", "G",
-                           "1.00", "kB", "1.0", "±", "0.0", "s"]
+    assert row.split() == [
+        "method=snip",
+        "3",
+        "60.00",
+        "±",
+        "10.00",
+        "100",
+        "0.1000",
+        "2.00",
+        "±",
+        "1.00",
+        "G",
+        "1.00",
+        "kB",
+        "1.0",
+        "±",
+        "0.0",
+        "s",
+    ]
 
 
 def test_a_run_that_several_combinations_share_is_shown_once() -> None:
@@ -34,16 +70,32 @@ def test_a_run_that_several_combinations_share_is_shown_once() -> None:
 
 
 def test_failures_are_listed_by_reason_with_their_runs() -> None:
-    text = sweep_table([failure("no norms", "model=lenet", "seed=0"), failure("no norms", "model=lenet", "seed=1"),
-                        outcome("good", "model=resnet20", "seed=0")])
+    text = sweep_table(
+        [
+            failure("no norms", "model=lenet", "seed=0"),
+            failure("no norms", "model=lenet", "seed=1"),
+            outcome("good", "model=resnet20", "seed=0"),
+        ]
+    )
     assert "FAILED: no norms\n  model=lenet seed=0\n  model=lenet seed=1\n" in text
     assert text.endswith("3 runs, 2 failed")
 
 
 def test_a_table_fits_a_hundred_columns_whatever_the_overrides() -> None:
-    long = [f"recipe.weight_decay={i}e-4 method.path=/a/very/long/{'x' * 150}".split() for i in range(2)]
-    runs = [outcome(f"{i}{seed}", *long[i], f"seed={seed}", seconds=seed * 1e5, training_flops=1e15 * (seed + 1))
-            for i in range(2) for seed in range(2)]
+    long = [
+        f"recipe.weight_decay={i}e-4 method.path=/a/very/long/{'x' * 150}".split() for i in range(2)
+    ]
+    runs = [
+        outcome(
+            f"{i}{seed}",
+            *long[i],
+            f"seed={seed}",
+            seconds=seed * 1e5,
+            training_flops=1e15 * (seed + 1),
+        )
+        for i in range(2)
+        for seed in range(2)
+    ]
     text = sweep_table([*runs, failure("because " * 40, "seed=7")])
     assert max(map(len, text.splitlines())) <= 100
 

@@ -1,4 +1,5 @@
-"""dimred completion: what a shell needs to complete commands, options, keys, values, runs and tables."""
+"""dimred completion: what a shell needs to complete commands, options, keys, values, runs and
+tables."""
 from __future__ import annotations
 
 import os
@@ -13,8 +14,8 @@ from dimred.configs import GROUPS, conf, names
 from dimred.errors import UserError, nearest
 from dimred.fields import fields, group_files, own_folders
 
-# Each gets the line up to the cursor completed by `dimred completion reply LINE`, a candidate a line. What may go on
-# after a candidate ends in one of = . / and has no space after it.
+# Each gets the line up to the cursor completed by `dimred completion reply LINE`, a candidate a
+# line. What may go on after a candidate ends in one of = . / and has no space after it.
 BASH = r"""
 _dimred() {
     local line="${COMP_LINE:0:$COMP_POINT}" program="${1/#\~/$HOME}" word prefix
@@ -36,7 +37,8 @@ ZSH = r"""
 (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
 _dimred() {
     local -a found
-    found=(${(f)"$(${~words[1]} completion reply "${(j: :)words[1,CURRENT-1]} $PREFIX" 2>/dev/null)"})
+    local line="${(j: :)words[1,CURRENT-1]} $PREFIX"
+    found=(${(f)"$(${~words[1]} completion reply "$line" 2>/dev/null)"})
     compadd -S '' -- ${(M)found:#*[=./]}
     compadd -- ${found:#*[=./]}
 }
@@ -50,7 +52,16 @@ end
 complete -c dimred -f -a '(__dimred_complete)'
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
-VALUES = ("sparsity", "seed", "include", "exclude", "device", "data_dir", "outputs", "checkpoint_seconds")
+VALUES = (
+    "sparsity",
+    "seed",
+    "include",
+    "exclude",
+    "device",
+    "data_dir",
+    "outputs",
+    "checkpoint_seconds",
+)
 FOLDERS = ("DIR", "folder")
 
 
@@ -61,7 +72,9 @@ def completion(arguments: list[str]) -> int:
         return 0
     flags(arguments)
     if len(arguments) != 1:
-        raise UserError(f"usage: dimred completion {'|'.join(SCRIPTS)} (got {len(arguments)} arguments)")
+        raise UserError(
+            f"usage: dimred completion {'|'.join(SCRIPTS)} (got {len(arguments)} arguments)"
+        )
     print(script(arguments[0]))
     return 0
 
@@ -135,8 +148,11 @@ def of_kind(kind: str, before: Sequence[str], word: str) -> Iterable[str]:
 def overrides(before: Sequence[str], word: str) -> Iterable[str]:
     key, equals, value = word.partition("=")
     if equals:
-        done, comma, _ = value.rpartition(",")      # of several values, the last one is completed
-        return [f"{key}={done}{comma}{each}" for each in values(key, before, value[len(done) + len(comma):])]
+        done, comma, _ = value.rpartition(",")  # of several values, the last one is completed
+        return [
+            f"{key}={done}{comma}{each}"
+            for each in values(key, before, value[len(done) + len(comma) :])
+        ]
     group = key.partition(".")[0]
     if "." in key and group in GROUPS:
         return inside(group, chosen(group, before), before)
@@ -157,7 +173,9 @@ def values(key: str, before: Sequence[str], value: str) -> Iterable[str]:
     if group in GROUPS:
         path = group_files(group, own_folders(before)).get(chosen(group, before))
         found = fields(group, path, own_folders(before)).fields if path else []
-        return [choice for field in found if field.name == name for choice in field.choices] or paths(value)
+        return [
+            choice for field in found if field.name == name for choice in field.choices
+        ] or paths(value)
     return ()
 
 

@@ -22,7 +22,8 @@ class Option(NamedTuple):
 
 
 class Command(NamedTuple):
-    """target: package.module:function, which takes what is left of the arguments and returns the exit status
+    """target: package.module:function, which takes what is left of the arguments and returns the
+    exit status
     usage: what may follow the name, in each form of the command
     takes: the kinds of what follows, for completion; the last kind is that of all others, too
     more: paragraphs for its help"""
@@ -45,60 +46,115 @@ TABLES = (Option("--seeds", "N", "how many seeds, or which: 0,1,2"),
 
 COMMANDS: Mapping[str, Command] = {
     "train": Command(
-        "dimred.commands.train:train", ("[KEY=VALUE ...]", "-m KEY=V1,V2 ...", "--from RUN [KEY=VALUE ...]"),
-        "Train one network, or with -m one for every combination of the values. What is finished is skipped, what was "
-        "interrupted is resumed.",
-        (Option("--from", "RUN", "start from the configuration of a run"), Option("--multirun", "", "a sweep, as -m"),
-         Option("--cfg", "job", "print the configuration, train nothing"), OWN),
-        ("override",)),
+        "dimred.commands.train:train",
+        ("[KEY=VALUE ...]", "-m KEY=V1,V2 ...", "--from RUN [KEY=VALUE ...]"),
+        "Train one network, or with -m one for every combination of the values. What is finished "
+        "is skipped, what was interrupted is resumed.",
+        (
+            Option("--from", "RUN", "start from the configuration of a run"),
+            Option("--multirun", "", "a sweep, as -m"),
+            Option("--cfg", "job", "print the configuration, train nothing"),
+            OWN,
+        ),
+        ("override",),
+    ),
     "methods": Command(
-        "dimred.commands.methods:methods", ("[METHOD ...]",),
-        "List all methods, or describe some: equation, fields with defaults and ranges, source.", (JSON, OWN),
-        ("method",)),
+        "dimred.commands.methods:methods",
+        ("[METHOD ...]",),
+        "List all methods, or describe some: equation, fields with defaults and ranges, source.",
+        (JSON, OWN),
+        ("method",),
+    ),
     "check": Command(
-        "dimred.commands.check:check", ("METHOD [FIELD=VALUE ...] [basis=NAME]",),
-        "Check that a method keeps the promises of all methods: exact counts, untouched frozen weights, resuming to "
-        "the same bits. METHOD is a name, or your package.Class.", (OWN,), ("method", "field")),
+        "dimred.commands.check:check",
+        ("METHOD [FIELD=VALUE ...] [basis=NAME]",),
+        "Check that a method keeps the promises of all methods: exact counts, untouched frozen "
+        "weights, resuming to the same bits. METHOD is a name, or your package.Class.",
+        (OWN,),
+        ("method", "field"),
+    ),
     "runs": Command(
-        "dimred.commands.runs:runs", ("[DIR ...]",),
-        "List all runs: state, numbers and configuration. As csv or json with every number, for pandas.",
-        (RUNS, Option("--format", "table|csv|json", "default: table")), ("folder",)),
+        "dimred.commands.runs:runs",
+        ("[DIR ...]",),
+        "List all runs: state, numbers and configuration. As csv or json with every number, for "
+        "pandas.",
+        (RUNS, Option("--format", "table|csv|json", "default: table")),
+        ("folder",),
+    ),
     "show": Command(
-        "dimred.commands.show:show", ("RUN",), "Show a run's layers, numbers and configuration.", (JSON,), ("run",)),
+        "dimred.commands.show:show",
+        ("RUN",),
+        "Show a run's layers, numbers and configuration.",
+        (JSON,),
+        ("run",),
+    ),
     "export": Command(
-        "dimred.commands.export:export", ("RUN FILE",),
+        "dimred.commands.export:export",
+        ("RUN FILE",),
         "Write a trained network for other programs.",
-        (Option("--format", "dense|compact|onnx|torch-export|compacted-channels", "default: dense"),
-         Option("--half", "", "in half precision (of --format compact)"), TRUST), ("run", "file"),
-        "dense is the plain model's state dict, as safetensors, loadable without dimred. compact is what cannot be "
-        "made again from the seed, for dimred import. compacted-channels leaves out removed channels."),
+        (
+            Option(
+                "--format", "dense|compact|onnx|torch-export|compacted-channels", "default: dense"
+            ),
+            Option("--half", "", "in half precision (of --format compact)"),
+            TRUST,
+        ),
+        ("run", "file"),
+        "dense is the plain model's state dict, as safetensors, loadable without dimred. compact "
+        "is what cannot be made again from the seed, for dimred import. compacted-channels leaves "
+        "out removed channels.",
+    ),
     "import": Command(
-        "dimred.commands.importing:import_compact", ("FILE OUT",),
-        "Write the plain model's state dict from a compact file.", (TRUST,), ("file",)),
+        "dimred.commands.importing:import_compact",
+        ("FILE OUT",),
+        "Write the plain model's state dict from a compact file.",
+        (TRUST,),
+        ("file",),
+    ),
     "mask": Command(
-        "dimred.commands.mask:mask", ("show RUN", "diff RUN RUN"),
-        "Show which weights a run has trained, layer by layer, or what the masks of two runs have in common.", (JSON,),
-        ("show|diff", "run")),
+        "dimred.commands.mask:mask",
+        ("show RUN", "diff RUN RUN"),
+        "Show which weights a run has trained, layer by layer, or what the masks of two runs have "
+        "in common.",
+        (JSON,),
+        ("show|diff", "run"),
+    ),
     "table": Command(
-        "dimred.commands.table:table", ("[NAME] [KEY=VALUE ...]",),
+        "dimred.commands.table:table",
+        ("[NAME] [KEY=VALUE ...]",),
         "Fill a published table from run folders; without a name, list the tables.",
-        (RUNS, Option("--format", "md|latex|csv|json", "default: md"), *TABLES), ("table", "override")),
+        (RUNS, Option("--format", "md|latex|csv|json", "default: md"), *TABLES),
+        ("table", "override"),
+    ),
     "reproduce": Command(
-        "dimred.commands.reproduce:reproduce", ("NAME [KEY=VALUE ...]",), "Run what a table is missing, and print it.",
-        (Option("--dry-run", "", "print the commands, run nothing"), *TABLES), ("table", "override")),
+        "dimred.commands.reproduce:reproduce",
+        ("NAME [KEY=VALUE ...]",),
+        "Run what a table is missing, and print it.",
+        (Option("--dry-run", "", "print the commands, run nothing"), *TABLES),
+        ("table", "override"),
+    ),
     "plot": Command(
-        "dimred.commands.plot:plot", ("[WHAT ...]",),
-        "Draw pictures of runs: sparsity, storage, flops, layers, support, curves, and overview, a page of all runs; "
-        "without a name, everything.",
-        (Option("--runs", "DIR", "where the runs are, or some runs (default: outputs/runs)"),
-         Option("--out", "DIR", "where the pictures go (default: outputs/pictures)"),
-         Option("--format", "svg|png|pdf", "default: svg")),
-        ("sparsity|storage|flops|layers|support|curves|overview",)),
+        "dimred.commands.plot:plot",
+        ("[WHAT ...]",),
+        "Draw pictures of runs: sparsity, storage, flops, layers, support, curves, and overview, "
+        "a page of all runs; without a name, everything.",
+        (
+            Option("--runs", "DIR", "where the runs are, or some runs (default: outputs/runs)"),
+            Option("--out", "DIR", "where the pictures go (default: outputs/pictures)"),
+            Option("--format", "svg|png|pdf", "default: svg"),
+        ),
+        ("sparsity|storage|flops|layers|support|curves|overview",),
+    ),
     "completion": Command(
-        "dimred.commands.completion:completion", ("SHELL",), "Print what makes a shell complete dimred's arguments.",
-        (), ("bash|zsh|fish",),
-        'bash: eval "$(dimred completion bash)" in ~/.bashrc. zsh: eval "$(dimred completion zsh)" in ~/.zshrc. '
-        "fish: dimred completion fish | source in ~/.config/fish/config.fish."),
+        "dimred.commands.completion:completion",
+        ("SHELL",),
+        "Print what makes a shell complete dimred's arguments.",
+        (),
+        ("bash|zsh|fish",),
+        'bash: eval "$(dimred completion bash)" in ~/.bashrc. zsh: eval "$(dimred completion zsh)" '
+        'in ~/.zshrc. '
+        "fish: dimred completion fish | source in ~/.config/fish/config.fish.",
+    ),
 }
 
 

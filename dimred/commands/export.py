@@ -30,7 +30,9 @@ def export(arguments: list[str]) -> int:
         raise UserError(f"--half is for --format compact, and not for --format {form}. Leave it out")
     if len(arguments) != 2:
         raise UserError(f"usage: {USAGE} (got {len(arguments)} arguments)")
-    if form == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))):
+    if form == "onnx" and not all(
+        map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))
+    ):
         raise UserError("--format onnx needs a library that is not installed. Install it: pip install 'dimred[onnx]'")
     from dimred.build import load_run
 
@@ -96,8 +98,15 @@ def as_program(model: nn.Module, images: Tensor) -> bytes:
 def as_onnx(model: nn.Module, images: Tensor) -> bytes:
     import torch
     with exporting(model):
-        program = torch.onnx.export(model, (images,), input_names=["images"], output_names=["logits"],
-                                    dynamic_shapes=any_batch(), dynamo=True, verbose=False)
+        program = torch.onnx.export(
+            model,
+            (images,),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=any_batch(),
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     return program.model_proto.SerializeToString()
 
@@ -114,8 +123,10 @@ def exporting(model: nn.Module) -> Iterator[None]:
         yield
     except Exception as error:
         why = str(error).strip().split("\n")[0]
-        raise UserError(f"PyTorch cannot export {type(model).__name__} ({type(error).__name__}: {why}). Use --format "
-                        "dense, and the model's own code") from error
+        raise UserError(
+            f"PyTorch cannot export {type(model).__name__} ({type(error).__name__}: {why}). Use "
+            "--format dense, and the model's own code"
+        ) from error
 
 
 def run_program(content: bytes) -> Callable[[Tensor], Tensor]:
@@ -133,18 +144,24 @@ def run_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
 
 
 def batches(exported: Callable[[Tensor], Tensor], model: nn.Module, images: Tensor) -> str:
-    """For which batches what was exported works, found by running it. UserError if it does not for that of the export.
+    """For which batches what was exported works, found by running it. UserError if it does not for
+    that of the export.
     """
     wrong = [size for size in (1, 5) if not agree(exported, model, images, size)]
     if not agree(exported, model, images, len(images)):
-        raise UserError(f"the exported {type(model).__name__} does not compute the model's logits. Use --format dense, "
-                        "and the model's own code")
+        raise UserError(
+            f"the exported {type(model).__name__} does not compute the model's logits. Use "
+            "--format dense, and the model's own code"
+        )
     if wrong:
-        return f"but NOT for batches of {' or '.join(map(str, wrong))}: the model fixes the size to {len(images)}"
+        sizes = " or ".join(map(str, wrong))
+        return f"but NOT for batches of {sizes}: the model fixes the size to {len(images)}"
     return "for batches of any size"
 
 
-def agree(exported: Callable[[Tensor], Tensor], model: nn.Module, images: Tensor, size: int) -> bool:
+def agree(
+    exported: Callable[[Tensor], Tensor], model: nn.Module, images: Tensor, size: int
+) -> bool:
     """Whether the logits of a batch of that size are the model's."""
     import torch
     inputs = torch.rand(size, *images.shape[1:], generator=torch.Generator().manual_seed(0))

@@ -12,22 +12,37 @@ from dimred.fields import Field, fields, find_file, group_files, own_folders
 from dimred.printing import table
 from dimred.terminal import width
 
-TITLE = ("dimred: dimensionality-reduced training. Train a few coordinates of a network, prune or freeze the rest.")
+TITLE = ("dimred: dimensionality-reduced training. Train a few coordinates of a network, prune or "
+         "freeze the rest.")
 EXAMPLE = "dimred train method=rigl sparsity=0.95 recipe.epochs=20"
 
 
 def overview() -> str:
     """All commands."""
     rows = [(name, command.summary) for name, command in COMMANDS.items()]
-    return "\n".join([wrapped(TITLE), "", table(("", ""), rows, width(), wrap=1), "",
-                      wrapped("dimred COMMAND --help says more; any command takes --debug, which shows where an error "
-                              "happened. Try:"), "", f"  {EXAMPLE}", ""])
+    return "\n".join(
+        [
+            wrapped(TITLE),
+            "",
+            table(("", ""), rows, width(), wrap=1),
+            "",
+            wrapped(
+                "dimred COMMAND --help says more; any command takes --debug, which shows where an "
+                "error happened. Try:"
+            ),
+            "",
+            f"  {EXAMPLE}",
+            "",
+        ]
+    )
 
 
 def of_command(name: str) -> str:
     command = find(name)
     starts = ["usage:", *["      "] * (len(command.usage) - 1)]
-    usage = [f"{start} dimred {name} {form}" for start, form in zip(starts, command.usage, strict=True)]
+    usage = [
+        f"{start} dimred {name} {form}" for start, form in zip(starts, command.usage, strict=True)
+    ]
     options = [(option.shown(), option.about()) for option in (*command.options, *COMMON)]
     more = [wrapped(command.more), ""] if command.more else []
     return "\n".join([*usage, "", wrapped(command.summary), "", *more, indented(options), ""])
@@ -40,14 +55,28 @@ def of_train(words: Sequence[str]) -> str:
     members = [(group, name) for group, value in chosen for name in value.split(",")]
     if members:
         return "\n\n".join(of_group(group, name, folders) for group, name in members) + "\n"
-    values = re.findall(r"^(\w+): (\S.*?)(?:\s+# (.*))?$", (conf() / "config.yaml").read_text(), re.MULTILINE)
+    values = re.findall(
+        r"^(\w+): (\S.*?)(?:\s+# (.*))?$", (conf() / "config.yaml").read_text(), re.MULTILINE
+    )
     rows = [(f"{key}=", re.sub(r"\$\{oc[.]env:\w+,'(.*)'\}", r"\1", default), comment)
             for key, default, comment in values]
     keys = table(("", "", ""), rows, width() - 2, wrap=2)
-    return "\n".join([of_command("train"), wrapped("Groups, each a folder of files; --config-dir DIR adds your own:"),
-                      groups(folders), "", "Values, with their defaults:", textwrap.indent(keys, "  "), "",
-                      wrapped("Values inside a group, by a dot: recipe.epochs=1 method.every=200 model.width=2. To see "
-                              "them: dimred train method=rigl --help"), ""])
+    return "\n".join(
+        [
+            of_command("train"),
+            wrapped("Groups, each a folder of files; --config-dir DIR adds your own:"),
+            groups(folders),
+            "",
+            "Values, with their defaults:",
+            textwrap.indent(keys, "  "),
+            "",
+            wrapped(
+                "Values inside a group, by a dot: recipe.epochs=1 method.every=200 model.width=2. "
+                "To see them: dimred train method=rigl --help"
+            ),
+            "",
+        ]
+    )
 
 
 def of_group(group: str, name: str, folders: Sequence[Path]) -> str:
@@ -56,13 +85,17 @@ def of_group(group: str, name: str, folders: Sequence[Path]) -> str:
     paragraphs = found.about.split("\n\n")
     shown = [equation(part) if part.startswith("    ") else wrapped(" ".join(part.split()))
              for part in paragraphs if part]
-    return "\n\n".join([f"{group}={name}", *shown, *([field_table(group, found.fields)] if found.fields else [])])
+    return "\n\n".join(
+        [f"{group}={name}", *shown, *([field_table(group, found.fields)] if found.fields else [])]
+    )
 
 
 def equation(text: str) -> str:
     """Indented; its lines stay apart."""
-    return "\n".join(textwrap.fill(line.strip(), width(), initial_indent=" " * 4, subsequent_indent=" " * 6)
-                     for line in text.splitlines())
+    return "\n".join(
+        textwrap.fill(line.strip(), width(), initial_indent=" " * 4, subsequent_indent=" " * 6)
+        for line in text.splitlines()
+    )
 
 
 def field_table(group: str, found: Iterable[Field]) -> str:

@@ -29,9 +29,14 @@ def methods(arguments: list[str]) -> int:
 
 
 def listed(as_json: bool) -> str:
-    rows = sorted((describe_method(name) for name in names("method")), key=lambda row: (row["family"], row["name"]))
+    rows = sorted(
+        (describe_method(name) for name in names("method")),
+        key=lambda row: (row["family"], row["name"]),
+    )
     if as_json:
         return json.dumps(rows, indent=2)
     lines = [(row["name"], row["family"], f"{row['summary']} {row['source']}") for row in rows]
-    listing = table(("method", "family", "what it does, and where it is from"), lines, width(), wrap=2)
+    listing = table(
+        ("method", "family", "what it does, and where it is from"), lines, width(), wrap=2
+    )
     return f"{listing}\n\ndimred methods NAME says more of one."

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "csv", "json")
 #: of the table, by their names in MEASURES
-SHOWN = {"test_accuracy": "test acc. %", "dim": "trained", "density": "nonzero", "storage_bytes": "storage"}
+SHOWN = {
+    "test_accuracy": "test acc. %",
+    "dim": "trained",
+    "density": "nonzero",
+    "storage_bytes": "storage",
+}
 TOO_MANY = ("layers", "command")    # of a run; `dimred show RUN --json` has them
 
 
@@ -30,7 +35,9 @@ def runs(arguments: list[str]) -> int:
         raise UserError(f"unknown format {form!r}. {nearest(form, FORMATS)}")
     from dimred.report.runs import find_runs
 
-    places = [Path(place).expanduser() for place in (*([named] if named else []), *arguments)] or [Path("outputs/runs")]
+    places = [Path(place).expanduser() for place in (*([named] if named else []), *arguments)] or [
+        Path("outputs/runs")
+    ]
     found = {run.folder.resolve(): run for place in places for run in find_runs(place)}
     if form == "table":
         print(as_table(list(found.values())))
@@ -48,10 +55,15 @@ def as_table(found: Sequence[Run]) -> str:
     folders: dict[Path, list[Run]] = {}
     for run in found:
         folders.setdefault(run.folder.parent, []).append(run)
-    parts = [f"{printable(str(folder))}\n" + table(("run", "state", *SHOWN.values()), map(row, runs), width())
-             for folder, runs in folders.items()]
+    parts = [
+        f"{printable(str(folder))}\n"
+        + table(("run", "state", *SHOWN.values()), map(row, runs), width())
+        for folder, runs in folders.items()
+    ]
     states = [run.state for run in found]
-    counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none"
+    counted = (
+        ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none"
+    )
     return "\n\n".join([*parts, f"{len(found)} runs: {counted}"])
 
 
@@ -63,7 +75,8 @@ def row(run: Run) -> tuple[object, ...]:
 
 
 def flat_row(run: Run) -> dict[str, Any]:
-    """One run in flat columns: its state, configuration (by the keys of the command line) and result."""
+    """One run in flat columns: its state, configuration (by the keys of the command line) and
+    result."""
     from dimred.report.compose import read_yaml
     try:
         config = read_yaml(run.folder / "config.yaml")
@@ -71,7 +84,8 @@ def flat_row(run: Run) -> dict[str, Any]:
         config = {}
     about = {"folder": str(run.folder), "state": run.state, "why": run.why}
     result = {key: value for key, value in run.result.items() if key not in TOO_MANY}
-    return about | dict(columns(config)) | dict(columns(result)) | about      # the run's own folder and state
+    # the run's own folder and state
+    return about | dict(columns(config)) | dict(columns(result)) | about
 
 
 def columns(values: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

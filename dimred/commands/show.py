@@ -16,15 +16,28 @@ def show(arguments: list[str]) -> int:
     folder = one_folder(arguments, "dimred show RUN [--json]")
     path = folder / "result.json"
     if not path.exists():
-        state = "interrupted: the command that started it goes on" if (folder / "config.yaml").exists() else "not a run"
+        state = (
+            "unfinished: repeat its command to resume it"
+            if (folder / "config.yaml").exists()
+            else "not a run"
+        )
         raise UserError(f"{folder} has no result.json; it is {state}. Runs lie in outputs/runs/DATASET/MODEL/")
     try:
         result = json.loads(path.read_text())
         if not isinstance(result, dict):
             raise TypeError("result.json is no object")
         print(json.dumps(result, indent=2) if as_json else shown(result, folder / "config.yaml"))
-    except (ValueError, TypeError, AttributeError, LookupError, FileNotFoundError, RecursionError) as error:
-        raise UserError(f"{folder} is damaged ({error}). Remove it and give the run's command again") from error
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        FileNotFoundError,
+        RecursionError,
+    ) as error:
+        raise UserError(
+            f"{folder} is damaged ({error}). Remove it and give the run's command again"
+        ) from error
     return 0
 
 

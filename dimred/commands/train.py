@@ -1,4 +1,4 @@
-"""dimred train: a run, or a sweep of runs. Hydra reads the command line; its errors are said in our words."""
+"""dimred train: a run, or a sweep of runs. Hydra reads the command line."""
 from __future__ import annotations
 
 import os
@@ -40,7 +40,8 @@ def train(arguments: list[str]) -> int:
     sweep.command = sweep.Command()
     start = register(Path(run).expanduser(), own) if run is not None else "config"
     arguments.sort(key=lambda a: a[:1] == "~" or (a[:1] != "-" and "=" in a))     # argparse wants these in one piece
-    os.environ["HYDRA_FULL_ERROR"] = "1"    # Hydra raises, and we say it in our words
+    # Hydra raises its errors; `explained` turns them into ours
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["dimred train", *(f"method.{a}" if a.startswith("mask=") else a for a in arguments)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf()), config_name=start)(sweep.job)()
@@ -62,13 +63,18 @@ def own_configurations(arguments: list[str]) -> Path | None:
 
 
 def require_options(arguments: list[str]) -> None:
-    """UserError for options of Hydra that would leave dimred's configuration out, or do not go together."""
+    """UserError for options of Hydra that would leave dimred's configuration out, or do not go
+    together."""
     given = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
     if given & {"--config-path", "-cp"}:
-        raise UserError("--config-path would replace dimred's own configuration. Add files of yours with "
-                        "--config-dir DIR; run a run again with dimred train --from RUN")
+        raise UserError(
+            "--config-path would replace dimred's own configuration. Add files of yours with "
+            "--config-dir DIR; run a run again with dimred train --from RUN"
+        )
     if given & {"-m", "--multirun"} and given & {"--cfg", "-c"}:
-        raise UserError("--cfg shows the configuration of one run. Leave out -m, and give each key one value")
+        raise UserError(
+            "--cfg shows the configuration of one run. Leave out -m, and give each key one value"
+        )
     if given & {"--info", "-i"} and given & {"-m", "--multirun", "--cfg", "-c"}:
         raise UserError("--info goes with neither -m nor --cfg. Leave them out")
 
@@ -89,5 +95,7 @@ def completion_asked(arguments: list[str]) -> str:
         return ""
     asked = [each.removeprefix("install=") for each in arguments if each.startswith("install=")]
     if not asked:
-        raise UserError("completion is installed by `dimred completion SHELL`. See dimred completion --help")
+        raise UserError(
+            "completion is installed by `dimred completion SHELL`. See dimred completion --help"
+        )
     return asked[0]

@@ -82,23 +82,26 @@ def composed(overrides: Overrides) -> Json:
 
 @cache
 def chosen(groups: tuple[tuple[str, str], ...]) -> Json:
-    """What Hydra composes of these files, its interpolations as they are written. Once for all cells that have them."""
+    """What Hydra composes of these files, its interpolations as they are written. Once for all
+    cells that have them."""
     for group, name in groups:
         require_plain_names({group: name})
     names = dict(groups)
     values = values_alone(names.get("method", ALONE))
-    if values and names["method"] != ALONE:
+    if values and names.get("method", ALONE) != ALONE:
         return chosen(tuple((names | {"method": ALONE}).items())) | {"method": values}
     folder = folders[0] if folders else None
-    return composition.plain([*(f"{group}={name}" for group, name in groups), "data_dir=data_dir"], folder)
+    return composition.plain(
+        [*(f"{group}={name}" for group, name in groups), "data_dir=data_dir"], folder
+    )
 
 
 ALONE = "dense"     # a method that chooses no other files
 
 
 def values_alone(method: str) -> Json | None:
-    """The values of a method that chooses no other files: nothing but they tell its composition from that of another
-    such method. That saves most of the 0.07 s which Hydra takes for each."""
+    """The values of a method that chooses no other files: nothing but they tell its composition
+    from that of another such method. That saves most of the 0.07 s which Hydra takes for each."""
     places = [place / "method" / f"{method}.yaml" for place in (conf(), *folders)]
     path = next((path for path in places if path.exists()), None)
     if path is None or "@package" in path.read_text():

@@ -161,8 +161,9 @@ def accuracy(run: Run) -> float | None:
 
 
 def kept(run: Run) -> float | None:
-    """The share of the covered weights that a method keeps: what it was asked for, or more if more hold trained values
-    and are nonzero in the end, frozen or not. (Fewer may be nonzero by chance: what was just grown starts at zero.)"""
+    """The share of the covered weights that a method keeps: what it was asked for, or more if more
+    hold trained values and are nonzero in the end, frozen or not. (Fewer may be nonzero by chance:
+    what was just grown starts at zero.)"""
     total, dim, density = (number(run.result, key) for key in ("total", "dim", "density"))
     if not total or dim is None or density is None:
         return None
@@ -170,8 +171,8 @@ def kept(run: Run) -> float | None:
 
 
 def layer_shares(run: Run) -> dict[str, float]:
-    """The share of each layer's weights that hold a trained value, or are nonzero if that is less; the nonzero share
-    where no weight trains (supermasks). Empty if result.json lacks it."""
+    """The share of each layer's weights that hold a trained value, or are nonzero if that is less;
+    the nonzero share where no weight trains (supermasks). Empty if result.json lacks it."""
     try:
         layers = run.result["layers"].items()
         measured = ["nonzero", "total"] + ["trained"] * any(v["trained"] for _, v in layers)

@@ -33,8 +33,14 @@ class Cost:
 
 
 SPARSITY = Cost(
-    "sparsity", "accuracy against sparsity", "weights kept, 1 − sparsity", "%",
-    "Kept: as asked for, or more if more weights have trained values and are nonzero in the end.", kept, front=False)
+    "sparsity",
+    "accuracy against sparsity",
+    "weights kept, 1 − sparsity",
+    "%",
+    "Kept: as asked for, or more if more weights have trained values and are nonzero in the end.",
+    kept,
+    front=False,
+)
 STORAGE = Cost(
     "storage", "accuracy against storage", "storage", "bytes",
     "Storage: of the trained network, in its smallest exact form. On the Pareto front, nothing else is as small and as "

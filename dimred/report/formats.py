@@ -16,8 +16,10 @@ LEGEND = ("Mean ± sample standard deviation over seeds (their number) [95 % int
           "the best mean of a column, and what is printed alike.")
 BESIDE = ("`published` is what the source says; `difference` is ours less it, with **!** where that is more than the "
           "tolerance (or than two published standard deviations, where these are more).")
-CUT = ("‡ more than a tenth of the weights to be pruned was left to the final cut: by itself the method did not "
-       "become as sparse (`own_density` in result.json).")
+CUT = (
+    "‡ more than a tenth of the weights to be pruned was left to the final cut: by itself the "
+    "method did not become as sparse (`own_density` in result.json)."
+)
 RECALLED = "† was recalled from memory, not read in the source: verify it before quoting it."
 Block = tuple[list[str], list[list[str]]]      # header, rows
 
@@ -77,7 +79,12 @@ def measured(cell: Json | None, bold: str) -> str:
 
 def marks(parts: list[Json], recalled: bool) -> list[str]:
     """What the signs beside numbers mean, of those that there are."""
-    cut = any(cell["cut"] for part in parts for cell in part["cells"] if MEASURES[cell["measure"]].interval)
+    cut = any(
+        cell["cut"]
+        for part in parts
+        for cell in part["cells"]
+        if MEASURES[cell["measure"]].interval
+    )
     return [*([CUT] if cut else []), *([RECALLED] if recalled else [])]
 
 
@@ -154,7 +161,9 @@ def markdown(document: Json) -> str:
             out.append("\n".join(f"- {verdict(claim)}" for claim in part["claims"]))
     shown = [number for part in document["parts"] for cell in part["cells"] for number in cell["published"]]
     recalled = any(number["recalled"] for number in shown)
-    out.append(" ".join([LEGEND, *([BESIDE] if shown else []), *marks(document["parts"], recalled)]))
+    out.append(
+        " ".join([LEGEND, *([BESIDE] if shown else []), *marks(document["parts"], recalled)])
+    )
     if lines := remarks(document):
         out.append("\n".join(f"- {line}" for line in lines))
     if commands := missing(document):
@@ -176,10 +185,21 @@ def latex(document: Json) -> str:
         header, rows = block(part, "\0{}\1")
         left = len(header) - len({(tuple(c["column"]), c["measure"]) for c in part["cells"]})
         body = "\n".join(f"{' & '.join(map(escaped, row))} \\\\" for row in rows)
-        caption = " ".join(filter(None, [
-            f"{document['title']}.", f"{part['part']}." if part["part"] else "", what_is_measured(part),
-            f"{document['source']}." if document["source"] else "", LEGEND, BESIDE if part["sources"] else "",
-            *map(verdict, part["claims"]), *marks([part], any(source["recalled"] for source in part["sources"]))]))
+        caption = " ".join(
+            filter(
+                None,
+                [
+                    f"{document['title']}.",
+                    f"{part['part']}." if part["part"] else "",
+                    what_is_measured(part),
+                    f"{document['source']}." if document["source"] else "",
+                    LEGEND,
+                    BESIDE if part["sources"] else "",
+                    *map(verdict, part["claims"]),
+                    *marks([part], any(source["recalled"] for source in part["sources"])),
+                ],
+            )
+        )
         below = "".join(f"\\par {escaped(line)}\n" for line in (*document["notes"], *sources(part)))
         out.append(f"\\begin{{table}}\n\\centering\n\\caption{{{escaped(caption)}}}\n"
                    f"\\begin{{tabular}}{{{'l' * left}{'r' * (len(header) - left)}}}\n\\toprule\n"

@@ -62,7 +62,8 @@ def key(name: str, factor: float = 1.0) -> Callable[[Result], float | None]:
 
 
 def left_to_cut(result: Result) -> float:
-    """The share of the weights to be pruned that the method itself had not pruned; 0 where it is not known."""
+    """The share of the weights to be pruned that the method itself had not pruned; 0 where it is
+    not known."""
     measures = result.get("measures")
     return (number(measures, "left_to_cut") or 0.0) if isinstance(measures, dict) else 0.0
 

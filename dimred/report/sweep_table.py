@@ -1,4 +1,5 @@
-"""What a sweep came to: a row for every description, with mean and standard deviation over its seeds."""
+"""What a sweep came to: a row for every description, with mean and standard deviation over its
+seeds."""
 from __future__ import annotations
 
 import statistics
@@ -25,7 +26,9 @@ def sweep_table(outcomes: Sequence[Result], width: int = WIDTH) -> str:
     parts = []
     if done:
         header = ("run", "seeds", *COLUMNS.values(), "time")
-        parts.append(table(header, [row(name, runs) for name, runs in by_seeds(done).items()], width))
+        parts.append(
+            table(header, [row(name, runs) for name, runs in by_seeds(done).items()], width)
+        )
     reasons: dict[str, list[str]] = {}
     for run in failed:
         reasons.setdefault(run["reason"], []).append(name_of(run))
@@ -38,7 +41,8 @@ def sweep_table(outcomes: Sequence[Result], width: int = WIDTH) -> str:
 
 
 def distinct_runs(outcomes: Sequence[Result]) -> list[Result]:
-    """Every run once, with those of its overrides that all combinations of it share and that not all runs have."""
+    """Every run once, with those of its overrides that all combinations of it share and that not
+    all runs have."""
     runs: dict[str, Result] = {}
     for i, outcome in enumerate(outcomes):
         folder = outcome.get("folder", f"failed {i}")
@@ -46,7 +50,11 @@ def distinct_runs(outcomes: Sequence[Result]) -> list[Result]:
         if folder in runs:
             given = [each for each in runs[folder]["overrides"] if each in given]
         runs[folder] = {**outcome, "overrides": given}
-    everywhere = set.intersection(*(set(run["overrides"]) for run in outcomes)) if len(outcomes) > 1 else set()
+    everywhere = (
+        set.intersection(*(set(run["overrides"]) for run in outcomes))
+        if len(outcomes) > 1
+        else set()
+    )
     return [{**run, "overrides": [each for each in run["overrides"] if each not in everywhere]}
             for run in runs.values()]
 

@@ -17,7 +17,8 @@ from dimred.report.runs import Run, differences, newest, same_experiment
 
 SHOWN = 12      # runs that are not counted, and others that are named
 NEAR = 4        # keys in which a run may differ to be called one with other settings
-MOST_CUT = 0.1  # of the weights to be pruned, that a method may leave to the final cut without a mark
+# of the weights to be pruned, that a method may leave to the final cut without a mark
+MOST_CUT = 0.1
 ROUNDING = 1e-9 # of numbers that are compared: 100 (1 - 0.98) is more than 2
 
 Filled = dict[tuple[str, int], Run]     # the run of a cell's key and a seed

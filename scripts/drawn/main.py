@@ -1,8 +1,8 @@
 """Runs that nobody would think of: method, model, allocation, cover, basis and recipe are drawn.
 
 A drawn configuration either trains, and then all of what it left behind must agree (counts, masks,
-exported and imported weights, logits, accuracy), or it is refused in a sentence before training. What
-else happens is a failure, printed with the command that repeats it.
+exported and imported weights, logits, accuracy), or it is refused in a sentence before training.
+What else happens is a failure, printed with the command that repeats it.
 """
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from dimred.errors import UserError
 from dimred.machine import settle
 from dimred.run import readable, run
 
-#: models that train in a second, with the settings that make them small, and what they need of images
+#: models that train in a second, with the settings that make them small, and what they need of
+#: images
 MODELS = {
     "lenet300": [], "mlp": ["model.hidden=[24,12]"], "mlp ": ["model.hidden=[40]"],
     "lenet": ["dataset.resize=16"], "lenet5": ["dataset.resize=16"], "conv2": [], "conv4": [],
@@ -113,7 +114,9 @@ def check_counts(drawn: Drawn, cfg: DictConfig, result: dict[str, Any], folder: 
             assert int(masks[name].sum()) == layer["trained"], f"{name}: mask and count differ"
     assert sum(layer["total"] for layer in layers.values()) == total
     for name, layer in layers.items():
-        assert 0 <= layer["trained"] <= layer["total"] and 0 <= layer["nonzero"] <= layer["total"], name
+        assert (
+            0 <= layer["trained"] <= layer["total"] and 0 <= layer["nonzero"] <= layer["total"]
+        ), name
     nonzero = sum(layer["nonzero"] for layer in layers.values())
     assert abs(result["density"] - nonzero / total) < 1e-12, "density"
     assert result["training_flops"] > 0 and result["inference_flops"] >= 0
@@ -131,7 +134,9 @@ def untouched(drawn: Drawn, result: dict[str, Any]) -> bool:
 
 
 def check_exports(cfg: DictConfig, result: dict[str, Any], folder: Path) -> None:
-    dense, compact, again = (folder.parent / f"{folder.name}.{end}" for end in ("st", "dimred", "st2"))
+    dense, compact, again = (
+        folder.parent / f"{folder.name}.{end}" for end in ("st", "dimred", "st2")
+    )
     with silence():
         assert export([str(folder), str(dense)]) == 0
         assert export([str(folder), str(compact), "--format", "compact"]) == 0
@@ -197,7 +202,9 @@ def main() -> int:
         finally:
             shutil.rmtree(outputs)
         outcomes[outcome.partition(":")[0]] += 1
-        print(f"{i:4} {drawn.choices['method']:26} {drawn.choices['model']:10} {outcome}", flush=True)
+        print(
+            f"{i:4} {drawn.choices['method']:26} {drawn.choices['model']:10} {outcome}", flush=True
+        )
     print(f"\n{dict(outcomes)} in {time.monotonic() - start:.0f} s")
     print("\n".join(failures))
     return 1 if failures else 0
