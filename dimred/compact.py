@@ -64,7 +64,9 @@ def save_compact(path: Path, net: Net, about: Json, half: bool = False) -> int:
     with torch.no_grad():
         net.train(False)
         logits, again = net(images), decode(content, path, trust=True)(images)
-    if not half and not torch.equal(logits, again):
+    # the tensors are the same to the bit, which `decode` has checked; kernels may round differently
+    # where they lie elsewhere in memory
+    if not half and not torch.allclose(logits, again, rtol=1e-4, atol=1e-5):
         raise UserError(f"{type(net.model).__name__} computes something else when it is made again from its tensors "
                         "and its configuration. Export it with --format dense")
     write(path, content)
