@@ -95,17 +95,19 @@ class Exploration:
                    for name, w in self.net.weights.items())
 
     def final(self) -> dict[str, int]:
-        """How many entries of each weight hold a trained value: one that trains, or that was frozen
-        where training had moved it. What was pruned or has returned to its initial value does not
-        count."""
+        """How many entries of each weight make what was trained: those that train, and those that
+        were frozen where training had moved them. What was pruned or has returned to its initial
+        value does not count. Nothing counts if no weight was ever trained, but scores of them."""
+        if not self.ever():
+            return dict.fromkeys(self.net.weights, 0)
         initial: Mapping[str, Tensor] = {}
         counts = {}
         for name, w in self.net.weights.items():
-            left = w.trained()
+            counts[name] = w.dim
             if w.base == "held" and w.support is not None:
                 initial, now = initial or self.net.initial(), w.dense()
-                left |= (now != 0) & (now != initial[name].to(now).view(-1))
-            counts[name] = int((self._ever(name) & left).sum())
+                moved = (now != 0) & (now != initial[name].to(now).view(-1))
+                counts[name] += int((self._ever(name) & moved & ~w.trained()).sum())
         return counts
 
     def _ever(self, name: str) -> Tensor:

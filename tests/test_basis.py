@@ -124,7 +124,8 @@ def test_a_model_without_filters_is_told_what_is_missing() -> None:
 
 # -- with methods --------------------------------------------------------------------------------
 #: every kind: scores at init, freezing, rounds, rewiring, pruning while training, a map of its own, whole layers
-METHODS = {"snip": [], "synflow": [], "freezenet": [], "imp": ["method.rate=0.5", "method.rewind=5"],
+METHODS = {"snip": ["method.examples=32"], "synflow": [], "freezenet": ["method.examples=32"],
+           "imp": ["method.rate=0.5", "method.rewind=5"],
            "set": [], "rigl": ["method.every=7"], "gmp": ["method.every=7"], "str": [], "edge_popup": [],
            "drop_back": [], "freeze_out": [], "l1_filters": []}
 
@@ -260,9 +261,9 @@ def test_initial_weights_come_from_the_seed_whatever_the_device_or_precision() -
 
 
 def test_weights_that_join_where_roots_have_no_gradient_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    for method, says in (("rigl", True), ("snip", False)):
+    for method, says in (("rigl method.every=3", True), ("snip method.examples=32", False)):
         caplog.clear()
-        cfg = compose(f"method={method}", "basis=power", *(["method.every=3"] if method == "rigl" else []))
+        cfg = compose(*f"method={method}".split(), "basis=power")
         net, _ = set_up()
         build(cfg.basis, "basis").apply(net)
         train = Train(net, Blobs(), RECIPE)

@@ -36,7 +36,7 @@ class Small(nn.Module):
             self.a.weight.data.copy_(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.b(self.norm(self.a(x.flatten(1))))
+        return self.b(self.norm(self.a(x.flatten(1).to(self.a.weight.dtype))))
 
 
 DRAWS: dict[str, Callable[[], Any]] = {

@@ -91,11 +91,13 @@ def test_groups_keep_equal_sizes() -> None:
 
 
 def test_skipped_layers_keep_their_filters_but_not_their_columns() -> None:
-    layers = (nn.Conv2d(3, 2, 1), nn.Conv2d(2, 3, 1), nn.Conv2d(3, 2, 1))
-    channels = of(*layers, skip=[r"^1\."])
+    def layers() -> list[nn.Module]:
+        return [nn.Conv2d(3, 2, 1), nn.Conv2d(2, 3, 1), nn.Conv2d(3, 2, 1)]
+
+    channels = of(*layers(), skip=[r"^1\."])
     assert table(channels.filters) == {"0.weight": [0, 1]} and table(channels.columns) == {"1.weight": [0, 1]}
     with pytest.raises(UserError, match=r"method.skip: 'conv9' matches no layer with filters"):
-        of(*layers, skip=["conv9"])
+        of(*layers(), skip=["conv9"])
 
 
 class Odd(nn.Module):

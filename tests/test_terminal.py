@@ -54,15 +54,17 @@ def test_log_and_stderr_have_a_line_for_every_epoch_and_every_round(
 
 def test_a_training_of_many_epochs_does_not_flood_its_log(caplog: pytest.LogCaptureFixture,
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger("dimred"), "propagate", True)
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())     # type: ignore[method-assign]
+    monkeypatch.setattr(logging.getLogger("dimred.progress"), "handlers", [handler])
     progress = Progress(total=5000, epoch_steps=2)
     with caplog.at_level(logging.INFO, "dimred.progress"):
         for step in range(2, 5001, 2):
-            progress.evaluated(
-                {"step": step, "train_loss": 1.0, "train_accuracy": 0.5, "dim": 7}, step == 5000
-            )
-    assert len(caplog.messages) == 834      # every third epoch, and the last one
-    assert caplog.messages[-1] == "epoch 2500 of 2500, step 5000: loss 1.0000, accuracy 50.0 %"
+            line = {"step": step, "train_loss": 1.0, "train_accuracy": 0.5, "dim": 7}
+            progress.evaluated(line, step == 5000)
+    assert len(lines) == 834        # every third epoch, and the last one
+    assert lines[-1] == "epoch 2500 of 2500, step 5000: loss 1.0000, accuracy 50.0 %"
 
 
 # -- in a terminal --------------------

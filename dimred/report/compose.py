@@ -87,8 +87,9 @@ def chosen(groups: tuple[tuple[str, str], ...]) -> Json:
     for group, name in groups:
         require_plain_names({group: name})
     names = dict(groups)
-    values = values_alone(names.get("method", ALONE))
-    if values and names.get("method", ALONE) != ALONE:
+    method = names.get("method", ALONE)
+    values = values_alone(method)
+    if values and method != ALONE:
         return chosen(tuple((names | {"method": ALONE}).items())) | {"method": values}
     folder = folders[0] if folders else None
     return composition.plain(
