@@ -88,7 +88,7 @@ def digest(lines: Iterable[str]) -> str:
 
 def difference(old: Json, new: Json) -> str | None:
     """What differs between two fingerprints, in words. Times count only at one and the same place
-    and where nothing better is known: whoever copies data to another disk has the same data."""
+    and where nothing better is known: a copy of the data on another disk is the same data."""
     if (old["files"], old["bytes"]) != (new["files"], new["bytes"]):
         then = f"{old['files']} files of {old['bytes']} bytes then"
         return f"{then}, {new['files']} of {new['bytes']} now"

@@ -138,7 +138,7 @@ def write(path: Path, content: bytes) -> None:
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}). What was written before is intact; make room or "
                         "choose another place (of runs: outputs=...)") from None
-    finally:        # of a process that is killed here, whoever holds the folder next removes it
+    finally:        # if the process is killed here, the next one that holds the folder removes it
         with suppress(OSError):
             temporary.unlink()
 

@@ -43,7 +43,7 @@ log = logging.getLogger("dimred")
 def run(cfg: DictConfig, choices: Choices, explicit: Collection[str] = ()) -> Json:
     """Compute a run, or what is left of it, or nothing if it is finished; its result. UserError on whatever is wrong.
 
-    explicit: the keys that the user typed; those which the method has no use for are spoken of."""
+    explicit: the keys that the user typed; a warning names those that the method does not use."""
     cfg = checked(cfg)
     for key in {"sparsity", "allocation"} & set(explicit) - set(cfg.method):
         log.warning("method=%s has no %s: %s=%s is not used", choices["method"], key, key,

@@ -59,7 +59,8 @@ def test_the_core_needs_torch_and_numpy_alone() -> None:
 
 
 def test_the_loop_knows_data_in_general_and_no_method() -> None:
-    only(named("train"), CORE | {"data.base", "record", "costs", "exploration", "origin", "progress"})
+    only(named("train"),
+         CORE | {"data.base", "record", "costs", "exploration", "origin", "progress"})
     assert foreign(named("train")[0]) <= {"torch"}
 
 
@@ -69,7 +70,8 @@ METHODS = [path for path in FILES if module_of(path).startswith("dimred.methods.
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
 def test_methods_know_the_core_and_no_other_family(path: Path) -> None:
     *package, family = module_of(path).split(".")[1:3]
-    siblings = {module_of(each).removeprefix("dimred.") for each in named(".".join([*package, family]))}
+    siblings = {module_of(each).removeprefix("dimred.")
+                for each in named(".".join([*package, family]))}
     only([path], CORE - {"cover", "state"} | {"train"} | siblings)
     assert foreign(path) <= {"torch"}
 
@@ -92,5 +94,6 @@ def test_nobody_imports_the_command_line_or_the_run() -> None:
         commands = "commands" in path.parts
         assert "cli" not in own(path), path
         assert "run" not in own(path) or commands or path.stem == "sweep", path
-        assert not {name for name in own(path) if name.startswith("commands")} or commands or path.stem == "cli", path
+        assert not {name for name in own(path)
+                    if name.startswith("commands")} or commands or path.stem == "cli", path
         assert not {name for name in own(path) if name.startswith("report")} or commands or "report" in path.parts, path

@@ -325,7 +325,8 @@ BROKEN: list[tuple[type[Prune], str, str]] = [
     (Regularised, "sparsity_zero", "is not what dense training"), (Brittle, "extreme_sparsity", "max"),
     (Silent, "extreme_sparsity", "no warning said so"), (Convolutional, "models", "StopIteration|^$"),
     (Demanding, "models", "does not say what to do: there is no convolution"),
-    (Thawing, "models", r"0.weight, which the partly_frozen net has frozen \(requires_grad=False\), has changed"),
+    (Thawing, "models",
+     r"0.weight, which the partly_frozen net has frozen \(requires_grad=False\), has changed"),
     (Single, "number_formats", "dtype"), (Untranslated, "compile", "it ends with another")]
 
 

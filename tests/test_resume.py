@@ -149,7 +149,8 @@ def attempt(folder: Path, last: int = -1, built: nn.Module | None = None) -> Non
         Dense().run(net, train)
 
 
-def test_a_run_that_is_resumed_with_other_threads_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_that_is_resumed_with_other_threads_says_so(
+        tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Crash):
         attempt(tmp_path, last=10)
     threads = torch.get_num_threads()
@@ -160,10 +161,12 @@ def test_a_run_that_is_resumed_with_other_threads_says_so(tmp_path: Path, caplog
     finally:
         torch.set_num_threads(threads)
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
-        f"resumed with threads {threads + 1} instead of {threads}: the bits may differ from those of a run in one go"]
+        f"resumed with threads {threads + 1} instead of {threads}: the bits may differ from those "
+        "of a run in one go"]
 
 
-def test_a_run_that_is_resumed_as_it_began_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_that_is_resumed_as_it_began_says_nothing(
+        tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Crash):
         attempt(tmp_path, last=10)
     attempt(tmp_path)
@@ -176,12 +179,14 @@ def test_a_run_does_not_go_on_from_other_initial_weights(tmp_path: Path) -> None
     other = model()
     with torch.no_grad():
         next(other.parameters()).view(-1)[3] += 1e-7
-    with pytest.raises(UserError, match=r"makes other initial weights than when this run began\. A file"):
+    with pytest.raises(UserError,
+                       match=r"makes other initial weights than when this run began\. A file"):
         attempt(tmp_path, built=other)
 
 
 class Drawing(nn.Module):
-    """Draws from the global generators of numpy and Python in every forward pass, as stochastic depth may."""
+    """Draws from the global generators of numpy and Python in every forward pass, as stochastic
+    depth may."""
 
     def __init__(self) -> None:
         super().__init__()
