@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra
 import numpy as np
 import torch
 from omegaconf import DictConfig
@@ -26,7 +25,8 @@ from safetensors.torch import load_file
 from dimred.build import build, build_model, load_run
 from dimred.commands.export import export
 from dimred.commands.importing import import_compact
-from dimred.configs import GROUPS, conf, names
+from dimred.composition import composed
+from dimred.configs import GROUPS, names
 from dimred.conformance import EXCEPTIONS
 from dimred.errors import UserError
 from dimred.machine import settle
@@ -81,17 +81,15 @@ def draw(draws: random.Random) -> Drawn:
     return Drawn(choices, settings)
 
 
-def composed(drawn: Drawn, outputs: Path) -> DictConfig:
+def configuration(drawn: Drawn, outputs: Path) -> DictConfig:
     chosen = [f"{group}={name}" for group, name in drawn.choices.items()]
-    quick = ["device=cpu", f"outputs={outputs}"]
-    with hydra.initialize_config_dir(str(conf()), version_base="1.3"):
-        return hydra.compose("config", [*chosen, *drawn.settings, *quick])
+    return composed([*chosen, *drawn.settings, "device=cpu", f"outputs={outputs}"])
 
 
 def examine(drawn: Drawn, outputs: Path) -> str:
     """Train and compare; "trained" or "refused". AssertionError if anything disagrees."""
     try:
-        cfg = composed(drawn, outputs)
+        cfg = configuration(drawn, outputs)
         choices = {group: drawn.choices.get(group, "none") for group in GROUPS}
         result = run(cfg, choices)
     except UserError as error:
@@ -149,7 +147,7 @@ def check_exports(cfg: DictConfig, result: dict[str, Any], folder: Path) -> None
     net, about = load_run(folder)
     assert {name: w.dim for name, w in net.weights.items()} == {
         name: layer["trained"] for name, layer in result["layers"].items()}, "loaded counts"
-    model = build_model(about["model"], tuple(about["shape"]), about["classes"])
+    model = build_model(about["model"], tuple(about["shape"]), about["classes"], cfg.seed)
     model.load_state_dict(one)
     model.eval()
     net.train(False)
