@@ -188,7 +188,9 @@ def trace(model: nn.Module, shape: Sequence[int], backward: bool = False) -> Tra
     """The products of a model on two images of this shape, in evaluation mode, and the FLOPs of the
     backward pass for all that trains. The model and all generators stay as they are."""
     parameters = list(model.parameters())
-    images = parameters[0].new_zeros(2, *shape)
+    # in the precision of the model; the first parameter may be of whole numbers or complex
+    like = next((p for p in parameters if p.is_floating_point()), torch.zeros(()))
+    images = torch.zeros(2, *shape, dtype=like.dtype, device=parameters[0].device)
     seen = Trace(model, images)
     devices = [images.device] if images.is_cuda else []
     with torch.set_grad_enabled(backward), evaluating(model), generators_kept(devices), \

@@ -34,6 +34,12 @@ def test_matrices_that_multiply_activations_are_covered_whatever_holds_them() ->
     assert covered(Functional()) == {"mix", "experts", "layer.weight"}
 
 
+def test_the_first_parameter_need_not_have_the_type_of_images() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(24, 2))
+    model[0].places = nn.Parameter(torch.arange(3), requires_grad=False)
+    assert covered(model) == {"1.weight"}
+
+
 def test_without_the_shape_of_images_the_known_layers_are_covered() -> None:
     assert set(Net(Functional()).weights) == {"layer.weight"}
     assert set(Net(Attention()).weights) == covered(Attention())
