@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from dimred.errors import require
+from dimred.errors import UserError, require
 from dimred.net import Net
 
 #: how many coordinates to take: in all, or of each weight
@@ -139,6 +139,9 @@ class SmartRatio:
 def regrown(net: Net, left: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:
     """How many coordinates to add to the `left` ones of each weight to have as many as there are now, all weights
     together: in proportion to `shares` (not negative), as far as there is room."""
+    if not math.isfinite(sum(shares.values())):
+        raise UserError("what decides where weights grow is not a finite number: training has "
+                        "diverged. Try a smaller recipe.lr, recipe.warmup=0.05 or recipe.clip=1")
     least = sum(shares.values()) * 1e-9 or 1.0      # for those with no share, when all the others are full
     now = sum(w.dim for w in net.weights.values())
     counts = _meet(net, now / net.total, lambda eps: {name: left[name] + eps * (shares[name] + least) for name in left})

@@ -297,6 +297,17 @@ def test_snfs_newcomers_train_at_once_where_their_layer_becomes_full() -> None:
         assert torch.equal(net.grads()[full].view(-1), gradient)
 
 
+def test_a_momentum_that_is_not_a_number_is_said() -> None:
+    net, train = set_up()
+    method = SNFS(0.8, Uniform(), 2, 0.5, 0.5, 0.9)
+    method.keep_random(net)
+    for _ in train.steps(0, 1, dense_grad=lambda t: True):
+        net.notes |= {f"momentum/{name}": torch.full_like(grad, torch.nan)
+                      for name, grad in net.grads().items()}
+        with pytest.raises(UserError, match=r"training has diverged. Try a smaller recipe\.lr"):
+            method.rewire(net, 0.5)
+
+
 def test_snfs_shares_sum_to_one_and_are_mean_sizes_over_trained_weights() -> None:
     net = Net(nn.Sequential(nn.Linear(4, 1, bias=False), nn.Linear(1, 2, bias=False)))
     net.keep({"0.weight": torch.tensor([0, 1])})
