@@ -24,7 +24,8 @@ STORED = "stored/"      # a file of this name has the values of the run that is 
 #: fields that are younger than runs, at the values of what was done before there was a choice:
 #: there they do not count, so that a run keeps its name when its method or recipe gets a new field
 AS_BEFORE: Mapping[str, Mapping[str, Any]] = {
-    "method": {"augment": False, "counts": "round", "fresh_momentum": False, "halves": False,
+    "method": {"augment": False, "batches": 1, "counts": "round", "decay": "cosine",
+               "fresh_momentum": False, "halves": False, "scale_fan_in": False,
                "last_at_half_rate": False},
     "recipe": {"decay_all": False},
     "dataset": {"channels": 3}}

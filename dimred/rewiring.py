@@ -21,13 +21,13 @@ class RandomStart:
     sparsity: float
     allocation: Allocation
     # divide weights by the root of their neuron's density
-    scale_fan: bool = field(default=False, kw_only=True)
+    scale_fan_in: bool = field(default=False, kw_only=True)
 
     def keep_random(self, net: Net, sparsity: float | None = None) -> None:
         """Train random weights: those of the method's own sparsity, or of another."""
         sparsity = self.sparsity if sparsity is None else sparsity
         net.keep(topk(noise(net), self.allocation(net, 1 - sparsity)))
-        if self.scale_fan:
+        if self.scale_fan_in:
             scale_by_fan_in(net)
 
 
@@ -40,8 +40,8 @@ def scale_by_fan_in(net: Net) -> None:
     the dense neuron. Evci, Ioannou, Keskin, Dauphin, AAAI 2022 (arXiv:2010.03533), draw them anew
     for the smaller number instead. UserError in a basis, where theta are coefficients."""
     if net.bases:
-        raise UserError("method.scale_fan=true scales weights, and a basis has coefficients "
-                        "instead. Choose method.scale_fan=false or basis=none")
+        raise UserError("method.scale_fan_in=true scales weights, and a basis has coefficients "
+                        "instead. Choose method.scale_fan_in=false or basis=none")
     for w in net.weights.values():
         if w.param.dim() > 1:       # biases have no fan-in
             inputs = w.trained().view(len(w.param), -1)

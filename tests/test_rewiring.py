@@ -168,7 +168,7 @@ def test_scaled_weights_give_a_neuron_the_variance_of_all_its_inputs() -> None:
     lambda **how: DeepR(0.8, Uniform(), 0, 0, **how),
     lambda **how: Random(0.8, Uniform(), "zero", "none", **how)])
 def test_a_scaled_start_has_the_same_support_and_larger_weights(make: Callable[..., RigL]) -> None:
-    plain, scaled = first_step(make(scale_fan=False)), first_step(make(scale_fan=True))
+    plain, scaled = first_step(make(scale_fan_in=False)), first_step(make(scale_fan_in=True))
     for name, theta in plain.items():
         rows = theta.flatten(1)
         inputs = (rows != 0).sum(1, keepdim=True).clamp_min(1)
@@ -188,12 +188,12 @@ def first_step(method: RigL) -> dict[str, Tensor]:
 
 
 def test_neurons_that_keep_all_their_inputs_are_not_scaled() -> None:
-    with pytest.raises(UserError, match=r"method.scale_fan=True is not allowed"):
-        Random(0.8, Uniform(), "init", "none", scale_fan=True)
+    with pytest.raises(UserError, match=r"method.scale_fan_in=True is not allowed"):
+        Random(0.8, Uniform(), "init", "none", scale_fan_in=True)
 
 
 def test_a_basis_has_no_fan_in_to_scale_by() -> None:
     net, train = set_up()
     PowerProp(2.0).apply(net)
-    with pytest.raises(UserError, match=r"Choose method.scale_fan=false or basis=none"):
-        RigL(0.8, Uniform(), 5, 0.3, 0.75, scale_fan=True).run(net, train)
+    with pytest.raises(UserError, match=r"Choose method.scale_fan_in=false or basis=none"):
+        RigL(0.8, Uniform(), 5, 0.3, 0.75, scale_fan_in=True).run(net, train)

@@ -52,7 +52,7 @@ class SRigL(RandomStart):
         budget = {name: len(support) for name, support in
                   topk(draws, self.allocation(net, 1 - self.sparsity)).items() if support is not None}
         net.keep({name: first(rows(draws[name]), count) for name, count in budget.items()})
-        if self.scale_fan:
+        if self.scale_fan_in:
             scale_by_fan_in(net)
         due = train.every(self.every, self.until)
         last = [name for name, w in net.weights.items() if w.param.dim() > 1][-1:]

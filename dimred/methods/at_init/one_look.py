@@ -26,7 +26,7 @@ class Random(AtInit):
 
         score ~ N(0, 1)
 
-    scale_fan multiplies the weights of each neuron by sqrt(all its inputs / those that are
+    scale_fan_in multiplies the weights of each neuron by sqrt(all its inputs / those that are
     trained), so that its output has the variance of the dense neuron: Evci et al., AAAI 2022
     (arXiv:2010.03533).
 
@@ -36,10 +36,10 @@ class Random(AtInit):
     """
 
     # divide weights by the root of their neuron's density
-    scale_fan: bool = field(default=False, kw_only=True)
+    scale_fan_in: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        require(not self.scale_fan or self.base == "zero", "method.scale_fan", self.scale_fan,
+        require(not self.scale_fan_in or self.base == "zero", "method.scale_fan_in", self.scale_fan_in,
                 "false where method.base=init gives neurons all their inputs")
 
     def scores(self, net: Net, train: Train) -> Scores:
@@ -47,7 +47,7 @@ class Random(AtInit):
 
     def prune(self, net: Net, train: Train) -> None:
         super().prune(net, train)
-        if self.scale_fan:
+        if self.scale_fan_in:
             scale_by_fan_in(net)
 
 
