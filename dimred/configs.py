@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from dimred.describe import describe
-from dimred.errors import UserError
+from dimred.errors import UserError, as_typed
 
 #: the groups of the configuration, with what the runner adds to their values
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -86,7 +86,7 @@ def require_plain_names(choices: Mapping[str, object]) -> None:
             words = re.findall(r"\w[\w.+-]*", stem.replace("null", ""))
             plain = words[0] if choice and words else "NAME"
             raise UserError(
-                f"{group}={name} is not allowed. It must be the plain name of one file: "
+                f"{group}={as_typed(choice)} is not allowed. It must be the plain name of one file: "
                 f"{group}={plain}"
             )
 

@@ -27,7 +27,14 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 def require(holds: bool, key: str, got: object, allowed: str) -> None:
     """UserError naming the key, what was got and what is allowed, unless `holds`."""
     if not holds:
-        raise UserError(f"{key}={got} is not allowed. It must be {allowed}.")
+        raise UserError(f"{key}={as_typed(got)} is not allowed. It must be {allowed}.")
+
+
+def as_typed(value: object) -> object:
+    """A value as the command line writes it: null, not None."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else value
 
 
 class Interrupted(BaseException):

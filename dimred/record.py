@@ -52,7 +52,8 @@ class Record:
         except BlockingIOError:
             lock.seek(0)
             raise UserError(f"this run is already being computed by {lock.read() or 'another process'}: {self.folder}. "
-                            "Wait for it, or stop it; its work will be taken up from its last checkpoint") from None
+                            "Wait for it, or stop it and repeat the command to resume it from its last "
+                            "checkpoint") from None
         lock.seek(0)
         lock.truncate()
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")

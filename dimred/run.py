@@ -165,7 +165,10 @@ def write_masks(path: Path, net: Net) -> None:
 
 
 def describe_device(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return "cpu (1 thread)" if threads == 1 else f"cpu ({threads} threads)"
 
 
 def peak_memory(device: torch.device) -> int:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dimred.configs import GROUPS, number, plain_numbers
-from dimred.errors import UserError, nearest, require
+from dimred.errors import UserError, as_typed, nearest, require
 
 #: the keys of the configuration that are no groups, with their types
 KEYS: dict[str, Any] = {
@@ -148,7 +148,7 @@ def typed(value: Any, hint: Any, key: str) -> Any:
         limit = ""
         if large:
             limit = f", at most {LARGEST_INT:.1e} if it is whole and {LARGEST_FLOAT:.1e} if not"
-        raise UserError(f"{key}={value} is not allowed. It must be {named(hint)}{limit}.") from None
+        raise UserError(f"{key}={as_typed(value)} is not allowed. It must be {named(hint)}{limit}.") from None
 
 
 def fits(value: Any, hint: Any) -> bool:

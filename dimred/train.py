@@ -426,7 +426,7 @@ class Train:
             set_generators(about["random"])
         if self.device.type == "cuda" and "random/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random/cuda"], self.device)
-        log.info("taken up at step %d of call %d", about["step"], about["call"])
+        log.info("resuming at step %d of call %d", about["step"], about["call"])
         return about["step"]
 
     def elapsed(self) -> float:

@@ -18,6 +18,7 @@ from conftest import SCRIPT, Command, Outcome, until
 from dimred.errors import UserError
 from dimred.masks import read_masks
 from dimred.record import Record, write
+from dimred.report.runs import read_run
 
 SHORT = ("recipe.steps=2", "method=random")
 
@@ -26,7 +27,7 @@ SHORT = ("recipe.steps=2", "method=random")
 @pytest.mark.parametrize("override, part", [
     ("model=mlp model.hidden=[0]",
      "model.hidden=[0] is not allowed. It must be a list of widths, each 1 or more"),
-    ("method=null", "method=None is not allowed"),
+    ("method=null", "method=null is not allowed"),
     ("recipe.lr=1e300", "recipe.lr=1e+300 is not allowed. It must be a finite number, at most"),
     ("recipe.weight_decay=1e300", "recipe.weight_decay=1e+300 is not allowed"),
     ("recipe.steps=10000000000000000000000", "recipe.steps=10000000000000000000000 is not allowed"),
@@ -80,6 +81,12 @@ def test_a_result_that_is_no_object_is_damaged(
         _, out, err = dimred(*map(str, command))
         assert "unexpected" not in err and "Traceback" not in err
         assert "is damaged" in err or "damaged" in out
+
+
+def test_a_result_that_is_a_list_is_described_in_words(train: Callable[..., Path]) -> None:
+    run = train("recipe.steps=3")
+    (run / "result.json").write_text("[1]")
+    assert read_run(run).why == "result.json cannot be read (it is no object)"
 
 
 def test_escape_codes_in_stored_text_do_not_reach_the_terminal(dimred: Callable[..., Outcome],

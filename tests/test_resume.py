@@ -99,7 +99,7 @@ def test_a_signal_ends_a_whole_sweep(start: Callable[..., Command], tmp_path: Pa
     assert code == 143 and "Repeat the command to resume" in err and len(list(tmp_path.glob("runs/*/*/*"))) == 1
 
 
-def test_the_installed_command_is_stopped_and_taken_up(long: Path, tmp_path: Path) -> None:
+def test_the_installed_command_is_stopped_and_resumed(long: Path, tmp_path: Path) -> None:
     run = twin(long, tmp_path / "stopped")
     command = [SCRIPT, "train", *LONG, f"outputs={tmp_path / 'stopped'}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -108,7 +108,7 @@ def test_the_installed_command_is_stopped_and_taken_up(long: Path, tmp_path: Pat
         assert process.stderr and "Repeat the command to resume" in process.stderr.read()
     assert process.returncode == 143
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and "taken up at step" in done.stderr
+    assert done.returncode == 0 and "resuming at step" in done.stderr
     assert_same(run, long)
 
 

@@ -188,7 +188,7 @@ def first_step(method: RigL) -> dict[str, Tensor]:
 
 
 def test_neurons_that_keep_all_their_inputs_are_not_scaled() -> None:
-    with pytest.raises(UserError, match=r"method.scale_fan_in=True is not allowed"):
+    with pytest.raises(UserError, match=r"method.scale_fan_in=true is not allowed"):
         Random(0.8, Uniform(), "init", "none", scale_fan_in=True)
 
 

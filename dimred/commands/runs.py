@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dimred.commands.arguments import flags, option
 from dimred.errors import UserError, nearest
 from dimred.printing import table
-from dimred.terminal import printable, width
+from dimred.terminal import printable
 
 if TYPE_CHECKING:
     from dimred.report.runs import Run
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FORMATS = ("table", "csv", "json")
 #: of the table, by their names in MEASURES
 SHOWN = {
-    "test_accuracy": "test acc. %",
+    "test_accuracy": "test %",
     "dim": "trained",
     "density": "nonzero",
     "storage_bytes": "storage",
@@ -51,20 +51,21 @@ def runs(arguments: list[str]) -> int:
 
 
 def as_table(found: Sequence[Run]) -> str:
-    """A row for every run, below the folder that it lies in."""
+    """A row for every run, below the folder that it lies in. Names stay whole, to be copied."""
     folders: dict[Path, list[Run]] = {}
     for run in found:
         folders.setdefault(run.folder.parent, []).append(run)
     parts = [
         f"{printable(str(folder))}\n"
-        + table(("run", "state", *SHOWN.values()), map(row, runs), width())
+        + table(("run", "state", *SHOWN.values()), map(row, runs))
         for folder, runs in folders.items()
     ]
     states = [run.state for run in found]
     counted = (
         ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none"
     )
-    return "\n\n".join([*parts, f"{len(found)} runs: {counted}"])
+    noun = "run" if len(found) == 1 else "runs"
+    return "\n\n".join([*parts, f"{len(found)} {noun}: {counted}"])
 
 
 def row(run: Run) -> tuple[object, ...]:

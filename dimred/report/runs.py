@@ -65,7 +65,9 @@ def read_run(folder: Path) -> Run:
         return Run(folder, -1, {}, "damaged", {}, why if path.exists() else "config.yaml is missing")
     try:
         result = json.loads((folder / "result.json").read_text())
-        state = result["status"]
+        if not isinstance(result, dict):
+            raise ValueError("it is no object")
+        state = result.get("status")
         if state in ("done", "failed"):
             return Run(folder, seed, what, state, result, str(result.get("reason", "")))
         why = f"result.json has the status {state!r}"
