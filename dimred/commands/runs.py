@@ -20,7 +20,7 @@ FORMATS = ("table", "csv", "json")
 #: of the table, by their names in MEASURES
 SHOWN = {
     "test_accuracy": "test %",
-    "dim": "trained",
+    "dim": "dim",
     "density": "nonzero",
     "storage_bytes": "storage",
 }

@@ -13,7 +13,7 @@ from dimred.terminal import printable
 
 WIDTH = 100
 #: what is shown of MEASURES, and the title of its column
-COLUMNS = {"test_accuracy": "test accuracy %", "dim": "trained", "density": "nonzero",
+COLUMNS = {"test_accuracy": "test accuracy %", "dim": "dim", "density": "nonzero",
            "training_flops": "training FLOPs", "storage_bytes": "storage"}
 UNITS = {"h": 3600, "min": 60, "s": 1}      # of time
 
