@@ -195,7 +195,7 @@ class Fickle(Prune):
 
     def choose(self, net: Net) -> None:
         with torch.no_grad():
-            next(iter(net.weights.values())).psi.add_(random.random())
+            next(iter(net.weights.values())).psi.add_(random.SystemRandom().random())
         super().choose(net)
 
 
