@@ -171,7 +171,7 @@ def test_the_output_layer_has_no_rate_where_it_is_not_covered() -> None:
     for cover in ({"exclude": ["7"]}, {"include": ["7.weight"]}):
         net = Net(chain(), **cover)     # type: ignore[arg-type]
         with pytest.raises(UserError,
-                           match=r"method.last_at_half_rate=True .* 7.weight, the output"):
+                           match=r"method.last_at_half_rate=true .* 7.weight, the output"):
             IMP(0.5, Global(), 1.0, 0, "weights", *PLAIN, last_at_half_rate=True).run(
                 net, Train(net, Blobs(), train.recipe))
 
