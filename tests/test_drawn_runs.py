@@ -17,7 +17,6 @@ def drawn_runs() -> ModuleType:
     return module
 
 
-@pytest.mark.slow
 def test_a_drawn_run_trains_and_agrees_with_itself(drawn_runs: ModuleType, tmp_path: Path) -> None:
     drawn = drawn_runs.draw(random.Random("0/4"))
     assert drawn_runs.examine(drawn, tmp_path) == "trained"
