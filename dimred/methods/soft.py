@@ -223,7 +223,8 @@ class Movement:
 
 @dataclass(frozen=True)
 class SoftMovement(Emergent):
-    """Movement pruning with a threshold in place of a count: how many weights stay is learned, at a price.
+    """Movement pruning with a threshold in place of a count: it learns how many
+    weights to keep, with a penalty on their number.
 
         E(psi) = psi * [sigmoid(S) > tau];  loss + price * sum sigmoid(S);  dL/dS := dL/dE * psi;  margin S
 
@@ -321,7 +322,7 @@ class HALO(Emergent):
 
 
 class AdaptiveLasso(nn.Module):
-    """The identity, at a price."""
+    """The identity, with a penalty."""
     numbers = "penalty weights"
 
     def __init__(self, weight: Tensor, xi: float, price: float) -> None:

@@ -54,7 +54,9 @@ def lamp(net: Net) -> dict[str, Tensor]:
 
 
 def snip(net: Net, batch: Batch) -> dict[str, Tensor]:
-    """|theta * dL/dtheta|: how much the loss feels a connection. Lee et al., ICLR 2019 (arXiv:1810.02340), eq. 4-5.
+    """|theta * dL/dtheta|: the sensitivity of the loss to a connection.
+
+    Lee et al., ICLR 2019 (arXiv:1810.02340), eq. 4-5.
 
     The paper divides by the sum over all connections; that does not change the ranking and is left out. The mode of the
     model (BatchNorm in training mode when called before training) is left as it is.

@@ -21,13 +21,13 @@ class Layer(NamedTuple):
 
 
 def phew(net: Net, shape: Sequence[int], count: int, random: torch.Generator) -> dict[str, Tensor]:
-    """The earlier walks come by a weight, the higher it scores; those that no walk came by rank below, by size.
+    """Weights score by how early a walk visits them; unvisited weights rank below, by magnitude.
 
     A walk goes from channel i to j with probability |W_ij|_1 / sum_j |W_ij|_1, and within the
     kernel W_ij by a weight w with probability |w| / |W_ij|_1: of all weights that lead on from i,
     by one with probability proportional to its size. Where images are flattened it first draws a
     pixel of the channel, all alike, as in the official code. Every other walk goes backwards. They
-    start from all channels in turn and end when they have come by `count` weights. The last few are
+    start from all channels in turn and end when they have visited `count` weights. The last few are
     not those of a walk but single ones, the largest that connect channels that walks came by: so
     the first `count` are exactly so many, and all of them lie on paths.
 
@@ -76,7 +76,7 @@ def _fresh(found: Tensor, walk: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
 
 def _walks(layers: Mapping[str, Layer], tables: Mapping[str, tuple[Tensor, Tensor]], ids: range,
            random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The places that walks come by and the walks that do; even ones go forwards, odd ones backwards."""
+    """The places that walks visit, and the walks; even ones go forwards, odd ones backwards."""
     found, walks = [], []
     for backwards in (False, True):
         mine = torch.tensor([i for i in ids if i % 2 == backwards])

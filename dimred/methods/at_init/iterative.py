@@ -121,8 +121,8 @@ class SynFlow(Iterative):
 
 @dataclass(frozen=True)
 class NTKSAP(Iterative):
-    """Without labels or data, prune the weights that the spectrum of the neural tangent kernel
-    feels least.
+    """Without labels or data, prune the weights that change the spectrum of the neural tangent
+    kernel least.
 
         score = |d/dm sum_x |f(x; theta m) - f(x; (theta + epsilon z) m)|^2|,  x, z ~ N(0, 1);
         density_t = density^(t/T)

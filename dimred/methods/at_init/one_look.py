@@ -39,7 +39,8 @@ class Random(AtInit):
     scale_fan_in: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        require(not self.scale_fan_in or self.base == "zero", "method.scale_fan_in", self.scale_fan_in,
+        require(not self.scale_fan_in or self.base == "zero",
+                "method.scale_fan_in", self.scale_fan_in,
                 "false where method.base=init gives neurons all their inputs")
 
     def scores(self, net: Net, train: Train) -> Scores:
@@ -85,7 +86,8 @@ class LAMP(AtInit):
 
 @dataclass(frozen=True)
 class SNIP(Scored):
-    """Train the weights that the loss feels most, on one batch before training.
+    """Prune at initialisation by connection sensitivity: keep the weights whose removal changes the
+    loss most on one batch.
 
         score = |theta * dL/dtheta|
 
@@ -176,8 +178,8 @@ class CroP(Scored):
 
 @dataclass(frozen=True)
 class ProsPr(Scored):
-    """Train the weights that the loss feels most after a few steps of training, felt through these
-    steps.
+    """Prune at initialisation by the sensitivity of the loss after a few training steps,
+    differentiated through these steps.
 
         score = |dL(theta_M)/dc| at c = 1;  theta_0 = c * theta,
         theta_{m+1} = theta_m - lr * dL/dtheta_m

@@ -11,8 +11,8 @@ from dimred.train import Train
 
 @dataclass(frozen=True)
 class PHEW(AtInit):
-    """Train the weights that random walks from inputs to outputs and back come by, drawn by the
-    size of weights.
+    """Keep the weights that random walks between inputs and outputs visit, where a walk prefers
+    large weights.
 
         P(i -> j) = |W_ij|_1 / sum_j |W_ij|_1, and within the kernel W_ij by |w| / |W_ij|_1, until
         enough are visited
