@@ -2,6 +2,7 @@
 
 Frankle, Dziugaite, Roy, Carbin, ICLR 2021 (arXiv:2009.08576).
 """
+
 from __future__ import annotations
 
 from typing import Literal
@@ -13,8 +14,9 @@ from dimred.net import Net
 from dimred.scores import Scores, generator, noise, redrawn
 from dimred.select import topk
 
-#: shuffle: as many of each layer, but random ones. reinit: from other initial values, a permutation of those of the
-#: layer (another draw of them where they are independent). invert: those that the score ranks last
+#: shuffle: as many of each layer, but random ones. reinit: from other initial values, a permutation
+#: of those of the layer (another draw of them where they are independent). invert: those that the
+#: score ranks last
 Ablation = Literal["none", "shuffle", "reinit", "invert"]
 
 
@@ -24,8 +26,13 @@ def inverted(scores: Scores) -> Scores:
 
 
 def shuffled(net: Net, supports: Supports) -> Supports:
-    return topk(noise(net, "shuffle"), {name: w.size if (s := supports[name]) is None else len(s)
-                                        for name, w in net.weights.items()})
+    return topk(
+        noise(net, "shuffle"),
+        {
+            name: w.size if (s := supports[name]) is None else len(s)
+            for name, w in net.weights.items()
+        },
+    )
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """Allocations: how a budget of coordinates is shared out among the weights.
 
-Each meets the budget to the weight, and gives no layer less when the budget grows, so that the masks
-of a schedule can be nested. Sparsity is the user's word; here it is density, the fraction kept.
-"""
+Each meets the budget to the weight, and gives no layer less when the budget grows, so that the
+masks of a schedule can be nested. Sparsity is the user's word; here it is density, the fraction
+kept."""
+
 from __future__ import annotations
 
 import math
@@ -33,7 +34,8 @@ class Global:
 
 @dataclass(frozen=True)
 class Uniform:
-    """The same density in every weight: d_l = d. (RigL's uniform keeps the first convolution dense: exclude it.)"""
+    """The same density in every weight: d_l = d. (RigL's uniform keeps the first convolution dense:
+    exclude it.)"""
 
     def __call__(self, net: Net, density: float) -> Budget:
         return _share(net, density, dict.fromkeys(net.weights, 1.0))
@@ -41,10 +43,12 @@ class Uniform:
 
 @dataclass(frozen=True)
 class UniformPlus:
-    """The same density in every weight, but all of the first convolution and at least `last` of the last Linear layer.
+    """The same density in every weight, but all of the first convolution and at least `last` of the
+    last Linear layer.
 
-    Gale, Elsen, Hooker, 2019 (arXiv:1902.09574). At extreme sparsity these two get at most half of the budget.
-    """
+    Gale, Elsen, Hooker, 2019 (arXiv:1902.09574). At extreme sparsity these two get at most half of
+    the budget."""
+
     last: float
 
     def __post_init__(self) -> None:
@@ -58,23 +62,28 @@ class UniformPlus:
 
 @dataclass(frozen=True)
 class ER:
-    """Erdos-Renyi: d_l = min(1, eps * (n_in + n_out) / (n_in * n_out)), eps so that the budget is met.
+    """Erdos-Renyi: d_l = min(1, eps * (n_in + n_out) / (n_in * n_out)), eps so that the budget is
+    met.
 
     Mocanu et al., Nature Communications 2018 (arXiv:1707.04780). Kernels do not count; see ERK.
     """
 
     def __call__(self, net: Net, density: float) -> Budget:
         ends = {name: w.param.shape[:2] for name, w in net.weights.items()}
-        return _share(net, density, {name: sum(shape) / math.prod(shape) for name, shape in ends.items()})
+        return _share(
+            net, density, {name: sum(shape) / math.prod(shape) for name, shape in ends.items()}
+        )
 
 
 @dataclass(frozen=True)
 class ERK:
-    """Erdos-Renyi-Kernel: d_l = min(1, eps * (sum(shape_l) / prod(shape_l))^power), eps so that the budget is met.
+    """Erdos-Renyi-Kernel: d_l = min(1, eps * (sum(shape_l) / prod(shape_l))^power), eps so that the
+    budget is met.
 
-    Evci et al., ICML 2020 (arXiv:1911.11134), after Mocanu et al., 2018 (arXiv:1707.04780). eps is solved
-    with the saturated layers in place, so that the budget is met (clamping alone misses it).
+    Evci et al., ICML 2020 (arXiv:1911.11134), after Mocanu et al., 2018 (arXiv:1707.04780). eps is
+    solved with the saturated layers in place, so that the budget is met (clamping alone misses it).
     """
+
     power: float
 
     def __call__(self, net: Net, density: float) -> Budget:
@@ -84,14 +93,17 @@ class ERK:
 
 @dataclass(frozen=True)
 class IGQ:
-    """Ideal gas quotas: d_l = 1 / (1 + F * n_l), F so that the budget is met; small layers keep more.
+    """Ideal gas quotas: d_l = 1 / (1 + F * n_l), F so that the budget is met; small layers keep
+    more.
 
     Vysogorets, Kempe, JMLR 2023 (arXiv:2107.02306).
     """
 
     def __call__(self, net: Net, density: float) -> Budget:
         sizes = _sizes(net)
-        return _meet(net, density, lambda eps: {name: eps * n / (eps + n) for name, n in sizes.items()})
+        return _meet(
+            net, density, lambda eps: {name: eps * n / (eps + n) for name, n in sizes.items()}
+        )
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,7 @@ class SmartRatio:
     goes to all the others, in the official code to the next ones. At extreme sparsity the layers
     with a fixed fraction get at most half of the budget.
     """
+
     power: float
     last: float
 
@@ -127,31 +140,43 @@ class SmartRatio:
         fixed = _linears(net) if _convolutions(net) else _linears(net)[-1:]
         count = len(net.weights)
         raw = {}
-        for l, name in enumerate(net.weights, start=1):     # noqa: E741
+        for l, name in enumerate(net.weights, start=1):  # noqa: E741
             left = count - l + 1
             raw[name] = (left**2 + left) / l**self.power
         # fixed layers take more only when all the others are full
         never = min(raw.values()) * 1e-9
-        return _share(net, density, raw | dict.fromkeys(fixed, never),
-                      dict.fromkeys(fixed, self.last))
+        return _share(
+            net, density, raw | dict.fromkeys(fixed, never), dict.fromkeys(fixed, self.last)
+        )
 
 
 def regrown(net: Net, left: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:
-    """How many coordinates to add to the `left` ones of each weight to have as many as there are now, all weights
+    """How many coordinates to add to the `left` ones of each weight to have as many as there are
+    now, all weights
     together: in proportion to `shares` (not negative), as far as there is room."""
     if not math.isfinite(sum(shares.values())):
-        raise UserError("what decides where weights grow is not a finite number: training has "
-                        "diverged. Try a smaller recipe.lr, recipe.warmup=0.05 or recipe.clip=1")
-    least = sum(shares.values()) * 1e-9 or 1.0      # for those with no share, when all the others are full
+        raise UserError(
+            "what decides where weights grow is not a finite number: training has "
+            "diverged. Try a smaller recipe.lr, recipe.warmup=0.05 or recipe.clip=1"
+        )
+    least = (
+        sum(shares.values()) * 1e-9 or 1.0
+    )  # for those with no share, when all the others are full
     now = sum(w.dim for w in net.weights.values())
-    counts = _meet(net, now / net.total, lambda eps: {name: left[name] + eps * (shares[name] + least) for name in left})
+    counts = _meet(
+        net,
+        now / net.total,
+        lambda eps: {name: left[name] + eps * (shares[name] + least) for name in left},
+    )
     return {name: counts[name] - left[name] for name in left}
 
 
 # -- meeting a budget --------------------
-def _share(net: Net, density: float, raw: Mapping[str, float], least: Mapping[str, float] | None = None
-           ) -> dict[str, int]:
-    """Counts min(n_l, eps * n_l * raw_l), but no density below `least_l` as long as these take half of the budget."""
+def _share(
+    net: Net, density: float, raw: Mapping[str, float], least: Mapping[str, float] | None = None
+) -> dict[str, int]:
+    """Counts min(n_l, eps * n_l * raw_l), but no density below `least_l` as long as these take half
+    of the budget."""
     sizes = _sizes(net)
     floors = {name: each * sizes[name] for name, each in (least or {}).items() if each > 0}
     wanted = sum(floors.values())
@@ -170,8 +195,11 @@ def _share(net: Net, density: float, raw: Mapping[str, float], least: Mapping[st
     return _meet(net, density, quota)
 
 
-def _meet(net: Net, density: float, quota: Callable[[float], Mapping[str, float]]) -> dict[str, int]:
-    """Counts min(n_l, round(quota_l(eps))), with eps such that they sum to round(density * total) to the weight.
+def _meet(
+    net: Net, density: float, quota: Callable[[float], Mapping[str, float]]
+) -> dict[str, int]:
+    """Counts min(n_l, round(quota_l(eps))), with eps such that they sum to round(density * total)
+    to the weight.
 
     A divisor method (Webster). quota(0) is zero, no quota shrinks as eps grows, and none depends on
     the budget: so no count shrinks when the budget grows.

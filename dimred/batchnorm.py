@@ -9,6 +9,7 @@ Here the same kernel sees each channel as k channels of at most `LONGEST` positi
 means and variances are combined in double precision. The k channels are a view of the same memory,
 so this is as fast as the kernel alone. docs/channels_last.md has the measurements.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
@@ -93,8 +94,9 @@ class Normalise(torch.autograd.Function):
     """x -> weight * (x - mean) / sqrt(variance + eps) + bias, with mean and variance (biased)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, groups: int
-                ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, groups: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         found = torch.batch_norm_update_stats(side_by_side(x, groups), None, None, 0.0)
         means, variances = (each.view(groups, -1) for each in found)
         between, mean = torch.var_mean(means.double(), 0, correction=0)
@@ -112,7 +114,8 @@ class Normalise(torch.autograd.Function):
         # the kernel's own sums are good enough here: gradients of both signs do not add up
         x, weight, mean, scale = ctx.saved_tensors
         gradients = torch.ops.aten.native_batch_norm_backward(
-            grad, x, weight, None, None, mean, scale, True, 0.0, ctx.needs_input_grad[:3])
+            grad, x, weight, None, None, mean, scale, True, 0.0, ctx.needs_input_grad[:3]
+        )
         return *gradients, None, None
 
 

@@ -1,4 +1,5 @@
 """From a checked configuration to objects."""
+
 from __future__ import annotations
 
 import importlib.metadata
@@ -38,19 +39,23 @@ def build(node: DictConfig, group: str, **given: Any) -> Any:
 def explained(error: BaseException, described: Mapping[str, Any], group: str) -> BaseException:
     """An error of what could not be built, with the values that it was given; UserErrors, full
     disks and the like say enough."""
-    if not isinstance(error, (ArithmeticError, ValueError, TypeError, RuntimeError, LookupError)) \
-            or re.search(NO_MEMORY, str(error)):
+    if not isinstance(
+        error, (ArithmeticError, ValueError, TypeError, RuntimeError, LookupError)
+    ) or re.search(NO_MEMORY, str(error)):
         return error
-    values = ", ".join(f"{group}.{key}={value}" for key, value in described.items()
-                       if key != "_target_")
+    values = ", ".join(
+        f"{group}.{key}={value}" for key, value in described.items() if key != "_target_"
+    )
     reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     advice = f"Choose other values than {values}, or add" if values else "Add"
-    return UserError(f"{described['_target_']} cannot be built ({reason}). {advice} --debug to "
-                     "see where")
+    return UserError(
+        f"{described['_target_']} cannot be built ({reason}). {advice} --debug to see where"
+    )
 
 
 def build_net(cfg: DictConfig, shape: tuple[int, int, int], classes: int) -> Net:
-    """The model with its initial weights, which depend on the seed alone, and its covered weights, in their basis."""
+    """The model with its initial weights, which depend on the seed alone, and its covered weights,
+    in their basis."""
     node, run = cfg.model, pretrained_run(cfg.model)
     if run:
         start = load_net(run, targets={node._target_}).state_dict()
@@ -60,8 +65,15 @@ def build_net(cfg: DictConfig, shape: tuple[int, int, int], classes: int) -> Net
     give_logits(model, shape, classes, node._target_)
     if run:
         pretrained.load(model, start, str(run))
-    net = Net(model, seed=cfg.seed, include=cfg.include, exclude=cfg.exclude,
-              draws=drawing.of(model), initial=Initial(model, drawing), shape=shape)
+    net = Net(
+        model,
+        seed=cfg.seed,
+        include=cfg.include,
+        exclude=cfg.exclude,
+        draws=drawing.of(model),
+        initial=Initial(model, drawing),
+        shape=shape,
+    )
     if cfg.get("basis"):
         build(cfg.basis, "basis").apply(net)
     return net
@@ -78,17 +90,22 @@ def pretrained_run(model: Mapping[str, Any]) -> Path | None:
 # of the configuration, what a net is built from
 BUILT = ("model", "basis", "seed", "include", "exclude")
 
+
 def save_net(path: Path, net: Net, built: Json, images: Json) -> None:
     """Write what is left to know of a trained net: what `load_run` reads.
 
     built: the configuration, as far as BUILT names it; images: their "shape" and the number of
     "classes"."""
     state, draws = finished(net)
-    drawn = {name: draw._asdict()
-             | {"checksum": bits(draw.tensor(net.weights[name].param.shape)).hex()}
-             for name, draw in draws.items()}
-    write_tensors(path, state, {**images, "config": built, "drawn": drawn,
-                                "dimred": importlib.metadata.version("dimred")})
+    drawn = {
+        name: draw._asdict() | {"checksum": bits(draw.tensor(net.weights[name].param.shape)).hex()}
+        for name, draw in draws.items()
+    }
+    write_tensors(
+        path,
+        state,
+        {**images, "config": built, "drawn": drawn, "dimred": importlib.metadata.version("dimred")},
+    )
 
 
 def load_net(folder: Path, trust: bool = False, targets: Collection[str] = ()) -> Net:
@@ -99,7 +116,8 @@ def load_net(folder: Path, trust: bool = False, targets: Collection[str] = ()) -
 
 
 def load_run(folder: Path, trust: bool = False, targets: Collection[str] = ()) -> tuple[Net, Json]:
-    """The same, with what made its model: "model", its configuration, and "shape" and "classes" of the images."""
+    """The same, with what made its model: "model", its configuration, and "shape" and "classes" of
+    the images."""
     path = folder / "model.safetensors"
     if not path.exists():
         raise UserError(f"no model.safetensors in {folder}: {lacking(folder)}")
@@ -120,17 +138,21 @@ def load_run(folder: Path, trust: bool = False, targets: Collection[str] = ()) -
 def left_to_the_seed(net: Net, state: State, drawn: Json) -> State:
     """The weights that a file leaves to the seed. ValueError if they are not what they were where
     it was written."""
-    left = [name for name in net.weights if f"init/{name}" in state
-            and f"theta/{name}" not in state]
+    left = [
+        name for name in net.weights if f"init/{name}" in state and f"theta/{name}" not in state
+    ]
     if missing := [name for name in left if name not in drawn]:
         raise ValueError(f"it does not say how {missing[0]} was drawn")
     draws = {name: Draw(*(drawn[name][field] for field in Draw._fields)) for name in left}
-    return {f"theta/{name}": redraw(net.weights[name], draw, drawn[name]["checksum"])
-            for name, draw in draws.items()}
+    return {
+        f"theta/{name}": redraw(net.weights[name], draw, drawn[name]["checksum"])
+        for name, draw in draws.items()
+    }
 
 
 def build_model(model: Json, shape: tuple[int, int, int], classes: int, seed: int) -> nn.Module:
-    """The model that a file describes (`require_own` has been asked), to be filled with the file's weights."""
+    """The model that a file describes (`require_own` has been asked), to be filled with the file's
+    weights."""
     with seeded(seed):
         built = build(DictConfig(own_weights(model)), "model", shape=shape, classes=classes)
     give_logits(built, shape, classes, model["_target_"])
@@ -154,13 +176,16 @@ def written_by(path: Path, version: str | None, advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: the builder of its model failed ({error}). Put the files that "
-                        f"it reads back, or {advice}") from error
-    except Exception as error:      # whoever writes a checksum can write anything before it
+        raise UserError(
+            f"{path}: the builder of its model failed ({error}). Put the files that "
+            f"it reads back, or {advice}"
+        ) from error
+    except Exception as error:  # whoever writes a checksum can write anything before it
         why = f"it has no {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
-        raise UserError(f"{path} is whole, but does not describe a network of this dimred ({why}). It was written by "
-                        f"{f'dimred {version}' if version else 'another version'}: read it with that, or {advice}"
-                        ) from error
+        raise UserError(
+            f"{path} is whole, but does not describe a network of this dimred ({why}). It was written by "
+            f"{f'dimred {version}' if version else 'another version'}: read it with that, or {advice}"
+        ) from error
 
 
 def require_own(path: Path, described: Any, trust: bool, targets: Collection[str] = ()) -> None:
@@ -169,16 +194,24 @@ def require_own(path: Path, described: Any, trust: bool, targets: Collection[str
     other parts or its resolvers' results there."""
     safe = {f"dimred.models.{name}" for name in models.__all__} | set(targets)
     safe |= {"dimred.methods.basis.Interspace", "dimred.methods.soft.PowerProp"}
-    others = [str(value) for key, value in leaves(described)
-              if "${" in f"{key}{value}" or (key == "_target_" and value not in safe)]
+    others = [
+        str(value)
+        for key, value in leaves(described)
+        if "${" in f"{key}{value}" or (key == "_target_" and value not in safe)
+    ]
     if others and not trust:
-        raise UserError(f"{path} asks for code that is not dimred's: {', '.join(others)}. If you trust it, add --trust")
+        raise UserError(
+            f"{path} asks for code that is not dimred's: {', '.join(others)}. If you trust it, add --trust"
+        )
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """What stands in nested JSON, with the key that it stands under; a list of a `_target_` is one of those, too."""
+    """What stands in nested JSON, with the key that it stands under; a list of a `_target_` is one
+    of those, too."""
     if isinstance(node, (dict, list)):
-        for name, value in node.items() if isinstance(node, dict) else ((key, each) for each in node):
+        for name, value in (
+            node.items() if isinstance(node, dict) else ((key, each) for each in node)
+        ):
             yield from leaves(value, str(name))
     else:
         yield key, node

@@ -1,12 +1,13 @@
 """Channels: what structured pruning removes. In plain words:
 
-Removing a channel removes the filters that make it, their biases and norms, and the columns of every weight that reads
-it. Channels that are added or multiplied are one: whoever removes one of them removes them all. Those of images and
-logits stay, and so do those that something reads which `watch` does not understand.
+Removing a channel removes the filters that make it, their biases and norms, and the columns of
+every weight that reads it. Channels that are added or multiplied are one: whoever removes one of
+them removes them all. Those of images and logits stay, and so do those that something reads which
+`watch` does not understand.
 
-A removed channel has no reader, so nothing of it can leak, not even the shift of its norm; `compact` cuts it out of the
-model, which computes the same logits then.
-"""
+A removed channel has no reader, so nothing of it can leak, not even the shift of its norm;
+`compact` cuts it out of the model, which computes the same logits then."""
+
 from __future__ import annotations
 
 import copy
@@ -28,61 +29,85 @@ Of = Literal["weights", "channels"]
 
 
 class Channels:
-    """The channels of a net that can be removed, numbered from 0 to count - 1 in the order in which they are made.
+    """The channels of a net that can be removed, numbered from 0 to count - 1 in the order in which
+    they are made.
 
-    filters: of every Conv and Linear weight that makes some of them, the number of each row (dimension 0).
+    filters: of every Conv and Linear weight that makes some of them, the number of each row
+    (dimension 0).
     columns: of every weight that reads some of them, the number of each column (dimension 1).
-    scales: of every norm's scale, the number of each entry; rows: of filters, biases, norms and their statistics.
+    scales: of every norm's scale, the number of each entry; rows: of filters, biases, norms and
+    their statistics.
 
     images: any number; only their shape matters.
-    skip: regular expressions searched in the names of weights whose filters stay. UserError if one matches nothing.
-    """
+    skip: regular expressions searched in the names of weights whose filters stay. UserError if one
+    matches nothing."""
 
     def __init__(self, net: Net, images: Tensor, skip: Iterable[str] = ()) -> None:
         seen = Watch(net.model, images)
         for name in _matching(skip, seen.filters):
             seen.stay(seen.rows[name])
-        for name in {*seen.filters, *seen.columns} - net.weights.keys():    # not covered: nothing of them can be cut
+        for name in {
+            *seen.filters,
+            *seen.columns,
+        } - net.weights.keys():  # not covered: nothing of them can be cut
             seen.stay(seen.rows.get(name))
             seen.stay(seen.columns.get(name))
         numbers, self.count = seen.numbers()
         if not self.count:
-            raise UserError(f"{type(net.model).__name__} has no channel that can be removed: it needs a Conv or Linear "
-                            "layer that another one reads, and between them only what acts on every channel by itself. "
-                            "Choose a model that has some, such as model=vgg11 or model=lenet300, "
-                            "or skip less, or include and exclude that cover both weights")
+            raise UserError(
+                f"{type(net.model).__name__} has no channel that can be removed: it needs a Conv or Linear "
+                "layer that another one reads, and between them only what acts on every channel by itself. "
+                "Choose a model that has some, such as model=vgg11 or model=lenet300, "
+                "or skip less, or include and exclude that cover both weights"
+            )
         self.net, self.device = net, next(net.model.parameters()).device
 
         def numbered(names: Iterable[str], ids: dict[str, Tensor]) -> dict[str, Tensor]:
             found = {name: numbers[ids[name]].to(self.device) for name in names}
             return {name: number for name, number in found.items() if (number != STAYS).any()}
-        self.filters, self.scales = numbered(seen.filters, seen.rows), numbered(seen.scales, seen.rows)
-        self.rows, self.columns = numbered(seen.rows, seen.rows), numbered(seen.columns, seen.columns)
+
+        self.filters, self.scales = (
+            numbered(seen.filters, seen.rows),
+            numbered(seen.scales, seen.rows),
+        )
+        self.rows, self.columns = (
+            numbered(seen.rows, seen.rows),
+            numbered(seen.columns, seen.columns),
+        )
 
     def require_scales(self, method: str) -> None:
         """UserError unless norms scale some of the channels."""
         if not self.scales:
             name = type(self.net.model).__name__
-            raise UserError(f"method {method} needs norms with a scale for each channel, and {name} has none behind "
-                            "channels that can be removed. Choose a model that has some, such as model=vgg11 or "
-                            "model=resnet20")
+            raise UserError(
+                f"method {method} needs norms with a scale for each channel, and {name} has none behind "
+                "channels that can be removed. Choose a model that has some, such as model=vgg11 or "
+                "model=resnet20"
+            )
 
     # -- which weights are left --------------------
     def everything(self) -> Tensor:
         return torch.ones(self.count, dtype=torch.bool, device=self.device)
 
     def left(self, name: str, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """Which rows and which columns of a weight are left where the channels `kept` (count, bool) are."""
+        """Which rows and which columns of a weight are left where the channels `kept` (count, bool)
+        are."""
         # a bias or a norm's scale is one column
         shape = (*self.net.weights[name].param.shape, 1)[:2]
-        return tuple((number[name] == STAYS) | kept[number[name]] if name in number     # type: ignore[return-value]
-                     else torch.ones(n, dtype=torch.bool, device=self.device)
-                     for number, n in zip((self.rows, self.columns), shape, strict=False))
+        return tuple(
+            (number[name] == STAYS) | kept[number[name]]
+            if name in number  # type: ignore[return-value]
+            else torch.ones(n, dtype=torch.bool, device=self.device)
+            for number, n in zip((self.rows, self.columns), shape, strict=False)
+        )
 
     def supports(self, kept: Tensor) -> Supports:
-        """The supports that train the weights of the channels `kept` (count, bool), for net.keep."""
+        """The supports that train the weights of the channels `kept` (count, bool), for
+        net.keep."""
         supports = {}
-        for name in [name for name in self.net.weights if name in self.rows or name in self.columns]:
+        for name in [
+            name for name in self.net.weights if name in self.rows or name in self.columns
+        ]:
             w = self.net.weights[name]
             rows, columns = self.left(name, kept)
             left = (rows[:, None] & columns).repeat_interleave(w.size // (len(rows) * len(columns)))
@@ -90,11 +115,14 @@ class Channels:
         return supports
 
     def keep(self, kept: Tensor) -> None:
-        """Train the weights of the channels `kept` (count, bool) alone. Biases and norms of the others, which nobody
-        reads, are noted (`removed`) and do not count as trained."""
+        """Train the weights of the channels `kept` (count, bool) alone. Biases and norms of the
+        others, which nobody reads, are noted (`removed`) and do not count as trained."""
         self.net.keep(self.supports(kept))
-        removed = sum(int(((numbers != STAYS) & ~kept[numbers]).sum()) for name, numbers in self.rows.items()
-                      if name in self.net.rest)
+        removed = sum(
+            int(((numbers != STAYS) & ~kept[numbers]).sum())
+            for name, numbers in self.rows.items()
+            if name in self.net.rest
+        )
         self.net.notes["removed"] = torch.tensor(removed)
 
     def cost(self, kept: Tensor, of: Of) -> int:
@@ -109,7 +137,8 @@ class Channels:
 
     # -- how much they matter --------------------
     def sums(self, scores: Scores) -> Tensor:
-        """The score of every channel (count): the sum over the filters that make it; -inf if none of them trains."""
+        """The score of every channel (count): the sum over the filters that make it; -inf if none
+        of them trains."""
         total, trained = torch.zeros(2, self.count, device=self.device, dtype=torch.float64)
         for name, numbers in self.filters.items():
             alive = self.net.weights[name].trained().view(len(numbers), -1)
@@ -142,7 +171,8 @@ class Channels:
                 gamma.grad.add_(gamma.detach().sign(), alpha=penalty)
 
     def within_layers(self, scores: Tensor) -> Tensor:
-        """The rank of every channel within its layer (count), as a fraction: the best have the same share of each."""
+        """The rank of every channel within its layer (count), as a fraction: the best have the same
+        share of each."""
         ranks = torch.empty(self.count, dtype=torch.float64)
         for members in self.families():
             order = members[scores.cpu()[members].argsort(descending=True, stable=True)]
@@ -167,9 +197,10 @@ class Channels:
         return chosen.to(self.device)
 
     def best(self, scores: Tensor, density: float, of: Of) -> Tensor:
-        """The channels (count, bool) that score highest, as many as fit into the fraction `density` of all covered
-        weights, or of the channels; among equals the first win. The best of every layer is always among them, and so
-        is what scores inf. UserError if these alone do not fit."""
+        """The channels (count, bool) that score highest, as many as fit into the fraction `density`
+        of all covered weights, or of the channels; among equals the first win. The best of every
+        layer is always among them, and so is what scores inf. UserError if these alone do not
+        fit."""
         first = (scores == torch.inf).double()
         for numbers in self.filters.values():
             if not (numbers == STAYS).any():
@@ -181,11 +212,14 @@ class Channels:
 
         def cost(k: int) -> int:
             return self.cost(kept.index_fill(0, order[:k], True), of)
-        low, high = int(first.sum()), self.count + 1     # cost(low) fits, cost(high) does not
+
+        low, high = int(first.sum()), self.count + 1  # cost(low) fits, cost(high) does not
         if (least := cost(low)) > budget:
             most = math.floor(1e4 * (1 - least / whole)) / 1e4
-            raise UserError(f"sparsity={1 - density:g} leaves {budget} of {whole} {of}, but one channel of each layer "
-                            f"and what cannot be removed are {least}. Choose at most sparsity={most}")
+            raise UserError(
+                f"sparsity={1 - density:g} leaves {budget} of {whole} {of}, but one channel of each layer "
+                f"and what cannot be removed are {least}. Choose at most sparsity={most}"
+            )
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if cost(middle) <= budget else (low, middle)
@@ -193,8 +227,8 @@ class Channels:
 
     # -- a smaller model --------------------
     def read(self, state: dict[str, Tensor]) -> Tensor:
-        """The channels (count, bool) that somebody reads who is read: the weights in `state` of all others have no
-        effect. Of a layer that nobody reads, the first channel."""
+        """The channels (count, bool) that somebody reads who is read: the weights in `state` of all
+        others have no effect. Of a layer that nobody reads, the first channel."""
         kept, before = self.everything(), None
         while before is None or not torch.equal(kept, before):
             before, reads = kept, torch.zeros(self.count, device=self.device)
@@ -212,8 +246,8 @@ class Channels:
 def compact(net: Net, images: Tensor) -> nn.Module:
     """A smaller plain model with the same logits: without the channels whose readers are all zero.
 
-    images: any number; only their shape matters. The buffers and the mode are those of the net's model.
-    """
+    images: any number; only their shape matters. The buffers and the mode are those of the net's
+    model."""
     channels, values = Channels(net, images), net.values()
     kept = channels.read(values)
     model = copy.deepcopy(net.model)
@@ -224,11 +258,18 @@ def compact(net: Net, images: Tensor) -> nn.Module:
             for key, tensor in table.items():
                 if tensor is not None:
                     name = names[id(tensor)]
-                    if name not in small:       # else it is tied
-                        small[name] = _cut(tensor, values.get(name, tensor), *(
-                            (number == STAYS) | kept[number] if (number := numbers.get(name)) is not None else None
-                            for numbers in (channels.rows, channels.columns)))
-                    table[key] = small[name]    # type: ignore[assignment]
+                    if name not in small:  # else it is tied
+                        small[name] = _cut(
+                            tensor,
+                            values.get(name, tensor),
+                            *(
+                                (number == STAYS) | kept[number]
+                                if (number := numbers.get(name)) is not None
+                                else None
+                                for numbers in (channels.rows, channels.columns)
+                            ),
+                        )
+                    table[key] = small[name]  # type: ignore[assignment]
     for module in model.modules():
         _resize(module)
     return model
@@ -248,9 +289,16 @@ def _resize(module: nn.Module) -> None:
     if owner is None:
         return
     groups = getattr(module, "groups", 1)
-    if groups > 1 and groups == module.in_channels:     # depthwise: as many filters to a channel as before
+    if (
+        groups > 1 and groups == module.in_channels
+    ):  # depthwise: as many filters to a channel as before
         groups = groups * owner.shape[0] // module.out_channels
-    sizes = {"groups": groups, "out_channels": len(owner), "out_features": len(owner), "num_features": len(owner)}
+    sizes = {
+        "groups": groups,
+        "out_channels": len(owner),
+        "out_features": len(owner),
+        "num_features": len(owner),
+    }
     if owner.dim() > 1:
         sizes |= {"in_channels": owner.shape[1] * groups, "in_features": owner.shape[1]}
     for attribute in sizes.keys() & vars(module).keys():
@@ -262,6 +310,8 @@ def _matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
     for pattern in patterns:
         hits = [name for name in names if re.search(pattern, name)]
         if not hits:
-            raise UserError(f"method.skip: {pattern!r} matches no layer with filters. {nearest(pattern, names)}")
+            raise UserError(
+                f"method.skip: {pattern!r} matches no layer with filters. {nearest(pattern, names)}"
+            )
         found += hits
     return found

@@ -1,4 +1,5 @@
 """The command line. Only commands that compute import torch: everything else answers at once."""
+
 from __future__ import annotations
 
 import errno
@@ -18,7 +19,8 @@ HELP = ("-h", "--help", "help")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; its exit status. Errors are one message, without a traceback unless --debug is given."""
+    """Run a command; its exit status. Errors are one message, without a traceback unless --debug is
+    given."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     if debug:
@@ -29,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         require_working_folder()
         status = dispatch(arguments)
-        sys.stdout.flush()      # here, where a full disk can be reported
+        sys.stdout.flush()  # here, where a full disk can be reported
         return status
     except UserError as error:
         if debug:
@@ -42,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("dimred: stopped. Repeat the command to resume or start again", file=sys.stderr)
         return 130
-    except BrokenPipeError:     # the reader (head, less) has seen enough
+    except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
@@ -80,11 +82,12 @@ def dispatch(arguments: list[str]) -> int:
         arguments = [*arguments[1:], "--help"]
     if arguments[0] == "--version":
         from importlib.metadata import version
+
         print(version("dimred"))
         return 0
     name, rest = arguments[0], arguments[1:]
     command = find(name)
-    if name != "train" and {"-h", "--help"} & set(rest):      # that of train knows the overrides
+    if name != "train" and {"-h", "--help"} & set(rest):  # that of train knows the overrides
         print(help.of_command(name), end="")
         return 0
     return pkgutil.resolve_name(command.target)(rest)

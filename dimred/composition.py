@@ -1,4 +1,5 @@
 """What Hydra composes: of conf/, and of a folder of one's own (--config-dir)."""
+
 from __future__ import annotations
 
 import re
@@ -42,6 +43,7 @@ def composed(overrides: Sequence[str], folder: Path | None = None) -> DictConfig
 def plain(overrides: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
     """The same as nested dictionaries, interpolations as they are written."""
     from omegaconf import OmegaConf
+
     cfg: Any = OmegaConf.to_container(composed(overrides, folder), resolve=False)
     return cfg
 
@@ -50,6 +52,7 @@ def resolved(cfg: dict[str, Any]) -> dict[str, Any]:
     """With every interpolation replaced by its value. UserError for what names nothing."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+
     try:
         found: Any = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)
     except OmegaConfBaseException as error:
@@ -92,7 +95,7 @@ def quoted(text: str) -> str:
     """As a value for Hydra: quoted where its grammar would read more than letters into it."""
     if re.fullmatch(r"[A-Za-z0-9_/.:~-]+", text):
         return text
-    escaped = re.sub(r'(\\*)(")', r'\1\1\\\2', text)
+    escaped = re.sub(r'(\\*)(")', r"\1\1\\\2", text)
     ending = re.search(r"\\*$", escaped)
     return f'"{escaped}{ending[0] if ending else ""}"'
 
@@ -112,8 +115,11 @@ def explained(error: Exception) -> str:
         # the group as it is composed
         node = getattr(error.__cause__, "parent_node", None) or ()
         allowed = sorted(str(k) for k in node if k not in ("_target_", "hydra"))
-        return f"unknown key {key[1]}. {nearest(name, allowed)}" if node else \
-            f"unknown key {key[1]}: {group} is a single value, there is nothing inside it"
+        return (
+            f"unknown key {key[1]}. {nearest(name, allowed)}"
+            if node
+            else f"unknown key {key[1]}: {group} is a single value, there is nothing inside it"
+        )
     if several := re.search(r"Ambiguous value for argument '(.+)'", text):
         name, _, value = several[1].partition("=")
         return (
@@ -149,8 +155,10 @@ def missing_plugin(kind: str, name: str) -> str:
     known = PLUGINS[kind]
     for first, package in known.items():
         if name.startswith(first):
-            return (f"hydra/{kind}={name} needs a package that is not installed: "
-                    f"pip install hydra-{package}")
+            return (
+                f"hydra/{kind}={name} needs a package that is not installed: "
+                f"pip install hydra-{package}"
+            )
     return (
         f"unknown hydra/{kind} {name!r}. {nearest(name, ['basic', *known])} All but basic are "
         f"packages: pip install hydra-NAME-{kind}"

@@ -1,4 +1,5 @@
 """The folder of configurations and what lies in it, read without Hydra (or torch)."""
+
 from __future__ import annotations
 
 import math
@@ -14,43 +15,66 @@ from dimred.errors import UserError, as_typed
 
 #: the groups of the configuration, with what the runner adds to their values
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "method": (), "model": ("shape", "classes"), "dataset": (), "allocation": (), "recipe": (), "basis": ()}
+    "method": (),
+    "model": ("shape", "classes"),
+    "dataset": (),
+    "allocation": (),
+    "recipe": (),
+    "basis": (),
+}
 
-#: keys that say where and how to compute, not what; of the last two, what a method uses is among its own values
+#: keys that say where and how to compute, not what; of the last two, what a method uses is among
+#: its own values
 NOT_DESCRIPTIVE = ("device", "data_dir", "outputs", "checkpoint_seconds", "sparsity", "allocation")
-CHOICES = "choices"     # in a run's config.yaml: the names of the chosen files
-STORED = "stored/"      # a file of this name has the values of the run that is run again
+CHOICES = "choices"  # in a run's config.yaml: the names of the chosen files
+STORED = "stored/"  # a file of this name has the values of the run that is run again
 
 #: fields that are younger than runs, at the values of what was done before there was a choice:
 #: there they do not count, so that a run keeps its name when its method or recipe gets a new field
 AS_BEFORE: Mapping[str, Mapping[str, Any]] = {
-    "method": {"augment": False, "batches": 1, "counts": "round", "decay": "cosine",
-               "fresh_momentum": False, "halves": False, "scale_fan_in": False,
-               "last_at_half_rate": False},
+    "method": {
+        "augment": False,
+        "batches": 1,
+        "counts": "round",
+        "decay": "cosine",
+        "fresh_momentum": False,
+        "halves": False,
+        "scale_fan_in": False,
+        "last_at_half_rate": False,
+    },
     "recipe": {"decay_all": False},
-    "dataset": {"channels": 3}}
+    "dataset": {"channels": 3},
+}
 # of the groups, the names of the chosen files: {"method": "rigl", ...}
 Choices = Mapping[str, str]
 
 
 def description(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """What determines the result, of a configuration without interpolations. A sparsity or an allocation counts only
-    where the method has one; where the data lie does not."""
+    """What determines the result, of a configuration without interpolations. A sparsity or an
+    allocation counts only where the method has one; where the data lie does not."""
     found = {key: value for key, value in cfg.items() if key not in (*NOT_DESCRIPTIVE, CHOICES)}
     if not found.get("basis"):
-        found.pop("basis", None)    # of all runs that have none, those included that are older than bases
+        found.pop(
+            "basis", None
+        )  # of all runs that have none, those included that are older than bases
     for group, before in AS_BEFORE.items():
-        found[group] = {key: value for key, value in found[group].items()
-                        if key not in before or value != before[key]}
-    found["dataset"] = {key: anywhere(value, str(cfg["data_dir"])) for key, value in found["dataset"].items()
-                        if key not in ("data_dir", "workers")}
+        found[group] = {
+            key: value
+            for key, value in found[group].items()
+            if key not in before or value != before[key]
+        }
+    found["dataset"] = {
+        key: anywhere(value, str(cfg["data_dir"]))
+        for key, value in found["dataset"].items()
+        if key not in ("data_dir", "workers")
+    }
     return found
 
 
 def anywhere(value: Any, data_dir: str) -> Any:
     """A data set's path may lie in data_dir."""
     inside = isinstance(value, str) and f"{value}/".startswith(f"{data_dir}/")
-    return f"data_dir{value[len(data_dir):]}" if inside else value
+    return f"data_dir{value[len(data_dir) :]}" if inside else value
 
 
 # -- one form for what can be typed in several --------------------
@@ -93,7 +117,8 @@ def require_plain_names(choices: Mapping[str, object]) -> None:
 
 # -- files --------------------
 def conf() -> Path:
-    """The folder of configurations: within the installed package, or at the top of the source tree."""
+    """The folder of configurations: within the installed package, or at the top of the source
+    tree."""
     inside = Path(__file__).parent / "conf"
     return inside if inside.exists() else Path(__file__).parents[1] / "conf"
 

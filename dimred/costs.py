@@ -10,8 +10,8 @@ example (a Linear layer once, a convolution at every position of its output) cos
 
     forward          2 S nonzero(E(theta))
     backward         2 S nonzero(E(theta)), the gradient of its input, where that is needed: something before it trains
-                     2 S dim(psi), the gradient of its weight; 2 S D where it is taken densely: for a map E or a basis,
-                     or because the method asked for it
+                     2 S dim(psi), the gradient of its weight; 2 S D where it is taken densely: for
+                     a map E or a basis, or because the method asked for it
 
 (Evci et al., ICML 2020, arXiv:1911.11134, app. H, who set both parts of the backward pass to the
 forward one's.) Of a weight that is used in parts, as in attention, the entries of each part count;
@@ -25,6 +25,7 @@ are; at inference it does not. What a map or a basis makes zero is looked at whe
 and at the end of every epoch, of a basis one step later, too: as it begins, filters are as sparse
 as their coefficients.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,7 +88,7 @@ class Costs:
         self.dense_step, self.dense_making = dense.forward + dense.backward, dense.making
         self.dense_forward = forward_of(self._everything, ALL)
         self._now: tuple[int, Pass] | None = None
-        self._seen: int | None = None       # the version of the net in the last step
+        self._seen: int | None = None  # the version of the net in the last step
 
     @property
     def scoring(self) -> int:
@@ -98,7 +99,9 @@ class Costs:
         if self._now is None or self._now[0] != self.net.version:
             self._now = self.net.version, self._pass()
         now = self._now[1]
-        self.steps += now.making + examples * (now.forward + (now.dense_backward if dense_grad else now.backward))
+        self.steps += now.making + examples * (
+            now.forward + (now.dense_backward if dense_grad else now.backward)
+        )
         if self.net.bases and self._seen != self.net.version:
             self._now = None
         self._seen = self.net.version
@@ -131,11 +134,17 @@ class Costs:
     def _pass(self) -> Pass:
         net = self.net
         made = {name for name in net.weights if name in net.maps or name in net.bases}
-        whole = {name for name in made if name in net.bases or [*net.maps[name].parameters()]}  # feel it all
+        whole = {
+            name for name in made if name in net.bases or [*net.maps[name].parameters()]
+        }  # feel it all
         trained = {name: Entries(w.size, w.dim, w.trained) for name, w in net.weights.items()}
         with torch.no_grad():
-            active = {name: nonzero(net._value(name, w.theta())) if name in made or w.base != "zero"
-                      else trained[name] for name, w in net.weights.items()}
+            active = {
+                name: nonzero(net._value(name, w.theta()))
+                if name in made or w.base != "zero"
+                else trained[name]
+                for name, w in net.weights.items()
+            }
         own = {name: entries for name, entries in trained.items() if name not in whole}
         now = add_up(self._layout(), active, own, covered=net.weights)
         return replace(now, making=now.making + (self._making() if made else 0))
@@ -147,16 +156,24 @@ class Costs:
         for each in (net.maps, net.bases):
             for name, part in each.items():
                 parts[name] = [*parts[name], *part.parameters()]
-        return tuple(name for name in self._sizes
-                     if any(p.requires_grad for p in parts.get(name, [net.rest[name]] if name in net.rest else [])))
+        return tuple(
+            name
+            for name in self._sizes
+            if any(
+                p.requires_grad
+                for p in parts.get(name, [net.rest[name]] if name in net.rest else [])
+            )
+        )
 
     def _layout(self) -> Layout:
         """The products of a step in which the same parameters train as now, found by executing
         it."""
         key = self._trained()
         if key not in self._layouts:
-            values = {name: w.param.detach().requires_grad_(name in key)
-                      for name, w in self.net.weights.items()}
+            values = {
+                name: w.param.detach().requires_grad_(name in key)
+                for name, w in self.net.weights.items()
+            }
             with self.executed.set(False), self.net.placed(values):
                 self._layouts[key] = grouped(trace(self.net.model, self.shape, backward=True))
         return self._layouts[key]
@@ -164,12 +181,26 @@ class Costs:
     def _making(self) -> int:
         """FLOPs of writing E(theta) and of taking its gradient back, once."""
         counter = Executed()
-        told = {name: each.flops() for name, each in self.net.maps.items()      # type: ignore[operator]
-                if hasattr(each, "flops") and name not in self.net.bases}       # a basis is executed with its map
+        told = {
+            name: each.flops()
+            for name, each in self.net.maps.items()  # type: ignore[operator]
+            if hasattr(each, "flops") and name not in self.net.bases
+        }  # a basis is executed with its map
         with torch.enable_grad(), self.executed.set(False), counter.set(True):
-            made = [self.net._value(name, w.theta()) for name, w in self.net.weights.items() if name not in told]
-            wanted = [p for p in (self.net.map_parameters() | self.net.basis_parameters()
-                                  | {name: w.psi for name, w in self.net.weights.items()}).values() if p.requires_grad]
+            made = [
+                self.net._value(name, w.theta())
+                for name, w in self.net.weights.items()
+                if name not in told
+            ]
+            wanted = [
+                p
+                for p in (
+                    self.net.map_parameters()
+                    | self.net.basis_parameters()
+                    | {name: w.psi for name, w in self.net.weights.items()}
+                ).values()
+                if p.requires_grad
+            ]
             taken = [value.sum() for value in made if value.requires_grad]
             if taken:
                 torch.autograd.grad(torch.stack(taken).sum(), wanted, allow_unused=True)

@@ -1,5 +1,6 @@
 """What was trained of a network, counted: to the end, at any time, in place of weights, and besides
 them."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -26,19 +27,34 @@ def counts(net: Net, exploration: Exploration) -> dict[str, Any]:
     nonzero = sum(layer["nonzero"] for layer in layers.values())
     others = uncovered(net)
     return {
-        "dim": dim, "total": net.total, "nonzero": nonzero, "density": nonzero / net.total,
-        "trained_ever": exploration.ever(), "trained_to_the_end": exploration.to_the_end(),
-        "other_numbers": exploration.others, "explored": exploration.explored(),
-        "uncovered": others, "uncovered_layers": uncovered_layers(net),
-        "trained_parameters": dim + sum(others.values()) - removed(net), "layers": layers}
+        "dim": dim,
+        "total": net.total,
+        "nonzero": nonzero,
+        "density": nonzero / net.total,
+        "trained_ever": exploration.ever(),
+        "trained_to_the_end": exploration.to_the_end(),
+        "other_numbers": exploration.others,
+        "explored": exploration.explored(),
+        "uncovered": others,
+        "uncovered_layers": uncovered_layers(net),
+        "trained_parameters": dim + sum(others.values()) - removed(net),
+        "layers": layers,
+    }
 
 
 def counts_of_layers(net: Net, final: dict[str, int]) -> dict[str, dict[str, Any]]:
     """Of each covered weight: its shape and size, how many entries hold a trained value, and how
     many are not zero."""
     values = net.values()
-    return {name: {"shape": list(w.param.shape), "total": w.size, "trained": final[name],
-                   "nonzero": int(values[name].count_nonzero())} for name, w in net.weights.items()}
+    return {
+        name: {
+            "shape": list(w.param.shape),
+            "total": w.size,
+            "trained": final[name],
+            "nonzero": int(values[name].count_nonzero()),
+        }
+        for name, w in net.weights.items()
+    }
 
 
 def uncovered(net: Net) -> dict[str, int]:

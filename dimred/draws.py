@@ -1,13 +1,16 @@
-"""Random numbers that are the same on every machine, with every version of every library. In plain words:
+"""Random numbers that are the same on every machine, with every version of every library. In plain
+words:
 
-What a model draws when it is built comes from Philox4x64-10, whose key is the seed and the number of the draw, and is
-made a uniform or a normal number by + - * / and sqrt in double precision alone, which IEEE 754 defines to the bit: no
-logarithm or cosine of a library has a say. So a weight that was never trained need not be stored: its `Draw` is enough.
+What a model draws when it is built comes from Philox4x64-10, whose key is the seed and the number
+of the draw, and is made a uniform or a normal number by + - * / and sqrt in double precision alone,
+which IEEE 754 defines to the bit: no logarithm or cosine of a library has a say. So a weight that
+was never trained need not be stored: its `Draw` is enough.
 
 docs/storage.md describes the algorithm; tests/test_draws.py holds it to a second implementation.
 
-Salmon, Moraes, Dror, Shaw, SC 2011 (Philox); Wichura, Applied Statistics 37(3), 1988, AS 241 (normal quantiles).
-"""
+Salmon, Moraes, Dror, Shaw, SC 2011 (Philox); Wichura, Applied Statistics 37(3), 1988, AS 241
+(normal quantiles)."""
+
 from __future__ import annotations
 
 import hashlib
@@ -21,12 +24,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-CHUNK = 2**15       # numbers that are made at once: what a core's cache holds
+CHUNK = 2**15  # numbers that are made at once: what a core's cache holds
 F64 = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Draw(NamedTuple):
     """How the values of a tensor were drawn: U(a, b), or N(a, b^2), from a stream of a seed."""
+
     seed: int
     stream: int
     kind: Literal["uniform", "normal"]
@@ -37,13 +41,13 @@ class Draw(NamedTuple):
         """The numbers of the tensor, flat, float32."""
         words, out = np.random.Philox(key=[self.seed, self.stream]), np.empty(count, np.float32)
         for start in range(0, count, CHUNK):
-            part = out[start:start + CHUNK]
+            part = out[start : start + CHUNK]
             u = centred(words.random_raw(len(part)))
             if self.kind == "normal":
                 part[:] = self.a + self.b * normal(u)
             else:
                 part[:] = self.a + (self.b - self.a) * (u + 0.5)
-        if self.kind == "uniform" and self.a < self.b:      # which rounding to float32 may have reached
+        if self.kind == "uniform" and self.a < self.b:  # which rounding to float32 may have reached
             np.minimum(out, np.nextafter(np.float32(self.b), np.float32(self.a)), out=out)
         return out
 
@@ -53,7 +57,8 @@ class Draw(NamedTuple):
 
 
 def centred(words: np.ndarray) -> F64:
-    """U(-1/2, 1/2) of 64-bit words: odd multiples of 2^-53, by their upper 52 bits. So neither 0 nor an end."""
+    """U(-1/2, 1/2) of 64-bit words: odd multiples of 2^-53, by their upper 52 bits. So neither 0
+    nor an end."""
     return ((words >> np.uint64(12)).astype(np.float64) * 2.0 + (1.0 - 2.0**52)) * 2.0**-53
 
 
@@ -69,7 +74,8 @@ def normal(u: F64) -> F64:
 
 
 def log(x: F64) -> F64:
-    """The natural logarithm of x = m 2^e > 0, 1/sqrt 2 <= m < sqrt 2: 2 artanh((m - 1) / (m + 1)) + e log 2."""
+    """The natural logarithm of x = m 2^e > 0, 1/sqrt 2 <= m < sqrt 2: 2 artanh((m - 1) / (m + 1)) +
+    e log 2."""
     m, e = np.frexp(x)
     low = m < 0.7071067811865476
     m, e = np.where(low, m + m, m), e - low
@@ -90,26 +96,78 @@ def ratio(above_below: tuple[tuple[float, ...], tuple[float, ...]], x: F64) -> F
     return polynomial(above_below[0], x) / polynomial(above_below[1], x)
 
 
-ARTANH = tuple(1 / (2 * i + 1) for i in range(12))      # s^2 <= 0.0295, so that the rest is below 2^-60
-CENTRE = ((3.3871328727963666080, 1.3314166789178437745e2, 1.9715909503065514427e3, 1.3731693765509461125e4,
-           4.5921953931549871457e4, 6.7265770927008700853e4, 3.3430575583588128105e4, 2.5090809287301226727e3),
-          (1.0, 4.2313330701600911252e1, 6.8718700749205790830e2, 5.3941960214247511077e3, 2.1213794301586595867e4,
-           3.9307895800092710610e4, 2.8729085735721942674e4, 5.2264952788528545610e3))
-TAIL = ((1.42343711074968357734, 4.63033784615654529590, 5.76949722146069140550, 3.64784832476320460504,
-         1.27045825245236838258, 2.41780725177450611770e-1, 2.27238449892691845833e-2, 7.74545014278341407640e-4),
-        (1.0, 2.05319162663775882187, 1.67638483018380384940, 6.89767334985100004550e-1, 1.48103976427480074590e-1,
-         1.51986665636164571966e-2, 5.47593808499534494600e-4, 1.05075007164441684324e-9))
-FAR_TAIL = ((6.65790464350110377720, 5.46378491116411436990, 1.78482653991729133580, 2.96560571828504891230e-1,
-             2.65321895265761230930e-2, 1.24266094738807843860e-3, 2.71155556874348757815e-5,
-             2.01033439929228813265e-7),
-            (1.0, 5.99832206555887937690e-1, 1.36929880922735805310e-1, 1.48753612908506148525e-2,
-             7.86869131145613259100e-4, 1.84631831751005468180e-5, 1.42151175831644588870e-7,
-             2.04426310338993978564e-15))
+ARTANH = tuple(1 / (2 * i + 1) for i in range(12))  # s^2 <= 0.0295, so that the rest is below 2^-60
+CENTRE = (
+    (
+        3.3871328727963666080,
+        1.3314166789178437745e2,
+        1.9715909503065514427e3,
+        1.3731693765509461125e4,
+        4.5921953931549871457e4,
+        6.7265770927008700853e4,
+        3.3430575583588128105e4,
+        2.5090809287301226727e3,
+    ),
+    (
+        1.0,
+        4.2313330701600911252e1,
+        6.8718700749205790830e2,
+        5.3941960214247511077e3,
+        2.1213794301586595867e4,
+        3.9307895800092710610e4,
+        2.8729085735721942674e4,
+        5.2264952788528545610e3,
+    ),
+)
+TAIL = (
+    (
+        1.42343711074968357734,
+        4.63033784615654529590,
+        5.76949722146069140550,
+        3.64784832476320460504,
+        1.27045825245236838258,
+        2.41780725177450611770e-1,
+        2.27238449892691845833e-2,
+        7.74545014278341407640e-4,
+    ),
+    (
+        1.0,
+        2.05319162663775882187,
+        1.67638483018380384940,
+        6.89767334985100004550e-1,
+        1.48103976427480074590e-1,
+        1.51986665636164571966e-2,
+        5.47593808499534494600e-4,
+        1.05075007164441684324e-9,
+    ),
+)
+FAR_TAIL = (
+    (
+        6.65790464350110377720,
+        5.46378491116411436990,
+        1.78482653991729133580,
+        2.96560571828504891230e-1,
+        2.65321895265761230930e-2,
+        1.24266094738807843860e-3,
+        2.71155556874348757815e-5,
+        2.01033439929228813265e-7,
+    ),
+    (
+        1.0,
+        5.99832206555887937690e-1,
+        1.36929880922735805310e-1,
+        1.48753612908506148525e-2,
+        7.86869131145613259100e-4,
+        1.84631831751005468180e-5,
+        1.42151175831644588870e-7,
+        2.04426310338993978564e-15,
+    ),
+)
 
 
 class Drawing(TorchDispatchMode):
-    """While a model is built: `uniform_` and `normal_` draw as above, each from the next stream. Whatever else is
-    random comes from torch's generator."""
+    """While a model is built: `uniform_` and `normal_` draw as above, each from the next stream.
+    Whatever else is random comes from torch's generator."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -117,14 +175,19 @@ class Drawing(TorchDispatchMode):
         # by where the tensor lies; with its bits
         self._last: dict[int, tuple[Draw, bytes]] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (),
-                           kwargs: Mapping[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
         kwargs = dict(kwargs or {})
         kind = KINDS.get(func)
         if not kind or kwargs.get("generator") is not None or args[0].device.type != "cpu":
             return func(*args, **kwargs)
         tensor: Tensor = args[0]
-        a, b = list(args[1:]) + [0.0, 1.0][len(args) - 1:]      # of both kinds the same defaults
+        a, b = list(args[1:]) + [0.0, 1.0][len(args) - 1 :]  # of both kinds the same defaults
         draw = Draw(self.seed, self.stream, kind, float(a), float(b))
         self.stream += 1
         tensor.copy_(draw.tensor(tensor.shape))
@@ -132,20 +195,29 @@ class Drawing(TorchDispatchMode):
         return tensor
 
     def of(self, model: nn.Module) -> dict[str, Draw]:
-        """The last draw of each parameter, by name. What was done to it later is not known: compare the values."""
-        return {name: self._last[p.data_ptr()][0] for name, p in model.named_parameters()
-                if p.data_ptr() in self._last}
+        """The last draw of each parameter, by name. What was done to it later is not known: compare
+        the values."""
+        return {
+            name: self._last[p.data_ptr()][0]
+            for name, p in model.named_parameters()
+            if p.data_ptr() in self._last
+        }
 
     def intact(self, model: nn.Module) -> dict[str, Draw]:
         """The draws of the parameters that still have the bits that were drawn, by all of their
         names."""
-        known = {name: (p, self._last[p.data_ptr()]) for name, p in
-                 model.named_parameters(remove_duplicate=False) if p.data_ptr() in self._last}
+        known = {
+            name: (p, self._last[p.data_ptr()])
+            for name, p in model.named_parameters(remove_duplicate=False)
+            if p.data_ptr() in self._last
+        }
         return {name: draw for name, (p, (draw, drawn)) in known.items() if bits(p) == drawn}
 
 
 KINDS: dict[Any, Literal["uniform", "normal"]] = {
-    torch.ops.aten.uniform_.default: "uniform", torch.ops.aten.normal_.default: "normal"}
+    torch.ops.aten.uniform_.default: "uniform",
+    torch.ops.aten.normal_.default: "normal",
+}
 
 
 def bits(tensor: Tensor) -> bytes:
@@ -213,6 +285,9 @@ class Initial:
         self.kept = {name: value.clone() for name, value in state.items() if name not in self.draws}
 
     def __call__(self) -> dict[str, Tensor]:
-        return {name: self.kept[name].clone() if name in self.kept else
-                self.draws[name].tensor(like.shape).to(like.dtype)
-                for name, like in self.like.items()}
+        return {
+            name: self.kept[name].clone()
+            if name in self.kept
+            else self.draws[name].tensor(like.shape).to(like.dtype)
+            for name, like in self.like.items()
+        }

@@ -1,4 +1,5 @@
 """Errors that teach: what was got, what is allowed, what to do about it."""
+
 from __future__ import annotations
 
 import difflib
@@ -11,7 +12,7 @@ class UserError(Exception):
 
 # what torch says where it raises a mere RuntimeError
 NO_MEMORY = "allocate memory|enough memory|bad_alloc"
-MANY = 24       # more names than anybody reads
+MANY = 24  # more names than anybody reads
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -1,4 +1,5 @@
 """How the trained part of a network moves, and what trains in place of weights or besides them."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -24,7 +25,9 @@ class Exploration:
     def __init__(self, net: Net) -> None:
         self.net = net
         self.first: dict[str, Support] = {}
-        self.seen: dict[str, Tensor] = {}       # of each weight, flat (D); empty as long as the first is all
+        self.seen: dict[
+            str, Tensor
+        ] = {}  # of each weight, flat (D); empty as long as the first is all
         self.others: dict[str, int] = {}
         self.in_place = 0
         self._version, self._maps = -1, list[nn.Module]()
@@ -39,7 +42,9 @@ class Exploration:
         if not self.first:
             self.first = now
         elif self.seen or any(now[name] is not support for name, support in self.first.items()):
-            self.seen = self.seen or {name: self._mark(name, support) for name, support in self.first.items()}
+            self.seen = self.seen or {
+                name: self._mark(name, support) for name, support in self.first.items()
+            }
             for name, support in now.items():
                 self.seen[name][slice(None) if support is None else support] = True
 
@@ -68,7 +73,7 @@ class Exploration:
         common = union = 0
         for name, w in self.net.weights.items():
             first = self.first.get(name)
-            if first is w.support:      # all the same, be it everything
+            if first is w.support:  # all the same, be it everything
                 shared = either = w.dim
             else:
                 both, now = self._mark(name, first), w.trained()
@@ -86,13 +91,15 @@ class Exploration:
         """How many weights were trained at some time."""
         if self.seen:
             return sum(int(marks.sum()) for marks in self.seen.values())
-        return sum(self.net.weights[name].size if s is None else len(s)
-                   for name, s in self.first.items())
+        return sum(
+            self.net.weights[name].size if s is None else len(s) for name, s in self.first.items()
+        )
 
     def to_the_end(self) -> int:
         """How many weights were trained and are among those that train now."""
-        return sum(int((self._ever(name) & w.trained()).sum())
-                   for name, w in self.net.weights.items())
+        return sum(
+            int((self._ever(name) & w.trained()).sum()) for name, w in self.net.weights.items()
+        )
 
     def final(self) -> dict[str, int]:
         """How many entries of each weight make what was trained: those that train, and those that
@@ -118,14 +125,18 @@ class Exploration:
         return self._mark(name, self.first[name] if self.first else nothing)
 
     def state(self) -> State:
-        first = {f"first/{name}": support for name, support in self.first.items() if support is not None}
+        first = {
+            f"first/{name}": support for name, support in self.first.items() if support is not None
+        }
         seen = {f"seen/{name}": marks.clone() for name, marks in self.seen.items()}
         others = {f"others/{kind}": torch.tensor(count) for kind, count in self.others.items()}
         return first | seen | others | {"in_place": torch.tensor(self.in_place)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         first, device = below(state, "first/"), next(self.net.model.parameters()).device
-        self.first = {name: first[name].to(device) if name in first else None for name in self.net.weights}
+        self.first = {
+            name: first[name].to(device) if name in first else None for name in self.net.weights
+        }
         self.seen = {name: marks.to(device) for name, marks in below(state, "seen/").items()}
         self.others = {kind: int(count) for kind, count in below(state, "others/").items()}
         self.in_place = int(state.get("in_place", torch.tensor(0)))

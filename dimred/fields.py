@@ -1,5 +1,6 @@
 """The fields of a method, a recipe, ...: defaults and comments from its YAML, types and ranges from
 its class. Read without importing the class (or torch)."""
+
 from __future__ import annotations
 
 import ast
@@ -17,12 +18,13 @@ from dimred.errors import UserError, nearest
 
 PACKAGE = Path(__file__).parent
 SHARED_CHECKS = ("schedules.py", "rewiring.py")
-LINE = re.compile(r"(\w+):\s*(.*?)\s*(?:(?:^|\s)#\s*(.*))?$")      # key: value  # comment
+LINE = re.compile(r"(\w+):\s*(.*?)\s*(?:(?:^|\s)#\s*(.*))?$")  # key: value  # comment
 
 
 class Field(NamedTuple):
     """A value inside a group, as text. choices: what it may be, if these are names; allowed: its
     range, if it has one."""
+
     name: str
     default: str
     comment: str
@@ -38,6 +40,7 @@ class Field(NamedTuple):
 
 class Described(NamedTuple):
     """about: the docstring of the class, or what the file begins with"""
+
     about: str
     fields: list[Field]
 
@@ -52,7 +55,7 @@ def own_folders(words: Sequence[str]) -> list[Path]:
     for i, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name in ("--config-dir", "-cd"):
-            found += [value] if equals else list(words[i + 1:i + 2])
+            found += [value] if equals else list(words[i + 1 : i + 2])
         if name == "hydra.searchpath":
             found += re.findall(r"file://([^,\]]+)", value)
     return [Path(folder).expanduser() for folder in found]
@@ -82,8 +85,10 @@ def fields(group: str, path: Path, folders: Sequence[Path] = ()) -> Described:
     for node in reversed(classes):
         ranges |= dict(_ranges(node, group))
         choices |= dict(_choices(node))
-    found = [Field(name, _default(value), comment, choices.get(name, ()), ranges.get(name, ""))
-             for name, (value, comment) in values.items()]
+    found = [
+        Field(name, _default(value), comment, choices.get(name, ()), ranges.get(name, ""))
+        for name, (value, comment) in values.items()
+    ]
     docstring = next((ast.get_docstring(node) for node in classes), None)
     return Described(docstring or _heading(path), found)
 
@@ -174,12 +179,13 @@ def _ranges(node: ast.AST, group: str) -> Iterator[tuple[str, str]]:
             for allowed in (_allowed(each, ast.JoinedStr) for each in ast.walk(call)):
                 yield from ((str(name), allowed) for name in names if allowed)
         elif allowed := _allowed(call, ast.Constant):
-            key = str(call.args[1].value)       # type: ignore[attr-defined]
+            key = str(call.args[1].value)  # type: ignore[attr-defined]
             yield from ((name, allowed) for name in re.findall(rf"{group}\.(\w+)", key))
         elif isinstance(call, ast.Call):
             allowed = _shared_checks().get(getattr(call.func, "id", ""), "")
-            yield from ((name, allowed) for name in re.findall(r"self\.(\w+)", ast.unparse(call))
-                        if allowed)
+            yield from (
+                (name, allowed) for name in re.findall(r"self\.(\w+)", ast.unparse(call)) if allowed
+            )
 
 
 @lru_cache
@@ -204,14 +210,18 @@ def _allowed(call: ast.AST, key: type[ast.expr]) -> str:
     return str(allowed.value) if isinstance(allowed, ast.Constant) else ""
 
 
-
 def _choices(node: ast.ClassDef) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The names of fields that are Literal, and true or false for those that are bool."""
     for line in node.body:
         if not isinstance(line, ast.AnnAssign) or not isinstance(line.target, ast.Name):
             continue
-        literals = [part for part in ast.walk(line.annotation) if isinstance(part, ast.Subscript)
-                    and isinstance(part.value, ast.Name) and part.value.id == "Literal"]
+        literals = [
+            part
+            for part in ast.walk(line.annotation)
+            if isinstance(part, ast.Subscript)
+            and isinstance(part.value, ast.Name)
+            and part.value.id == "Literal"
+        ]
         names = [
             item.value
             for part in literals

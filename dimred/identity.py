@@ -1,4 +1,5 @@
 """A run's identity: what determines its result, and the folder that is named by it."""
+
 from __future__ import annotations
 
 import hashlib

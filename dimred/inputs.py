@@ -1,5 +1,6 @@
 """What a run reads: fingerprints of files and folders, taken before it starts and compared whenever
 its result or its checkpoint is used again."""
+
 from __future__ import annotations
 
 import functools
@@ -14,7 +15,7 @@ from dimred.errors import UserError
 
 Json = dict[str, Any]
 
-SMALL, FEW = 64 * 2**20, 2000   # bytes and files; what has more is known by names, sizes and times
+SMALL, FEW = 64 * 2**20, 2000  # bytes and files; what has more is known by names, sizes and times
 #: keys of dimred's own classes that name an input. (data_dir has those of other runs, too: see
 #: Data.read_from. Of a mask the content is in the run's digest.)
 OWN_INPUTS = {"path", "pretrained"}
@@ -52,15 +53,19 @@ def fingerprint(path: Path) -> Json:
     require_regular(path)
     names = [""]
     if path.is_dir():
-        names = sorted(name for name in files_below(path)
-                       if not (name.endswith("/") or hidden(name)))
+        names = sorted(
+            name for name in files_below(path) if not (name.endswith("/") or hidden(name))
+        )
     with reading(path):
         stats = [os.stat(path / name) for name in names]
     sizes = [each.st_size for each in stats]
-    out: Json = {"path": str(path.resolve()), "files": len(names), "bytes": sum(sizes),
-                 "names": digest(f"{name}\0{size}"
-                                 for name, size in zip(names, sizes, strict=True)),
-                 "times": digest(str(each.st_mtime_ns) for each in stats)}
+    out: Json = {
+        "path": str(path.resolve()),
+        "files": len(names),
+        "bytes": sum(sizes),
+        "names": digest(f"{name}\0{size}" for name, size in zip(names, sizes, strict=True)),
+        "times": digest(str(each.st_mtime_ns) for each in stats),
+    }
     if sum(sizes) <= SMALL and len(names) <= FEW:
         versions = ((each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in stats)
         out["content"] = content(tuple(path / name for name in names), tuple(versions))
@@ -71,7 +76,7 @@ def hidden(name: str) -> bool:
     return any(part.startswith(".") for part in name.split("/"))
 
 
-@functools.lru_cache(maxsize=256)       # the runs of a sweep read the same files
+@functools.lru_cache(maxsize=256)  # the runs of a sweep read the same files
 def content(files: tuple[Path, ...], versions: tuple[tuple[int, ...], ...]) -> str:
     """Of the bytes of files; `versions` change whenever a file does."""
     hashes = []
@@ -82,8 +87,9 @@ def content(files: tuple[Path, ...], versions: tuple[tuple[int, ...], ...]) -> s
 
 
 def digest(lines: Iterable[str]) -> str:
-    return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogateescape"),
-                           digest_size=16).hexdigest()
+    return hashlib.blake2b(
+        "\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=16
+    ).hexdigest()
 
 
 def difference(old: Json, new: Json) -> str | None:
@@ -111,4 +117,5 @@ def require_same(recorded: Mapping[str, Json], now: Mapping[str, Json], folder: 
             raise UserError(
                 f"{key} has changed since this run began: {new['path']} ({what}). What the run "
                 f"has computed, in {folder}, is of the earlier content. Put that back, or remove "
-                "this folder to compute the run anew, or choose another outputs=...")
+                "this folder to compute the run anew, or choose another outputs=..."
+            )

@@ -1,4 +1,5 @@
 """Attention and recurrent layers as plain products."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ def plain_kernels(model: nn.Module) -> Iterator[None]:
     backends = fused if recurrent else []
     enabled = [backend.enabled for backend in backends]
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)      # of nn.MultiheadAttention, for evaluation
+    torch.backends.mha.set_fastpath_enabled(False)  # of nn.MultiheadAttention, for evaluation
     for backend in backends:
         backend.enabled = False
     try:

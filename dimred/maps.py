@@ -1,4 +1,5 @@
 """What maps E are made of: parts that more than one method needs."""
+
 from __future__ import annotations
 
 import torch
@@ -13,7 +14,8 @@ def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
 
 
 class Masked(nn.Module):
-    """theta at `kept`, and zero elsewhere, where it feels no gradient either. The mask is saved with the net."""
+    """theta at `kept`, and zero elsewhere, where it feels no gradient either. The mask is saved
+    with the net."""
 
     kept: Tensor
 
@@ -37,7 +39,9 @@ class Feedback(Masked):
 
 
 class Gated(Masked):
-    """theta at `kept`, and zero elsewhere; a score of every weight feels dL/dE * theta, as if it were the mask."""
+    """theta at `kept`, and zero elsewhere; a score of every weight feels dL/dE * theta, as if it
+    were the mask."""
+
     numbers = "scores"
 
     def __init__(self, weight: Tensor) -> None:

@@ -1,4 +1,6 @@
-"""The masks of runs, as masks.npz holds them: which covered weights are trained. Needs numpy alone."""
+"""The masks of runs, as masks.npz holds them: which covered weights are trained. Needs numpy
+alone."""
+
 from __future__ import annotations
 
 import hashlib
@@ -12,7 +14,7 @@ import numpy as np
 from dimred.errors import UserError
 
 Masks = dict[str, np.ndarray]
-MOST_DEFLATED = 1032    # bytes that one byte of a zip file can become
+MOST_DEFLATED = 1032  # bytes that one byte of a zip file can become
 
 
 def read_masks(run: Path) -> Masks:
@@ -25,8 +27,16 @@ def read_masks(run: Path) -> Masks:
         with np.load(path, allow_pickle=False) as file:
             require_honest(file.zip)
             masks = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile,
-            zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise damaged(path, error) from None
     if not masks:
         raise damaged(path, "it is empty")
@@ -45,19 +55,24 @@ def require_honest(archive: zipfile.ZipFile) -> None:
             shape, _, dtype = read(file)
         size = math.prod(shape) * dtype.itemsize
         if size > entry.file_size or entry.file_size > MOST_DEFLATED * (entry.compress_size + 100):
-            raise ValueError(f"{entry.filename} says that it has {size} bytes, which the file "
-                             "cannot hold")
+            raise ValueError(
+                f"{entry.filename} says that it has {size} bytes, which the file cannot hold"
+            )
 
 
 def as_bool(mask: np.ndarray, name: str, path: Path) -> np.ndarray:
     """A mask of booleans, or of integers or floats that are all 0 or 1."""
     if mask.dtype.kind not in "biuf":
-        raise UserError(f"{path}: {name} is {mask.dtype}. A mask is an array of booleans, "
-                        "integers or floats: 1 where a weight is trained, 0 elsewhere")
+        raise UserError(
+            f"{path}: {name} is {mask.dtype}. A mask is an array of booleans, "
+            "integers or floats: 1 where a weight is trained, 0 elsewhere"
+        )
     other = mask[(mask != 0) & (mask != 1)]
     if other.size:
-        raise UserError(f"{path}: {name} has the value {other.flat[0]:g}. A mask is 1 where a "
-                        "weight is trained and 0 elsewhere")
+        raise UserError(
+            f"{path}: {name} has the value {other.flat[0]:g}. A mask is 1 where a "
+            "weight is trained and 0 elsewhere"
+        )
     return mask.astype(bool)
 
 
@@ -65,14 +80,21 @@ def lacking(run: Path) -> str:
     """Why a folder has not what finished runs have, and what to do."""
     if (run / "result.json").exists():
         return "the run has ended without it, or it was removed. Remove the folder and give the run's command again"
-    why = "there is no such folder" if not run.exists() else \
-        "the run is not finished" if (run / "config.yaml").exists() else "that is no run (it has no config.yaml)"
+    why = (
+        "there is no such folder"
+        if not run.exists()
+        else "the run is not finished"
+        if (run / "config.yaml").exists()
+        else "that is no run (it has no config.yaml)"
+    )
     return f"{why}. Name the folder of a finished run"
 
 
 def damaged(path: Path, why: object) -> UserError:
-    return UserError(f"{path} is damaged, or holds no masks ({why}). Name another run, or remove this one and give its "
-                     "command again")
+    return UserError(
+        f"{path} is damaged, or holds no masks ({why}). Name another run, or remove this one and give its "
+        "command again"
+    )
 
 
 def content_of(masks: Masks) -> str:

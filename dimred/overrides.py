@@ -1,5 +1,6 @@
 """What may be typed as KEY=VALUE, beyond what Hydra refuses: nothing that would give a run two
 truths."""
+
 from __future__ import annotations
 
 import re

@@ -1,5 +1,6 @@
 """The density that a method which learns its sparsity reaches before the final cut to the one asked
 for."""
+
 from __future__ import annotations
 
 import logging
@@ -13,6 +14,7 @@ log = logging.getLogger(__name__)
 # largest share of the weights to be pruned that the final cut prunes without a warning
 MOST = 0.1
 
+
 def note_own_density(net: Net, used: int, density: float, advice: str) -> None:
     """Report the measures `own_density`, the share of all weights that the method itself would use,
     and `left_to_cut`, the share of the weights to be pruned that it has not pruned. Warn if that is
@@ -25,6 +27,12 @@ def note_own_density(net: Net, used: int, density: float, advice: str) -> None:
     net.notes["own_density"] = torch.tensor(own, dtype=torch.float64)
     net.notes["left_to_cut"] = torch.tensor(left, dtype=torch.float64)
     if left > MOST:
-        log.warning("by itself the method came to density %.3g, where %.3g was asked for: the "
-                    "final cut prunes "
-                    "%.0f %% of the weights to be pruned. %s", own, density, 100 * left, advice)
+        log.warning(
+            "by itself the method came to density %.3g, where %.3g was asked for: the "
+            "final cut prunes "
+            "%.0f %% of the weights to be pruned. %s",
+            own,
+            density,
+            100 * left,
+            advice,
+        )

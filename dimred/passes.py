@@ -1,5 +1,6 @@
 """The FLOPs of one training step, from its products and from how many entries of each weight
 count."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -14,26 +15,29 @@ from dimred.products import Trace, Use
 @dataclass(frozen=True)
 class Pass:
     """FLOPs of a training step: for an example, and (`making` the weights) for the batch."""
+
     forward: int
-    backward: int           # with gradients of the trained weights
-    dense_backward: int     # with gradients of all weights
+    backward: int  # with gradients of the trained weights
+    dense_backward: int  # with gradients of all weights
     making: int
 
 
 class Part(NamedTuple):
     """The products that multiply the same entries, with their FLOPs if all of these count."""
+
     use: Use | None
     forward: int
-    through: int        # gradients of the other operands
-    own: int            # gradients of the entries
+    through: int  # gradients of the other operands
+    own: int  # gradients of the entries
 
 
 class Layout(NamedTuple):
     """What a step executes: some products once an example, others (of weights alone) once a
     batch."""
+
     example: list[Part]
     batch: list[Part]
-    examples: int       # that the former are counted for
+    examples: int  # that the former are counted for
 
 
 class Entries:
@@ -69,14 +73,18 @@ def grouped(seen: Trace) -> Layout:
         known = sums.setdefault((each.activations, each.use), [0, 0, 0])
         known[:] = known[0] + each.flops, known[1] + through, known[2] + own
         rest -= through + own
-    sums[True, None][1] += rest         # of kernels whose gradients are not two such products
+    sums[True, None][1] += rest  # of kernels whose gradients are not two such products
     example = [Part(use, *three) for (activations, use), three in sums.items() if activations]
     batch = [Part(use, *three) for (activations, use), three in sums.items() if not activations]
     return Layout(example, batch, seen.examples)
 
 
-def add_up(layout: Layout, active: Mapping[str, Entries], trained: Mapping[str, Entries],
-           covered: Container[str] = ()) -> Pass:
+def add_up(
+    layout: Layout,
+    active: Mapping[str, Entries],
+    trained: Mapping[str, Entries],
+    covered: Container[str] = (),
+) -> Pass:
     """A step in which only the `active` entries are multiplied, and only the `trained` ones have
     gradients. Weights that are not named count whole."""
     example, batch = (_sum(parts, active, trained, covered) for parts in layout[:2])
@@ -94,11 +102,15 @@ class Sum(NamedTuple):
     forward: int
     through: int
     own: int
-    dense: int      # as own, with the gradients of all covered weights
+    dense: int  # as own, with the gradients of all covered weights
 
 
-def _sum(parts: Iterable[Part], active: Mapping[str, Entries], trained: Mapping[str, Entries],
-         covered: Container[str]) -> Sum:
+def _sum(
+    parts: Iterable[Part],
+    active: Mapping[str, Entries],
+    trained: Mapping[str, Entries],
+    covered: Container[str],
+) -> Sum:
     forward = through = own = dense = 0
     for part in parts:
         name = part.use.name if part.use else ""

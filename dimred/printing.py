@@ -1,4 +1,5 @@
 """Results as text."""
+
 from __future__ import annotations
 
 import textwrap
@@ -7,20 +8,25 @@ from typing import Any
 
 from dimred.terminal import printable
 
-LEAST = 16      # characters of a column that is wrapped
+LEAST = 16  # characters of a column that is wrapped
 
 
 def summary(result: dict[str, Any]) -> str:
     """The end of a run in a few lines."""
-    best = "" if result["val_accuracy"] is None else (
-        f" (at the best validation epoch: {percent(result['best_val_test_accuracy'])})")
+    best = (
+        ""
+        if result["val_accuracy"] is None
+        else (f" (at the best validation epoch: {percent(result['best_val_test_accuracy'])})")
+    )
     parts = [
         trained_weights(result),
         *others(result),
         f"{result['steps']} steps in {result['seconds']:.1f} s",
     ]
-    return (f"{result['method']} on {result['data']} with {result['model']}: test accuracy "
-            f"{percent(result['test_accuracy'])}{best}\n  {'; '.join(parts)}\n  {result['folder']}")
+    return (
+        f"{result['method']} on {result['data']} with {result['model']}: test accuracy "
+        f"{percent(result['test_accuracy'])}{best}\n  {'; '.join(parts)}\n  {result['folder']}"
+    )
 
 
 def trained_weights(result: dict[str, Any]) -> str:
@@ -65,7 +71,9 @@ def table(
         others = sum(widths) - widths[wrap] + 2 * (len(widths) - 1)
         widths[wrap] = min(widths[wrap], max(LEAST, width - others))
         cells = [line for row in cells for line in _wrapped(row, wrap, widths[wrap])]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
+    ]
     return "\n".join(lines).strip("\n")
 
 

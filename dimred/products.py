@@ -6,6 +6,7 @@ from outside, a parametrization makes it of others. So every tensor is followed 
 lies in: an operand that shares memory with a parameter is that parameter or a part of it, and one
 that was computed from parameters alone is made of them.
 """
+
 from __future__ import annotations
 
 from bisect import bisect_right
@@ -25,14 +26,20 @@ from dimred.kernels import plain_kernels
 aten = torch.ops.aten
 
 #: which arguments of an operation are multiplied
-OPERANDS = {aten.mm: (0, 1), aten.bmm: (0, 1), aten.addmm: (1, 2), aten.baddbmm: (1, 2),
-            aten.convolution: (0, 1)}
+OPERANDS = {
+    aten.mm: (0, 1),
+    aten.bmm: (0, 1),
+    aten.addmm: (1, 2),
+    aten.baddbmm: (1, 2),
+    aten.convolution: (0, 1),
+}
 #: operations whose result is zero wherever their first argument is
 KEEP_ZEROS = {aten.mul, aten.div, aten.neg, aten.clone, aten._to_copy}
 
 
-def _convolution_backward(grad_out: Tensor, x: Tensor, weight: Tensor, *more: Any, out_val: Any
-                          ) -> int:
+def _convolution_backward(
+    grad_out: Tensor, x: Tensor, weight: Tensor, *more: Any, out_val: Any
+) -> int:
     """As much as the forward pass for each gradient. For grouped convolutions PyTorch's formula
     counts weight gradients between groups, which are never computed."""
     transposed, mask = more[4], more[7]
@@ -51,36 +58,40 @@ FORMULAS = {
     **flop_registry,
     aten.convolution_backward: _convolution_backward,
     aten.mkldnn_rnn_layer: _lstm,
-    aten._scaled_dot_product_flash_attention_for_cpu:
-        flop_registry[aten._scaled_dot_product_flash_attention],
-    aten._scaled_dot_product_flash_attention_for_cpu_backward:
-        flop_registry[aten._scaled_dot_product_flash_attention_backward],
+    aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[
+        aten._scaled_dot_product_flash_attention
+    ],
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        aten._scaled_dot_product_flash_attention_backward
+    ],
 }
 
 
 class Use(NamedTuple):
     """The entries of a parameter that a product multiplies."""
+
     name: str
-    entries: int    # how many, each as often as it is repeated
-    where: tuple[Any, Any, int] | None      # size, stride and offset; None for the whole parameter
+    entries: int  # how many, each as often as it is repeated
+    where: tuple[Any, Any, int] | None  # size, stride and offset; None for the whole parameter
 
 
 class Product(NamedTuple):
     flops: int
     # None: neither operand is a weight, or zeros of it are not zeros here
     use: Use | None
-    roots: frozenset[str]       # the parameters that the weight is made of
-    other_trains: bool          # the backward pass needs the gradient of the other operand
+    roots: frozenset[str]  # the parameters that the weight is made of
+    other_trains: bool  # the backward pass needs the gradient of the other operand
     weight_trains: bool
-    activations: bool           # computed for every example; else once a batch, of weights alone
+    activations: bool  # computed for every example; else once a batch, of weights alone
 
 
 class Origin(NamedTuple):
     """What a tensor was computed from."""
+
     activations: bool
-    roots: frozenset[str]       # if from parameters alone: from which
-    zeros_of: str | None        # the parameter whose zeros are zeros of this tensor, and no others
-    fresh: bool = False         # from nothing, such as the zeros that a recurrent layer starts with
+    roots: frozenset[str]  # if from parameters alone: from which
+    zeros_of: str | None  # the parameter whose zeros are zeros of this tensor, and no others
+    fresh: bool = False  # from nothing, such as the zeros that a recurrent layer starts with
 
 
 CONSTANT, ACTIVATION = Origin(False, frozenset(), None), Origin(True, frozenset(), None)
@@ -99,7 +110,7 @@ class Trace(TorchDispatchMode):
         self._starts = [start for start, _, _ in self._parameters]
         self._named = {name: p for _, name, p in self._parameters}
         self._origins = {_memory(images): ACTIVATION}
-        self._held: list[Tensor] = [images]     # as long as a tensor exists, its memory is its own
+        self._held: list[Tensor] = [images]  # as long as a tensor exists, its memory is its own
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -117,15 +128,21 @@ class Trace(TorchDispatchMode):
         return out
 
     def _product(self, flops: int, operands: Sequence[Tensor]) -> Product:
-        if not operands:        # a fused kernel of activations
+        if not operands:  # a fused kernel of activations
             return Product(flops, None, frozenset(), False, False, True)
         origins = [self._origin(t) for t in operands]
         weight = 1 if origins[1].roots or not origins[0].roots else 0
         origin, tensor = origins[weight], operands[weight]
         trains = [t.requires_grad and torch.is_grad_enabled() for t in operands]
         use = self._use(origin.zeros_of, tensor) if origin.zeros_of else None
-        return Product(flops, use, origin.roots, trains[1 - weight], trains[weight],
-                       any(each.activations or each.fresh for each in origins))
+        return Product(
+            flops,
+            use,
+            origin.roots,
+            trains[1 - weight],
+            trains[weight],
+            any(each.activations or each.fresh for each in origins),
+        )
 
     def _use(self, name: str, tensor: Tensor) -> Use:
         parameter = self._named[name]
@@ -155,7 +172,7 @@ class Trace(TorchDispatchMode):
             memory = _memory(tensor)
             known = memory in self._origins or self._parameter_at(tensor)
             if known and not func._schema.is_mutable:
-                continue        # a view
+                continue  # a view
             self._held.append(tensor)
             self._origins[memory] = self._merged(func, tensors, tensor)
 
@@ -193,8 +210,13 @@ def trace(model: nn.Module, shape: Sequence[int], backward: bool = False) -> Tra
     images = torch.zeros(2, *shape, dtype=like.dtype, device=parameters[0].device)
     seen = Trace(model, images)
     devices = [images.device] if images.is_cuda else []
-    with torch.set_grad_enabled(backward), evaluating(model), generators_kept(devices), \
-            plain_kernels(model), seen:
+    with (
+        torch.set_grad_enabled(backward),
+        evaluating(model),
+        generators_kept(devices),
+        plain_kernels(model),
+        seen,
+    ):
         out = model(images)
         seen.backward = True
         # covered weights are replaced by tensors that are no parameters

@@ -1,4 +1,5 @@
 """How far a run is: a bar in a terminal, and lines in log.txt and wherever there is no terminal."""
+
 from __future__ import annotations
 
 import logging
@@ -18,8 +19,8 @@ T = TypeVar("T")
 
 # about epochs of one training; those of a longer one are logged every second, third, ... time
 MOST_LINES = 1000
-PATIENCE = 2.0          # seconds before a loop without training has a bar
-SILENCE = 30.0          # seconds before it has another line, where there is no bar
+PATIENCE = 2.0  # seconds before a loop without training has a bar
+SILENCE = 30.0  # seconds before it has another line, where there is no bar
 TRAINING = "{desc} |{bar}|{percentage:3.0f}% {remaining} left"
 SCORING = "{desc} {n_fmt} of {total_fmt} |{bar}| {remaining} left"
 
@@ -33,9 +34,9 @@ class Progress:
     def __init__(self, total: int, epoch_steps: int) -> None:
         self.epoch_steps, self.epochs = epoch_steps, math.ceil(total / epoch_steps)
         self._every = math.ceil(self.epochs / MOST_LINES)
-        self._rounds: list[str] = []        # outermost first
-        self._bar: tqdm         # of the steps that are being taken
-        self._trained = 0                   # epochs and parts of epochs
+        self._rounds: list[str] = []  # outermost first
+        self._bar: tqdm  # of the steps that are being taken
+        self._trained = 0  # epochs and parts of epochs
         self._last: Mapping[str, Any] = {}  # evaluation
 
     # -- rounds --------------------
@@ -94,8 +95,10 @@ class Progress:
                 if "val_accuracy" in line
                 else ""
             )
-            self._log(f"{self._epoch(step - 1)}, step {step}: loss {line['train_loss']:.4f}, "
-                      f"accuracy {_percent(line['train_accuracy'])}{validation}")
+            self._log(
+                f"{self._epoch(step - 1)}, step {step}: loss {line['train_loss']:.4f}, "
+                f"accuracy {_percent(line['train_accuracy'])}{validation}"
+            )
 
     # -- words --------------------
     def _epoch(self, step: int) -> str:

@@ -1,8 +1,10 @@
-"""Random projections P from d numbers z to all weights, the same on every machine: theta = theta_0 + P z.
+"""Random projections P from d numbers z to all weights, the same on every machine: theta = theta_0
++ P z.
 
-What P is made of comes from dimred/draws.py. `moved` adds P z up in double precision and in a fixed order, so that a
-file needs to hold no more of a weight than z and the seed; methods/subspace.py has the same P for training.
-"""
+What P is made of comes from dimred/draws.py. `moved` adds P z up in double precision and in a fixed
+order, so that a file needs to hold no more of a weight than z and the seed; methods/subspace.py has
+the same P for training."""
+
 from __future__ import annotations
 
 import math
@@ -15,9 +17,9 @@ import numpy as np
 from dimred.draws import F64, Draw, centred, normal
 
 Kind = Literal["dense", "sparse", "fastfood"]
-BLOCK = 2**22       # entries of a dense projection that are made at once: part of what a seed means
-FIRST = 2**32       # stream: those before it are the model's
-EACH = 2**20        # streams of a weight
+BLOCK = 2**22  # entries of a dense projection that are made at once: part of what a seed means
+FIRST = 2**32  # stream: those before it are the model's
+EACH = 2**20  # streams of a weight
 
 
 def words(seed: int, stream: int, count: int) -> np.ndarray:
@@ -31,15 +33,20 @@ def signs(seed: int, stream: int, count: int) -> F64:
 
 # -- what P is made of --------------------
 def rows_of(seed: int, index: int, size: int, d: int, start: int) -> np.ndarray:
-    """N(0, 1): the block of rows (rows, d), float32, of the dense P that begins at row `start` of weight `index`."""
+    """N(0, 1): the block of rows (rows, d), float32, of the dense P that begins at row `start` of
+    weight `index`."""
     step = max(1, BLOCK // d)
     rows = min(step, size - start)
-    return Draw(seed, FIRST + index * EACH + start // step, "normal", 0.0, 1.0).values(rows * d).reshape(rows, d)
+    return (
+        Draw(seed, FIRST + index * EACH + start // step, "normal", 0.0, 1.0)
+        .values(rows * d)
+        .reshape(rows, d)
+    )
 
 
 def sparse(seed: int, total: int, d: int) -> tuple[np.ndarray, np.ndarray, F64]:
-    """Rows, columns and values of P: each column has one entry +-1/sqrt(n) in each of n = round(sqrt D) equal stretches
-    of D, all different."""
+    """Rows, columns and values of P: each column has one entry +-1/sqrt(n) in each of n =
+    round(sqrt D) equal stretches of D, all different."""
     n = max(1, round(math.sqrt(total)))
     u = centred(words(seed, 0, d * n)).reshape(d, n) + 0.5
     rows = np.minimum(((np.arange(n) + u) * (total / n)).astype(np.int64), total - 1).reshape(-1)
@@ -47,7 +54,8 @@ def sparse(seed: int, total: int, d: int) -> tuple[np.ndarray, np.ndarray, F64]:
 
 
 def fastfood(seed: int, index: int, size: int, total: int, d: int) -> tuple[F64, np.ndarray, F64]:
-    """B, Pi and G / (sqrt D |G|) of H G Pi H B, for the power of two that has room for z and for the weight."""
+    """B, Pi and G / (sqrt D |G|) of H G Pi H B, for the power of two that has room for z and for
+    the weight."""
     room, first = 1 << (max(size, d) - 1).bit_length(), index * EACH
     gauss = normal(centred(words(seed, first + 2, room)))
     length = math.sqrt(math.fsum((gauss * gauss).tolist()))
@@ -60,17 +68,24 @@ def moved(kind: Kind, seed: int, sizes: Mapping[str, int], z: np.ndarray) -> dic
     """P z for every weight, flat."""
     z, total = z.astype(np.float64), sum(sizes.values())
     if kind == "fastfood":
-        return {name: by_fastfood(z, size, fastfood(seed, i, size, total, len(z)))
-                for i, (name, size) in enumerate(sizes.items())}
+        return {
+            name: by_fastfood(z, size, fastfood(seed, i, size, total, len(z)))
+            for i, (name, size) in enumerate(sizes.items())
+        }
     if kind == "sparse":
         rows, columns, values = sparse(seed, total, len(z))
         out = np.zeros(total)
-        np.add.at(out, rows, z[columns] * values)       # one after the other
+        np.add.at(out, rows, z[columns] * values)  # one after the other
         return dict(zip(sizes, np.split(out, np.cumsum(list(sizes.values()))[:-1]), strict=True))
-    parts = [(name, partial(rows_of, seed, i, size, len(z)), range(0, size, max(1, BLOCK // len(z))))
-             for i, (name, size) in enumerate(sizes.items())]
+    parts = [
+        (name, partial(rows_of, seed, i, size, len(z)), range(0, size, max(1, BLOCK // len(z))))
+        for i, (name, size) in enumerate(sizes.items())
+    ]
     z = z / np.sqrt(sum(squares(block(start)) for _, block, starts in parts for start in starts))
-    return {name: np.concatenate([by_rows(block(start), z) for start in starts]) for name, block, starts in parts}
+    return {
+        name: np.concatenate([by_rows(block(start), z) for start in starts])
+        for name, block, starts in parts
+    }
 
 
 def squares(block: np.ndarray) -> F64:
@@ -88,7 +103,7 @@ def by_rows(block: np.ndarray, z: F64) -> F64:
 def by_fastfood(z: F64, size: int, made_of: tuple[F64, np.ndarray, F64]) -> F64:
     flips, order, gauss = made_of
     x = np.zeros(len(flips))
-    x[:len(z)] = z
+    x[: len(z)] = z
     return hadamard(hadamard(x * flips)[order] * gauss)[:size]
 
 

@@ -1,5 +1,7 @@
-"""A run's folder. Every file is written under a temporary name and renamed, so a reader (or a resumed run) finds either
-the old one or the new one, whole. Only metrics.jsonl grows in place, line by line."""
+"""A run's folder. Every file is written under a temporary name and renamed, so a reader (or a
+resumed run) finds either the old one or the new one, whole. Only metrics.jsonl grows in place, line
+by line."""
+
 from __future__ import annotations
 
 import fcntl
@@ -22,38 +24,46 @@ from torch import Tensor
 from dimred.errors import UserError
 
 Json = dict[str, Any]
-TEMPORARY = re.compile(r"[.].+[.]\d+")      # as `write` names them: .result.json.4711
+TEMPORARY = re.compile(r"[.].+[.]\d+")  # as `write` names them: .result.json.4711
 
 
 class Record:
     """The folder of one run, held by one process at a time.
 
-        config.yaml  metrics.jsonl  result.json  model.safetensors  masks.npz  checkpoint/  log.txt
+    config.yaml  metrics.jsonl  result.json  model.safetensors  masks.npz  checkpoint/  log.txt
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.checkpoint, self.metrics = folder / "checkpoint" / "last.safetensors", folder / "metrics.jsonl"
+        self.checkpoint, self.metrics = (
+            folder / "checkpoint" / "last.safetensors",
+            folder / "metrics.jsonl",
+        )
         # fingerprints of what the run reads (dimred/inputs.py), for its checkpoints
         self.inputs: Json = {}
-        self._written = _hash()     # of metrics.jsonl
+        self._written = _hash()  # of metrics.jsonl
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Record:
-        """Hold the folder until the block ends or the process does, however it ends. UserError if another holds it."""
+        """Hold the folder until the block ends or the process does, however it ends. UserError if
+        another holds it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = open(self.folder / ".lock", "a+")
         except OSError as error:
-            raise UserError(f"cannot write to {self.folder} ({error.strerror}). Choose another folder with "
-                            "outputs=..., or make this one writable") from None
+            raise UserError(
+                f"cannot write to {self.folder} ({error.strerror}). Choose another folder with "
+                "outputs=..., or make this one writable"
+            ) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise UserError(f"this run is already being computed by {lock.read() or 'another process'}: {self.folder}. "
-                            "Wait for it, or stop it and repeat the command to resume it from its last "
-                            "checkpoint") from None
+            raise UserError(
+                f"this run is already being computed by {lock.read() or 'another process'}: {self.folder}. "
+                "Wait for it, or stop it and repeat the command to resume it from its last "
+                "checkpoint"
+            ) from None
         lock.seek(0)
         lock.truncate()
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -64,7 +74,7 @@ class Record:
 
     def __exit__(self, *exc: object) -> None:
         if self._lock:
-            self._lock.close()      # which lets go of it
+            self._lock.close()  # which lets go of it
 
     def remove_temporaries(self) -> None:
         """Half-written files are of processes that were killed: no other one writes into a folder
@@ -83,12 +93,15 @@ class Record:
         with open(self.metrics, "ab") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())     # before any checkpoint that counts on it
+            os.fsync(file.fileno())  # before any checkpoint that counts on it
 
     def state(self) -> Json:
         """What a checkpoint has to know of the other files, and of what the run reads."""
-        return {"metrics_bytes": self.size(), "metrics_checksum": self._written.hexdigest(),
-                "inputs": self.inputs}
+        return {
+            "metrics_bytes": self.size(),
+            "metrics_checksum": self._written.hexdigest(),
+            "inputs": self.inputs,
+        }
 
     def resume(self, state: Json) -> None:
         """Be as `state()` was ({}: at the start). Metrics of later steps are forgotten; they are
@@ -96,7 +109,9 @@ class Record:
         size = state.get("metrics_bytes", 0)
         self.metrics.touch()
         if self.size() < size:
-            raise damaged(self.metrics, f"{self.size()} of {size} bytes are left", self.checkpoint.parent)
+            raise damaged(
+                self.metrics, f"{self.size()} of {size} bytes are left", self.checkpoint.parent
+            )
         with open(self.metrics, "rb") as file:
             self._written = _hash(file.read(size))
         if state.get("metrics_checksum", self._written.hexdigest()) != self._written.hexdigest():
@@ -137,16 +152,20 @@ def write(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}). What was written before is intact; make room or "
-                        "choose another place (of runs: outputs=...)") from None
-    finally:        # if the process is killed here, the next one that holds the folder removes it
+        raise UserError(
+            f"cannot write {path} ({error.strerror}). What was written before is intact; make room or "
+            "choose another place (of runs: outputs=...)"
+        ) from None
+    finally:  # if the process is killed here, the next one that holds the folder removes it
         with suppress(OSError):
             temporary.unlink()
 
 
 def damaged(path: Path, why: object, remove: Path) -> UserError:
-    return UserError(f"{path} is damaged ({why}). Remove {remove} and give the run's command again: what is lost is "
-                     "computed again")
+    return UserError(
+        f"{path} is damaged ({why}). Remove {remove} and give the run's command again: what is lost is "
+        "computed again"
+    )
 
 
 def read_result(path: Path) -> Json:
@@ -181,7 +200,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Json]:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}     # noqa: SIM118 (not a dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise damaged(path, error, path.parent) from None
     with suppress(ValueError, AttributeError):

@@ -4,6 +4,7 @@ ever.
 A file must not say which code is run: its values are data, its classes are those that
 configurations name already.
 """
+
 from __future__ import annotations
 
 import json
@@ -18,8 +19,8 @@ from dimred.configs import AS_BEFORE, CHOICES, GROUPS, STORED, conf, read
 from dimred.errors import UserError
 
 Json = dict[str, Any]
-NAME = "run-again"      # of what Hydra starts from, in its store
-OF_THE_RUN = ("sparsity", "allocation")     # what a method takes from the run
+NAME = "run-again"  # of what Hydra starts from, in its store
+OF_THE_RUN = ("sparsity", "allocation")  # what a method takes from the run
 
 
 def register(folder: Path, own: Path | None = None) -> str:
@@ -58,8 +59,10 @@ def read_config(folder: Path) -> Json:
         for key in ("sparsity", "seed", "data_dir"):
             stored[key]
     except OSError as error:
-        raise UserError(f"{folder} is no run: its config.yaml cannot be read ({error.strerror}). "
-                        "Runs lie in outputs/runs/DATASET/MODEL/") from error
+        raise UserError(
+            f"{folder} is no run: its config.yaml cannot be read ({error.strerror}). "
+            "Runs lie in outputs/runs/DATASET/MODEL/"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError) as error:
         raise UserError(f"{path} describes no run ({' '.join(str(error).split())})") from error
     return stored
@@ -101,8 +104,11 @@ def choices(stored: Json, folder: Path) -> dict[str, str]:
     """The names of the files that the run was made of: from config.yaml, or, of an older run, from
     its result or its place."""
     where = folder.resolve()
-    place = {"dataset": where.parent.parent.name, "model": where.parent.name,
-             "method": re.sub(r"(-s[^-]+(e-\d+)?)?-seed\d+-\w+$", "", where.name)}
+    place = {
+        "dataset": where.parent.parent.name,
+        "model": where.parent.name,
+        "method": re.sub(r"(-s[^-]+(e-\d+)?)?-seed\d+-\w+$", "", where.name),
+    }
     try:
         result = json.loads((folder / "result.json").read_bytes())
     except (OSError, ValueError):
@@ -116,8 +122,11 @@ def choices(stored: Json, folder: Path) -> dict[str, str]:
 def groups(stored: Json, names: Mapping[str, str]) -> dict[str, Json]:
     """The groups' values, as their files would say them: what they took from the run, they take
     again."""
-    found = {group: with_newer_fields(group, names[group], dict(stored[group]))
-             for group in GROUPS if stored.get(group)}
+    found = {
+        group: with_newer_fields(group, names[group], dict(stored[group]))
+        for group in GROUPS
+        if stored.get(group)
+    }
     for key in OF_THE_RUN:
         if key in found["method"]:
             found["method"][key] = f"${{{key}}}"
@@ -126,7 +135,7 @@ def groups(stored: Json, names: Mapping[str, str]) -> dict[str, Json]:
     data_dir = str(stored["data_dir"])
     for key, value in found["dataset"].items():
         if isinstance(value, str) and f"{value}/".startswith(f"{data_dir}/"):
-            found["dataset"][key] = f"${{data_dir}}{value[len(data_dir):]}"
+            found["dataset"][key] = f"${{data_dir}}{value[len(data_dir) :]}"
     return found
 
 

@@ -1,4 +1,5 @@
 """What methods of sparse training share: where they start from, and how they exchange weights."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from dimred.select import grow_random, topk
 @dataclass(frozen=True)
 class RandomStart:
     """Methods that start from random weights, as many of each layer as the allocation says."""
+
     sparsity: float
     allocation: Allocation
     # divide weights by the root of their neuron's density
@@ -40,10 +42,12 @@ def scale_by_fan_in(net: Net) -> None:
     the dense neuron. Evci, Ioannou, Keskin, Dauphin, AAAI 2022 (arXiv:2010.03533), draw them anew
     for the smaller number instead. UserError in a basis, where theta are coefficients."""
     if net.bases:
-        raise UserError("method.scale_fan_in=true scales weights, and a basis has coefficients "
-                        "instead. Choose method.scale_fan_in=false or basis=none")
+        raise UserError(
+            "method.scale_fan_in=true scales weights, and a basis has coefficients "
+            "instead. Choose method.scale_fan_in=false or basis=none"
+        )
     for w in net.weights.values():
-        if w.param.dim() > 1:       # biases have no fan-in
+        if w.param.dim() > 1:  # biases have no fan-in
             inputs = w.trained().view(len(w.param), -1)
             scale = (inputs.shape[1] / inputs.sum(1, keepdim=True).clamp_min(1)).sqrt()
             w.psi.mul_(w.gather(scale.expand(inputs.shape).reshape(-1)).to(w.psi))

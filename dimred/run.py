@@ -1,5 +1,7 @@
-"""From a composed configuration to a result. A run is a pure function of its description, memoised on disk: the name of
-its folder ends in a digest of the description, so the same command finds it again, finished or interrupted."""
+"""From a composed configuration to a result. A run is a pure function of its description, memoised
+on disk: the name of its folder ends in a digest of the description, so the same command finds it
+again, finished or interrupted."""
+
 from __future__ import annotations
 
 import importlib.metadata
@@ -41,13 +43,19 @@ log = logging.getLogger("dimred")
 
 
 def run(cfg: DictConfig, choices: Choices, explicit: Collection[str] = ()) -> Json:
-    """Compute a run, or what is left of it, or nothing if it is finished; its result. UserError on whatever is wrong.
+    """Compute a run, or what is left of it, or nothing if it is finished; its result. UserError on
+    whatever is wrong.
 
     explicit: the keys that the user typed; a warning names those that the method does not use."""
     cfg = checked(cfg)
     for key in {"sparsity", "allocation"} & set(explicit) - set(cfg.method):
-        log.warning("method=%s has no %s: %s=%s is not used", choices["method"], key, key,
-                    choices.get(key) or cfg[key])
+        log.warning(
+            "method=%s has no %s: %s=%s is not used",
+            choices["method"],
+            key,
+            key,
+            choices.get(key) or cfg[key],
+        )
     method, recipe = build(cfg.method, "method"), build(cfg.recipe, "recipe")
     folder = folder_of(cfg, choices, describe(cfg))
     with Record(folder) as record:
@@ -60,10 +68,16 @@ def run(cfg: DictConfig, choices: Choices, explicit: Collection[str] = ()) -> Js
             return finished
         device = find_device(cfg.device)
         with logging_to(folder / "log.txt"):
-            write(folder / "config.yaml",
-                  OmegaConf.to_yaml({CHOICES: dict(choices), **cfg}).encode())
-            about: Json = {**choices, "sparsity": cfg.sparsity if "sparsity" in cfg.method else None, "seed": cfg.seed,
-                           "folder": str(folder), "digest": folder.name.rpartition("-")[2]}
+            write(
+                folder / "config.yaml", OmegaConf.to_yaml({CHOICES: dict(choices), **cfg}).encode()
+            )
+            about: Json = {
+                **choices,
+                "sparsity": cfg.sparsity if "sparsity" in cfg.method else None,
+                "seed": cfg.seed,
+                "folder": str(folder),
+                "digest": folder.name.rpartition("-")[2],
+            }
             try:
                 result = about | compute(cfg, method, recipe, device, record)
             except Exception as error:
@@ -76,7 +90,9 @@ def run(cfg: DictConfig, choices: Choices, explicit: Collection[str] = ()) -> Js
     return result
 
 
-def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.device, record: Record) -> Json:
+def compute(
+    cfg: DictConfig, method: Method, recipe: Recipe, device: torch.device, record: Record
+) -> Json:
     """Build, train, and write what came of it."""
     data = build(cfg.dataset, "dataset").to(device)
     known = {each["path"] for each in record.inputs.values()}
@@ -86,14 +102,23 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
     if dense := dense_matrices(net.model, net.weights, data.shape):
         log.info(dense)
     if net.fixed:
-        log.info("frozen by the model's builder (requires_grad=False), so neither covered nor "
-                 "trained: %d of %d parameters", sum(net.rest[name].numel() for name in net.fixed),
-                 sum(p.numel() for p in net.model.parameters()))
-    try_batch(net, data, recipe.batch_size)     # before Train compiles the net
-    train = Train(net, data, recipe, seed=cfg.seed, record=record, checkpoint_seconds=cfg.checkpoint_seconds)
-    if "sparsity" in cfg.method and (left := round((1 - cfg.sparsity) * net.total)) < len(net.weights):
-        raise UserError(f"sparsity={cfg.sparsity} leaves {left} of {net.total} weights for {len(net.weights)} layers. "
-                        f"Choose at most {1 - len(net.weights) / net.total:.6f}")
+        log.info(
+            "frozen by the model's builder (requires_grad=False), so neither covered nor "
+            "trained: %d of %d parameters",
+            sum(net.rest[name].numel() for name in net.fixed),
+            sum(p.numel() for p in net.model.parameters()),
+        )
+    try_batch(net, data, recipe.batch_size)  # before Train compiles the net
+    train = Train(
+        net, data, recipe, seed=cfg.seed, record=record, checkpoint_seconds=cfg.checkpoint_seconds
+    )
+    if "sparsity" in cfg.method and (left := round((1 - cfg.sparsity) * net.total)) < len(
+        net.weights
+    ):
+        raise UserError(
+            f"sparsity={cfg.sparsity} leaves {left} of {net.total} weights for {len(net.weights)} layers. "
+            f"Choose at most {1 - len(net.weights) / net.total:.6f}"
+        )
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with stopping_at_signals(train), train.costs.executed.set(True):
@@ -101,7 +126,9 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
     loss, accuracy = train.evaluate("test")
     val = train.evaluate("val")[1] if data.sizes["val"] else None
     best = train.best
-    if val is not None and best.dim != net.dim:     # what was evaluated while training had other coordinates
+    if (
+        val is not None and best.dim != net.dim
+    ):  # what was evaluated while training had other coordinates
         best = Best(len(train), net.dim, val, accuracy)
     images: Json = {"shape": list(data.shape), "classes": data.classes}
     config: Any = OmegaConf.to_container(cfg, resolve=True)
@@ -110,22 +137,36 @@ def compute(cfg: DictConfig, method: Method, recipe: Recipe, device: torch.devic
     write_masks(record.folder / "masks.npz", net)
     forms = storage(net, cfg.seed)
     return {
-        "status": "done", "data": data.name, "inputs": record.inputs,
+        "status": "done",
+        "data": data.name,
+        "inputs": record.inputs,
         "device": describe_device(device),
-        "test_accuracy": accuracy, "test_loss": loss, "val_accuracy": val,
+        "test_accuracy": accuracy,
+        "test_loss": loss,
+        "val_accuracy": val,
         "best_val_accuracy": best.val_accuracy if data.sizes["val"] else None,
         "best_val_test_accuracy": best.test_accuracy if data.sizes["val"] else None,
         "best_val_step": best.step if data.sizes["val"] else None,
         **counts(net, train.exploration),
         "parameters": sum(p.numel() for p in net.model.parameters()),
-        "collapsed": sorted(net.collapsed), "measures": measures(net), **costs(train),
+        "collapsed": sorted(net.collapsed),
+        "measures": measures(net),
+        **costs(train),
         "steps": train.steps_done,
-        "seconds": train.elapsed(), "peak_memory_bytes": peak_memory(device),
-        "state_bytes": net.state_bytes(), "storage": forms, "storage_bytes": smallest(forms),
+        "seconds": train.elapsed(),
+        "peak_memory_bytes": peak_memory(device),
+        "state_bytes": net.state_bytes(),
+        "storage": forms,
+        "storage_bytes": smallest(forms),
         "compact_file_bytes": len(encode(net, images | {"model": built["model"]})),
-        "command": sys.argv, "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in ("dimred", "torch", "torchvision", "numpy")},
-        "commit": git_commit()}
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("dimred", "torch", "torchvision", "numpy")
+        },
+        "commit": git_commit(),
+    }
 
 
 def inputs_of(cfg: DictConfig) -> Json:
@@ -137,13 +178,18 @@ def inputs_of(cfg: DictConfig) -> Json:
 
 # -- what came of it --------------------
 def costs(train: Train) -> dict[str, float]:
-    """FLOPs of the whole program and of the final network for one example, and as fractions of dense ones."""
+    """FLOPs of the whole program and of the final network for one example, and as fractions of
+    dense ones."""
     flops = train.costs
     training, inference = flops.steps + flops.scoring, flops.inference()
     dense = flops.dense(len(train), train.recipe.batch_size)
-    return {"training_flops": training, "scoring_flops": flops.scoring,
-            "training_flops_relative": relative(training, dense), "inference_flops": inference,
-            "inference_flops_relative": relative(inference, flops.dense_forward)}
+    return {
+        "training_flops": training,
+        "scoring_flops": flops.scoring,
+        "training_flops_relative": relative(training, dense),
+        "inference_flops": inference,
+        "inference_flops_relative": relative(inference, flops.dense_forward),
+    }
 
 
 def relative(flops: int, dense: int) -> float:
@@ -158,7 +204,9 @@ def measures(net: Net) -> dict[str, float]:
 
 def write_masks(path: Path, net: Net) -> None:
     """Which covered weights are trained: a boolean array in the shape of each, under its name."""
-    arrays: dict[str, Any] = {n: w.trained().view(w.param.shape).cpu().numpy() for n, w in net.weights.items()}
+    arrays: dict[str, Any] = {
+        n: w.trained().view(w.param.shape).cpu().numpy() for n, w in net.weights.items()
+    }
     content = BytesIO()
     np.savez_compressed(content, **arrays)
     write(path, content.getvalue())
@@ -175,14 +223,22 @@ def peak_memory(device: torch.device) -> int:
     """Bytes: of the GPU's memory, or of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def git_commit() -> str | None:
     """Of the repository that dimred lies in, if it does; with + if it has changes."""
+
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(Path(__file__).parent), *arguments], capture_output=True, text=True,
-                              check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
     try:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
@@ -196,15 +252,18 @@ def readable(error: Exception) -> UserError:
         return error
     text = str(error)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or re.search(NO_MEMORY, text):
-        return UserError(f"out of memory ({text.splitlines()[0] if text else 'no more to be had'}). Choose a smaller "
-                         "recipe.batch_size or model, or recipe.bf16=true; or make room and give the same command "
-                         "again, which goes on from the last checkpoint")
+        return UserError(
+            f"out of memory ({text.splitlines()[0] if text else 'no more to be had'}). Choose a smaller "
+            "recipe.batch_size or model, or recipe.bf16=true; or make room and give the same command "
+            "again, which goes on from the last checkpoint"
+        )
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         return UserError(f"{error.strerror or text}{where}. What was written before is intact")
-    first = text.partition("\n")[0]     # torch adds the frames of its own stack
-    return UserError(f"unexpected {type(error).__name__}: {first}. Repeat the command with "
-                     "--debug to see where")
+    first = text.partition("\n")[0]  # torch adds the frames of its own stack
+    return UserError(
+        f"unexpected {type(error).__name__}: {first}. Repeat the command with --debug to see where"
+    )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 A value has one form, that of its annotation: 1 is 1.0 where a float is expected, and 2.0 is 2 where
 a whole number is. So a run has one name, however its numbers were typed.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -22,8 +23,15 @@ from dimred.errors import UserError, as_typed, nearest, require
 
 #: the keys of the configuration that are no groups, with their types
 KEYS: dict[str, Any] = {
-    "sparsity": float, "seed": int, "include": list[str], "exclude": list[str], "device": str,
-    "data_dir": str, "outputs": str, "checkpoint_seconds": float}
+    "sparsity": float,
+    "seed": int,
+    "include": list[str],
+    "exclude": list[str],
+    "device": str,
+    "data_dir": str,
+    "outputs": str,
+    "checkpoint_seconds": float,
+}
 
 Parameters = Mapping[str, inspect.Parameter]
 
@@ -43,13 +51,17 @@ def checked(cfg: DictConfig) -> DictConfig:
     for key, hint in KEYS.items():
         plain[key] = typed(plain[key], hint, key)
     sparsity, seed, seconds = plain["sparsity"], plain["seed"], plain["checkpoint_seconds"]
-    require(0 <= sparsity < 1, "sparsity", f"{sparsity:g}",
-            "a number in [0, 1): the fraction that is not trained")
+    require(
+        0 <= sparsity < 1,
+        "sparsity",
+        f"{sparsity:g}",
+        "a number in [0, 1): the fraction that is not trained",
+    )
     require(0 <= seed < 2**63, "seed", seed, "a whole number, 0 or more (and less than 2^63)")
     require(seconds >= 0, "checkpoint_seconds", f"{seconds:g}", "0 (every step) or more")
     require_one_truth(plain)
     for group, given in GROUPS.items():
-        if group != "basis" or plain["basis"]:      # basis=none is empty
+        if group != "basis" or plain["basis"]:  # basis=none is empty
             plain[group] = checked_group(plain[group], group, given)
     return OmegaConf.create(plain)
 
@@ -76,7 +88,8 @@ def require_one_truth(plain: Mapping[str, Any]) -> None:
             shown = value if isinstance(value, (int, float, str)) else "NAME"
             raise UserError(
                 f"method.{key} is another than the {key} of the run. Set it by {key}={shown}; "
-                f"a YAML file of a method says {key}: ${{{key}}}")
+                f"a YAML file of a method says {key}: ${{{key}}}"
+            )
 
 
 # -- one group --------------------
@@ -93,15 +106,19 @@ def checked_group(node: Any, group: str, given: Collection[str] = ()) -> dict[st
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for key in values:
         if key in given or not (takes_any or key in parameters):
-            raise UserError(f"unknown key {group}.{key}. "
-                            f"{nearest(key, set(parameters) - set(given))}")
+            raise UserError(
+                f"unknown key {group}.{key}. {nearest(key, set(parameters) - set(given))}"
+            )
     for key in required(parameters):
         if key not in values and key not in given:
-            raise UserError(f"{group}.{key} is missing. Give it a value where {group} is "
-                            f"configured, or by +{group}.{key}=...")
+            raise UserError(
+                f"{group}.{key} is missing. Give it a value where {group} is "
+                f"configured, or by +{group}.{key}=..."
+            )
     hints = hints_of(target)
     return {"_target_": node["_target_"]} | {
-        key: typed(value, hints.get(key, Any), f"{group}.{key}") for key, value in values.items()}
+        key: typed(value, hints.get(key, Any), f"{group}.{key}") for key, value in values.items()
+    }
 
 
 def resolve(name: str, group: str) -> tuple[Any, Parameters]:
@@ -111,8 +128,10 @@ def resolve(name: str, group: str) -> tuple[Any, Parameters]:
         target = pkgutil.resolve_name(":".join(name.rsplit(".", 1)))
         return target, inspect.signature(target).parameters
     except Exception as error:
-        raise UserError(f"{group}._target_={name} cannot be imported ({error}). If it is your "
-                        "own, put its folder on PYTHONPATH") from error
+        raise UserError(
+            f"{group}._target_={name} cannot be imported ({error}). If it is your "
+            "own, put its folder on PYTHONPATH"
+        ) from error
 
 
 def required(parameters: Parameters) -> list[str]:
@@ -126,13 +145,13 @@ def hints_of(target: Any) -> Mapping[str, Any]:
     plain_class = inspect.isclass(target) and not dataclasses.is_dataclass(target)
     try:
         return typing.get_type_hints(target.__init__ if plain_class else target)
-    except Exception:       # of another's code, which may say anything
+    except Exception:  # of another's code, which may say anything
         return {}
 
 
 # -- one value --------------------
-LARGEST_INT = 2**63 - 1         # that tensors count with
-LARGEST_FLOAT = 3.4028e38       # of float32, in which training computes
+LARGEST_INT = 2**63 - 1  # that tensors count with
+LARGEST_FLOAT = 3.4028e38  # of float32, in which training computes
 
 
 class Misfit(Exception):
@@ -148,7 +167,9 @@ def typed(value: Any, hint: Any, key: str) -> Any:
         limit = ""
         if large:
             limit = f", at most {LARGEST_INT:.1e} if it is whole and {LARGEST_FLOAT:.1e} if not"
-        raise UserError(f"{key}={as_typed(value)} is not allowed. It must be {named(hint)}{limit}.") from None
+        raise UserError(
+            f"{key}={as_typed(value)} is not allowed. It must be {named(hint)}{limit}."
+        ) from None
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -177,9 +198,12 @@ def form(value: Any, hint: Any, key: str) -> Any:
     if hint in (int, float):
         return numeric(value, hint)
     if not isinstance(hint, type) and origin is None:
-        return plain_values(value)      # a type variable, or another annotation that says little
-    if origin is not None or isinstance(value, bool) != (hint is bool) \
-            or not is_instance(value, hint):
+        return plain_values(value)  # a type variable, or another annotation that says little
+    if (
+        origin is not None
+        or isinstance(value, bool) != (hint is bool)
+        or not is_instance(value, hint)
+    ):
         raise Misfit
     return value
 
@@ -189,8 +213,10 @@ def built(value: dict[str, Any], key: str) -> dict[str, Any]:
     class will say."""
     target, _ = resolve(value["_target_"], key)
     hints = hints_of(target)
-    return {name: each if name == "_target_" else typed(each, hints.get(name, Any), f"{key}.{name}")
-            for name, each in value.items()}
+    return {
+        name: each if name == "_target_" else typed(each, hints.get(name, Any), f"{key}.{name}")
+        for name, each in value.items()
+    }
 
 
 def numeric(value: Any, hint: type) -> int | float:
@@ -201,13 +227,13 @@ def numeric(value: Any, hint: type) -> int | float:
         return value
     try:
         real = number(float(value))
-    except OverflowError:       # more digits than floats have
+    except OverflowError:  # more digits than floats have
         raise Misfit from None
-    if not abs(real) <= LARGEST_FLOAT:      # nor is nan
+    if not abs(real) <= LARGEST_FLOAT:  # nor is nan
         raise Misfit
     if hint is float:
         return real
-    if not real.is_integer() or abs(real) > 2**53:      # beyond, floats miss whole numbers
+    if not real.is_integer() or abs(real) > 2**53:  # beyond, floats miss whole numbers
         raise Misfit
     return int(real)
 
@@ -215,7 +241,7 @@ def numeric(value: Any, hint: type) -> int | float:
 def is_instance(value: Any, hint: type) -> bool:
     try:
         return isinstance(value, hint)
-    except TypeError:       # a protocol, which no number or name satisfies
+    except TypeError:  # a protocol, which no number or name satisfies
         return False
 
 
@@ -257,8 +283,9 @@ def entries(value: dict[str, Any], hint: Any, key: str) -> dict[str, Any]:
         raise Misfit
     if not arguments:
         return plain_values(value)
-    return {form(name, arguments[0], key): form(each, arguments[1], key)
-            for name, each in value.items()}
+    return {
+        form(name, arguments[0], key): form(each, arguments[1], key) for name, each in value.items()
+    }
 
 
 def plain_values(value: Any) -> Any:
@@ -272,8 +299,13 @@ def plain_values(value: Any) -> Any:
 
 def named(hint: Any) -> str:
     """An annotation in words."""
-    words = {int: "a whole number", float: "a finite number", str: "a name", bool: "true or false",
-             type(None): "null"}
+    words = {
+        int: "a whole number",
+        float: "a finite number",
+        str: "a name",
+        bool: "true or false",
+        type(None): "null",
+    }
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) is typing.Literal:
         return " or ".join(map(str, arguments))

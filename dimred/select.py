@@ -1,8 +1,9 @@
 """Which coordinates to train: exact selection by score. How many of each layer: see allocate.
 
-Everything here is pure and returns exactly the number it promises; equal scores are taken in the order of position.
-Sparsity is the user's word; here it is density, the fraction kept: d coordinates of D.
-"""
+Everything here is pure and returns exactly the number it promises; equal scores are taken in the
+order of position. Sparsity is the user's word; here it is density, the fraction kept: d coordinates
+of D."""
+
 from __future__ import annotations
 
 import math
@@ -18,12 +19,26 @@ from dimred.errors import UserError
 from dimred.net import Net
 from dimred.scores import Scores, generator
 
-__all__ = ["ERK", "Allocation", "Budget", "Global", "Scores", "Uniform", "drop", "grow",
-           "grow_random", "largest", "last_matrix", "rounded_down", "topk"]
+__all__ = [
+    "ERK",
+    "Allocation",
+    "Budget",
+    "Global",
+    "Scores",
+    "Uniform",
+    "drop",
+    "grow",
+    "grow_random",
+    "largest",
+    "last_matrix",
+    "rounded_down",
+    "topk",
+]
 
 
 def largest(scores: Tensor, k: int) -> Tensor:
-    """Sorted positions (k) of the k largest of a flat tensor (n); among equals the first positions win."""
+    """Sorted positions (k) of the k largest of a flat tensor (n); among equals the first positions
+    win."""
     n = scores.numel()
     if k >= n:
         return torch.arange(n, device=scores.device)
@@ -32,15 +47,16 @@ def largest(scores: Tensor, k: int) -> Tensor:
     threshold = _kth_largest(scores, k)
     chosen = scores >= threshold
     positions = _where(chosen)
-    if len(positions) > k:      # more ties at the threshold than places: the last of them go
+    if len(positions) > k:  # more ties at the threshold than places: the last of them go
         ties = _where(scores == threshold)
-        chosen[ties[len(ties) - (len(positions) - k):]] = False
+        chosen[ties[len(ties) - (len(positions) - k) :]] = False
         positions = _where(chosen)
     return positions
 
 
 def _where(chosen: Tensor) -> Tensor:
-    """Sorted positions at which a flat tensor is True. On the CPU numpy finds them up to ten times faster."""
+    """Sorted positions at which a flat tensor is True. On the CPU numpy finds them up to ten times
+    faster."""
     if chosen.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(chosen.numpy()))
     return chosen.nonzero().view(-1)
@@ -57,28 +73,39 @@ def _kth_largest(scores: Tensor, k: int) -> float:
     """The k-th largest value. On the CPU numpy's partition is much faster than torch.kthvalue."""
     n = scores.numel()
     if scores.device.type == "cpu":
-        top = np.partition(scores.numpy(), n - k)[n - k:]
-        threshold, broken = float(top[0]), bool(np.isnan(top).any())    # what is not a number ranks largest
+        top = np.partition(scores.numpy(), n - k)[n - k :]
+        threshold, broken = (
+            float(top[0]),
+            bool(np.isnan(top).any()),
+        )  # what is not a number ranks largest
     else:
         threshold, broken = scores.kthvalue(n - k + 1).values.item(), bool(scores.isnan().any())
     if broken:
-        raise UserError(f"{int(scores.isnan().sum())} of {n} scores are not a number: the loss or a gradient "
-                        "overflowed while weights were scored. Score with other examples or another method")
+        raise UserError(
+            f"{int(scores.isnan().sum())} of {n} scores are not a number: the loss or a gradient "
+            "overflowed while weights were scored. Score with other examples or another method"
+        )
     return threshold
 
 
 def topk(scores: Scores, budget: Budget) -> Supports:
-    """The supports of the coordinates that score highest: over all weights together if the budget is one number, within
-    each weight if it is a number for each."""
+    """The supports of the coordinates that score highest: over all weights together if the budget
+    is one number, within each weight if it is a number for each."""
     flat = {name: score.reshape(-1) for name, score in scores.items()}
     if isinstance(budget, Mapping):
         return {name: largest(score, budget[name]) for name, score in flat.items()}
-    positions = largest(torch.cat(list(flat.values())) if len(flat) > 1 else next(iter(flat.values())), budget)
-    ends = torch.tensor([score.numel() for score in flat.values()], device=positions.device).cumsum(0)
+    positions = largest(
+        torch.cat(list(flat.values())) if len(flat) > 1 else next(iter(flat.values())), budget
+    )
+    ends = torch.tensor([score.numel() for score in flat.values()], device=positions.device).cumsum(
+        0
+    )
     cuts = torch.searchsorted(positions, ends).tolist()
     starts = [0, *ends.tolist()]
-    return {name: positions[i:j] - start
-            for name, i, j, start in zip(flat, [0, *cuts], cuts, starts, strict=False)}
+    return {
+        name: positions[i:j] - start
+        for name, i, j, start in zip(flat, [0, *cuts], cuts, starts, strict=False)
+    }
 
 
 def last_matrix(net: Net) -> str:
@@ -94,7 +121,8 @@ def rounded_down(number: float) -> int:
 
 
 def drop(net: Net, scores: Scores, counts: Mapping[str, int]) -> Supports:
-    """The present supports without the `counts` of each that score lowest (among equals the last positions go)."""
+    """The present supports without the `counts` of each that score lowest (among equals the last
+    positions go)."""
     out = {}
     for name, count in counts.items():
         w = net.weights[name]
@@ -117,9 +145,11 @@ def grow(supports: Supports, scores: Scores, counts: Mapping[str, int]) -> Suppo
     return out
 
 
-def grow_random(net: Net, supports: Supports, counts: Mapping[str, int], purpose: str = "") -> Supports:
-    """The supports and, of what lies outside them, `counts` of each drawn at random. A number is drawn for each
-    that is chosen, not for each that could be."""
+def grow_random(
+    net: Net, supports: Supports, counts: Mapping[str, int], purpose: str = ""
+) -> Supports:
+    """The supports and, of what lies outside them, `counts` of each drawn at random. A number is
+    drawn for each that is chosen, not for each that could be."""
     draws = generator(net, purpose)
     out: dict[str, Tensor | None] = {}
     for name, support in supports.items():
@@ -128,8 +158,11 @@ def grow_random(net: Net, supports: Supports, counts: Mapping[str, int], purpose
             continue
         size = net.weights[name].size
         chosen = _distinct(size - len(support), counts[name], draws).to(support.device)
-        # before support[i] there are support[i] - i free places, so the r-th free place has as many taken before it:
-        taken = torch.searchsorted(support - torch.arange(len(support), device=support.device), chosen, right=True)
+        # before support[i] there are support[i] - i free places, so the r-th free place has as many
+        # taken before it:
+        taken = torch.searchsorted(
+            support - torch.arange(len(support), device=support.device), chosen, right=True
+        )
         out[name] = _union(size, support, chosen + taken)
     return out
 

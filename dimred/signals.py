@@ -1,5 +1,6 @@
 """Signals that end a run: SIGINT (Ctrl-C) and SIGTERM, and for a worker of a sweep the end of its
 parent."""
+
 from __future__ import annotations
 
 import os
@@ -17,6 +18,7 @@ HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 class Stoppable(Protocol):
     """What is interrupted: it takes steps, and ends after the one in which `stop_signal` is set."""
+
     in_steps: bool
     stop_signal: int
 
@@ -26,6 +28,7 @@ def stopping_at_signals(train: Stoppable) -> Iterator[None]:
     """At the first signal a step in progress is finished and saved before Interrupted is raised.
     Outside of steps, where nothing could be saved, it is raised at once. The second signal ends the
     process at once."""
+
     def stop(number: int, frame: object) -> None:
         for each in before:
             signal.signal(each, signal.SIG_DFL)
@@ -61,7 +64,7 @@ def ending_with_parent() -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        if os.getppid() != parent:      # nobody is there to raise it to
+        if os.getppid() != parent:  # nobody is there to raise it to
             os._exit(128 + stop.signal)
         raise
     finally:

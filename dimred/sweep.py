@@ -1,5 +1,6 @@
 """What Hydra calls: the job, once for every combination of a sweep, and what is left of the sweep
 at its end."""
+
 from __future__ import annotations
 
 import json
@@ -34,13 +35,14 @@ class Command:
     runs: of its sweep; 0 where the sweeper decides as it goes
     keys: those that have several values
     """
+
     runs: int = 0
     keys: set[str] = field(default_factory=set)
     error: UserError | None = None
     outcomes: list[Outcome] = field(default_factory=list)
 
 
-command: Command | None = None      # none in the workers of a launcher
+command: Command | None = None  # none in the workers of a launcher
 
 
 def job(cfg: DictConfig) -> float | None:
@@ -48,14 +50,14 @@ def job(cfg: DictConfig) -> float | None:
     result is. Returns what a sweeper that searches is to maximise."""
     if command is not None:
         return compute(cfg)
-    listen(logging.INFO)        # a worker has not been through the command line
+    listen(logging.INFO)  # a worker has not been through the command line
     with ending_with_parent():
         return compute(cfg)
 
 
 def compute(cfg: DictConfig) -> float | None:
     hydra = HydraConfig.get()
-    overrides: Any = OmegaConf.to_container(hydra.overrides.task)    # as they were typed
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task)  # as they were typed
     if hydra.mode != RunMode.MULTIRUN:
         outcome, error = run_one(cfg, overrides)
         if command:
@@ -72,9 +74,10 @@ def compute(cfg: DictConfig) -> float | None:
 
 #: what tells each sweeper to maximise: the key, its value, and the value by default
 MAXIMISE = (
-    ("direction", "maximize", "minimize"),                      # optuna
-    ("optim.maximize", "true", "False"),                        # nevergrad
-    ("ax_config.experiment.minimize", "false", "True"))         # ax
+    ("direction", "maximize", "minimize"),  # optuna
+    ("optim.maximize", "true", "False"),  # nevergrad
+    ("ax_config.experiment.minimize", "false", "True"),
+)  # ax
 
 
 def require_maximum(sweeper: DictConfig) -> None:
@@ -82,8 +85,10 @@ def require_maximum(sweeper: DictConfig) -> None:
     for key, value, default in MAXIMISE:
         found = OmegaConf.select(sweeper, key)
         if found is not None and default in str(found):
-            raise UserError("the sweeper would look for the lowest validation accuracy. Add "
-                            f"hydra.sweeper.{key}={value}")
+            raise UserError(
+                "the sweeper would look for the lowest validation accuracy. Add "
+                f"hydra.sweeper.{key}={value}"
+            )
 
 
 def searched(outcome: Outcome) -> float:
@@ -104,7 +109,8 @@ def run_one(cfg: DictConfig, overrides: list[str]) -> tuple[Outcome, UserError |
     from dimred.run import readable, run
 
     choices: dict[str, Any] = {
-        group: HydraConfig.get().runtime.choices.get(group) for group in GROUPS if group in cfg}
+        group: HydraConfig.get().runtime.choices.get(group) for group in GROUPS if group in cfg
+    }
     choices = {
         group: name.removeprefix(STORED) if name else name for group, name in choices.items()
     }
@@ -134,6 +140,7 @@ def named_job(number: int, overrides: list[str]) -> Iterator[None]:
 
 def write_outcome(path: Path, outcome: Outcome) -> None:
     from dimred.record import write
+
     write(path, json.dumps(outcome).encode())
 
 
@@ -145,13 +152,18 @@ class SweepTable(Callback):
             return
         typed: Any = OmegaConf.to_container(config.hydra.overrides.task)
         listed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-        several = [each for each in OverridesParser.create().parse_overrides([*listed, *typed])
-                   if each.is_sweep_override()]
+        several = [
+            each
+            for each in OverridesParser.create().parse_overrides([*listed, *typed])
+            if each.is_sweep_override()
+        ]
         command.runs = math.prod(len(list(each.sweep_string_iterator())) for each in several)
         command.keys = {each.key_or_group for each in several}
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         files = Path(config.hydra.sweep.dir).expanduser().glob("*.json")
         if command is not None:
-            command.outcomes = [json.loads(path.read_text())
-                                for path in sorted(files, key=lambda path: int(path.stem))]
+            command.outcomes = [
+                json.loads(path.read_text())
+                for path in sorted(files, key=lambda path: int(path.stem))
+            ]

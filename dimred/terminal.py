@@ -1,5 +1,6 @@
 """What is printed while a command runs: log messages on stderr, named after their run where there
 are several."""
+
 from __future__ import annotations
 
 import io
@@ -12,18 +13,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
-PROGRESS = "dimred.progress"    # the logger of lines that a terminal shows as a bar
-WIDTH = 80                      # of lines where there is no terminal
+PROGRESS = "dimred.progress"  # the logger of lines that a terminal shows as a bar
+WIDTH = 80  # of lines where there is no terminal
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 class Run(NamedTuple):
     """One run of a sweep: "run 3 of 27", and the values that it was started with."""
+
     label: str
     values: str
 
 
-_runs: list[Run] = []           # the run that is being computed; none outside of a sweep
+_runs: list[Run] = []  # the run that is being computed; none outside of a sweep
 
 
 @contextmanager
@@ -58,7 +60,7 @@ class Screen(logging.StreamHandler[Any]):
     """Writes to stderr, above the progress bars that are there."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm = sys.modules.get("tqdm")      # without it there is no bar
+        tqdm = sys.modules.get("tqdm")  # without it there is no bar
         with tqdm.tqdm.external_write_mode(self.stream) if tqdm else nullcontext():
             super().emit(record)
 

@@ -6,11 +6,12 @@
     train.snapshot()                       everything as it is now, for net.restore
     for k in train.rounds(range(5)):       the items; logs round, time and accuracy
 
-Durable by replay: a program that runs cannot be saved, but it can be run again. These calls are numbered; when a run is
-resumed, calls that had finished return at once, the interrupted one loads net, optimiser and random states and goes on
-from its step. So what must survive lives in the net or in a snapshot, never in a local variable. The learning rate is a
-function of the step, and the order of the data one of (seed, epoch): rewinding is just `train(k)`.
-"""
+Durable by replay: a program that runs cannot be saved, but it can be run again. These calls are
+numbered; when a run is resumed, calls that had finished return at once, the interrupted one loads
+net, optimiser and random states and goes on from its step. So what must survive lives in the net or
+in a snapshot, never in a local variable. The learning rate is a function of the step, and the order
+of the data one of (seed, epoch): rewinding is just `train(k)`."""
+
 from __future__ import annotations
 
 import logging
@@ -41,43 +42,72 @@ from dimred.state import below
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-SCORING_EPOCH = 2**31 - 1   # whose augmented examples are scored with: no training gets there
-READ_EVERY = 50     # steps between looks at the device's sums: the only times that training waits for it
+SCORING_EPOCH = 2**31 - 1  # whose augmented examples are scored with: no training gets there
+READ_EVERY = (
+    50  # steps between looks at the device's sums: the only times that training waits for it
+)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How to train; everything is a function of the step."""
+
     optimizer: Literal["sgd", "adam", "adamw"]
     lr: float
-    momentum: float                     # of sgd
+    momentum: float  # of sgd
     nesterov: bool
-    weight_decay: float                 # of weights
-    decay_all: bool = field(default=False, kw_only=True)    # biases and norms decay, too
+    weight_decay: float  # of weights
+    decay_all: bool = field(default=False, kw_only=True)  # biases and norms decay, too
     schedule: Literal["constant", "step", "cosine"]
-    milestones: tuple[float, ...]       # of step: fractions of training at which lr is multiplied by gamma
+    milestones: tuple[
+        float, ...
+    ]  # of step: fractions of training at which lr is multiplied by gamma
     gamma: float
-    warmup: float                       # fraction of training in which lr rises linearly from 0
+    warmup: float  # fraction of training in which lr rises linearly from 0
     label_smoothing: float
-    clip: float | None                  # largest norm of the gradient
+    clip: float | None  # largest norm of the gradient
     batch_size: int
     epochs: int | float
-    steps: int | None                   # instead of epochs
-    bf16: bool                          # autocast to bfloat16
+    steps: int | None  # instead of epochs
+    bf16: bool  # autocast to bfloat16
     channels_last: bool
-    compile: bool                       # torch.compile
+    compile: bool  # torch.compile
 
     def __post_init__(self) -> None:
         for name in ("lr", "batch_size", "epochs"):
-            require(getattr(self, name) > 0, f"recipe.{name}", getattr(self, name), "a number above 0")
+            require(
+                getattr(self, name) > 0, f"recipe.{name}", getattr(self, name), "a number above 0"
+            )
         for name in ("weight_decay", "gamma"):
             require(getattr(self, name) >= 0, f"recipe.{name}", getattr(self, name), "0 or more")
         for name in ("momentum", "warmup", "label_smoothing"):
-            require(0 <= getattr(self, name) < 1, f"recipe.{name}", getattr(self, name), "a number in [0, 1)")
-        require(all(0 < m < 1 for m in self.milestones), "recipe.milestones", self.milestones, "fractions in (0, 1)")
-        require(self.steps is None or self.steps > 0, "recipe.steps", self.steps, "null or a number above 0")
-        require(self.clip is None or self.clip > 0, "recipe.clip", self.clip, "null or a number above 0")
-        require(not self.nesterov or self.momentum > 0, "recipe.nesterov", self.nesterov, "false where momentum is 0")
+            require(
+                0 <= getattr(self, name) < 1,
+                f"recipe.{name}",
+                getattr(self, name),
+                "a number in [0, 1)",
+            )
+        require(
+            all(0 < m < 1 for m in self.milestones),
+            "recipe.milestones",
+            self.milestones,
+            "fractions in (0, 1)",
+        )
+        require(
+            self.steps is None or self.steps > 0,
+            "recipe.steps",
+            self.steps,
+            "null or a number above 0",
+        )
+        require(
+            self.clip is None or self.clip > 0, "recipe.clip", self.clip, "null or a number above 0"
+        )
+        require(
+            not self.nesterov or self.momentum > 0,
+            "recipe.nesterov",
+            self.nesterov,
+            "false where momentum is 0",
+        )
 
     def lr_at(self, step: int, total: int) -> float:
         """The learning rate of a step of `total`."""
@@ -86,24 +116,36 @@ class Recipe:
             return self.lr * (step + 1) / warmup
         if self.schedule == "cosine":
             return self.lr / 2 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
-        passed = sum(step >= round(m * total) for m in self.milestones) if self.schedule == "step" else 0
-        return self.lr * self.gamma ** passed
+        passed = (
+            sum(step >= round(m * total) for m in self.milestones) if self.schedule == "step" else 0
+        )
+        return self.lr * self.gamma**passed
 
     def make_optimizer(self, net: Net) -> torch.optim.Optimizer:
         """An optimiser of psi and of the parameters that are not covered. By default biases and
         norms do not decay."""
         never = orthogonal(net.model)
         held = [p for n, p in net.parameters().items() if n in never]
-        weights = [p for n, p in net.parameters().items()
-                   if n not in never and (n in net.weights or p.dim() > 1)]
+        weights = [
+            p
+            for n, p in net.parameters().items()
+            if n not in never and (n in net.weights or p.dim() > 1)
+        ]
         others = [p for n, p in net.rest.items() if p.dim() <= 1]
         decays = self.weight_decay if self.decay_all else 0.0
-        groups = [{"params": weights, "weight_decay": self.weight_decay},
-                  {"params": others, "weight_decay": decays}, {"params": held, "weight_decay": 0.0}]
+        groups = [
+            {"params": weights, "weight_decay": self.weight_decay},
+            {"params": others, "weight_decay": decays},
+            {"params": held, "weight_decay": 0.0},
+        ]
         groups = [group for group in groups if group["params"]]
-        fused = next(net.model.parameters()).is_cuda    # one kernel for all; on a CPU it gains nothing
+        fused = next(
+            net.model.parameters()
+        ).is_cuda  # one kernel for all; on a CPU it gains nothing
         if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused)
+            return torch.optim.SGD(
+                groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused
+            )
         kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         return kind(groups, lr=self.lr, fused=fused)
 
@@ -121,7 +163,9 @@ def orthogonal(model: nn.Module) -> set[str]:
 
 @dataclass
 class Best:
-    """The evaluation with the highest validation accuracy since the number of trained weights last changed."""
+    """The evaluation with the highest validation accuracy since the number of trained weights last
+    changed."""
+
     step: int = 0
     dim: int = -1
     val_accuracy: float = -1.0
@@ -131,11 +175,19 @@ class Best:
 class Train:
     """Trains `net` on `data` by `recipe`; the argument of every method's `run`.
 
-    record: where metrics, checkpoints and snapshots go, and from where an interrupted run is taken up; or None.
-    """
+    record: where metrics, checkpoints and snapshots go, and from where an interrupted run is taken
+    up; or None."""
 
-    def __init__(self, net: Net, data: Data, recipe: Recipe, *, seed: int = 0, record: Record | None = None,
-                 checkpoint_seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        net: Net,
+        data: Data,
+        recipe: Recipe,
+        *,
+        seed: int = 0,
+        record: Record | None = None,
+        checkpoint_seconds: float = 60.0,
+    ) -> None:
         self.net, self.data, self.recipe, self.seed = net, data, recipe, seed
         self.epoch_steps = data.steps_per_epoch(recipe.batch_size)
         self.total = recipe.steps or max(1, round(recipe.epochs * self.epoch_steps))
@@ -144,19 +196,23 @@ class Train:
         if recipe.compile:
             net.compile()
         self.best, self.seconds, self.stop_signal = Best(), 0.0, 0
-        self.in_steps = False       # whether a signal has to wait for the end of a step
+        self.in_steps = False  # whether a signal has to wait for the end of a step
         self.progress = Progress(self.total, self.epoch_steps)
-        self.steps_done = 0                                             # over all calls
+        self.steps_done = 0  # over all calls
         self.costs, self.exploration = Costs(net, data.shape), Exploration(net)
         self._record, self._every = record, checkpoint_seconds
         self._calls, self._last_stop = 0, 0
-        self._lr_of: int | None = None                                  # the step whose learning rate all steps have
-        self._losses, self._correct = torch.zeros(2, READ_EVERY, device=self.device)    # of the steps not read yet
+        self._lr_of: int | None = None  # the step whose learning rate all steps have
+        self._losses, self._correct = torch.zeros(
+            2, READ_EVERY, device=self.device
+        )  # of the steps not read yet
         self._unread = 0
-        self._sums = [0.0, 0.0, 0]      # loss, correct and steps since the last evaluation
+        self._sums = [0.0, 0.0, 0]  # loss, correct and steps since the last evaluation
         self._recent: list[float] = []  # the last losses read
         self._clock = self._saved = time.monotonic()
-        self._resume = read_tensors(record.checkpoint) if record and record.checkpoint.exists() else None
+        self._resume = (
+            read_tensors(record.checkpoint) if record and record.checkpoint.exists() else None
+        )
         self._origin = origin(net.state_dict(), self.device) if record else {}
         if record and self._resume and "origin" in self._resume[1]:
             compare(self._resume[1]["origin"], self._origin, record.checkpoint)
@@ -170,34 +226,50 @@ class Train:
         return self.total
 
     def __call__(self, start: int = 0, stop: int | None = None, lr_of: int | None = None) -> None:
-        """Train from step `start` to step `stop` (to the end). UserError unless 0 <= start <= stop <= len(self)."""
-        with self.costs.executed.set(False):    # there is nothing to count at the pauses
+        """Train from step `start` to step `stop` (to the end). UserError unless 0 <= start <= stop
+        <= len(self)."""
+        with self.costs.executed.set(False):  # there is nothing to count at the pauses
             for _ in self.steps(start, stop, lr_of=lr_of):
                 pass
 
-    def steps(self, start: int = 0, stop: int | None = None, dense_grad: Callable[[int], bool] | None = None,
-              lr_of: int | None = None) -> Iterator[int]:
-        """Train, yielding each step t at its pause: theta_t and fresh gradients are there, and what is done to the net
-        counts in this very step; net.zero_grad() means "take no step". In steps where dense_grad(t) holds, net.grads()
-        gives the gradients of all covered weights. With lr_of, all steps have the learning rate of that one."""
+    def steps(
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        dense_grad: Callable[[int], bool] | None = None,
+        lr_of: int | None = None,
+    ) -> Iterator[int]:
+        """Train, yielding each step t at its pause: theta_t and fresh gradients are there, and what
+        is done to the net counts in this very step; net.zero_grad() means "take no step". In steps
+        where dense_grad(t) holds, net.grads() gives the gradients of all covered weights. With
+        lr_of, all steps have the learning rate of that one."""
         stop = self.total if stop is None else stop
         if not 0 <= start <= stop <= self.total:
-            raise UserError(f"cannot train from step {start} to {stop}: training has {self.total} steps "
-                            f"({self.epoch_steps} an epoch). Choose steps in that range, or more recipe.epochs")
+            raise UserError(
+                f"cannot train from step {start} to {stop}: training has {self.total} steps "
+                f"({self.epoch_steps} an epoch). Choose steps in that range, or more recipe.epochs"
+            )
         call = self._number()
         if self._finished_before(call):
             return
         self._lr_of = lr_of
         if start != self._last_stop:
-            self.best = Best()      # a new training begins: rewinding makes earlier evaluations another network's
+            self.best = (
+                Best()
+            )  # a new training begins: rewinding makes earlier evaluations another network's
         now = self._load_checkpoint() if self._resume else start
         counter = self.costs.executed
-        with self._taking_steps(), self.progress.steps(start, stop, now), \
-                counter.set(False) as counted:
+        with (
+            self._taking_steps(),
+            self.progress.steps(start, stop, now),
+            counter.set(False) as counted,
+        ):
             for t, images, labels in self._batches(now, stop):
                 dense = dense_grad is not None and dense_grad(t)
                 self.exploration.look()
-                self.costs.step(len(images), dense)     # before gradients are kept: it may take some of its own
+                self.costs.step(
+                    len(images), dense
+                )  # before gradients are kept: it may take some of its own
                 if dense_grad:
                     self.net.retain_grad(dense)
                 self._backward(images, labels)
@@ -211,8 +283,9 @@ class Train:
         """Steps between two times: `every` or, below 1, that fraction of training."""
         return steps_between(every, self.total)
 
-    def every(self, every: float, until: float = 1.0,
-              key: str = "method.every") -> Callable[[int], bool]:
+    def every(
+        self, every: float, until: float = 1.0, key: str = "method.every"
+    ) -> Callable[[int], bool]:
         """Whether something periodic is due at step t: not at step 0, and not after the fraction
         `until` of training.
 
@@ -220,14 +293,17 @@ class Train:
         for."""
         period, end = self.period(every), until * self.total
         if period >= end:
-            raise UserError(f"{key}={every} means every {period} steps, and only {end:g} of the "
-                            f"{self.total} steps of "
-                            f"training count: it would never happen. Choose a smaller {key}, or "
-                            "more recipe.epochs")
+            raise UserError(
+                f"{key}={every} means every {period} steps, and only {end:g} of the "
+                f"{self.total} steps of "
+                f"training count: it would never happen. Choose a smaller {key}, or "
+                "more recipe.epochs"
+            )
         return lambda t: 0 < t < end and t % period == 0
 
     def snapshot(self) -> State:
-        """Weights, norms, coordinates and the optimiser's memory as they are now; survives a resume."""
+        """Weights, norms, coordinates and the optimiser's memory as they are now; survives a
+        resume."""
         call = self._number()
         path = self._record.snapshot(call) if self._record else None
         if path and self._finished_before(call):
@@ -238,7 +314,8 @@ class Train:
         return state
 
     def once(self, work: Callable[[], None]) -> None:
-        """Do work on the net that is too long to be done again when the run is resumed: a call like the others."""
+        """Do work on the net that is too long to be done again when the run is resumed: a call like
+        the others."""
         if not self._finished_before(self._number()):
             work()
 
@@ -247,14 +324,19 @@ class Train:
         return self.progress.rounds(items, what)
 
     def scale_lr(self, scales: Mapping[str, float]) -> None:
-        """Train parameters (by their names in net.parameters()) at a multiple of the learning rate, from now on."""
+        """Train parameters (by their names in net.parameters()) at a multiple of the learning rate,
+        from now on."""
         parameters = self.net.parameters()
         wanted = {id(parameters[name]): scale for name, scale in scales.items()}
         for group in list(self.optimizer.param_groups):
             parts: dict[float, list[Tensor]] = {}
             for parameter in group["params"]:
-                parts.setdefault(wanted.get(id(parameter), group.get("scale", 1.0)), []).append(parameter)
-            for i, (scale, params) in enumerate(parts.items()):     # those that go together stay one group
+                parts.setdefault(wanted.get(id(parameter), group.get("scale", 1.0)), []).append(
+                    parameter
+                )
+            for i, (scale, params) in enumerate(
+                parts.items()
+            ):  # those that go together stay one group
                 if i:
                     group = {**group}
                     self.optimizer.param_groups.append(group)
@@ -266,10 +348,12 @@ class Train:
         require(examples > 0, "method.examples", examples, "1 or more")
         there = self.data.sizes["train"]
         if examples > there:
-            raise UserError(f"method.examples={examples} asks for a sample of {examples} training "
-                            "examples; "
-                            f"{self.data.name} has {there}. "
-                            f"Choose method.examples={there} or fewer")
+            raise UserError(
+                f"method.examples={examples} asks for a sample of {examples} training "
+                "examples; "
+                f"{self.data.name} has {there}. "
+                f"Choose method.examples={there} or fewer"
+            )
         if augment:
             return next(self.data.train_batches(examples, self.seed, SCORING_EPOCH))
         return self.data.sample(examples, self.seed)
@@ -279,7 +363,9 @@ class Train:
         t = start
         while t < stop:
             epoch, first = divmod(t, self.epoch_steps)
-            for images, labels in self.data.train_batches(self.recipe.batch_size, self.seed, epoch, first):
+            for images, labels in self.data.train_batches(
+                self.recipe.batch_size, self.seed, epoch, first
+            ):
                 yield t, images, labels
                 t += 1
                 if t == stop:
@@ -289,8 +375,11 @@ class Train:
         self.net.zero_grad()
         with self.net.live(channels_last=self.recipe.channels_last) as model:
             logits = self._logits(model, images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing) + self.net.penalty()
-            if loss.requires_grad:      # else nothing at all is trained
+            loss = (
+                F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+                + self.net.penalty()
+            )
+            if loss.requires_grad:  # else nothing at all is trained
                 loss.backward()
         with torch.no_grad():
             self._losses[self._unread] = loss.detach()
@@ -316,7 +405,8 @@ class Train:
         self.steps_done += 1
 
     def _after(self, call: int, t: int, stop: int) -> None:
-        """Evaluate at the end of an epoch and of a call; save when it is time or a signal came. `t` steps are done."""
+        """Evaluate at the end of an epoch and of a call; save when it is time or a signal came. `t`
+        steps are done."""
         self.progress.step()
         ended = t == stop or t % self.epoch_steps == 0
         due = time.monotonic() - self._saved >= self._every and self._record is not None
@@ -339,8 +429,12 @@ class Train:
             self.in_steps = False
 
     def _read(self, t: int) -> tuple[float, float]:
-        """Mean loss and accuracy since the last evaluation. UserError if a loss was not a number."""
-        losses, correct = self._losses[:self._unread].tolist(), self._correct[:self._unread].tolist()
+        """Mean loss and accuracy since the last evaluation. UserError if a loss was not a
+        number."""
+        losses, correct = (
+            self._losses[: self._unread].tolist(),
+            self._correct[: self._unread].tolist(),
+        )
         for i, loss in enumerate(losses):
             if not math.isfinite(loss):
                 step = t - len(losses) + i
@@ -348,7 +442,8 @@ class Train:
                 raise UserError(
                     f"the loss became {loss} at step {step} of {self.total}, at learning rate "
                     f"{self.recipe.lr_at(step, self.total):.4g} (losses before it: {recent}). "
-                    "Try a smaller recipe.lr, recipe.warmup=0.05 or recipe.clip=1")
+                    "Try a smaller recipe.lr, recipe.warmup=0.05 or recipe.clip=1"
+                )
             self._sums = [self._sums[0] + loss, self._sums[1] + correct[i], self._sums[2] + 1]
         self._recent, self._unread = (self._recent + losses)[-5:], 0
         total, right, steps = self._sums
@@ -356,31 +451,45 @@ class Train:
 
     # -- evaluation --------------------
     def evaluate(self, split: str) -> tuple[float, float]:
-        """Mean loss and accuracy (a fraction) on "train", "val" or "test", every example counted once."""
+        """Mean loss and accuracy (a fraction) on "train", "val" or "test", every example counted
+        once."""
         sums = torch.zeros(2, device=self.device, dtype=torch.float64)
         self.net.train(False)
         with torch.no_grad(), self.net.live(channels_last=self.recipe.channels_last) as model:
             for images, labels in self.data.eval_batches(split):
                 logits = self._logits(model, images)
-                sums += torch.stack((F.cross_entropy(logits, labels, reduction="sum"),
-                                     (logits.argmax(1) == labels).sum()))
+                sums += torch.stack(
+                    (
+                        F.cross_entropy(logits, labels, reduction="sum"),
+                        (logits.argmax(1) == labels).sum(),
+                    )
+                )
         self.net.train()
         loss, correct = sums.tolist()
         return loss / self.data.sizes[split], correct / self.data.sizes[split]
 
     def _evaluate(self, call: int, t: int, loss: float, accuracy: float, last: bool) -> None:
         line: dict[str, Any] = {
-            "call": call, "step": t, "epoch": t / self.epoch_steps, "lr": self._lr(t - 1),
-            "train_loss": loss, "train_accuracy": accuracy, "dim": self.net.dim,
-            "overlap": self.exploration.overlap(), "explored": self.exploration.explored(),
-            "training_flops": self.costs.steps + self.costs.scoring}
+            "call": call,
+            "step": t,
+            "epoch": t / self.epoch_steps,
+            "lr": self._lr(t - 1),
+            "train_loss": loss,
+            "train_accuracy": accuracy,
+            "dim": self.net.dim,
+            "overlap": self.exploration.overlap(),
+            "explored": self.exploration.explored(),
+            "training_flops": self.costs.steps + self.costs.scoring,
+        }
         self.costs.look_again()
         if self.net.dim != self.best.dim:
             self.best = Best(dim=self.net.dim)
         if self.data.sizes["val"]:
             line["val_loss"], line["val_accuracy"] = self.evaluate("val")
             if line["val_accuracy"] > self.best.val_accuracy:
-                line["test_loss"], line["test_accuracy"] = self.evaluate("test")    # reported, never selected on
+                line["test_loss"], line["test_accuracy"] = self.evaluate(
+                    "test"
+                )  # reported, never selected on
                 self.best = Best(t, self.net.dim, line["val_accuracy"], line["test_accuracy"])
         self._sums = [0.0, 0.0, 0]
         self.progress.evaluated(line, last)
@@ -398,15 +507,30 @@ class Train:
     def _save_checkpoint(self, call: int, t: int) -> None:
         assert self._record
         tensors = {f"net/{name}": value for name, value in self.net.state().items()}
-        tensors |= {f"exploration/{name}": value for name, value in self.exploration.state().items()}
+        tensors |= {
+            f"exploration/{name}": value for name, value in self.exploration.state().items()
+        }
         tensors["random/cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
-        write_tensors(self._record.checkpoint, tensors, {
-            "origin": self._origin, "random": generators(), "call": call, "step": t,
-            "best": asdict(self.best), "sums": self._sums,
-            "recent": self._recent, "last_stop": self._last_stop, "steps_done": self.steps_done,
-            "seconds": self.elapsed(), "costs": self.costs.state(), **self._record.state()})
+        write_tensors(
+            self._record.checkpoint,
+            tensors,
+            {
+                "origin": self._origin,
+                "random": generators(),
+                "call": call,
+                "step": t,
+                "best": asdict(self.best),
+                "sums": self._sums,
+                "recent": self._recent,
+                "last_stop": self._last_stop,
+                "steps_done": self.steps_done,
+                "seconds": self.elapsed(),
+                "costs": self.costs.state(),
+                **self._record.state(),
+            },
+        )
         self._saved = time.monotonic()
 
     def _load_checkpoint(self) -> int:
@@ -422,7 +546,7 @@ class Train:
         self.seconds, self.steps_done = about["seconds"], about["steps_done"]
         self._clock = time.monotonic()
         torch.set_rng_state(tensors["random/cpu"])
-        if "random" in about:       # not in checkpoints of older versions
+        if "random" in about:  # not in checkpoints of older versions
             set_generators(about["random"])
         if self.device.type == "cuda" and "random/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random/cuda"], self.device)

@@ -5,6 +5,7 @@ Models may return their logits with other things: as `.logits` of an object, "lo
 dictionary or first in a tuple. `give_logits` makes such a model return the logits alone, wherever
 it is called.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -53,30 +54,42 @@ def try_batch(net: Net, data: Data, batch_size: int) -> None:
 def check_logits(output: Any, classes: int, name: str) -> None:
     """UserError unless the output for two images is logits of so many classes, or more."""
     if not isinstance(output, Tensor):
-        raise UserError(f"{name} makes a model that returns {in_words(output)}. {FITS}, or them "
-                        "as `.logits`, as 'logits' of a dictionary or first in a tuple")
+        raise UserError(
+            f"{name} makes a model that returns {in_words(output)}. {FITS}, or them "
+            "as `.logits`, as 'logits' of a dictionary or first in a tuple"
+        )
     if output.dim() != 2 or len(output) != 2:
-        raise UserError(f"{name} makes a model that returns a tensor of shape "
-                        f"{tuple(output.shape)} for two images. {FITS}, here (2, {classes})")
+        raise UserError(
+            f"{name} makes a model that returns a tensor of shape "
+            f"{tuple(output.shape)} for two images. {FITS}, here (2, {classes})"
+        )
     if output.shape[1] < classes:
-        raise UserError(f"{name} makes a model of {output.shape[1]} outputs, but the data has "
-                        f"{classes} classes. {FITS}")
+        raise UserError(
+            f"{name} makes a model of {output.shape[1]} outputs, but the data has "
+            f"{classes} classes. {FITS}"
+        )
 
 
 def check_batch(images: Tensor, labels: Tensor, data: Data, n: int) -> None:
     """UserError unless a batch is what `Data` promises."""
     expected = (n, *data.shape)
     if images.dtype != torch.float32 or tuple(images.shape) != expected:
-        raise UserError(f"{data.name} gives images of type {images.dtype} and shape "
-                        f"{tuple(images.shape)}; "
-                        f"they must be of type torch.float32 and shape {expected}, as its `shape` "
-                        "says")
+        raise UserError(
+            f"{data.name} gives images of type {images.dtype} and shape "
+            f"{tuple(images.shape)}; "
+            f"they must be of type torch.float32 and shape {expected}, as its `shape` "
+            "says"
+        )
     if labels.dtype != torch.int64 or tuple(labels.shape) != (n,):
-        raise UserError(f"{data.name} gives labels of type {labels.dtype} and shape "
-                        f"{tuple(labels.shape)}; they must be of type torch.int64 and shape ({n},)")
+        raise UserError(
+            f"{data.name} gives labels of type {labels.dtype} and shape "
+            f"{tuple(labels.shape)}; they must be of type torch.int64 and shape ({n},)"
+        )
     if not ((labels >= 0) & (labels < data.classes)).all():
-        raise UserError(f"{data.name} gives the labels {labels.tolist()}; with {data.classes} "
-                        f"classes, 0 to {data.classes - 1} are allowed")
+        raise UserError(
+            f"{data.name} gives the labels {labels.tolist()}; with {data.classes} "
+            f"classes, 0 to {data.classes - 1} are allowed"
+        )
 
 
 # -- what a model returns --------------------
@@ -128,9 +141,13 @@ def explained(name: str, images: Tensor, batch_size: int) -> Iterator[None]:
         size = "x".join(map(str, images.shape[1:]))
         why = (str(error).splitlines() or [""])[0]
         if "more than 1 value per channel" in why and batch_size == 1:
-            raise UserError("recipe.batch_size=1 is too small for this model: its BatchNorm needs "
-                            "two examples or more to normalise. Choose a larger batch") from error
-        raise UserError(f"{name} cannot compute on images of {size} (channels x height x width): "
-                        f"{type(error).__name__}: {why}. Choose a model for such images, or scale "
-                        "or convert them "
-                        "(dataset.resize; of image folders dataset.channels)") from error
+            raise UserError(
+                "recipe.batch_size=1 is too small for this model: its BatchNorm needs "
+                "two examples or more to normalise. Choose a larger batch"
+            ) from error
+        raise UserError(
+            f"{name} cannot compute on images of {size} (channels x height x width): "
+            f"{type(error).__name__}: {why}. Choose a model for such images, or scale "
+            "or convert them "
+            "(dataset.resize; of image folders dataset.channels)"
+        ) from error

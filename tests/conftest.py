@@ -1,4 +1,6 @@
-"""What the tests share. A command is run as a process of its own, forked from one that has imported torch already."""
+"""What the tests share. A command is run as a process of its own, forked from one that has imported
+torch already."""
+
 from __future__ import annotations
 
 import json
@@ -15,19 +17,22 @@ import hydra
 import pytest
 from omegaconf import DictConfig
 
-os.environ["OMP_WAIT_POLICY"] = "passive"   # on busy cores, threads that spin slow small nets down 100 times
+os.environ["OMP_WAIT_POLICY"] = (
+    "passive"  # on busy cores, threads that spin slow small nets down 100 times
+)
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("DIMRED_DATA") or ROOT / "../shared/data").absolute()
 SCRIPT = str(Path(sys.executable).with_name("dimred"))
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["pytest", "dimred.run", "dimred.sweep", "dimred.methods", "dimred.models",
-                                  "dimred.data"])
+processes.set_forkserver_preload(
+    ["pytest", "dimred.run", "dimred.sweep", "dimred.methods", "dimred.models", "dimred.data"]
+)
 
 
 class Outcome(NamedTuple):
-    code: int       # exit status; minus the signal that ended it
+    code: int  # exit status; minus the signal that ended it
     out: str
     err: str
 
@@ -35,11 +40,14 @@ class Outcome(NamedTuple):
 class Command:
     """`dimred ARGUMENTS` in a process: alive until `wait`ed for or killed."""
 
-    def __init__(self, arguments: tuple[str, ...], folder: Path, before: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, arguments: tuple[str, ...], folder: Path, before: Callable[[], None] | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._files = folder / "stdout", folder / "stderr"
         self.process: BaseProcess = processes.Process(
-            target=_main, args=([*map(str, arguments)], *map(str, self._files), before))
+            target=_main, args=([*map(str, arguments)], *map(str, self._files), before)
+        )
         self.process.start()
 
     @property
@@ -49,7 +57,9 @@ class Command:
 
     def wait(self, seconds: float = 100) -> Outcome:
         self.process.join(seconds)
-        assert self.process.exitcode is not None, f"still running after {seconds} s: {self._files[1].read_text()}"
+        assert self.process.exitcode is not None, (
+            f"still running after {seconds} s: {self._files[1].read_text()}"
+        )
         return Outcome(self.process.exitcode, *(path.read_text() for path in self._files))
 
 
@@ -59,6 +69,7 @@ def _main(arguments: list[str], out: str, err: str, before: Callable[[], None] |
     if before:
         before()
     from dimred.cli import main
+
     sys.exit(main(arguments))
 
 
@@ -66,8 +77,23 @@ def _main(arguments: list[str], out: str, err: str, before: Callable[[], None] |
 QUICK = {
     f"test_{name}.py"
     for name in (
-        "architecture", "batchnorm", "cover", "docs", "draws", "dynamic", "gradual", "masks", "net",
-        "rewiring", "select", "soft", "storage", "supermask", "sweep_table", "ticket")
+        "architecture",
+        "batchnorm",
+        "cover",
+        "docs",
+        "draws",
+        "dynamic",
+        "gradual",
+        "masks",
+        "net",
+        "rewiring",
+        "select",
+        "soft",
+        "storage",
+        "supermask",
+        "sweep_table",
+        "ticket",
+    )
 }
 
 
@@ -80,8 +106,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--quick"):
         return
-    slow = {item for item in items
-            if item.path.name not in QUICK or "start" in getattr(item, "fixturenames", ())}
+    slow = {
+        item
+        for item in items
+        if item.path.name not in QUICK or "start" in getattr(item, "fixturenames", ())
+    }
     items[:] = [item for item in items if item not in slow]
     config.hook.pytest_deselected(items=list(slow))
 
@@ -109,11 +138,14 @@ def dimred(start: Callable[..., Command]) -> Callable[..., Outcome]:
 
 @pytest.fixture
 def train(dimred: Callable[..., Outcome], tmp_path: Path) -> Callable[..., Path]:
-    """Train to the end on digits, in tmp_path/outputs unless told otherwise; the folder of the run."""
+    """Train to the end on digits, in tmp_path/outputs unless told otherwise; the folder of the
+    run."""
+
     def train(*arguments: str, outputs: Path | None = None) -> Path:
         outcome = dimred("train", *arguments, f"outputs={outputs or tmp_path / 'outputs'}")
         assert outcome.code == 0, outcome.err
         return Path(outcome.out.splitlines()[-1].strip())
+
     return train
 
 
@@ -128,7 +160,8 @@ def result_of(folder: Path) -> dict[str, Any]:
 
 
 def steps_done(folder: Path) -> int:
-    """When the last checkpoint was written; 0 without one. Reads the header alone, in the middle of training."""
+    """When the last checkpoint was written; 0 without one. Reads the header alone, in the middle of
+    training."""
     try:
         with open(folder / "checkpoint/last.safetensors", "rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))

@@ -1,11 +1,12 @@
 """Models whose weights are not those of Conv and Linear layers alone."""
+
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SHAPE = (1, 4, 6)       # images; their rows are a sequence of four
+SHAPE = (1, 4, 6)  # images; their rows are a sequence of four
 
 
 class Attention(nn.Module):
@@ -24,7 +25,7 @@ class Attention(nn.Module):
         rows = self.embed(x[:, 0])
         rows = torch.cat([self.token.expand(len(x), -1, -1), rows], 1) + self.position
         h = self.norm(rows)
-        other = rows[..., :self.attention.kdim]
+        other = rows[..., : self.attention.kdim]
         return self.head((rows + self.attention(h, other, other)[0])[:, 0])
 
 

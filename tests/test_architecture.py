@@ -1,4 +1,5 @@
 """Who may import whom: the table of the design, kept true."""
+
 from __future__ import annotations
 
 import ast
@@ -9,9 +10,29 @@ import pytest
 from conftest import ROOT
 
 FILES = sorted((ROOT / "dimred").rglob("*.py"))
-CORE = {"ablations", "allocate", "batchnorm", "channels", "coordinates", "cover", "draws",
-        "errors", "kernels", "maps", "masks", "net", "own_density", "products",
-        "projections", "rewiring", "schedules", "scores", "select", "state", "watch"}
+CORE = {
+    "ablations",
+    "allocate",
+    "batchnorm",
+    "channels",
+    "coordinates",
+    "cover",
+    "draws",
+    "errors",
+    "kernels",
+    "maps",
+    "masks",
+    "net",
+    "own_density",
+    "products",
+    "projections",
+    "rewiring",
+    "schedules",
+    "scores",
+    "select",
+    "state",
+    "watch",
+}
 
 
 def module_of(path: Path) -> str:
@@ -19,7 +40,8 @@ def module_of(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """Every module that a file names in an import, wherever in the file; `from x import y` names x and x.y."""
+    """Every module that a file names in an import, wherever in the file; `from x import y` names x
+    and x.y."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -34,7 +56,9 @@ def own(path: Path) -> set[str]:
     """The files of dimred that a file imports: net, data.base, ..."""
     modules = {module_of(file) for file in FILES} - {"dimred"}
     found = {name.removeprefix("dimred.") for name in imports(path) & modules}
-    return {"scores" if name.startswith("scores.") else name for name in found}     # a package, seen as one file
+    return {
+        "scores" if name.startswith("scores.") else name for name in found
+    }  # a package, seen as one file
 
 
 def foreign(path: Path) -> set[str]:
@@ -49,7 +73,11 @@ def only(paths: list[Path], allowed: set[str]) -> None:
 
 def named(*names: str) -> list[Path]:
     """The files of these modules and packages."""
-    return [path for path in FILES if any(f"{module_of(path)}.".startswith(f"dimred.{name}.") for name in names)]
+    return [
+        path
+        for path in FILES
+        if any(f"{module_of(path)}.".startswith(f"dimred.{name}.") for name in names)
+    ]
 
 
 def test_the_core_needs_torch_and_numpy_alone() -> None:
@@ -59,8 +87,9 @@ def test_the_core_needs_torch_and_numpy_alone() -> None:
 
 
 def test_the_loop_knows_data_in_general_and_no_method() -> None:
-    only(named("train"),
-         CORE | {"data.base", "record", "costs", "exploration", "origin", "progress"})
+    only(
+        named("train"), CORE | {"data.base", "record", "costs", "exploration", "origin", "progress"}
+    )
     assert foreign(named("train")[0]) <= {"torch"}
 
 
@@ -70,8 +99,9 @@ METHODS = [path for path in FILES if module_of(path).startswith("dimred.methods.
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
 def test_methods_know_the_core_and_no_other_family(path: Path) -> None:
     *package, family = module_of(path).split(".")[1:3]
-    siblings = {module_of(each).removeprefix("dimred.")
-                for each in named(".".join([*package, family]))}
+    siblings = {
+        module_of(each).removeprefix("dimred.") for each in named(".".join([*package, family]))
+    }
     only([path], CORE - {"cover", "state"} | {"train"} | siblings)
     assert foreign(path) <= {"torch"}
 
@@ -79,7 +109,9 @@ def test_methods_know_the_core_and_no_other_family(path: Path) -> None:
 def test_models_and_data_know_nothing_of_dimred_but_errors() -> None:
     for package in ("models", "data"):
         paths = [path for path in FILES if module_of(path).startswith(f"dimred.{package}")]
-        only(paths, {"errors", package} | {module_of(path).removeprefix("dimred.") for path in paths})
+        only(
+            paths, {"errors", package} | {module_of(path).removeprefix("dimred.") for path in paths}
+        )
 
 
 def test_configuration_stays_in_few_files() -> None:
@@ -94,6 +126,13 @@ def test_nobody_imports_the_command_line_or_the_run() -> None:
         commands = "commands" in path.parts
         assert "cli" not in own(path), path
         assert "run" not in own(path) or commands or path.stem == "sweep", path
-        assert not {name for name in own(path)
-                    if name.startswith("commands")} or commands or path.stem == "cli", path
-        assert not {name for name in own(path) if name.startswith("report")} or commands or "report" in path.parts, path
+        assert (
+            not {name for name in own(path) if name.startswith("commands")}
+            or commands
+            or path.stem == "cli"
+        ), path
+        assert (
+            not {name for name in own(path) if name.startswith("report")}
+            or commands
+            or "report" in path.parts
+        ), path

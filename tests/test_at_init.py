@@ -1,4 +1,6 @@
-"""Pruning at initialisation: scores against closed forms and finite differences, methods against each other."""
+"""Pruning at initialisation: scores against closed forms and finite differences, methods against
+each other."""
+
 import copy
 import itertools
 import math
@@ -64,7 +66,11 @@ from dimred.train import Train
 
 def mlp(*sizes: int, bias: bool = False) -> nn.Sequential:
     torch.manual_seed(0)
-    layers = [module for i, o in itertools.pairwise(sizes) for module in (nn.Linear(i, o, bias=bias), nn.ReLU())]
+    layers = [
+        module
+        for i, o in itertools.pairwise(sizes)
+        for module in (nn.Linear(i, o, bias=bias), nn.ReLU())
+    ]
     return nn.Sequential(*layers[:-1])
 
 
@@ -74,17 +80,30 @@ def lenet300() -> nn.Sequential:
 
 def lenet5() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2), nn.Flatten(),
-                         nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10))
+    return nn.Sequential(
+        nn.Conv2d(1, 20, 5),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(800, 500),
+        nn.ReLU(),
+        nn.Linear(500, 10),
+    )
 
 
 class Residual(nn.Module):
-    """A stem, a block with an identity, a depthwise convolution with appended channels, a Linear layer."""
+    """A stem, a block with an identity, a depthwise convolution with appended channels, a Linear
+    layer."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.stem, self.one, self.two = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1)
+        self.stem, self.one, self.two = (
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.Conv2d(4, 4, 3),
+            nn.Conv2d(4, 4, 1),
+        )
         self.depthwise, self.wide = nn.Conv2d(4, 4, 2, groups=4), nn.Conv2d(4, 6, 1)
         self.norm, self.fc = nn.BatchNorm2d(4), nn.Linear(6, 3)
 
@@ -113,37 +132,62 @@ def supports_of(method: AtInit, **recipe: object) -> dict[str, Tensor]:
 
 # -- allocations ---------------------------------------------------------------------------------
 LEAST = 0.0015
-FIXTURES = [    # densities worked out independently from the formulas of the papers
-    (IGQ(), lenet300, 0.90, [0.0644, 0.3507, 0.9419]), (IGQ(), lenet300, 0.95, [0.0288, 0.1887, 0.8746]),
-    (IGQ(), lenet300, 0.98, [0.0101, 0.0744, 0.7068]), (IGQ(), lenet5, 0.90, [0.9819, 0.5198, 0.0634, 0.8440]),
-    (IGQ(), lenet5, 0.98, [0.8684, 0.1166, 0.0082, 0.3976]), (Balanced(), lenet300, 0.90, [0.0545, 0.4270, 1.0]),
-    (Balanced(), lenet5, 0.90, [1.0, 0.7510, 0.0469, 1.0]), (ERK(1.0), lenet5, 0.90, [1.0, 0.0871, 0.0884, 1.0]),
-    (ER(), lenet300, 0.90, [0.0796, 0.2302, 1.0]),      # without kernels ER is ERK
+FIXTURES = [  # densities worked out independently from the formulas of the papers
+    (IGQ(), lenet300, 0.90, [0.0644, 0.3507, 0.9419]),
+    (IGQ(), lenet300, 0.95, [0.0288, 0.1887, 0.8746]),
+    (IGQ(), lenet300, 0.98, [0.0101, 0.0744, 0.7068]),
+    (IGQ(), lenet5, 0.90, [0.9819, 0.5198, 0.0634, 0.8440]),
+    (IGQ(), lenet5, 0.98, [0.8684, 0.1166, 0.0082, 0.3976]),
+    (Balanced(), lenet300, 0.90, [0.0545, 0.4270, 1.0]),
+    (Balanced(), lenet5, 0.90, [1.0, 0.7510, 0.0469, 1.0]),
+    (ERK(1.0), lenet5, 0.90, [1.0, 0.0871, 0.0884, 1.0]),
+    (ER(), lenet300, 0.90, [0.0796, 0.2302, 1.0]),  # without kernels ER is ERK
     (UniformPlus(0.2), lenet300, 0.90, [0.1 - 100 / 265200] * 2 + [0.2]),
     (UniformPlus(0.2), lenet5, 0.90, [1.0, *[(43050 - 1500) / 425000] * 2, 0.2]),
     (UniformPlus(0.2), lenet5, 0.50, [1.0, *[(215250 - 500) / 430000] * 3]),
-    (SmartRatio(0.0, 0.3), lenet300, 0.90, [*(26320 / (12 * 235200 + 6 * 30000) * n for n in (12, 6)), 0.3])]
+    (
+        SmartRatio(0.0, 0.3),
+        lenet300,
+        0.90,
+        [*(26320 / (12 * 235200 + 6 * 30000) * n for n in (12, 6)), 0.3],
+    ),
+]
 
 
 @pytest.mark.parametrize(("allocation", "model", "sparsity", "densities"), FIXTURES)
-def test_densities_are_those_of_the_formula(allocation: object, model: object, sparsity: float,
-                                            densities: list[float]) -> None:
-    net = Net(model())      # type: ignore[operator]
-    counts = allocation(net, 1 - sparsity)      # type: ignore[operator]
+def test_densities_are_those_of_the_formula(
+    allocation: object, model: object, sparsity: float, densities: list[float]
+) -> None:
+    net = Net(model())  # type: ignore[operator]
+    counts = allocation(net, 1 - sparsity)  # type: ignore[operator]
     for w, count, density in zip(net.weights.values(), counts.values(), densities, strict=True):
         assert abs(count / w.size - density) < LEAST
 
 
-ALLOCATIONS = [Uniform(), UniformPlus(0.2), ER(), ERK(1.0), IGQ(), Balanced(), SmartRatio(0.0, 0.3),
-               SmartRatio(2.0, 0.3)]
+ALLOCATIONS = [
+    Uniform(),
+    UniformPlus(0.2),
+    ER(),
+    ERK(1.0),
+    IGQ(),
+    Balanced(),
+    SmartRatio(0.0, 0.3),
+    SmartRatio(2.0, 0.3),
+]
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.sampled_from(ALLOCATIONS), st.sampled_from([lenet5, Residual]))
-def test_allocations_meet_the_budget_and_grow_with_it(one: float, other: float, allocation: object,
-                                                      model: object) -> None:
-    net = Net(model())      # type: ignore[operator]
-    few, many = (allocation(net, density) for density in sorted((one, other)))      # type: ignore[operator]
+@given(
+    st.floats(0.0, 1.0),
+    st.floats(0.0, 1.0),
+    st.sampled_from(ALLOCATIONS),
+    st.sampled_from([lenet5, Residual]),
+)
+def test_allocations_meet_the_budget_and_grow_with_it(
+    one: float, other: float, allocation: object, model: object
+) -> None:
+    net = Net(model())  # type: ignore[operator]
+    few, many = (allocation(net, density) for density in sorted((one, other)))  # type: ignore[operator]
     for density, counts in zip(sorted((one, other)), (few, many), strict=True):
         assert sum(counts.values()) == round(density * net.total)
         assert all(0 <= counts[name] <= w.size for name, w in net.weights.items())
@@ -151,12 +195,19 @@ def test_allocations_meet_the_budget_and_grow_with_it(one: float, other: float, 
 
 
 TINY = [nn.Conv2d(1, 2, 2), nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(5, 3), nn.Linear(3, 2)]
-COVERS = [".", *(f"^[{''.join(layers)}].weight$" for n in (1, 2, 3, 4)
-                 for layers in itertools.combinations("0134", n))]
+COVERS = [
+    ".",
+    *(
+        f"^[{''.join(layers)}].weight$"
+        for n in (1, 2, 3, 4)
+        for layers in itertools.combinations("0134", n)
+    ),
+]
 
 
-@pytest.mark.parametrize("allocation", [*ALLOCATIONS, UniformPlus(1.0), SmartRatio(1.0, 1.0)],
-                         ids=repr)
+@pytest.mark.parametrize(
+    "allocation", [*ALLOCATIONS, UniformPlus(1.0), SmartRatio(1.0, 1.0)], ids=repr
+)
 def test_masks_of_a_schedule_are_nested_in_tiny_nets(allocation: Uniform) -> None:
     """For every budget, whatever is covered: exact, never negative, and no layer less than with one
     weight fewer."""
@@ -166,14 +217,17 @@ def test_masks_of_a_schedule_are_nested_in_tiny_nets(allocation: Uniform) -> Non
         for budget in range(net.total + 1):
             counts = allocation(net, budget / net.total)
             assert sum(counts.values()) == budget
-            assert all(before[name] <= counts[name] <= w.size
-                       for name, w in net.weights.items()), (include, budget)
+            assert all(before[name] <= counts[name] <= w.size for name, w in net.weights.items()), (
+                include,
+                budget,
+            )
             before = counts
 
 
 @pytest.mark.parametrize("density, counts", [(0.05, [92, 183]), (0.5, [500, 2250])])
 def test_uniform_plus_shares_a_budget_that_its_two_layers_have_to_themselves(
-        density: float, counts: list[int]) -> None:
+    density: float, counts: list[int]
+) -> None:
     """They are to keep 500 and 1000 weights: 275 are shared 1 to 2, and from 1500 on both have what
     they are to."""
     net = Net(lenet5(), include=["^0.weight", "^7.weight"])
@@ -183,8 +237,11 @@ def test_uniform_plus_shares_a_budget_that_its_two_layers_have_to_themselves(
 def test_smart_ratio_keeps_its_fraction_of_every_linear_layer() -> None:
     """Of 688 weights 138 are left: 0.3 of 32 and of 8, and 126 for the convolutions, as 72 * 20 to
     576 * 12."""
-    net = Net(nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 4),
-                            nn.Linear(4, 2)))
+    net = Net(
+        nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 4), nn.Linear(4, 2)
+        )
+    )
     assert list(SmartRatio(0.0, 0.3)(net, 0.2).values()) == [22, 104, 10, 2]
 
 
@@ -203,22 +260,41 @@ def test_a_last_layer_that_wants_more_than_there_is_gets_half() -> None:
 
 
 # -- every method --------------------------------------------------------------------------------
-MORE = {Random: (), Magnitude: (), LAMP: (), SNIP: (32,), FreezeNet: (32,), GraSP: (5, 200.0),
-        CroP: (16, 3),
-        ProsPr: (16, 3, 0.1, False), PHEW: (), COPS: ("snip", ("synflow", "grasp"), (0.9, 0.3), 32),
-        IterSNIP: (6, "exponential", 16), FORCE: (6, "linear", 16), SynFlow: (10, "exponential", 1),
-        NTKSAP: (3, "exponential", 8, 2, 0.01), NTT: (16, 5e-4, 8, 1e-3, 1e-4, 5)}
+MORE = {
+    Random: (),
+    Magnitude: (),
+    LAMP: (),
+    SNIP: (32,),
+    FreezeNet: (32,),
+    GraSP: (5, 200.0),
+    CroP: (16, 3),
+    ProsPr: (16, 3, 0.1, False),
+    PHEW: (),
+    COPS: ("snip", ("synflow", "grasp"), (0.9, 0.3), 32),
+    IterSNIP: (6, "exponential", 16),
+    FORCE: (6, "linear", 16),
+    SynFlow: (10, "exponential", 1),
+    NTKSAP: (3, "exponential", 8, 2, 0.01),
+    NTT: (16, 5e-4, 8, 1e-3, 1e-4, 5),
+}
 CLASSES = list(MORE)
 
 
-def make(kind: type, sparsity: float = 0.8, allocation: object = None, base: str = "zero", ablation: str = "none"
-         ) -> AtInit:
+def make(
+    kind: type,
+    sparsity: float = 0.8,
+    allocation: object = None,
+    base: str = "zero",
+    ablation: str = "none",
+) -> AtInit:
     return kind(sparsity, allocation or Global(), base, ablation, *MORE[kind])
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.parametrize(("base", "allocation"), [("zero", Global()), ("init", ERK(1.0))])
-def test_counts_are_exact_and_the_others_read_their_base(kind: type, base: str, allocation: object) -> None:
+def test_counts_are_exact_and_the_others_read_their_base(
+    kind: type, base: str, allocation: object
+) -> None:
     net, train = set_up(steps=3)
     make(kind, 0.8, allocation, base).run(net, train)
     assert net.dim == round(0.2 * net.total)
@@ -226,7 +302,10 @@ def test_counts_are_exact_and_the_others_read_their_base(kind: type, base: str, 
         left = w.dense()[~w.trained()]
         initial = net.initial()[name].view(-1)[~w.trained()]
         assert torch.equal(left, initial if base == "init" else torch.zeros_like(left))
-        assert not torch.equal(w.dense()[w.trained()], net.initial()[name].view(-1)[w.trained()]) or w.dim == 0
+        assert (
+            not torch.equal(w.dense()[w.trained()], net.initial()[name].view(-1)[w.trained()])
+            or w.dim == 0
+        )
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -238,13 +317,13 @@ def test_scoring_leaves_norms_and_random_states_alone(kind: type) -> None:
     assert torch.equal(random, torch.get_rng_state()) and net.model.training and net.version == 0
     for name, value in net.model.state_dict().items():
         assert torch.equal(value, before[name]) or (kind is NTT and name in net.weights)
-    assert same(supports, make(kind).choose(set_up()[0], train))      # type: ignore[arg-type]
+    assert same(supports, make(kind).choose(set_up()[0], train))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("kind", "rounds"), [(ProsPr, 4), (COPS, 3)])
-def test_passes_of_long_scores_are_reported(kind: type, rounds: int,
-                                            monkeypatch: pytest.MonkeyPatch,
-                                            caplog: pytest.LogCaptureFixture) -> None:
+def test_passes_of_long_scores_are_reported(
+    kind: type, rounds: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     for limit in ("PATIENCE", "SILENCE"):
         monkeypatch.setattr(f"dimred.progress.{limit}", 0.0)
     with caplog.at_level("INFO", logger="dimred.progress"):
@@ -267,17 +346,21 @@ def test_shuffling_keeps_the_number_of_each_layer_and_moves_the_mask(kind: type)
     plain, shuffled = supports_of(make(kind)), supports_of(make(kind, ablation="shuffle"))
     assert [int(m.sum()) for m in plain.values()] == [int(m.sum()) for m in shuffled.values()]
     full = [name for name, m in plain.items() if 0 < m.sum() < len(m)]
-    assert full and all(not torch.equal(plain[name], shuffled[name]) for name in full if len(plain[name]) > 100)
+    assert full and all(
+        not torch.equal(plain[name], shuffled[name]) for name in full if len(plain[name]) > 100
+    )
 
 
 @pytest.mark.parametrize("base", ["zero", "init"])
 @pytest.mark.parametrize("kind", CLASSES)
-def test_reinitialising_keeps_the_mask_and_draws_from_the_same_values(kind: type, base: str) -> None:
+def test_reinitialising_keeps_the_mask_and_draws_from_the_same_values(
+    kind: type, base: str
+) -> None:
     plain, train = set_up()
     make(kind, base=base).prune(plain, train)
     net, train = set_up()
     make(kind, base=base, ablation="reinit").prune(net, train)
-    assert same(plain.supports, net.supports)       # type: ignore[arg-type]
+    assert same(plain.supports, net.supports)  # type: ignore[arg-type]
     for name, w in net.weights.items():
         initial = net.initial()[name].view(-1)
         assert torch.isin(w.psi, initial).all()
@@ -290,7 +373,7 @@ def test_inverting_trains_what_the_score_ranks_last() -> None:
     scores = snip(net, train.sample(32))
     worst = topk({name: -score for name, score in scores.items()}, 166)
     SNIP(0.8, Global(), "zero", "invert", 32).prune(net, train)
-    assert same(net.supports, worst)        # type: ignore[arg-type]
+    assert same(net.supports, worst)  # type: ignore[arg-type]
 
 
 def test_inverted_rounds_never_bring_back_what_was_pruned() -> None:
@@ -308,15 +391,21 @@ def test_lamp_by_hand() -> None:
         net.weights["0.weight"].psi.copy_(torch.tensor([1.0, -3.0, 2.0, 0.0]))
         net.weights["1.weight"].psi.copy_(torch.tensor([0.1, -0.1]))
     scores = lamp(net)
-    assert torch.allclose(scores["0.weight"], torch.tensor([[1 / 14, 1.0, 4 / 13, 0.0]], dtype=torch.float64))
-    assert torch.allclose(scores["1.weight"].view(-1), torch.tensor([1.0, 0.5], dtype=torch.float64))
+    assert torch.allclose(
+        scores["0.weight"], torch.tensor([[1 / 14, 1.0, 4 / 13, 0.0]], dtype=torch.float64)
+    )
+    assert torch.allclose(
+        scores["1.weight"].view(-1), torch.tensor([1.0, 0.5], dtype=torch.float64)
+    )
 
 
 def test_lamp_does_not_depend_on_the_scale_of_a_layer() -> None:
     net, other = Net(mlp(6, 5, 3).double()), Net(mlp(6, 5, 3).double())
     with torch.no_grad():
         other.weights["0.weight"].psi.mul_(8)
-    assert all(torch.allclose(lamp(net)[name], lamp(other)[name], rtol=1e-12) for name in net.weights)
+    assert all(
+        torch.allclose(lamp(net)[name], lamp(other)[name], rtol=1e-12) for name in net.weights
+    )
 
 
 def test_a_balanced_batch_has_as_many_of_each_class() -> None:
@@ -334,7 +423,10 @@ def test_grasp_is_the_change_of_the_squared_gradient() -> None:
         return F.cross_entropy(out / 2.0, labels)
 
     def squared(thetas: dict[str, Tensor]) -> float:
-        return sum(float(g.square().sum()) for g in gradients(net, (images, labels), loss, at=thetas).values())
+        return sum(
+            float(g.square().sum())
+            for g in gradients(net, (images, labels), loss, at=thetas).values()
+        )
 
     thetas = {name: theta.clone() for name, theta in net.thetas().items()}
     scores = grasp(net, (images, labels), 2.0)
@@ -345,8 +437,12 @@ def test_grasp_is_the_change_of_the_squared_gradient() -> None:
             up[name].view(-1)[i] += eps
             down[name].view(-1)[i] -= eps
             slope = (squared(up) - squared(down)) / (2 * eps)
-            assert math.isclose(scores[name].view(-1)[i], theta.view(-1)[i] * slope / 2, rel_tol=1e-5, abs_tol=1e-10)
-    along = [squared({n: (1 + sign * eps) * theta for n, theta in thetas.items()}) for sign in (1, -1)]
+            assert math.isclose(
+                scores[name].view(-1)[i], theta.view(-1)[i] * slope / 2, rel_tol=1e-5, abs_tol=1e-10
+            )
+    along = [
+        squared({n: (1 + sign * eps) * theta for n, theta in thetas.items()}) for sign in (1, -1)
+    ]
     total = sum(float(score.sum()) for score in scores.values())
     assert math.isclose(total, (along[0] - along[1]) / (4 * eps), rel_tol=1e-6)
 
@@ -355,8 +451,10 @@ def test_grasp_is_double_precision_for_a_single_precision_net() -> None:
     images, labels = batch()
     model = mlp(6, 5, 3)
     exact = grasp(Net(copy.deepcopy(model).double()), (images.float(), labels))
-    assert same(grasp(Net(model), (images.float(), labels)),
-                exact) and exact["0.weight"].dtype == torch.float64
+    assert (
+        same(grasp(Net(model), (images.float(), labels)), exact)
+        and exact["0.weight"].dtype == torch.float64
+    )
 
 
 def test_gradient_flow_of_batches_is_that_of_the_sum_of_their_gradients() -> None:
@@ -383,31 +481,37 @@ def test_halves_are_of_the_first_classes_and_of_the_last() -> None:
 def test_halves_change_grasp_only_through_the_statistics_of_norms() -> None:
     """Without norms, the sums over two equal halves are twice the means over all: scores are four
     times as large."""
+
     def scores(halves: bool, norms: bool) -> dict[str, Tensor]:
         net, train = set_up()
         if not norms:
             net = Net(nn.Sequential(nn.Flatten(), *mlp(16, 8, 2)))
         # type: ignore
         return GraSP(0.8, Global(), "zero", "none", 6, 200.0, halves=halves).scores(net, train)
+
     for norms in (False, True):
         whole, halves = scores(False, norms), scores(True, norms)
-        close = [torch.allclose(halves[name], 4 * whole[name], rtol=1e-8, atol=1e-20)
-                 for name in whole]
+        close = [
+            torch.allclose(halves[name], 4 * whole[name], rtol=1e-8, atol=1e-20) for name in whole
+        ]
         assert all(close) if not norms else not any(close)
 
 
 def test_crop_is_the_size_of_the_gradient_flow_of_plain_batches() -> None:
     net, train = set_up()
     images, labels = train.sample(24)
-    three = [(images[i:i + 8], labels[i:i + 8]) for i in (0, 8, 16)]
-    signed, crop = gradient_flow(net, three,
-                                 1.0), CroP(0.8, Global(), "zero", "none", 8, 3).scores(net, train)
+    three = [(images[i : i + 8], labels[i : i + 8]) for i in (0, 8, 16)]
+    signed, crop = (
+        gradient_flow(net, three, 1.0),
+        CroP(0.8, Global(), "zero", "none", 8, 3).scores(net, train),
+    )
     assert all(torch.equal(crop[name], signed[name].abs()) for name in crop)
     assert any((score < 0).any() for score in signed.values())
 
 
 def test_snip_is_blind_to_scales_that_cancel_and_sums_to_the_same_in_every_layer() -> None:
-    """The net is homogeneous in each layer, so the sum of theta * dL/dtheta is that of logits * dL/dlogits in all."""
+    """The net is homogeneous in each layer, so the sum of theta * dL/dtheta is that of logits *
+    dL/dlogits in all."""
     net = Net(mlp(16, 12, 8, 5))
     batch = torch.randn(32, 16, generator=torch.Generator().manual_seed(1)), torch.arange(32) % 5
     scores, grads = snip(net, batch), gradients(net, batch)
@@ -445,6 +549,7 @@ def test_prospr_differentiates_through_the_steps() -> None:
         moved = {n: theta - 0.7 * grads[n] for n, theta in at.items()}
         with net.live(moved) as model:
             return float(F.cross_entropy(model(last[0]), last[1]))
+
     for name, score in scores.items():
         for i in range(score.numel()):
             slope = (after(name, i, 1e-5) - after(name, i, -1e-5)) / 2e-5
@@ -467,10 +572,13 @@ def test_biases_take_the_inner_steps_of_prospr_unless_told_not_to() -> None:
         def loss(values: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
             hidden = F.linear(x, values[0], values[1]).relu()
             return F.cross_entropy(F.linear(hidden, values[2], values[3]), y)
+
         grads = torch.autograd.grad(loss(at, *first), at)
-        moved = [p - 0.7 * g if others or p.dim() > 1 else p
-                 for p, g in zip(at, grads, strict=True)]
+        moved = [
+            p - 0.7 * g if others or p.dim() > 1 else p for p, g in zip(at, grads, strict=True)
+        ]
         return loss(moved, *last).item()
+
     net = Net(copy.deepcopy(model))
     different = prospr(net, [first, last], 0.7, others=False)
     for others in (True, False):
@@ -478,9 +586,10 @@ def test_biases_take_the_inner_steps_of_prospr_unless_told_not_to() -> None:
         for name, score in scores.items():
             for i in range(score.numel()):
                 one, other = (after(names.index(name), i, eps, others) for eps in (1e-5, -1e-5))
-                assert math.isclose(score.view(-1)[i], abs(one - other) / 2e-5, rel_tol=1e-5,
-                                    abs_tol=1e-8)
-    assert not same(prospr(net, [first, last], 0.7), different)      # they do by default
+                assert math.isclose(
+                    score.view(-1)[i], abs(one - other) / 2e-5, rel_tol=1e-5, abs_tol=1e-8
+                )
+    assert not same(prospr(net, [first, last], 0.7), different)  # they do by default
 
 
 def supports_same(one: AtInit, other: AtInit) -> bool:
@@ -494,12 +603,13 @@ def rounds_of(method: IterSNIP, net: Net, train: object) -> list[dict[str, Tenso
     best = type(method).best
 
     def watched(*arguments: object) -> object:
-        supports = best(method, *arguments)     # type: ignore[arg-type]
+        supports = best(method, *arguments)  # type: ignore[arg-type]
         ones = {name: torch.ones_like(theta) for name, theta in net.thetas().items()}
         masks.append({name: mask > 0 for name, mask in masked(ones, supports).items()})
         return supports
-    object.__setattr__(method, "best", watched)     # the method is frozen
-    method.choose(net, train)       # type: ignore[arg-type]
+
+    object.__setattr__(method, "best", watched)  # the method is frozen
+    method.choose(net, train)  # type: ignore[arg-type]
     return masks
 
 
@@ -514,18 +624,22 @@ def test_only_force_brings_weights_back() -> None:
         masks = rounds_of(kind(0.9, Global(), "zero", "none", 8, "exponential", 16), net, train)
         counts = [sum(int(m.sum()) for m in mask.values()) for mask in masks]
         assert counts == [round(0.1 ** (t / 8) * net.total) for t in range(1, 9)]
-        inside = all((earlier[name] | ~later[name]).all()
-                     for earlier, later in itertools.pairwise(masks) for name in later)
+        inside = all(
+            (earlier[name] | ~later[name]).all()
+            for earlier, later in itertools.pairwise(masks)
+            for name in later
+        )
         assert inside == nested
 
 
 @pytest.mark.parametrize("kind", [IterSNIP, FORCE, SynFlow, NTKSAP])
 def test_rounds_keep_a_rounded_number_of_weights_or_one_that_is_rounded_down(kind: type) -> None:
     net, train = set_up()
-    assert net.total == 828        # 828 * 0.1^(1/3) = 384.3, 828 * 0.1^(2/3) = 178.4, 82.8
+    assert net.total == 828  # 828 * 0.1^(1/3) = 384.3, 828 * 0.1^(2/3) = 178.4, 82.8
     for counts, expected in (("round", [384, 178, 83]), ("floor", [384, 178, 82])):
-        method = kind(0.9, Global(), "zero", "none", 3, "exponential", *MORE[kind][2:],
-                      counts=counts)
+        method = kind(
+            0.9, Global(), "zero", "none", 3, "exponential", *MORE[kind][2:], counts=counts
+        )
         masks = rounds_of(method, net, train)
         assert [sum(int(m.sum()) for m in mask.values()) for mask in masks] == expected
 
@@ -537,9 +651,12 @@ def test_a_number_of_weights_that_is_meant_to_be_whole_is_not_rounded_down() -> 
 def test_force_scores_pruned_weights_as_if_they_returned() -> None:
     net, train = set_up()
     supports = {name: torch.arange(w.size // 2) for name, w in net.weights.items()}
-    scores = make(FORCE).scorer(net, train)(supports, 0)      # type: ignore[attr-defined]
+    scores = make(FORCE).scorer(net, train)(supports, 0)  # type: ignore[attr-defined]
     inside, outside = masked(scores, supports), masked(scores, supports, -1.0)
-    assert any((outside[name] < 0).any() and (scores[name] - inside[name]).abs().sum() > 0 for name in scores)
+    assert any(
+        (outside[name] < 0).any() and (scores[name] - inside[name]).abs().sum() > 0
+        for name in scores
+    )
 
 
 def test_synflow_has_the_closed_form() -> None:
@@ -550,19 +667,39 @@ def test_synflow_has_the_closed_form() -> None:
     assert torch.allclose(scores["2.weight"], after[:, None] * two * before[None, :], rtol=1e-12)
     # the flow is the same, the factor is squared
     squares = synflow(net, (4,), net.supports, power=2)
-    assert torch.allclose(squares["2.weight"], after[:, None] * two.square() * before[None, :], rtol=1e-12)
+    assert torch.allclose(
+        squares["2.weight"], after[:, None] * two.square() * before[None, :], rtol=1e-12
+    )
 
 
-@pytest.mark.parametrize("model", [mlp(16, 30, 15, 5), nn.Sequential(nn.Conv2d(1, 3, 3, bias=False), nn.BatchNorm2d(3),
-                                                                     nn.ReLU(), nn.Flatten(), nn.Linear(12, 2, False))])
+@pytest.mark.parametrize(
+    "model",
+    [
+        mlp(16, 30, 15, 5),
+        nn.Sequential(
+            nn.Conv2d(1, 3, 3, bias=False),
+            nn.BatchNorm2d(3),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(12, 2, False),
+        ),
+    ],
+)
 def test_synflow_of_every_layer_sums_to_the_flow(model: nn.Module) -> None:
     net = Net(model)
-    shape = (1, 4, 4) if isinstance(model[0], nn.Conv2d) else (16,)     # type: ignore[index]
-    for supports in (net.supports, topk(noise(net), {name: w.size // 2 for name, w in net.weights.items()})):
+    shape = (1, 4, 4) if isinstance(model[0], nn.Conv2d) else (16,)  # type: ignore[index]
+    for supports in (
+        net.supports,
+        topk(noise(net), {name: w.size // 2 for name, w in net.weights.items()}),
+    ):
         sums = [float(score.sum()) for score in synflow(net, shape, supports).values()]
-        ones = {name: m.double() for name, m in masked({n: torch.ones_like(t) for n, t in net.thetas().items()},
-                                                       supports).items()}
-        flow = copy.deepcopy(model).double().eval()     # R = 1^T f(1) with |theta| in the support
+        ones = {
+            name: m.double()
+            for name, m in masked(
+                {n: torch.ones_like(t) for n, t in net.thetas().items()}, supports
+            ).items()
+        }
+        flow = copy.deepcopy(model).double().eval()  # R = 1^T f(1) with |theta| in the support
         with torch.no_grad():
             for name, p in flow.named_parameters():
                 p.copy_(p.abs() * ones[name]) if name in ones else p.abs_()
@@ -585,9 +722,14 @@ def test_synflow_leaves_a_path_at_any_sparsity() -> None:
     """With as many weights as layers one of each is left: the largest compression there is."""
     for left in (3, 4, 20):
         net, train = set_up()
-        for name, p in net.rest.items():        # flow is conserved from layer to layer where no bias adds to it
+        for (
+            name,
+            p,
+        ) in net.rest.items():  # flow is conserved from layer to layer where no bias adds to it
             p.data.fill_(float(name == "1.weight"))
-        SynFlow(1 - left / net.total, Global(), "zero", "none", 100, "exponential", 1).prune(net, train)
+        SynFlow(1 - left / net.total, Global(), "zero", "none", 100, "exponential", 1).prune(
+            net, train
+        )
         assert net.dim == left and all(w.dim for w in net.weights.values())
         assert sum(float(s.sum()) for s in synflow(net, (1, 4, 4), net.supports).values()) > 0
 
@@ -596,8 +738,10 @@ def test_ntk_sap_is_quadratic_in_epsilon_and_needs_no_labels() -> None:
     net = Net(mlp(4, 6, 3).double())
     random = [generator(net, "same") for _ in range(2)]
     supports = {"0.weight": torch.arange(10), "2.weight": None}
-    large, small = (ntk_sap(net, (4,), supports, 8, 3, eps, draws)
-                    for eps, draws in zip((2e-4, 1e-4), random, strict=True))
+    large, small = (
+        ntk_sap(net, (4,), supports, 8, 3, eps, draws)
+        for eps, draws in zip((2e-4, 1e-4), random, strict=True)
+    )
     for name in large:
         assert torch.allclose(large[name], 4 * small[name], rtol=2e-2, atol=1e-12)
     assert large["0.weight"].view(-1)[:10].any()
@@ -609,7 +753,10 @@ def test_ntk_sap_by_finite_differences_in_the_mask() -> None:
     draws = generator(net, "x")
     images = torch.randn(5, 3, generator=draws).double()
     thetas = redrawn(net.thetas(), draws)
-    shifted = {name: theta + 0.1 * torch.randn(theta.shape, generator=draws).double() for name, theta in thetas.items()}
+    shifted = {
+        name: theta + 0.1 * torch.randn(theta.shape, generator=draws).double()
+        for name, theta in thetas.items()
+    }
 
     def far(name: str, i: int, change: float) -> float:
         outs = []
@@ -619,6 +766,7 @@ def test_ntk_sap_by_finite_differences_in_the_mask() -> None:
             with net.live(gated) as model:
                 outs.append(model(images))
         return float((outs[0] - outs[1]).square().sum())
+
     for name, score in scores.items():
         for i in range(score.numel()):
             slope = (far(name, i, eps) - far(name, i, -eps)) / (2 * eps)
@@ -628,7 +776,7 @@ def test_ntk_sap_by_finite_differences_in_the_mask() -> None:
 def test_ntk_sap_and_synflow_choose_the_same_whatever_the_labels() -> None:
     for kind in (NTKSAP, SynFlow, PHEW):
         net, train = set_up()
-        train.sample = None     # type: ignore[method-assign, assignment] (calling it would fail)
+        train.sample = None  # type: ignore[method-assign, assignment] (calling it would fail)
         make(kind).prune(net, train)
         assert net.dim == 166
 
@@ -638,16 +786,18 @@ def test_no_walk_visits_biases_and_norms_that_are_covered() -> None:
     size."""
     plain, train = set_up()
     net = Net(model(), seed=plain.seed, include=["."])
-    scores, among_weights = (phew(each, train.data.shape, 200, generator(each, "phew"))
-                             for each in (net, plain))
+    scores, among_weights = (
+        phew(each, train.data.shape, 200, generator(each, "phew")) for each in (net, plain)
+    )
     assert scores.keys() > among_weights.keys()
     chosen = topk(scores, 200)
     for name, support in chosen.items():
         expected = topk(among_weights, 200)[name] if name in among_weights else []
         assert list(support) == list(expected)
-    assert scores["1.weight"].tolist() == [1.0] * 4     # the largest of all sizes
-    with pytest.raises(UserError, match="phew walks through Conv and Linear layers, and none of "
-                                        "them is covered"):
+    assert scores["1.weight"].tolist() == [1.0] * 4  # the largest of all sizes
+    with pytest.raises(
+        UserError, match="phew walks through Conv and Linear layers, and none of them is covered"
+    ):
         phew(Net(model(), include=["bias"]), train.data.shape, 5, generator(net, "phew"))
 
 
@@ -661,33 +811,60 @@ def test_the_kernel_product_is_that_of_the_jacobians() -> None:
     def jacobian(images: Tensor) -> Tensor:
         with net.live(thetas) as model:
             out = model(images).view(-1)
-        rows = [masked(dict(zip(thetas, torch.autograd.grad(o, list(thetas.values()), retain_graph=True), strict=True)),
-                       supports) for o in out]
+        rows = [
+            masked(
+                dict(
+                    zip(
+                        thetas,
+                        torch.autograd.grad(o, list(thetas.values()), retain_graph=True),
+                        strict=True,
+                    )
+                ),
+                supports,
+            )
+            for o in out
+        ]
         return torch.stack([torch.cat([row[name].view(-1) for name in thetas]) for row in rows])
+
     u = torch.randn(4, 3, dtype=torch.float64)
     product = kernel_product(net, thetas, supports, images[:3], images[3:], u)
-    assert torch.allclose(product.view(-1), jacobian(images[:3]) @ jacobian(images[3:]).T @ u.view(-1))
+    assert torch.allclose(
+        product.view(-1), jacobian(images[:3]) @ jacobian(images[3:]).T @ u.view(-1)
+    )
 
 
 def test_both_distances_move_the_student() -> None:
     net, train = set_up()
     pruned, (images, _) = topk(noise(net), 400), train.sample(8)
-    teacher, student = ({name: theta.clone().requires_grad_() for name, theta in net.thetas().items()} for _ in "ts")
-    for distance in transfer(net, masked(student, pruned), teacher, pruned, images, generator(net, "u")):
-        for name, grad in zip(student, torch.autograd.grad(distance, list(student.values()), retain_graph=True),
-                              strict=True):
+    teacher, student = (
+        {name: theta.clone().requires_grad_() for name, theta in net.thetas().items()} for _ in "ts"
+    )
+    for distance in transfer(
+        net, masked(student, pruned), teacher, pruned, images, generator(net, "u")
+    ):
+        for name, grad in zip(
+            student,
+            torch.autograd.grad(distance, list(student.values()), retain_graph=True),
+            strict=True,
+        ):
             assert grad.any() and not masked({name: grad}, pruned)[name].equal(0 * grad)
-            assert torch.equal(masked({name: grad}, pruned)[name], grad)    # what is pruned does not move
+            assert torch.equal(
+                masked({name: grad}, pruned)[name], grad
+            )  # what is pruned does not move
 
 
 def test_a_dense_student_is_no_distance_from_its_teacher() -> None:
     net, train = set_up()
     thetas = {name: theta.clone().requires_grad_() for name, theta in net.thetas().items()}
     images, _ = train.sample(8)
-    assert [x.item() for x in transfer(net, thetas, thetas, net.supports, images, generator(net, "u"))] == [0, 0]
+    assert [
+        x.item() for x in transfer(net, thetas, thetas, net.supports, images, generator(net, "u"))
+    ] == [0, 0]
     pruned = topk(noise(net), 400)
     student = masked(thetas, pruned)
-    assert all(x.item() > 0 for x in transfer(net, student, thetas, pruned, images, generator(net, "u")))
+    assert all(
+        x.item() > 0 for x in transfer(net, student, thetas, pruned, images, generator(net, "u"))
+    )
 
 
 def test_transfer_brings_the_student_closer_than_pruning_by_size() -> None:
@@ -714,11 +891,18 @@ def on_paths(net: Net, shape: tuple[int, ...]) -> int:
     return sum(int((score > 0).sum()) for score in synflow(flow, shape, flow.supports).values())
 
 
-@pytest.mark.parametrize(("model", "shape", "density"), [
-    *((lambda: mlp(20, 30, 20, 4), (20,), density) for density in (0.02, 0.1, 0.5, 0.9)),
-    *((Residual, (1, 7, 7), density) for density in (0.05, 0.1, 0.5, 0.9)), (lenet5, (1, 28, 28), 0.02)])
-def test_all_that_walks_keep_lies_on_paths(model: object, shape: tuple[int, ...], density: float) -> None:
-    net = Net(model())      # type: ignore[operator]
+@pytest.mark.parametrize(
+    ("model", "shape", "density"),
+    [
+        *((lambda: mlp(20, 30, 20, 4), (20,), density) for density in (0.02, 0.1, 0.5, 0.9)),
+        *((Residual, (1, 7, 7), density) for density in (0.05, 0.1, 0.5, 0.9)),
+        (lenet5, (1, 28, 28), 0.02),
+    ],
+)
+def test_all_that_walks_keep_lies_on_paths(
+    model: object, shape: tuple[int, ...], density: float
+) -> None:
+    net = Net(model())  # type: ignore[operator]
     count = max(10, round(density * net.total))
     net.keep(topk(phew(net, shape, count, generator(net, "phew")), count))
     assert net.dim == count == on_paths(net, shape)
@@ -732,24 +916,30 @@ def test_walks_prefer_large_weights_and_have_no_preference_when_all_are_alike() 
         kept = topk(phew(net, (30,), count, generator(net, "phew")), count)
         sizes = {name: theta.abs() / theta.abs().mean() for name, theta in net.thetas().items()}
         return float(sum(masked(sizes, kept)[name].sum() for name in kept)) / count
+
     assert mean_size(net) > 1.15
-    edges = torch.zeros(30, 40)     # of the middle layer: how often they are walked, over many draws
+    edges = torch.zeros(30, 40)  # of the middle layer: how often they are walked, over many draws
     for seed in range(100):
         alike = Net(mlp(30, 40, 30, 5), seed=seed)
         with torch.no_grad():
             for w in alike.weights.values():
                 w.psi.fill_(0.5)
-        walked = topk(phew(alike, (30,), 100, generator(alike, "phew")), 96)    # without those that bring it to 100
+        walked = topk(
+            phew(alike, (30,), 100, generator(alike, "phew")), 96
+        )  # without those that bring it to 100
         edges.view(-1)[walked["2.weight"]] += 1
     expected = float(edges.mean())
-    assert expected > 1 and float(edges.var()) < 1.2 * expected     # as of equal chances; unequal ones spread wider
+    assert (
+        expected > 1 and float(edges.var()) < 1.2 * expected
+    )  # as of equal chances; unequal ones spread wider
 
 
 def test_walks_leave_a_channel_by_any_of_its_pixels_alike() -> None:
     """A channel of four pixels, flattened, whose weights in the next layer are 1, 10, 100 and
     1000."""
-    net = Net(nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(),
-                            nn.Linear(4, 1, bias=False)))
+    net = Net(
+        nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(), nn.Linear(4, 1, bias=False))
+    )
     with torch.no_grad():
         net.weights["2.weight"].psi.copy_(torch.tensor([1.0, 10.0, 100.0, 1000.0]))
     layers = read_layers(net, (1, 2, 2))
@@ -759,7 +949,7 @@ def test_walks_leave_a_channel_by_any_of_its_pixels_alike() -> None:
     forwards = torch.bincount(found[walk % 2 == 0], minlength=5)[1:]
     backwards = torch.bincount(found[walk % 2 == 1], minlength=5)[1:]
     assert forwards.sum() == backwards.sum() == 4000
-    assert ((forwards - 1000).abs() < 5 * math.sqrt(1000 * 0.75)).all()     # each of them a quarter
+    assert ((forwards - 1000).abs() < 5 * math.sqrt(1000 * 0.75)).all()  # each of them a quarter
     # from the output by size: 1000 and 1 of 1111
     assert backwards[3] > 3400 and backwards[0] < 40
 
@@ -772,7 +962,10 @@ def test_walks_say_what_they_need() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             return self.two(self.one(x)[:, :4])
-    with pytest.raises(UserError, match=r"phew walks from channel to channel, and in Split .* model=resnet20"):
+
+    with pytest.raises(
+        UserError, match=r"phew walks from channel to channel, and in Split .* model=resnet20"
+    ):
         phew(Net(Split()), (4,), 5, torch.Generator())
 
 
@@ -791,31 +984,45 @@ def test_a_level_of_zero_is_the_first_score_and_of_one_the_second(seed: int) -> 
     first, second = random_scores(40, 2, seed)
 
     def choose(score: dict[str, Tensor]) -> dict[str, Tensor]:
-        return topk(score, 12)      # type: ignore[return-value]
-    assert same(choose(combined([first, second], [0.0], choose)), choose(first))        # type: ignore[arg-type]
-    assert same(choose(combined([first, second], [1.0], choose)), choose(second))       # type: ignore[arg-type]
+        return topk(score, 12)  # type: ignore[return-value]
+
+    assert same(choose(combined([first, second], [0.0], choose)), choose(first))  # type: ignore[arg-type]
+    assert same(choose(combined([first, second], [1.0], choose)), choose(second))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("levels", [[0.8], [0.95], [0.8, 0.85], [0.9, 0.5], [0.75, 0.75, 0.75]])
 @pytest.mark.parametrize("seed", range(6))
-def test_combined_scores_solve_the_linear_program_within_one_swap(levels: list[float], seed: int) -> None:
+def test_combined_scores_solve_the_linear_program_within_one_swap(
+    levels: list[float], seed: int
+) -> None:
     n, k = 60, 20
     scores = random_scores(n, 1 + len(levels), seed)
 
     def choose(score: dict[str, Tensor]) -> dict[str, Tensor]:
-        return topk(score, k)       # type: ignore[return-value]
+        return topk(score, k)  # type: ignore[return-value]
+
     flat = [unit(score) for score in scores]
-    wanted = [level * np.sort(other)[-k:].sum() for level, other in zip(levels, flat[1:], strict=True)]
-    exact = linprog(-flat[0], A_ub=-np.array(flat[1:]), b_ub=-np.array(wanted), A_eq=np.ones((1, n)), b_eq=[k],
-                    bounds=(0, 1))
-    chosen = choose(combined(scores, levels, choose))["a"].numpy()     # type: ignore[arg-type]
+    wanted = [
+        level * np.sort(other)[-k:].sum() for level, other in zip(levels, flat[1:], strict=True)
+    ]
+    exact = linprog(
+        -flat[0],
+        A_ub=-np.array(flat[1:]),
+        b_ub=-np.array(wanted),
+        A_eq=np.ones((1, n)),
+        b_eq=[k],
+        bounds=(0, 1),
+    )
+    chosen = choose(combined(scores, levels, choose))["a"].numpy()  # type: ignore[arg-type]
     swap = len(levels) * np.ptp(flat[0])
     assert len(chosen) == k and flat[0][chosen].sum() >= -exact.fun - swap
     for other, least in zip(flat[1:], wanted, strict=True):
         assert other[chosen].sum() >= least - (0 if len(levels) == 1 else np.ptp(other))
     if len(levels) == 1:
         assert flat[0][chosen].sum() <= -exact.fun + 1e-12
-        assert (exact.x[chosen] > 1e-9).sum() >= k - 1     # one of them at most is not in the exact solution
+        assert (
+            exact.x[chosen] > 1e-9
+        ).sum() >= k - 1  # one of them at most is not in the exact solution
 
 
 def test_levels_trade_one_score_for_the_other() -> None:
@@ -831,22 +1038,34 @@ def test_levels_that_cannot_be_met_are_refused() -> None:
     one = {"a": torch.arange(10.0)}
     other = {"a": torch.arange(10.0).flip(0)}
     third = {"a": torch.ones(10)}
-    with pytest.raises(UserError, match=r"no mask meets all levels of the 2 constraints together. Lower method.levels"):
+    with pytest.raises(
+        UserError,
+        match=r"no mask meets all levels of the 2 constraints together. Lower method.levels",
+    ):
         combined([third, one, other], [0.95, 0.95], lambda s: topk(s, 3))
 
 
 def test_scores_to_combine_have_levels() -> None:
-    for bad, message in ((("snip", ("grasp",), (0.9, 0.9)), "one number for each"), (("snip", (), ()), "one number"),
-                         (("snip", ("grasp",), (1.5,)), "fractions in")):
+    for bad, message in (
+        (("snip", ("grasp",), (0.9, 0.9)), "one number for each"),
+        (("snip", (), ()), "one number"),
+        (("snip", ("grasp",), (1.5,)), "fractions in"),
+    ):
         with pytest.raises(UserError, match=message):
-            COPS(0.8, Global(), "zero", "none", *bad, 32)       # type: ignore[arg-type]
+            COPS(0.8, Global(), "zero", "none", *bad, 32)  # type: ignore[arg-type]
 
 
 # -- examples ------------------------------------------------------------------------------------
 def digits(**changes: object) -> Digits:
-    plain = {"val_fraction": 0.0, "resize": None, "mean": [0.0], "std": [1.0], "crop_padding": 0,
-             "flip": True}
-    return Digits(**{**plain, **changes})       # type: ignore[arg-type]
+    plain = {
+        "val_fraction": 0.0,
+        "resize": None,
+        "mean": [0.0],
+        "std": [1.0],
+        "crop_padding": 0,
+        "flip": True,
+    }
+    return Digits(**{**plain, **changes})  # type: ignore[arg-type]
 
 
 def pixels(images: Tensor) -> set[bytes]:
@@ -868,21 +1087,33 @@ def test_augmented_examples_to_score_with_are_mirrored_and_cropped_as_in_trainin
     assert not torch.equal(Train(net, data, RECIPE, seed=4).sample(200, augment=True)[0], augmented)
     # not those of the first epoch
     assert not pixels(augmented) <= pixels(next(data.train_batches(200, 3, 0))[0])
-    cropped = Train(net, digits(crop_padding=2, flip=False), RECIPE,
-                    seed=3).sample(50, augment=True)[0]
+    cropped = Train(net, digits(crop_padding=2, flip=False), RECIPE, seed=3).sample(
+        50, augment=True
+    )[0]
     assert cropped.shape == (50, 1, 8, 8) and not pixels(cropped) <= known
 
 
 def test_augmented_examples_of_a_streamed_folder_are_random_parts_of_the_images(
-        tmp_path: Path) -> None:
+    tmp_path: Path,
+) -> None:
     noise = np.random.default_rng(0)
     for split, label, i in itertools.product(("train", "test"), "ab", range(4)):
         (tmp_path / split / label).mkdir(parents=True, exist_ok=True)
         image = noise.integers(0, 256, (24, 24, 3), dtype=np.uint8)
         Image.fromarray(image).save(tmp_path / split / label / f"{i}.png")
-    data = imagefolder(name="noise", path=str(tmp_path), in_memory=False, val_fraction=0.0,
-                       resize=16, workers=0,
-                       mean=[0.5] * 3, std=[0.5] * 3, crop_padding=0, flip=False, channels=3)
+    data = imagefolder(
+        name="noise",
+        path=str(tmp_path),
+        in_memory=False,
+        val_fraction=0.0,
+        resize=16,
+        workers=0,
+        mean=[0.5] * 3,
+        std=[0.5] * 3,
+        crop_padding=0,
+        flip=False,
+        channels=3,
+    )
     train = Train(Net(nn.Sequential(nn.Flatten(), nn.Linear(768, 2))), data, RECIPE, seed=3)
     (plain, _), (augmented, labels) = train.sample(8), train.sample(8, augment=True)
     assert plain.shape == augmented.shape == (8, 3, 16, 16)
@@ -905,7 +1136,7 @@ def test_methods_score_on_augmented_examples_if_asked(kind: type) -> None:
 
 @pytest.mark.parametrize("kind", [SNIP, CroP, ProsPr, COPS, IterSNIP, FORCE])
 def test_more_examples_than_there_are_are_refused(kind: type) -> None:
-    for examples in (64, 65):       # blobs have 64
+    for examples in (64, 65):  # blobs have 64
         net, train = set_up()
         values = [examples if value in (16, 32) else value for value in MORE[kind]]
         method = kind(0.8, Global(), "zero", "none", *values)
@@ -920,6 +1151,7 @@ def test_no_examples_and_batches_larger_than_the_data_are_errors_that_name_the_k
     net, train = set_up()
     with pytest.raises(UserError, match=r"method.examples=0 is not allowed. It must be 1 or more"):
         SNIP(0.8, Global(), "zero", "none", 0).choose(net, train)
-    with pytest.raises(UserError,
-                       match=r"method.batch_size=65 .* 64 or less: blobs has 64 training"):
+    with pytest.raises(
+        UserError, match=r"method.batch_size=65 .* 64 or less: blobs has 64 training"
+    ):
         NTT(0.8, Global(), "zero", "none", 2, 1e-3, 65, 1e-3, 0.0, 1).choose(net, train)

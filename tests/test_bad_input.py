@@ -1,4 +1,6 @@
-"""Whatever is wrong is answered by one message that says what was got and what is allowed; nothing written is lost."""
+"""Whatever is wrong is answered by one message that says what was got and what is allowed; nothing
+written is lost."""
+
 from __future__ import annotations
 
 import gzip
@@ -27,115 +29,190 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
     assert len(err.splitlines()) == 1, err
 
 
-@pytest.mark.parametrize("arguments, parts", [
-    # names
-    ("method=rigel", "unknown method 'rigel'. Did you mean 'rigl'|There are "),
-    ("model=lenet30", "unknown model 'lenet30'. Did you mean 'lenet300'"),
-    ("dataset=digts", "unknown dataset 'digts'. Did you mean 'digits'?"),
-    ("allocation=erkk", "unknown allocation 'erkk'. Did you mean 'erk' or 'er'?"),
-    ("recipe=cfar", "unknown recipe 'cfar'. Did you mean 'cifar'?"),
-    ("sparsty=0.3", "unknown key sparsty. Did you mean 'sparsity'?"),
-    ("method=rigl method.evry=3",
-     "unknown key method.evry. Did you mean 'every'? Allowed: allocation, batches, "),
-    ("method.every=3", "unknown key method.every. Allowed: ablation, allocation, augment, base, "
-                       "examples, sparsity."),
-    ("recipe.lrr=3", "unknown key recipe.lrr. Did you mean 'lr'?"),
-    ("recipe.lr.x=3", "unknown key recipe.lr.x: recipe.lr is a single value"),
-    ("+foo=1", "unknown key foo. Allowed: "),
-    ("+method.foo=1", "unknown key method.foo. Allowed: ablation, allocation, augment, base, "
-                      "examples, sparsity."),
-    ("+model.foo=1", "unknown key model.foo. Allowed: init, pretrained."),
-    ("+allocation.foo=1", "unknown key allocation.foo. Allowed: none."),
-    ("+sparsity=0.5", "Leave out the +"),
-    ("+dataset=mnist", "Leave out the +"),
-    ("~sparsity", "sparsity is missing"),
-    ("~method", "method is missing"),
-    ("~recipe.lr", "recipe.lr is missing"),
-    ("device=${nowhere}", "'nowhere' not found, in device"),
-    ("dataset=imagefolder", "dataset.path has no value of its own. Give it one: dataset.path="),
-    ("method._target_=my.Method",
-     "is not allowed: a run is named by its files|_target_: my.Method|--config-dir"),
-    # what Hydra's grammar and options ask for
-    ("dataset.path=a=b", "two kinds of quotes: 'dataset.path=\"a=b\"'"),
-    ("dataset.path=数据", "two kinds of quotes: 'dataset.path=\"数据\"'"),
-    ("dataset.path=a[b]", "two kinds of quotes: 'dataset.path=\"a[b]\"'"),
-    ("dataset=imagefolder dataset.path=a,b",
-     "names several values|in two kinds of quotes, 'dataset.path=\"a,b\"'"),
-    ("-m --cfg job seed=0,1", "Leave out -m"),
-    ("--config-path conf", "--config-dir DIR|dimred train --from RUN"),
-    ("-m hydra/launcher=submitit_slurm seed=0", "pip install hydra-submitit-launcher"),
-    ("-m hydra/launcher=rq seed=0", "pip install hydra-rq-launcher"),
-    ("-m hydra/launcher=ray seed=0", "pip install hydra-ray-launcher"),
-    ("-m hydra/sweeper=nevergrad seed=0", "pip install hydra-nevergrad-sweeper"),
-    ("-m hydra/sweeper=ax seed=0", "pip install hydra-ax-sweeper"),
-    ("-m hydra.sweeper.params={seed:0}",
-     "Type the values of a sweep by their own keys: -m KEY=A,B"),
-    ("-m hydra/launcher=jolib seed=0", "unknown hydra/launcher 'jolib'. Did you mean 'joblib'"),
-    ("--from nowhere", "nowhere is no run"),
-    # two ways to say one thing
-    ("method.sparsity=0.5", "method.sparsity=0.5 is not allowed|Write sparsity=0.5"),
-    ("-m method.sparsity=0.5,0.8", "Write sparsity=0.5,0.8"),
-    ("method.allocation=erk", "Write allocation=erk"),
-    ("method.allocation._target_=dimred.allocate.ERK", "Choose one, allocation=NAME"),
-    ("method.allocation.power=2", "Write allocation.power=2"),
-    ("+allocation@method.allocation=erk", "Write allocation=erk"),
-    ("method=[rigl]", "It must be the plain name of one file: method=rigl"),
-    ("method=[rigl,snip]", "the plain name of one file: method=rigl"),
-    ("method=rigl.yaml", "the plain name of one file: method=rigl"),
-    ("model=../model/lenet300", "the plain name of one file: model=lenet300"),
-    ("method=null", "the plain name of one file: method=NAME"),
-    ("+model.shape=[1,8,8]", "unknown key model.shape. Allowed: init, pretrained."),
-    ("model.init=kaiming", "model.init='kaiming'. Did you mean 'kaiming_normal'"),
-    # values
-    ("sparsity=0.5,0.6", "names several values|add -m: dimred train -m sparsity=0.5,0.6"),
-    ("sparsity", "cannot understand 'sparsity'. Write KEY=VALUE"),
-    ("sparsity=abc", "sparsity=abc is not allowed. It must be a finite number."),
-    ("sparsity=1", "sparsity=1 is not allowed. It must be a number in [0, 1)"),
-    ("sparsity=-0.1", "sparsity=-0.1 is not allowed"),
-    ("sparsity=nan", "sparsity=nan is not allowed"),
-    ("sparsity=0.99999", "leaves 1 of 50200 weights for 3 layers. Choose at most 0.999940"),
-    ("seed=-1", "seed=-1 is not allowed"),
-    ("method.examples=2.5", "method.examples=2.5 is not allowed. It must be a whole number"),
-    ("allocation=erk allocation.power=high",
-     "allocation.power=high is not allowed. It must be a finite number"),
-    ("seed=1.5", "seed=1.5 is not allowed. It must be a whole number"),
-    ("recipe.lr=fast", "recipe.lr=fast is not allowed. It must be a finite number."),
-    ("recipe.epochs=inf", "recipe.epochs=inf is not allowed. It must be a finite number."),
-    ("recipe.optimizer=sdg", "recipe.optimizer=sdg is not allowed. It must be sgd or adam or adamw."),
-    ("recipe.milestones=0.5", "recipe.milestones=0.5 is not allowed. It must be a list"),
-    ("recipe.steps=0", "recipe.steps=0 is not allowed. It must be null or a number above 0."),
-    ("recipe.batch_size=2000", "batch size of 2000; digits has 1294 training examples|Choose a smaller batch"),
-    ("method.examples={a:1}", "method.examples={'a': 1} is not allowed. It must be a whole number."),
-    ("method.examples=2000",
-     "sample of 2000 training examples; digits has 1294|Choose method.examples=1294"),
-    ("method=cops method.maximise=snap", "method.maximise=snap is not allowed. It must be snip or grasp or crop"),
-    ("method=cops method.subject_to=[snap]", "method.subject_to=['snap'] is not allowed|each snip or grasp or crop"),
-    ("method=imp method.rewind=1000000000", "cannot train from step 0 to 1000000000: training has 30 steps"),
-    ("method=imp method.rate=1e-9", "reaches sparsity=0.9 in 2302585092 rounds|1000 are allowed|0.0025 would do"),
-    ("dataset.val_fraction=0.9999", "dataset.val_fraction=0.9999 holds out all of the 1438 training examples"),
-    ("checkpoint_seconds=-1", "checkpoint_seconds=-1 is not allowed"),
-    ("device=gpu", "device=gpu is not allowed. It must be one of auto, cpu"),
-    ("device=cuda:99", "device=cuda:99 is not allowed. It must be one of auto, cpu"),
-    # what does not fit together
-    ("include=fc1", "include=fc1 is not allowed. It must be a list"),
-    ("include=[fc9.weight]", "include: 'fc9.weight' matches no parameter. Did you mean 'fc3.weight'"),
-    ("exclude=[conv]", "exclude: 'conv' matches no parameter. Allowed: fc1.bias, "),
-    ("exclude=['fc(']", "exclude: 'fc(' is not a regular expression"),
-    ("exclude=[fc]", "no weight is covered"),
-    ("model=lenet5", "lenet5 needs images of at least 16x16 pixels, got 8x8. Set dataset.resize=16"),
-    ("method=norm_only", "norm_only trains normalisation layers, and Sequential has none|model=resnet20"),
-    ("recipe.lr=1e10", "the loss became nan at step 2 of 30, at learning rate 1e+10 (losses before it: 2.3|recipe.lr"),
-])
-def test_mistakes_are_answered(arguments: str, parts: str, dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "arguments, parts",
+    [
+        # names
+        ("method=rigel", "unknown method 'rigel'. Did you mean 'rigl'|There are "),
+        ("model=lenet30", "unknown model 'lenet30'. Did you mean 'lenet300'"),
+        ("dataset=digts", "unknown dataset 'digts'. Did you mean 'digits'?"),
+        ("allocation=erkk", "unknown allocation 'erkk'. Did you mean 'erk' or 'er'?"),
+        ("recipe=cfar", "unknown recipe 'cfar'. Did you mean 'cifar'?"),
+        ("sparsty=0.3", "unknown key sparsty. Did you mean 'sparsity'?"),
+        (
+            "method=rigl method.evry=3",
+            "unknown key method.evry. Did you mean 'every'? Allowed: allocation, batches, ",
+        ),
+        (
+            "method.every=3",
+            "unknown key method.every. Allowed: ablation, allocation, augment, base, "
+            "examples, sparsity.",
+        ),
+        ("recipe.lrr=3", "unknown key recipe.lrr. Did you mean 'lr'?"),
+        ("recipe.lr.x=3", "unknown key recipe.lr.x: recipe.lr is a single value"),
+        ("+foo=1", "unknown key foo. Allowed: "),
+        (
+            "+method.foo=1",
+            "unknown key method.foo. Allowed: ablation, allocation, augment, base, "
+            "examples, sparsity.",
+        ),
+        ("+model.foo=1", "unknown key model.foo. Allowed: init, pretrained."),
+        ("+allocation.foo=1", "unknown key allocation.foo. Allowed: none."),
+        ("+sparsity=0.5", "Leave out the +"),
+        ("+dataset=mnist", "Leave out the +"),
+        ("~sparsity", "sparsity is missing"),
+        ("~method", "method is missing"),
+        ("~recipe.lr", "recipe.lr is missing"),
+        ("device=${nowhere}", "'nowhere' not found, in device"),
+        ("dataset=imagefolder", "dataset.path has no value of its own. Give it one: dataset.path="),
+        (
+            "method._target_=my.Method",
+            "is not allowed: a run is named by its files|_target_: my.Method|--config-dir",
+        ),
+        # what Hydra's grammar and options ask for
+        ("dataset.path=a=b", "two kinds of quotes: 'dataset.path=\"a=b\"'"),
+        ("dataset.path=数据", "two kinds of quotes: 'dataset.path=\"数据\"'"),
+        ("dataset.path=a[b]", "two kinds of quotes: 'dataset.path=\"a[b]\"'"),
+        (
+            "dataset=imagefolder dataset.path=a,b",
+            "names several values|in two kinds of quotes, 'dataset.path=\"a,b\"'",
+        ),
+        ("-m --cfg job seed=0,1", "Leave out -m"),
+        ("--config-path conf", "--config-dir DIR|dimred train --from RUN"),
+        ("-m hydra/launcher=submitit_slurm seed=0", "pip install hydra-submitit-launcher"),
+        ("-m hydra/launcher=rq seed=0", "pip install hydra-rq-launcher"),
+        ("-m hydra/launcher=ray seed=0", "pip install hydra-ray-launcher"),
+        ("-m hydra/sweeper=nevergrad seed=0", "pip install hydra-nevergrad-sweeper"),
+        ("-m hydra/sweeper=ax seed=0", "pip install hydra-ax-sweeper"),
+        (
+            "-m hydra.sweeper.params={seed:0}",
+            "Type the values of a sweep by their own keys: -m KEY=A,B",
+        ),
+        ("-m hydra/launcher=jolib seed=0", "unknown hydra/launcher 'jolib'. Did you mean 'joblib'"),
+        ("--from nowhere", "nowhere is no run"),
+        # two ways to say one thing
+        ("method.sparsity=0.5", "method.sparsity=0.5 is not allowed|Write sparsity=0.5"),
+        ("-m method.sparsity=0.5,0.8", "Write sparsity=0.5,0.8"),
+        ("method.allocation=erk", "Write allocation=erk"),
+        ("method.allocation._target_=dimred.allocate.ERK", "Choose one, allocation=NAME"),
+        ("method.allocation.power=2", "Write allocation.power=2"),
+        ("+allocation@method.allocation=erk", "Write allocation=erk"),
+        ("method=[rigl]", "It must be the plain name of one file: method=rigl"),
+        ("method=[rigl,snip]", "the plain name of one file: method=rigl"),
+        ("method=rigl.yaml", "the plain name of one file: method=rigl"),
+        ("model=../model/lenet300", "the plain name of one file: model=lenet300"),
+        ("method=null", "the plain name of one file: method=NAME"),
+        ("+model.shape=[1,8,8]", "unknown key model.shape. Allowed: init, pretrained."),
+        ("model.init=kaiming", "model.init='kaiming'. Did you mean 'kaiming_normal'"),
+        # values
+        ("sparsity=0.5,0.6", "names several values|add -m: dimred train -m sparsity=0.5,0.6"),
+        ("sparsity", "cannot understand 'sparsity'. Write KEY=VALUE"),
+        ("sparsity=abc", "sparsity=abc is not allowed. It must be a finite number."),
+        ("sparsity=1", "sparsity=1 is not allowed. It must be a number in [0, 1)"),
+        ("sparsity=-0.1", "sparsity=-0.1 is not allowed"),
+        ("sparsity=nan", "sparsity=nan is not allowed"),
+        ("sparsity=0.99999", "leaves 1 of 50200 weights for 3 layers. Choose at most 0.999940"),
+        ("seed=-1", "seed=-1 is not allowed"),
+        ("method.examples=2.5", "method.examples=2.5 is not allowed. It must be a whole number"),
+        (
+            "allocation=erk allocation.power=high",
+            "allocation.power=high is not allowed. It must be a finite number",
+        ),
+        ("seed=1.5", "seed=1.5 is not allowed. It must be a whole number"),
+        ("recipe.lr=fast", "recipe.lr=fast is not allowed. It must be a finite number."),
+        ("recipe.epochs=inf", "recipe.epochs=inf is not allowed. It must be a finite number."),
+        (
+            "recipe.optimizer=sdg",
+            "recipe.optimizer=sdg is not allowed. It must be sgd or adam or adamw.",
+        ),
+        ("recipe.milestones=0.5", "recipe.milestones=0.5 is not allowed. It must be a list"),
+        ("recipe.steps=0", "recipe.steps=0 is not allowed. It must be null or a number above 0."),
+        (
+            "recipe.batch_size=2000",
+            "batch size of 2000; digits has 1294 training examples|Choose a smaller batch",
+        ),
+        (
+            "method.examples={a:1}",
+            "method.examples={'a': 1} is not allowed. It must be a whole number.",
+        ),
+        (
+            "method.examples=2000",
+            "sample of 2000 training examples; digits has 1294|Choose method.examples=1294",
+        ),
+        (
+            "method=cops method.maximise=snap",
+            "method.maximise=snap is not allowed. It must be snip or grasp or crop",
+        ),
+        (
+            "method=cops method.subject_to=[snap]",
+            "method.subject_to=['snap'] is not allowed|each snip or grasp or crop",
+        ),
+        (
+            "method=imp method.rewind=1000000000",
+            "cannot train from step 0 to 1000000000: training has 30 steps",
+        ),
+        (
+            "method=imp method.rate=1e-9",
+            "reaches sparsity=0.9 in 2302585092 rounds|1000 are allowed|0.0025 would do",
+        ),
+        (
+            "dataset.val_fraction=0.9999",
+            "dataset.val_fraction=0.9999 holds out all of the 1438 training examples",
+        ),
+        ("checkpoint_seconds=-1", "checkpoint_seconds=-1 is not allowed"),
+        ("device=gpu", "device=gpu is not allowed. It must be one of auto, cpu"),
+        ("device=cuda:99", "device=cuda:99 is not allowed. It must be one of auto, cpu"),
+        # what does not fit together
+        ("include=fc1", "include=fc1 is not allowed. It must be a list"),
+        (
+            "include=[fc9.weight]",
+            "include: 'fc9.weight' matches no parameter. Did you mean 'fc3.weight'",
+        ),
+        ("exclude=[conv]", "exclude: 'conv' matches no parameter. Allowed: fc1.bias, "),
+        ("exclude=['fc(']", "exclude: 'fc(' is not a regular expression"),
+        ("exclude=[fc]", "no weight is covered"),
+        (
+            "model=lenet5",
+            "lenet5 needs images of at least 16x16 pixels, got 8x8. Set dataset.resize=16",
+        ),
+        (
+            "method=norm_only",
+            "norm_only trains normalisation layers, and Sequential has none|model=resnet20",
+        ),
+        (
+            "recipe.lr=1e10",
+            "the loss became nan at step 2 of 30, at learning rate 1e+10 (losses before it: 2.3|recipe.lr",
+        ),
+    ],
+)
+def test_mistakes_are_answered(
+    arguments: str, parts: str, dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     outcome = dimred("train", SHORT, f"outputs={tmp_path / 'outputs'}", *arguments.split())
     assert_answer(outcome, *parts.split("|"))
     for path in tmp_path.glob("outputs/runs/*/*/*/result.json"):
-        assert result_of(path.parent)["status"] == "failed" and result_of(path.parent)["reason"] in outcome.err
+        assert (
+            result_of(path.parent)["status"] == "failed"
+            and result_of(path.parent)["reason"] in outcome.err
+        )
 
 
-@pytest.mark.parametrize("arguments", ["show nowhere", "show", "show --jsn .", "export", "export nowhere x", "trian",
-                                       "methods --jsno", "train --config-dir nowhere"])
-def test_mistakes_in_other_commands_are_answered(arguments: str, dimred: Callable[..., Outcome]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "show nowhere",
+        "show",
+        "show --jsn .",
+        "export",
+        "export nowhere x",
+        "trian",
+        "methods --jsno",
+        "train --config-dir nowhere",
+    ],
+)
+def test_mistakes_in_other_commands_are_answered(
+    arguments: str, dimred: Callable[..., Outcome]
+) -> None:
     assert_answer(dimred(*arguments.split()))
 
 
@@ -144,9 +221,16 @@ def test_a_traceback_is_shown_to_those_who_ask(dimred: Callable[..., Outcome]) -
     assert code == 1 and "Traceback" in err and "Did you mean 'rigl'" in err
 
 
-@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="has a GPU, so that device=cuda is no mistake")
-def test_a_device_that_is_not_there_is_named(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
-    assert_answer(dimred("train", "device=cuda", f"outputs={tmp_path}"), "one of auto, cpu (what this machine has)")
+@pytest.mark.skipif(
+    os.path.exists("/dev/nvidia0"), reason="has a GPU, so that device=cuda is no mistake"
+)
+def test_a_device_that_is_not_there_is_named(
+    dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    assert_answer(
+        dimred("train", "device=cuda", f"outputs={tmp_path}"),
+        "one of auto, cpu (what this machine has)",
+    )
 
 
 def offline() -> None:
@@ -154,10 +238,17 @@ def offline() -> None:
         os.environ[key] = os.environ[key.upper()] = "http://127.0.0.1:9"
 
 
-def test_missing_data_offline_says_where_to_put_it(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
-    outcome = dimred("train", "dataset=mnist", f"data_dir={tmp_path}", f"outputs={tmp_path}", before=offline)
-    assert_answer(outcome, f"MNIST is read from train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, "
-                           f"t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz in {tmp_path}/MNIST/raw: put them")
+def test_missing_data_offline_says_where_to_put_it(
+    dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    outcome = dimred(
+        "train", "dataset=mnist", f"data_dir={tmp_path}", f"outputs={tmp_path}", before=offline
+    )
+    assert_answer(
+        outcome,
+        f"MNIST is read from train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, "
+        f"t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz in {tmp_path}/MNIST/raw: put them",
+    )
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])
@@ -169,8 +260,11 @@ def test_damaged_data_is_named(damage: str, dimred: Callable[..., Outcome], tmp_
     content = bytearray(gzip.decompress(path.read_bytes()))
     content[5000] ^= 1
     path.write_bytes(path.read_bytes()[:1000] if damage == "cut" else gzip.compress(content))
-    assert_answer(dimred("train", "dataset=mnist", SHORT, f"data_dir={tmp_path}", f"outputs={tmp_path}"),
-                  "t10k-labels-idx1-ubyte.gz is damaged", "replace it by a good copy")
+    assert_answer(
+        dimred("train", "dataset=mnist", SHORT, f"data_dir={tmp_path}", f"outputs={tmp_path}"),
+        "t10k-labels-idx1-ubyte.gz is damaged",
+        "replace it by a good copy",
+    )
 
 
 # -- the machine --------------------
@@ -181,19 +275,34 @@ def bounded(kind: int, spare: int) -> None:
     resource.setrlimit(kind, (limit, limit))
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory can be limited on Linux only")
-def test_too_little_memory_is_said_and_the_run_is_failed(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
-    outcome = dimred("train", "model=conv6", "dataset.resize=64", "recipe.batch_size=1294", f"outputs={tmp_path}",
-                     before=partial(bounded, resource.RLIMIT_AS, 600_000_000))
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="memory can be limited on Linux only"
+)
+def test_too_little_memory_is_said_and_the_run_is_failed(
+    dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    outcome = dimred(
+        "train",
+        "model=conv6",
+        "dataset.resize=64",
+        "recipe.batch_size=1294",
+        f"outputs={tmp_path}",
+        before=partial(bounded, resource.RLIMIT_AS, 600_000_000),
+    )
     assert_answer(outcome, "out of memory", "recipe.batch_size")
     assert result_of(next(tmp_path.glob("runs/*/*/*")))["status"] == "failed"
 
 
-def test_a_full_disk_is_said_and_the_next_try_ends_well(dimred: Callable[..., Outcome], train: Callable[..., Path],
-                                                        tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_the_next_try_ends_well(
+    dimred: Callable[..., Outcome], train: Callable[..., Path], tmp_path: Path
+) -> None:
     command = ("train", SHORT, "checkpoint_seconds=0", f"outputs={tmp_path / 'outputs'}")
-    full = partial(bounded, resource.RLIMIT_FSIZE, 20_000)      # of a file: a checkpoint has more, the others less
-    assert_answer(dimred(*command, before=full), "last.safetensors (File too large)", "make room", "outputs=")
+    full = partial(
+        bounded, resource.RLIMIT_FSIZE, 20_000
+    )  # of a file: a checkpoint has more, the others less
+    assert_answer(
+        dimred(*command, before=full), "last.safetensors (File too large)", "make room", "outputs="
+    )
     run = next(tmp_path.glob("outputs/runs/*/*/*"))
     assert result_of(run)["status"] == "failed" and not list(run.glob("checkpoint/*"))
     assert train(SHORT) == run and result_of(run)["status"] == "done"
@@ -201,15 +310,19 @@ def test_a_full_disk_is_said_and_the_next_try_ends_well(dimred: Callable[..., Ou
 
 @pytest.mark.parametrize("outputs", ["{tmp_path}/file", "{tmp_path}/file/inside", "/proc/nowhere"])
 @pytest.mark.parametrize("sweep", [(), ("-m", "seed=0,1")])
-def test_outputs_that_cannot_be_written_are_said(outputs: str, sweep: tuple[str, ...],
-                                                 dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_outputs_that_cannot_be_written_are_said(
+    outputs: str, sweep: tuple[str, ...], dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert_answer(dimred("train", SHORT, f"outputs={outputs.format(tmp_path=tmp_path)}", *sweep), "outputs=...")
+    assert_answer(
+        dimred("train", SHORT, f"outputs={outputs.format(tmp_path=tmp_path)}", *sweep),
+        "outputs=...",
+    )
 
 
 # -- damaged files of a run --------------------
 def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-len(path.read_bytes()) // 3])
+    path.write_bytes(path.read_bytes()[: -len(path.read_bytes()) // 3])
 
 
 def flip(path: Path, at: float = 0.6) -> None:
@@ -220,13 +333,19 @@ def flip(path: Path, at: float = 0.6) -> None:
 
 def flip_the_header(path: Path) -> None:
     content = path.read_bytes()
-    path.write_bytes(content.replace(b'call\\": 2', b'call\\": 3').replace(b'classes\\": 10', b'classes\\": 11'))
+    path.write_bytes(
+        content.replace(b'call\\": 2', b'call\\": 3').replace(b'classes\\": 10', b'classes\\": 11')
+    )
 
 
 @pytest.mark.parametrize("damage", [cut, flip, flip_the_header])
 def test_a_damaged_checkpoint_is_refused_and_removing_it_starts_over(
-        damage: Callable[[Path], None], start: Callable[..., Command], dimred: Callable[..., Outcome],
-        train: Callable[..., Path], tmp_path: Path) -> None:
+    damage: Callable[[Path], None],
+    start: Callable[..., Command],
+    dimred: Callable[..., Outcome],
+    train: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
     command = ("method=imp", "method.rate=0.5", "method.rewind=3", SHORT, "checkpoint_seconds=0")
     whole = train(*command, outputs=tmp_path / "whole")
     run, process = twin(whole, tmp_path), start("train", *command, f"outputs={tmp_path}").process
@@ -238,16 +357,25 @@ def test_a_damaged_checkpoint_is_refused_and_removing_it_starts_over(
         content = path.read_bytes()
         damage(path)
         if content != path.read_bytes():
-            assert_answer(dimred("train", *command, f"outputs={tmp_path}"), f"{path} is damaged",
-                          f"Remove {path.parent} ")
+            assert_answer(
+                dimred("train", *command, f"outputs={tmp_path}"),
+                f"{path} is damaged",
+                f"Remove {path.parent} ",
+            )
         path.write_bytes(content)
     shutil.rmtree(run / "checkpoint")
-    assert result_of(train(*command, outputs=tmp_path))["test_loss"] == result_of(whole)["test_loss"]
+    assert (
+        result_of(train(*command, outputs=tmp_path))["test_loss"] == result_of(whole)["test_loss"]
+    )
 
 
 @pytest.mark.parametrize("damage", [cut, flip, flip_the_header])
-def test_a_damaged_model_is_not_exported(damage: Callable[[Path], None], dimred: Callable[..., Outcome],
-                                         train: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_damaged_model_is_not_exported(
+    damage: Callable[[Path], None],
+    dimred: Callable[..., Outcome],
+    train: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
     run = train(SHORT)
     damage(run / "model.safetensors")
     outcome = dimred("export", str(run), str(tmp_path / "exported"))
@@ -255,13 +383,20 @@ def test_a_damaged_model_is_not_exported(damage: Callable[[Path], None], dimred:
     assert not (tmp_path / "exported").exists()
 
 
-@pytest.mark.parametrize("content", ["", '{"status": "do', "[]", "null", "\x00\x01", '{"status": "dune"}'])
-def test_a_damaged_result_is_said_by_train_and_show(content: str, dimred: Callable[..., Outcome],
-                                                    train: Callable[..., Path]) -> None:
+@pytest.mark.parametrize(
+    "content", ["", '{"status": "do', "[]", "null", "\x00\x01", '{"status": "dune"}']
+)
+def test_a_damaged_result_is_said_by_train_and_show(
+    content: str, dimred: Callable[..., Outcome], train: Callable[..., Path]
+) -> None:
     run = train(SHORT)
     (run / "result.json").write_text(content)
     before = {path: path.read_bytes() for path in run.glob("[!.]*")}
-    assert_answer(dimred("train", SHORT, f"outputs={run.parents[3]}"), f"{run}/result.json is damaged", "Remove")
+    assert_answer(
+        dimred("train", SHORT, f"outputs={run.parents[3]}"),
+        f"{run}/result.json is damaged",
+        "Remove",
+    )
     if "dune" not in content:
         assert_answer(dimred("show", str(run)), f"{run} is damaged", "Remove")
     assert before == {path: path.read_bytes() for path in run.glob("[!.]*")}
@@ -269,8 +404,9 @@ def test_a_damaged_result_is_said_by_train_and_show(content: str, dimred: Callab
     assert train(SHORT) == run
 
 
-def test_a_damaged_config_is_said_and_nothing_depends_on_it(dimred: Callable[..., Outcome],
-                                                            train: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_damaged_config_is_said_and_nothing_depends_on_it(
+    dimred: Callable[..., Outcome], train: Callable[..., Path], tmp_path: Path
+) -> None:
     run = train(SHORT)
     (run / "config.yaml").write_bytes(b"\xff\xfe\x00")
     assert_answer(dimred("show", str(run)), f"{run} is damaged")
@@ -279,8 +415,9 @@ def test_a_damaged_config_is_said_and_nothing_depends_on_it(dimred: Callable[...
     assert train(SHORT) == run
 
 
-def test_a_model_file_does_not_say_which_code_is_run(dimred: Callable[..., Outcome], train: Callable[..., Path],
-                                                     tmp_path: Path) -> None:
+def test_a_model_file_does_not_say_which_code_is_run(
+    dimred: Callable[..., Outcome], train: Callable[..., Path], tmp_path: Path
+) -> None:
     run = train(SHORT)
     state, about = read_tensors(run / "model.safetensors")
     model = about["config"]["model"]
@@ -288,25 +425,47 @@ def test_a_model_file_does_not_say_which_code_is_run(dimred: Callable[..., Outco
         about["config"]["model"] = {"_target_": target, "path": str(tmp_path / "made")}
         write_tensors(run / "model.safetensors", state, about)
         outcome = dimred("export", str(run), str(tmp_path / "exported"))
-        assert_answer(outcome, f"asks for code that is not dimred's: {target}", "If you trust it, add --trust")
-    about["config"] |= {"model": model | {"init": "${recipe}"}, "recipe": {"_target_": "os.mkdir", "path": "made"}}
+        assert_answer(
+            outcome, f"asks for code that is not dimred's: {target}", "If you trust it, add --trust"
+        )
+    about["config"] |= {
+        "model": model | {"init": "${recipe}"},
+        "recipe": {"_target_": "os.mkdir", "path": "made"},
+    }
     write_tensors(run / "model.safetensors", state, about)
     outcome = dimred("export", str(run), str(tmp_path / "exported"))
     assert_answer(outcome, "asks for code that is not dimred's: ${recipe}")
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("change", [
-    lambda about: about.pop("shape"), lambda about: about["config"].pop("include"), lambda about: about.pop("config"),
-    lambda about: about["config"]["model"].pop("init"), lambda about: about["config"]["model"].update(foo=1),
-    lambda about: about.update(classes=7)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about: about.pop("shape"),
+        lambda about: about["config"].pop("include"),
+        lambda about: about.pop("config"),
+        lambda about: about["config"]["model"].pop("init"),
+        lambda about: about["config"]["model"].update(foo=1),
+        lambda about: about.update(classes=7),
+    ],
+)
 def test_a_run_of_another_version_is_named_with_what_to_do(
-        change: Callable[[Any], object], dimred: Callable[..., Outcome], train: Callable[..., Path],
-        tmp_path: Path) -> None:
+    change: Callable[[Any], object],
+    dimred: Callable[..., Outcome],
+    train: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
     run = train(SHORT)
     state, about = read_tensors(run / "model.safetensors")
     change(about)
     write_tensors(run / "model.safetensors", state, about)
     outcome = dimred("export", str(run), str(tmp_path / "exported"))
-    assert_answer(outcome, f"{run}/model.safetensors", *(["does not describe a network of this dimred", "by dimred 0."]
-                                                         if "config" in about else ["was not written by a run"]))
+    assert_answer(
+        outcome,
+        f"{run}/model.safetensors",
+        *(
+            ["does not describe a network of this dimred", "by dimred 0."]
+            if "config" in about
+            else ["was not written by a run"]
+        ),
+    )

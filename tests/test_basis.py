@@ -1,4 +1,5 @@
 """Interspace pruning: filters as coefficients in a basis that trains, with whichever method."""
+
 from __future__ import annotations
 
 import copy
@@ -22,14 +23,27 @@ from dimred.net import Net
 from dimred.record import Record
 from dimred.train import Train
 
-STANDARD, RANDOM = Interspace("layer", "standard", True), Interspace("layer", "random_orthonormal", True)
+STANDARD, RANDOM = (
+    Interspace("layer", "standard", True),
+    Interspace("layer", "random_orthonormal", True),
+)
 
 
 def convs() -> nn.Module:
     """3x3, 3x3, 3x3 of another width, 5x5, 1x1 and a Linear layer."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU(),
-                         nn.Conv2d(6, 4, 5), nn.Conv2d(4, 4, 1), nn.Flatten(), nn.LazyLinear(2))
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3),
+        nn.ReLU(),
+        nn.Conv2d(6, 4, 5),
+        nn.Conv2d(4, 4, 1),
+        nn.Flatten(),
+        nn.LazyLinear(2),
+    )
 
 
 def spanned(basis: Interspace = RANDOM, make: Callable[[], nn.Module] = convs) -> Net:
@@ -48,7 +62,9 @@ def bases(net: Net) -> dict[str, Any]:
 @pytest.mark.parametrize("basis", [STANDARD, RANDOM], ids=lambda b: b.init)
 def test_the_initial_net_is_the_models_own(basis: Interspace) -> None:
     net, images = spanned(basis), torch.randn(2, 1, 13, 13)
-    plain = net.model       # the buffers hold coefficients now: what the model computes by itself is something else
+    plain = (
+        net.model
+    )  # the buffers hold coefficients now: what the model computes by itself is something else
     torch.manual_seed(0)
     own = spanned(Interspace("layer", "standard", False)).state_dict()
     for name, value in net.state_dict().items():
@@ -81,15 +97,22 @@ def test_gradients_of_coefficients_and_basis_are_those_of_the_paper() -> None:
         n = basis.n
         dh, lam = twin.get_parameter(name).grad.reshape(-1, n), net.thetas()[name].reshape(-1, n)  # type: ignore
         g = basis.flat.detach().view(n, n)
-        expected = torch.stack([(dh * g[i]).sum(1) for i in range(n)], 1)           # <dL/dh, g_n>
-        assert torch.allclose(net.weights[name].psi.grad.view(-1, n), expected, atol=1e-6)     # type: ignore
-        expected = torch.stack([(lam[:, i:i + 1] * dh).sum(0) for i in range(n)])   # sum of lambda_n dL/dh
+        expected = torch.stack([(dh * g[i]).sum(1) for i in range(n)], 1)  # <dL/dh, g_n>
+        assert torch.allclose(net.weights[name].psi.grad.view(-1, n), expected, atol=1e-6)  # type: ignore
+        expected = torch.stack(
+            [(lam[:, i : i + 1] * dh).sum(0) for i in range(n)]
+        )  # sum of lambda_n dL/dh
         assert torch.allclose(basis.flat.grad.view(n, n), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("share, groups", [
-    ("layer", [["0"], ["2"], ["4"], ["6"]]), ("group", [["0", "2"], ["4"], ["6"]]),
-    ("network", [["0", "2", "4"], ["6"]])])
+@pytest.mark.parametrize(
+    "share, groups",
+    [
+        ("layer", [["0"], ["2"], ["4"], ["6"]]),
+        ("group", [["0", "2"], ["4"], ["6"]]),
+        ("network", [["0", "2", "4"], ["6"]]),
+    ],
+)
 def test_bases_are_shared_as_told_and_counted_once(share: Any, groups: list[list[str]]) -> None:
     net = spanned(Interspace(share, "random_orthonormal", True))
     found: dict[int, list[str]] = {}
@@ -98,7 +121,10 @@ def test_bases_are_shared_as_told_and_counted_once(share: Any, groups: list[list
     assert list(found.values()) == groups
     sizes = {"0": 81, "2": 81, "4": 81, "6": 625}
     own = sum(sizes[group[0]] for group in groups)
-    assert net.dim == net.total + own and sum(p.numel() for n, p in net.parameters().items() if "basis" in n) == own
+    assert (
+        net.dim == net.total + own
+        and sum(p.numel() for n, p in net.parameters().items() if "basis" in n) == own
+    )
     twin = copy.deepcopy(net)
     assert twin.dim == net.dim and len({id(b) for b in twin.bases.values()}) == len(groups)
     assert spanned(Interspace(share, "standard", False)).dim == net.total
@@ -107,8 +133,14 @@ def test_bases_are_shared_as_told_and_counted_once(share: Any, groups: list[list
 def test_bases_train_without_weight_decay() -> None:
     net = spanned(make=model)
     optimizer = RECIPE.make_optimizer(net)
-    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    assert decay[id(net.parameters()["basis:0.weight.flat"])] == 0 < decay[id(net.weights["0.weight"].psi)]
+    decay = {
+        id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]
+    }
+    assert (
+        decay[id(net.parameters()["basis:0.weight.flat"])]
+        == 0
+        < decay[id(net.weights["0.weight"].psi)]
+    )
 
 
 def test_a_basis_makes_no_rounding_in_bfloat16() -> None:
@@ -118,23 +150,38 @@ def test_a_basis_makes_no_rounding_in_bfloat16() -> None:
 
 
 def test_a_model_without_filters_is_told_what_is_missing() -> None:
-    with pytest.raises(UserError, match=r"no covered weight of Sequential is one. Choose .* model=resnet20"):
+    with pytest.raises(
+        UserError, match=r"no covered weight of Sequential is one. Choose .* model=resnet20"
+    ):
         STANDARD.apply(Net(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(8, 2))))
 
 
 # -- with methods --------------------------------------------------------------------------------
-#: every kind: scores at init, freezing, rounds, rewiring, pruning while training, a map of its own, whole layers
-METHODS = {"snip": ["method.examples=32"], "synflow": [], "freezenet": ["method.examples=32"],
-           "imp": ["method.rate=0.5", "method.rewind=5"],
-           "set": [], "rigl": ["method.every=7"], "gmp": ["method.every=7"], "str": [], "edge_popup": [],
-           "drop_back": [], "freeze_out": [], "l1_filters": []}
+#: every kind: scores at init, freezing, rounds, rewiring, pruning while training, a map of its own,
+#: whole layers
+METHODS = {
+    "snip": ["method.examples=32"],
+    "synflow": [],
+    "freezenet": ["method.examples=32"],
+    "imp": ["method.rate=0.5", "method.rewind=5"],
+    "set": [],
+    "rigl": ["method.every=7"],
+    "gmp": ["method.every=7"],
+    "str": [],
+    "edge_popup": [],
+    "drop_back": [],
+    "freeze_out": [],
+    "l1_filters": [],
+}
 
 
 def method_of(name: str, *more: str) -> Any:
     return build(compose(f"method={name}", "sparsity=0.6", *METHODS[name], *more).method, "method")
 
 
-def attempt(name: str, basis: Interspace | None, folder: Path | None = None, last: int = -1, *more: str) -> Net:
+def attempt(
+    name: str, basis: Interspace | None, folder: Path | None = None, last: int = -1, *more: str
+) -> Net:
     """Run the method on the toy, or take it up; Crash before step `last` of all is taken."""
     net = Net(model(), seed=1)
     if basis:
@@ -151,23 +198,29 @@ def attempt(name: str, basis: Interspace | None, folder: Path | None = None, las
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_with_the_standard_basis_at_rest_every_method_does_what_it_did_to_the_bit(name: str) -> None:
+def test_with_the_standard_basis_at_rest_every_method_does_what_it_did_to_the_bit(
+    name: str,
+) -> None:
     net, plain = attempt(name, Interspace("layer", "standard", False)), attempt(name, None)
     assert net.dim == plain.dim
     for key, value in plain.state_dict().items():
         assert torch.equal(net.state_dict()[key], value), key
     for key, support in plain.supports.items():
-        assert support is None or torch.equal(net.supports[key], support)       # type: ignore[arg-type]
+        assert support is None or torch.equal(net.supports[key], support)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_crash_changes_nothing_and_the_result_loads_and_is_a_plain_model(name: str, tmp_path: Path) -> None:
+def test_a_crash_changes_nothing_and_the_result_loads_and_is_a_plain_model(
+    name: str, tmp_path: Path
+) -> None:
     net = attempt(name, RANDOM, tmp_path / "whole")
     for last in (1, 9, 17):
         with pytest.raises(Crash):
             attempt(name, RANDOM, tmp_path / "crashed", last)
     state, taken_up = net.state(), attempt(name, RANDOM, tmp_path / "crashed").state()
-    assert state.keys() == taken_up.keys() and all(torch.equal(state[key], taken_up[key]) for key in state)
+    assert state.keys() == taken_up.keys() and all(
+        torch.equal(state[key], taken_up[key]) for key in state
+    )
     loaded, plain, images = Net(model(), seed=1), model(), torch.randn(3, 1, 4, 4)
     RANDOM.apply(loaded)
     loaded.load({key: value for key, value in state.items() if not key.startswith("memory/")})
@@ -192,7 +245,9 @@ def test_freezenet_freezes_coefficients_at_their_initial_value() -> None:
     own, first = Net(model()).initial()["0.weight"].reshape(-1, 9), Net(model(), seed=1)
     RANDOM.apply(first)
     basis: Any = first.bases["0.weight"]
-    assert torch.allclose(net.initial()["0.weight"].reshape(-1, 9), own @ basis.flat.view(9, 9).T, atol=1e-6)
+    assert torch.allclose(
+        net.initial()["0.weight"].reshape(-1, 9), own @ basis.flat.view(9, 9).T, atol=1e-6
+    )
     for name, w in net.weights.items():
         still = ~w.trained()
         assert still.any() and torch.equal(w.dense()[still], net.initial()[name].view(-1)[still])
@@ -217,17 +272,32 @@ def name_of(*overrides: str) -> str:
 
 def test_runs_without_a_basis_are_called_what_they_were_before_there_were_any() -> None:
     assert "basis" not in describe(compose()) and name_of() == name_of("basis=none")
-    names = {name_of(*overrides) for overrides in (
-        (), ("basis=layer",), ("basis=group",), ("basis=network",), ("basis=layer", "basis.trainable=false"),
-        ("basis=layer", "basis.init=random_orthonormal"))}
+    names = {
+        name_of(*overrides)
+        for overrides in (
+            (),
+            ("basis=layer",),
+            ("basis=group",),
+            ("basis=network",),
+            ("basis=layer", "basis.trainable=false"),
+            ("basis=layer", "basis.init=random_orthonormal"),
+        )
+    }
     assert len(names) == 6
 
 
 @pytest.mark.parametrize("method", ["snip", "freezenet"])
 def test_a_run_with_a_basis_is_loaded_and_exported_like_any_other(
-        method: str, train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path) -> None:
-    arguments = [f"method={method}", "basis=group", "basis.init=random_orthonormal", "model=resnet20",
-                 "recipe.steps=3", "sparsity=0.8"]
+    method: str, train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    arguments = [
+        f"method={method}",
+        "basis=group",
+        "basis.init=random_orthonormal",
+        "model=resnet20",
+        "recipe.steps=3",
+        "sparsity=0.8",
+    ]
     run = train(*arguments)
     result = result_of(run)
     assert result["basis"] == "group" and result["dim"] == round(0.2 * result["total"]) + 3 * 81
@@ -240,17 +310,31 @@ def test_a_run_with_a_basis_is_loaded_and_exported_like_any_other(
     plain = build(cfg.model, "model", shape=data.shape, classes=data.classes).eval()
     plain.load_state_dict(load_file(tmp_path / "plain.safetensors"), strict=True)
     with torch.no_grad():
-        right = [int((plain(images).argmax(1) == labels).sum()) for images, labels in data.eval_batches("test")]
-    assert abs(sum(right) / data.sizes["test"] - result["test_accuracy"]) < 0.006      # two of 359: rounding
+        right = [
+            int((plain(images).argmax(1) == labels).sum())
+            for images, labels in data.eval_batches("test")
+        ]
+    assert (
+        abs(sum(right) / data.sizes["test"] - result["test_accuracy"]) < 0.006
+    )  # two of 359: rounding
 
 
-def test_a_basis_for_a_model_without_convolutions_is_answered_in_words(dimred: Callable[..., Outcome]) -> None:
+def test_a_basis_for_a_model_without_convolutions_is_answered_in_words(
+    dimred: Callable[..., Outcome],
+) -> None:
     code, _, err = dimred("train", "basis=layer", "model=lenet300")
-    assert code == 1 and "basis=layer is for convolutions with more than one pixel" in err and "Traceback" not in err
+    assert (
+        code == 1
+        and "basis=layer is for convolutions with more than one pixel" in err
+        and "Traceback" not in err
+    )
     code, _, err = dimred("train", "basis=layr")
     assert code == 1 and "unknown basis 'layr'. Did you mean 'layer'" in err
     code, _, err = dimred("train", "basis=layer", "basis.init=hadamard", "model=resnet20")
-    assert code == 1 and "basis.init=hadamard is not allowed. It must be standard or random_orthonormal" in err
+    assert (
+        code == 1
+        and "basis.init=hadamard is not allowed. It must be standard or random_orthonormal" in err
+    )
 
 
 def test_initial_weights_come_from_the_seed_whatever_the_device_or_precision() -> None:
@@ -260,7 +344,9 @@ def test_initial_weights_come_from_the_seed_whatever_the_device_or_precision() -
     assert all(torch.equal(theta, net.initial()[name]) for name, theta in net.thetas().items())
 
 
-def test_weights_that_join_where_roots_have_no_gradient_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_weights_that_join_where_roots_have_no_gradient_are_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     for method, says in (("rigl method.every=3", True), ("snip method.examples=32", False)):
         caplog.clear()
         cfg = compose(*f"method={method}".split(), "basis=power")

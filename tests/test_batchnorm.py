@@ -1,4 +1,5 @@
 """BatchNorm in channels_last on a CPU, against torch's own in double precision."""
+
 from __future__ import annotations
 
 import copy
@@ -35,25 +36,26 @@ def errors(found: list[Tensor], exact: list[Tensor]) -> list[float]:
 
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_it_computes_what_double_precision_does(shape: tuple[int, ...], momentum: float | None
-                                                ) -> None:
+def test_it_computes_what_double_precision_does(
+    shape: tuple[int, ...], momentum: float | None
+) -> None:
     norm = nn.BatchNorm2d(shape[1], momentum=momentum)
     nn.init.uniform_(norm.weight, 0.5, 1.5)
     nn.init.uniform_(norm.bias)
     x, grad, twin = images(shape), images(shape, seed=1), copy.deepcopy(norm).double()
-    for _ in range(2):      # the running statistics move twice
+    for _ in range(2):  # the running statistics move twice
         with exact_statistics([norm]):
             out, *gradients, mean, variance = worked(norm, x, grad)
         exact = worked(twin, x.double(), grad.double())
         assert max(errors([out, mean, variance], [exact[0], *exact[-2:]])) < 1e-6
-        assert max(errors(gradients, exact[1:-2])) < 2e-5      # by torch's kernel
+        assert max(errors(gradients, exact[1:-2])) < 2e-5  # by torch's kernel
     assert norm.num_batches_tracked == 2
 
 
 def test_a_forward_of_its_own_is_left_alone() -> None:
     norm = nn.BatchNorm2d(3)
     assert applies_to(norm)
-    norm.forward = norm.forward     # type: ignore[method-assign]
+    norm.forward = norm.forward  # type: ignore[method-assign]
     assert not applies_to(norm)
 
 

@@ -1,5 +1,6 @@
 """Models that others build: what is stored is the network that was trained, however its builder
 makes it."""
+
 from __future__ import annotations
 
 import random
@@ -23,7 +24,7 @@ from dimred.net import Net
 from dimred.record import Json, write_tensors
 
 SHAPE = (1, 2, 2)
-GOES_ON = torch.Generator()     # never seeded again: every build draws other numbers
+GOES_ON = torch.Generator()  # never seeded again: every build draws other numbers
 
 
 class Small(nn.Module):
@@ -42,9 +43,11 @@ class Small(nn.Module):
 DRAWS: dict[str, Callable[[], Any]] = {
     "numpy": lambda: np.random.randn(6, 4),
     "random": lambda: [[random.random() for _ in range(4)] for _ in range(6)],
-    "torch": lambda: torch.rand(6, 4), "scaled": lambda: 0.5 * torch.empty(6, 4).normal_(),
+    "torch": lambda: torch.rand(6, 4),
+    "scaled": lambda: 0.5 * torch.empty(6, 4).normal_(),
     "own seed": lambda: torch.randn(6, 4, generator=torch.Generator().manual_seed(3)),
-    "goes on": lambda: torch.randn(6, 4, generator=GOES_ON)}
+    "goes on": lambda: torch.randn(6, 4, generator=GOES_ON),
+}
 
 
 def drawing(*, shape: Any, classes: int, by: str) -> nn.Module:
@@ -81,6 +84,7 @@ def named(*, shape: Any, classes: int, pretrained: str) -> nn.Module:
 class Tied(Small):
     """Two layers of one weight, a layer of three names, two buffers of one memory, and one that is
     not saved."""
+
     mask: Tensor
 
     def __init__(self) -> None:
@@ -106,8 +110,9 @@ def of(builder: str, **knobs: Any) -> tuple[Net, Json]:
     cfg = compose()
     cfg.model = {"_target_": f"{__name__}.{builder}", **knobs}
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    return build_net(cfg, SHAPE,
-                     2), {key: plain[key] for key in BUILT} | {"model": own_weights(plain["model"])}
+    return build_net(cfg, SHAPE, 2), {key: plain[key] for key in BUILT} | {
+        "model": own_weights(plain["model"])
+    }
 
 
 @torch.no_grad()
@@ -154,19 +159,22 @@ def test_building_leaves_all_random_states_as_they_were(tmp_path: Path) -> None:
     for by in DRAWS:
         net, built = of("drawing", by=by)
         load_net(save(tmp_path, net, built), trust=True)
-        save_compact(tmp_path / "net.dimred", net,
-                     {"model": built["model"], "shape": SHAPE, "classes": 2})
+        save_compact(
+            tmp_path / "net.dimred", net, {"model": built["model"], "shape": SHAPE, "classes": 2}
+        )
     with pytest.raises(UserError, match=r"ZeroDivisionError.*Add --debug"):
         of("failing")
 
 
 def failing(*, shape: Any, classes: int) -> nn.Module:
     np.random.rand(), random.random(), torch.rand(1)
-    return 1 / 0    # type: ignore[return-value]
+    return 1 / 0  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize(("builder", "knobs"), [
-    ("plain", {}), ("double", {}), ("tied", {}), *(("drawing", {"by": by}) for by in DRAWS)])
+@pytest.mark.parametrize(
+    ("builder", "knobs"),
+    [("plain", {}), ("double", {}), ("tied", {}), *(("drawing", {"by": by}) for by in DRAWS)],
+)
 def test_the_trained_network_comes_back(builder: str, knobs: Json, tmp_path: Path) -> None:
     net, built = of(builder, **knobs)
     freeze_most(net)
@@ -181,14 +189,17 @@ def test_frozen_weights_are_those_that_the_net_began_with(by: str) -> None:
     for name, w in net.weights.items():
         assert torch.equal(w.dense()[3:], before[name].view(-1)[3:])
     initial = net.initial()
-    initial["a.weight"].zero_()         # what is returned belongs to the caller
+    initial["a.weight"].zero_()  # what is returned belongs to the caller
     assert torch.equal(net.initial()["a.weight"], before["a.weight"])
 
 
-@pytest.mark.parametrize(("builder", "knobs", "stored"), [
-    ("plain", {}, []), ("drawing", {"by": "numpy"}, ["theta/a.weight"])])
-def test_what_the_seed_draws_is_not_stored(builder: str, knobs: Json, stored: list[str],
-                                           tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("builder", "knobs", "stored"),
+    [("plain", {}, []), ("drawing", {"by": "numpy"}, ["theta/a.weight"])],
+)
+def test_what_the_seed_draws_is_not_stored(
+    builder: str, knobs: Json, stored: list[str], tmp_path: Path
+) -> None:
     net, built = of(builder, **knobs)
     freeze_most(net)
     state = load_file(save(tmp_path, net, built) / "model.safetensors")
@@ -197,7 +208,8 @@ def test_what_the_seed_draws_is_not_stored(builder: str, knobs: Json, stored: li
 
 
 def test_other_numbers_of_a_seed_are_an_error(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, built = of("plain")
     freeze_most(net)
     save(tmp_path, net, built)
@@ -214,24 +226,29 @@ def test_a_file_that_the_builder_reads_may_change(tmp_path: Path) -> None:
     save(tmp_path, net, built)
     write_tensors(file, {"weight": torch.zeros(6, 4)})
     assert_equal(load_net(tmp_path, trust=True).state_dict(), net.state_dict())
-    freeze_most(net)                    # and while the run goes on
+    freeze_most(net)  # and while the run goes on
     assert net.weights["a.weight"].dense()[3:].all()
     file.unlink()
-    with pytest.raises(UserError,
-                       match=r"the builder of its model failed .*own.safetensors.*Put the files"):
+    with pytest.raises(
+        UserError, match=r"the builder of its model failed .*own.safetensors.*Put the files"
+    ):
         load_net(tmp_path, trust=True)
 
 
-@pytest.mark.parametrize(("builder", "given", "stored"), [
-    ("timm", True, False), ("timm", False, False), ("named", "abc", "abc")])
-def test_pretrained_may_be_true_or_a_name(builder: str, given: Any, stored: Any,
-                                          tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("builder", "given", "stored"),
+    [("timm", True, False), ("timm", False, False), ("named", "abc", "abc")],
+)
+def test_pretrained_may_be_true_or_a_name(
+    builder: str, given: Any, stored: Any, tmp_path: Path
+) -> None:
     net, built = of(builder, pretrained=given)
     assert built["model"]["pretrained"] == stored
     freeze_most(net)
     assert_equal(load_net(save(tmp_path, net, built), trust=True).state_dict(), net.state_dict())
-    save_compact(tmp_path / "net.dimred", net,
-                 {"model": built["model"], "shape": SHAPE, "classes": 2})
+    save_compact(
+        tmp_path / "net.dimred", net, {"model": built["model"], "shape": SHAPE, "classes": 2}
+    )
     assert_equal(load_compact(tmp_path / "net.dimred", trust=True).state_dict(), net.state_dict())
 
 
@@ -247,22 +264,25 @@ def test_tied_weights_are_written_under_all_of_their_names(basis: str, tmp_path:
     save_compact(tmp_path / "net.dimred", net, about)
     images = torch.rand(3, *SHAPE)
     net.train(False)
-    for state in (load_file(tmp_path / "dense"),
-                  load_compact(tmp_path / "net.dimred", trust=True).state_dict()):
+    for state in (
+        load_file(tmp_path / "dense"),
+        load_compact(tmp_path / "net.dimred", trust=True).state_dict(),
+    ):
         plain = Tied().eval()
         assert set(state) == set(plain.state_dict())
         plain.load_state_dict(state)
-        plain.mask.copy_(net.model.mask)        # type: ignore[arg-type]
+        plain.mask.copy_(net.model.mask)  # type: ignore[arg-type]
         assert torch.equal(plain(images), net(images))
 
 
 def test_buffers_that_state_dicts_leave_out_come_back(tmp_path: Path) -> None:
     net, built = of("tied")
-    net.model.mask.mul_(2)      # type: ignore[operator, union-attr]
+    net.model.mask.mul_(2)  # type: ignore[operator, union-attr]
     images = torch.rand(3, *SHAPE)
     net.train(False)
-    save_compact(tmp_path / "net.dimred", net,
-                 {"model": built["model"], "shape": SHAPE, "classes": 2})
+    save_compact(
+        tmp_path / "net.dimred", net, {"model": built["model"], "shape": SHAPE, "classes": 2}
+    )
     loaded = load_net(save(tmp_path, net, built), trust=True)
     loaded.train(False)
     assert torch.equal(loaded(images), net(images))
@@ -293,8 +313,9 @@ def test_parameters_that_the_model_has_frozen_are_not_covered_and_never_train() 
         assert {name for name, p in each.rest.items() if p.requires_grad} == {"norm.bias", "b.bias"}
     net(torch.rand(5, *SHAPE)).square().sum().backward()
     optimizer.step()
-    changed = {name for name, value in net.state_dict().items()
-               if not torch.equal(value, before[name])}
+    changed = {
+        name for name, value in net.state_dict().items() if not torch.equal(value, before[name])
+    }
     assert changed & set(net.parameters()) == {"norm.bias", "b.weight", "b.bias"}
 
 
@@ -305,7 +326,7 @@ def test_a_model_with_nothing_left_to_cover_is_refused() -> None:
     with pytest.raises(UserError, match=r"has frozen \(requires_grad=False\) a.weight\. Leave"):
         Net(frozen("a"), include=["a.weight"])
     with pytest.raises(UserError, match=r"has none \(with scale and shift\)"):
-        NormOnly("uniform", False, ()).run(Net(frozen("norm")), None)       # type: ignore[arg-type]
+        NormOnly("uniform", False, ()).run(Net(frozen("norm")), None)  # type: ignore[arg-type]
 
 
 # -- the folder of a run as a start --------------------------------------------------------------
@@ -318,12 +339,13 @@ def test_a_run_is_a_start_for_a_net_of_the_same_builder(tmp_path: Path) -> None:
     assert stored["model"]["pretrained"] is None
     freeze_most(again)
     with pytest.raises(UserError, match=r"code that is not dimred's: test_builders.start"):
-        load_net(run)       # nobody has asked for that code
+        load_net(run)  # nobody has asked for that code
     (run / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"no model.safetensors in .*run: that is no run"):
         of("start", pretrained=str(run))
-    assert_equal(load_net(save(tmp_path, again, stored), trust=True).state_dict(),
-                 again.state_dict())
+    assert_equal(
+        load_net(save(tmp_path, again, stored), trust=True).state_dict(), again.state_dict()
+    )
 
 
 def start(*, shape: Any, classes: int, pretrained: str | None) -> nn.Module:

@@ -1,5 +1,6 @@
 """Values, files, terminals, disks and processes that are not as they should be: a sentence says
 what is wrong."""
+
 from __future__ import annotations
 
 import errno
@@ -24,17 +25,27 @@ SHORT = ("recipe.steps=2", "method=random")
 
 
 # -- values --------------------
-@pytest.mark.parametrize("override, part", [
-    ("model=mlp model.hidden=[0]",
-     "model.hidden=[0] is not allowed. It must be a list of widths, each 1 or more"),
-    ("method=null", "method=null is not allowed"),
-    ("recipe.lr=1e300", "recipe.lr=1e+300 is not allowed. It must be a finite number, at most"),
-    ("recipe.weight_decay=1e300", "recipe.weight_decay=1e+300 is not allowed"),
-    ("recipe.steps=10000000000000000000000", "recipe.steps=10000000000000000000000 is not allowed"),
-    ("model=resnet20 model.width=1e30", "dimred.models.resnet cannot be built"),
-    ("+model.hidden=[3]", "unknown key model.hidden")])
-def test_a_value_that_cannot_be_is_named(override: str, part: str, dimred: Callable[..., Outcome],
-                                         tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "override, part",
+    [
+        (
+            "model=mlp model.hidden=[0]",
+            "model.hidden=[0] is not allowed. It must be a list of widths, each 1 or more",
+        ),
+        ("method=null", "method=null is not allowed"),
+        ("recipe.lr=1e300", "recipe.lr=1e+300 is not allowed. It must be a finite number, at most"),
+        ("recipe.weight_decay=1e300", "recipe.weight_decay=1e+300 is not allowed"),
+        (
+            "recipe.steps=10000000000000000000000",
+            "recipe.steps=10000000000000000000000 is not allowed",
+        ),
+        ("model=resnet20 model.width=1e30", "dimred.models.resnet cannot be built"),
+        ("+model.hidden=[3]", "unknown key model.hidden"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(
+    override: str, part: str, dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     code, _, err = dimred("train", *SHORT, *override.split(), f"outputs={tmp_path}")
     assert code == 1 and part in err and "unexpected" not in err and "frame #" not in err
 
@@ -57,8 +68,11 @@ def claim(path: Path, shape: str, content: bytes = b"\1", says: int | None = Non
 
 @pytest.mark.parametrize("says", [None, 10**12 + 128])
 def test_a_mask_that_claims_to_be_huge_takes_no_memory(says: int | None, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"damaged.*fc1.weight.npy says that it has 1000000000000 "
-                                        r"bytes"):
+    with pytest.raises(
+        UserError,
+        match=r"damaged.*fc1.weight.npy says that it has 1000000000000 "
+        r"bytes",
+    ):
         read_masks(claim(tmp_path / "masks.npz", "(1000000, 1000000)", says=says))
 
 
@@ -71,7 +85,8 @@ def test_a_mask_that_is_well_compressed_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "5", "null", '"done"', "[" * 100_000, '{"status": "done", "layers": 3}'])
+    "text", ["[]", "5", "null", '"done"', "[" * 100_000, '{"status": "done", "layers": 3}']
+)
 def test_a_result_that_is_no_object_is_damaged(
     text: str, dimred: Callable[..., Outcome], tmp_path: Path
 ) -> None:
@@ -89,8 +104,9 @@ def test_a_result_that_is_a_list_is_described_in_words(train: Callable[..., Path
     assert read_run(run).why == "result.json cannot be read (it is no object)"
 
 
-def test_escape_codes_in_stored_text_do_not_reach_the_terminal(dimred: Callable[..., Outcome],
-                                                               tmp_path: Path) -> None:
+def test_escape_codes_in_stored_text_do_not_reach_the_terminal(
+    dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     evil = "\x1b]0;owned\x07\x1b[2J"
     layers = {f"fc{evil}": {"shape": [1], "total": 1, "trained": 1, "nonzero": 1}}
     (tmp_path / "result.json").write_text(
@@ -121,6 +137,7 @@ def test_a_write_that_is_interrupted_leaves_nothing(
 ) -> None:
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
+
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "result.json", b"{}")
@@ -140,12 +157,15 @@ def test_a_full_disk_behind_stdout_is_said_in_words() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([SCRIPT, "methods"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"dimred: {os.strerror(errno.ENOSPC)}: nothing more can be "
-                                  "written. Make room and")
+    assert done.stderr.startswith(
+        f"dimred: {os.strerror(errno.ENOSPC)}: nothing more can be written. Make room and"
+    )
 
 
-@pytest.mark.parametrize("settings", [
-    {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+)
 def test_a_terminal_of_ascii_shows_what_it_can(settings: dict[str, str], tmp_path: Path) -> None:
     command = [SCRIPT, "train", "-m", *SHORT, "seed=0,1", f"outputs='{tmp_path}/größe'"]
     done = subprocess.run(command, capture_output=True, env={**os.environ, **settings})

@@ -1,4 +1,6 @@
-"""The command line: what answers at once, where runs lie, what is in them, sweeps, export and configuration."""
+"""The command line: what answers at once, where runs lie, what is in them, sweeps, export and
+configuration."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -37,21 +39,43 @@ SUITABLE = dict.fromkeys(("norm_only", "network_slimming", "early_bird"), "resne
 ALONE = [method for method in METHODS if method != "from_mask"]
 SHORT = "recipe.steps=3"
 #: what takes long, whatever the recipe
-QUICK = {"imp": ["method.rate=0.9"], "ntt": ["method.steps=2"], "ntk_sap": ["method.rounds=2"],
-         "synflow": ["method.rounds=5"]}
+QUICK = {
+    "imp": ["method.rate=0.9"],
+    "ntt": ["method.steps=2"],
+    "ntk_sap": ["method.rounds=2"],
+    "synflow": ["method.rounds=5"],
+}
 
 
 # -- what answers at once --------------------
-@pytest.mark.parametrize("arguments, code, part", [
-    ("", 0, "dimred train"), ("--help", 0, "dimred train"), ("train --help", 0, " dense "),
-    ("show --help", 0, "dimred show"), ("--version", 0, "0."), ("methods", 0, "rigl"),
-    ("methods --json", 0, '"name": "rigl"'), ("train --cfg job", 0, "sparsity: 0.9"), ("trian", 1, "'train'"),
-    ("train sparsty=1", 1, "'sparsity'"), ("train method=rigel", 1, "'rigl'"), ("train --foo", 2, "--foo")])
-def test_questions_and_typos_are_answered_without_torch(arguments: str, code: int, part: str) -> None:
-    program = ("import sys; from dimred.cli import main; code = main(sys.argv[1:]); "
-               "assert 'torch' not in sys.modules; sys.exit(code)")
+@pytest.mark.parametrize(
+    "arguments, code, part",
+    [
+        ("", 0, "dimred train"),
+        ("--help", 0, "dimred train"),
+        ("train --help", 0, " dense "),
+        ("show --help", 0, "dimred show"),
+        ("--version", 0, "0."),
+        ("methods", 0, "rigl"),
+        ("methods --json", 0, '"name": "rigl"'),
+        ("train --cfg job", 0, "sparsity: 0.9"),
+        ("trian", 1, "'train'"),
+        ("train sparsty=1", 1, "'sparsity'"),
+        ("train method=rigel", 1, "'rigl'"),
+        ("train --foo", 2, "--foo"),
+    ],
+)
+def test_questions_and_typos_are_answered_without_torch(
+    arguments: str, code: int, part: str
+) -> None:
+    program = (
+        "import sys; from dimred.cli import main; code = main(sys.argv[1:]); "
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", program, *arguments.split()], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments.split()], capture_output=True, text=True
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
     assert part in (done.stderr if code else done.stdout)
@@ -62,16 +86,31 @@ def test_methods_are_listed_with_family_line_and_source(dimred: Callable[..., Ou
     rows = json.loads(dimred("methods", "--json").out)
     assert sorted(row["name"] for row in rows) == METHODS
     for row in rows:
-        assert row["family"] and row["summary"].endswith(".") and any(c.isdigit() for c in row["source"]), row
+        assert (
+            row["family"]
+            and row["summary"].endswith(".")
+            and any(c.isdigit() for c in row["source"])
+        ), row
 
 
 # -- runs --------------------
-def test_a_result_says_what_was_reached_and_what_it_took(train: Callable[..., Path],
-                                                         dimred: Callable[..., Outcome]) -> None:
+def test_a_result_says_what_was_reached_and_what_it_took(
+    train: Callable[..., Path], dimred: Callable[..., Outcome]
+) -> None:
     run = train(SHORT)
     result = result_of(run)
-    assert {"method": "snip", "model": "lenet300", "dataset": "digits", "sparsity": 0.9, "seed": 0, "dim": 5020,
-            "density": 0.1, "total": 50200, "steps": 3, "status": "done"}.items() <= result.items()
+    assert {
+        "method": "snip",
+        "model": "lenet300",
+        "dataset": "digits",
+        "sparsity": 0.9,
+        "seed": 0,
+        "dim": 5020,
+        "density": 0.1,
+        "total": 50200,
+        "steps": 3,
+        "status": "done",
+    }.items() <= result.items()
     for key in ("test_accuracy", "val_accuracy", "best_val_test_accuracy"):
         assert 0 <= result[key] <= 1
     for key in ("seconds", "peak_memory_bytes", "state_bytes"):
@@ -79,7 +118,13 @@ def test_a_result_says_what_was_reached_and_what_it_took(train: Callable[..., Pa
     assert sum(layer["trained"] for layer in result["layers"].values()) == 5020
     assert sum(layer["nonzero"] for layer in result["layers"].values()) == 5020
     assert {path.name for path in run.glob("[!.]*")} == {
-        "config.yaml", "log.txt", "masks.npz", "metrics.jsonl", "model.safetensors", "result.json"}
+        "config.yaml",
+        "log.txt",
+        "masks.npz",
+        "metrics.jsonl",
+        "model.safetensors",
+        "result.json",
+    }
     shown = dimred("show", str(run)).out
     assert "fc1.weight" in shown and "_target_: dimred.methods.SNIP" in shown
     assert json.loads(dimred("show", "--json", str(run)).out) == result
@@ -93,8 +138,10 @@ def name_of(*overrides: str) -> str:
 def test_the_names_of_folders_never_change() -> None:
     assert name_of() == "M-s0.9-seed0-4c625eed59"
     assert name_of("method=dense", "seed=3") == "M-seed3-ecb8ed4938"
-    assert name_of("method=freezenet", "sparsity=0.95", "model=resnet20",
-                   "dataset=cifar10_jpeg") == "M-s0.95-seed0-5658f9617f"
+    assert (
+        name_of("method=freezenet", "sparsity=0.95", "model=resnet20", "dataset=cifar10_jpeg")
+        == "M-s0.95-seed0-5658f9617f"
+    )
 
 
 def test_a_field_that_is_added_changes_the_names_of_those_runs_alone_that_use_it() -> None:
@@ -104,28 +151,51 @@ def test_a_field_that_is_added_changes_the_names_of_those_runs_alone_that_use_it
 
 
 def test_the_description_is_of_the_result_alone() -> None:
-    jpeg = ("dataset=cifar10_jpeg", "model=resnet20")   # its path lies in data_dir
+    jpeg = ("dataset=cifar10_jpeg", "model=resnet20")  # its path lies in data_dir
     elsewhere = ("device=cpu", "data_dir=/elsewhere", "outputs=other", "checkpoint_seconds=7")
     for given in ((), jpeg, ("dataset=mnist",)):
         assert name_of(*given) == name_of(*given, *elsewhere)
-    names = [name_of(), *(name_of(other) for other in (
-        "recipe.lr=0.2", "recipe.epochs=7", "sparsity=0.8", "seed=1", "allocation=erk", "model.init=torch_default",
-        "method.examples=64", "exclude=[fc3]", "dataset.val_fraction=0.2"))]
+    names = [
+        name_of(),
+        *(
+            name_of(other)
+            for other in (
+                "recipe.lr=0.2",
+                "recipe.epochs=7",
+                "sparsity=0.8",
+                "seed=1",
+                "allocation=erk",
+                "model.init=torch_default",
+                "method.examples=64",
+                "exclude=[fc3]",
+                "dataset.val_fraction=0.2",
+            )
+        ),
+    ]
     assert len(set(names)) == len(names)
-    assert name_of("method=dense") == name_of("method=dense", "sparsity=0.5") == name_of("method=dense",
-                                                                                         "allocation=erk")
+    assert (
+        name_of("method=dense")
+        == name_of("method=dense", "sparsity=0.5")
+        == name_of("method=dense", "allocation=erk")
+    )
 
 
-@pytest.mark.parametrize("spellings", [
-    ("sparsity=0", "sparsity=0.0", "sparsity=-0.0"),
-    ("sparsity=0.7", "sparsity=0.7000000000000001"),
-    ("seed=2", "seed=2.0"), ("recipe.epochs=2", "recipe.epochs=2.0"),
-    ("recipe.lr=1", "recipe.lr=1.0", "recipe.lr=1e0"),
-    ("method.examples=64", "method.examples=64.0", "method.examples=6.4e1"),
-    ("dataset.resize=16", "dataset.resize=16.0"), ("recipe.clip=3", "recipe.clip=3.0"),
-    ("model=resnet20 model.width=2", "model=resnet20 model.width=2.0"),
-    ("method=rigl method.every=40", "method=rigl method.every=40.0"),
-    ("allocation=erk allocation.power=2", "allocation=erk allocation.power=2.0")])
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("sparsity=0", "sparsity=0.0", "sparsity=-0.0"),
+        ("sparsity=0.7", "sparsity=0.7000000000000001"),
+        ("seed=2", "seed=2.0"),
+        ("recipe.epochs=2", "recipe.epochs=2.0"),
+        ("recipe.lr=1", "recipe.lr=1.0", "recipe.lr=1e0"),
+        ("method.examples=64", "method.examples=64.0", "method.examples=6.4e1"),
+        ("dataset.resize=16", "dataset.resize=16.0"),
+        ("recipe.clip=3", "recipe.clip=3.0"),
+        ("model=resnet20 model.width=2", "model=resnet20 model.width=2.0"),
+        ("method=rigl method.every=40", "method=rigl method.every=40.0"),
+        ("allocation=erk allocation.power=2", "allocation=erk allocation.power=2.0"),
+    ],
+)
 def test_a_number_has_one_identity_however_it_is_typed(spellings: tuple[str, ...]) -> None:
     wholes = [checked(compose(*typed.split())) for typed in spellings]
     texts = {OmegaConf.to_yaml(cfg) for cfg in wholes}
@@ -144,6 +214,7 @@ def test_a_method_is_built_from_numbers_of_their_annotated_types() -> None:
 @dataclasses.dataclass(frozen=True)
 class Typed:
     """Of a user's own code."""
+
     whole: int
     real: float
     either: int | float
@@ -197,7 +268,8 @@ def test_values_take_the_form_of_their_annotations() -> None:
 
 
 def test_a_method_has_the_sparsity_of_its_run_whatever_its_file_says(
-        dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+    dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     (tmp_path / "conf/method").mkdir(parents=True)
     text = (ROOT / "conf/method/snip.yaml").read_text().replace("${sparsity}", "0.5")
     (tmp_path / "conf/method/half.yaml").write_text(text)
@@ -219,18 +291,26 @@ def test_a_method_has_the_sparsity_of_its_run_whatever_its_file_says(
     assert result_of(next(tmp_path.glob("runs/*/*/half-s0.5-*")))["dim"] == 25100
 
 
-def test_a_run_does_not_depend_on_where_it_is_started(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_a_run_does_not_depend_on_where_it_is_started(
+    dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     (tmp_path / "work").mkdir()
     there = partial(os.chdir, tmp_path / "work")
     first = dimred("train", SHORT, "outputs=out", before=there)
-    assert first.code == 0 and first.out.splitlines()[-1].strip().startswith("out/runs/digits/lenet300/snip-s0.9-")
+    assert first.code == 0 and first.out.splitlines()[-1].strip().startswith(
+        "out/runs/digits/lenet300/snip-s0.9-"
+    )
     again = dimred("train", SHORT, f"outputs={tmp_path / 'work/out'}")
     assert again.code == 0 and "finished already" in again.err
 
 
-def test_export_gives_the_plain_model(train: Callable[..., Path], dimred: Callable[..., Outcome],
-                                      tmp_path: Path) -> None:
-    for arguments in (["method=freezenet", "model=resnet20", SHORT], ["method=rigl", "recipe.epochs=1"]):
+def test_export_gives_the_plain_model(
+    train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    for arguments in (
+        ["method=freezenet", "model=resnet20", SHORT],
+        ["method=rigl", "recipe.epochs=1"],
+    ):
         run, file = train(*arguments), tmp_path / "new/folder/exported.safetensors"
         assert dimred("export", str(run), str(file)).code == 0
         cfg = compose(*arguments)
@@ -238,17 +318,27 @@ def test_export_gives_the_plain_model(train: Callable[..., Path], dimred: Callab
         model = build(cfg.model, "model", shape=data.shape, classes=data.classes).eval()
         model.load_state_dict(load_file(file), strict=True)
         with torch.no_grad():
-            right = [int((model(images).argmax(1) == labels).sum()) for images, labels in data.eval_batches("test")]
+            right = [
+                int((model(images).argmax(1) == labels).sum())
+                for images, labels in data.eval_batches("test")
+            ]
         assert sum(right) / data.sizes["test"] == result_of(run)["test_accuracy"]
         assert result_of(run)["density"] == (1 if "freezenet" in arguments[0] else 0.1)
 
 
 # -- sweeps --------------------
 def test_a_sweep_survives_a_failing_cell_and_skips_what_is_finished(
-        dimred: Callable[..., Outcome], train: Callable[..., Path], tmp_path: Path) -> None:
+    dimred: Callable[..., Outcome], train: Callable[..., Path], tmp_path: Path
+) -> None:
     single = train("method=snip", SHORT)
-    command = ("train", SHORT, f"outputs={tmp_path / 'outputs'}", "-m", "method=norm_only,dense,snip",
-               "sparsity=0.5,0.9")
+    command = (
+        "train",
+        SHORT,
+        f"outputs={tmp_path / 'outputs'}",
+        "-m",
+        "method=norm_only,dense,snip",
+        "sparsity=0.5,0.9",
+    )
     times: list[dict[Path, int]] = []
     for _ in range(2):
         code, out, err = dimred(*command)
@@ -264,11 +354,18 @@ def test_a_sweep_survives_a_failing_cell_and_skips_what_is_finished(
         assert [row[0] for row in table] == ["method=dense", "method=snip", "method=snip"]
         # sparsity=0.9 is below its name
         assert f"{100 * result_of(single)['test_accuracy']:.2f}" in table[2]
-        assert ("run 3 of 6 (method=dense sparsity=0.5): method=dense has no sparsity: "
-                "sparsity=0.5 is not used"
-                in err)
+        assert (
+            "run 3 of 6 (method=dense sparsity=0.5): method=dense has no sparsity: "
+            "sparsity=0.5 is not used" in err
+        )
         results = list(tmp_path.glob("outputs/runs/*/*/*/result.json"))
-        times.append({path: path.stat().st_mtime_ns for path in results if result_of(path.parent)["status"] == "done"})
+        times.append(
+            {
+                path: path.stat().st_mtime_ns
+                for path in results
+                if result_of(path.parent)["status"] == "done"
+            }
+        )
     assert times[0] == times[1] and len(times[0]) == 3
 
 
@@ -320,7 +417,8 @@ def test_a_search_finds_the_highest_validation_accuracy(
     ],
 )
 def test_a_sweeper_that_would_find_the_lowest_accuracy_is_refused(
-        minimises: dict[str, Any], maximises: dict[str, Any], key: str) -> None:
+    minimises: dict[str, Any], maximises: dict[str, Any], key: str
+) -> None:
     with pytest.raises(UserError, match=f"Add hydra.sweeper.{key}"):
         require_maximum(OmegaConf.create(minimises))
     require_maximum(OmegaConf.create(maximises))
@@ -340,7 +438,8 @@ def test_a_sweep_leaves_no_folders_of_its_jobs(
 
 # -- a run again --------------------
 def test_a_run_is_run_again_from_its_folder(
-        train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+    train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     first = train(
         "method=rigl", "sparsity=0.8", "method.every=1", SHORT, "dataset.val_fraction=0.2"
     )
@@ -376,16 +475,29 @@ def test_an_older_run_is_run_again(
 CALLS_MKDIR = {"version": 1, "formatters": {"any": {"()": "os.mkdir", "path": "made"}}}
 
 
-@pytest.mark.parametrize("change, part", [
-    (lambda config: config["method"].update(_target_="os.mkdir", path="made"), "asks for os.mkdir"),
-    (lambda config: config["method"].update(examples="${oc.env:HOME}"), "a run's values are plain"),
-    (lambda config: config["recipe"].update(defaults=["/method: rigl"]),
-     "a run's values are plain"),
-    (lambda config: config.pop("method"), "describes no run"),
-    (lambda config: config["recipe"].update(x=1), "recipe.x"),
-    (lambda config: config.update(hydra={"job_logging": CALLS_MKDIR}),
-     "says hydra; a run's values are plain"),
-])
+@pytest.mark.parametrize(
+    "change, part",
+    [
+        (
+            lambda config: config["method"].update(_target_="os.mkdir", path="made"),
+            "asks for os.mkdir",
+        ),
+        (
+            lambda config: config["method"].update(examples="${oc.env:HOME}"),
+            "a run's values are plain",
+        ),
+        (
+            lambda config: config["recipe"].update(defaults=["/method: rigl"]),
+            "a run's values are plain",
+        ),
+        (lambda config: config.pop("method"), "describes no run"),
+        (lambda config: config["recipe"].update(x=1), "recipe.x"),
+        (
+            lambda config: config.update(hydra={"job_logging": CALLS_MKDIR}),
+            "says hydra; a run's values are plain",
+        ),
+    ],
+)
 def test_a_run_that_is_run_again_is_data(
     change: Callable[[Any], object],
     part: str,
@@ -406,7 +518,8 @@ def test_a_run_that_is_run_again_is_data(
 
 
 def test_files_that_would_not_be_used_are_refused(
-        train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+    train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     run = train(SHORT)
     done = dimred("train", "--config-dir", str(run), "--config-name", "config")
     assert done.code == 1 and f"dimred train --from {run}" in done.err
@@ -418,9 +531,15 @@ def test_files_that_would_not_be_used_are_refused(
 
 
 # -- configuration --------------------
-@pytest.mark.parametrize("path", [path for group in ("method", "recipe", "allocation")
-                                  for path in sorted((ROOT / "conf" / group).glob("*.yaml"))],
-                         ids=lambda path: f"{path.parent.stem}-{path.stem}")
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for group in ("method", "recipe", "allocation")
+        for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
+    ],
+    ids=lambda path: f"{path.parent.stem}-{path.stem}",
+)
 def test_a_configuration_lists_every_field_once(path: Path) -> None:
     keys = yaml.safe_load(path.read_text())
     target: Any = pkgutil.resolve_name(":".join(keys["_target_"].rsplit(".", 1)))
@@ -435,7 +554,13 @@ def test_a_configuration_lists_every_field_once(path: Path) -> None:
 @pytest.mark.parametrize("method", ALONE)
 def test_every_method_trains(method: str, train: Callable[..., Path]) -> None:
     model = SUITABLE.get(method, "lenet300")
-    run = train(f"method={method}", f"model={model}", "sparsity=0.8", "recipe.steps=2", *QUICK.get(method, []))
+    run = train(
+        f"method={method}",
+        f"model={model}",
+        "sparsity=0.8",
+        "recipe.steps=2",
+        *QUICK.get(method, []),
+    )
     result = result_of(run)
     assert result["method"] == method and result["steps"] >= 2 and 0 < result["density"] <= 1
 
@@ -457,8 +582,13 @@ def test_a_method_of_ones_own_needs_two_files(tmp_path: Path) -> None:
     (tmp_path / "a=b, c/method/mine.yaml").write_text("_target_: mine.Mine\nsteps: 2\n")
     (tmp_path / "mine.py").write_text(MINE)
     command = [SCRIPT, "train", "--config-dir", "a=b, c", "method=mine", "outputs=out"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path,
-                          env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
     assert done.returncode == 0, done.stderr
     assert result_of(next(tmp_path.glob("out/runs/*/*/*")))["steps"] == 2
 
@@ -481,13 +611,25 @@ class Watched:
 def test_weights_and_batches_are_the_same_whatever_the_method() -> None:
     firsts = []
     for method in ALONE:
-        cfg = compose(f"method={method}", "model=resnet20", "model.width=0.25", "dataset.crop_padding=1",
-                      "dataset.flip=true", "seed=5", "recipe.steps=2", *QUICK.get(method, []))
+        cfg = compose(
+            f"method={method}",
+            "model=resnet20",
+            "model.width=0.25",
+            "dataset.crop_padding=1",
+            "dataset.flip=true",
+            "seed=5",
+            "recipe.steps=2",
+            *QUICK.get(method, []),
+        )
         data: Any = Watched(build(cfg.dataset, "dataset"))
         net = build_net(cfg, data.shape, data.classes)
         state = {name: value.clone() for name, value in net.state_dict().items()}
-        build(cfg.method, "method").run(net, Train(net, data, build(cfg.recipe, "recipe"), seed=cfg.seed))
+        build(cfg.method, "method").run(
+            net, Train(net, data, build(cfg.recipe, "recipe"), seed=cfg.seed)
+        )
         firsts.append((state, data.seen[:2]))
     for state, seen in firsts[1:]:
         assert all(torch.equal(state[name], value) for name, value in firsts[0][0].items())
-        assert len(seen) == 2 and all(torch.equal(a, b) for a, b in zip(seen, firsts[0][1], strict=True))
+        assert len(seen) == 2 and all(
+            torch.equal(a, b) for a, b in zip(seen, firsts[0][1], strict=True)
+        )

@@ -1,4 +1,6 @@
-"""Export and import: a compact file makes the same network again, to the bit, and a bad file makes one message."""
+"""Export and import: a compact file makes the same network again, to the bit, and a bad file makes
+one message."""
+
 from __future__ import annotations
 
 import hashlib
@@ -22,7 +24,16 @@ from scipy import special
 from torch import Tensor, nn
 
 from dimred.build import build_net, load_net, load_run
-from dimred.compact import CHECKSUM, MAGIC, START, VERSION, checksum, encode, load_compact, save_compact
+from dimred.compact import (
+    CHECKSUM,
+    MAGIC,
+    START,
+    VERSION,
+    checksum,
+    encode,
+    load_compact,
+    save_compact,
+)
 from dimred.errors import UserError
 from dimred.net import Net
 from dimred.scores import noise
@@ -36,7 +47,11 @@ Json = dict[str, Any]
 def built(*overrides: str, shape: tuple[int, int, int] = DIGITS) -> tuple[Net, Json]:
     """A net, and what a file has to know of its model."""
     cfg: Any = compose(*overrides)
-    return build_net(cfg, shape, 10), {"model": dict(cfg.model), "shape": list(shape), "classes": 10}
+    return build_net(cfg, shape, 10), {
+        "model": dict(cfg.model),
+        "shape": list(shape),
+        "classes": 10,
+    }
 
 
 def sparse(density: float, base: Any, *overrides: str) -> tuple[Net, Json]:
@@ -47,7 +62,7 @@ def sparse(density: float, base: Any, *overrides: str) -> tuple[Net, Json]:
             w.psi.add_(0.01)
         for p in net.rest.values():
             p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
-    net(torch.rand(8, *DIGITS))     # norms learn
+    net(torch.rand(8, *DIGITS))  # norms learn
     return net, about
 
 
@@ -59,19 +74,28 @@ def same(model: nn.Module, net: Net) -> bool:
     assert model.state_dict().keys() == state.keys() and not model.training
     with torch.no_grad():
         return torch.equal(model(images), net(images)) and all(
-            torch.equal(value, state[name]) for name, value in model.state_dict().items())
+            torch.equal(value, state[name]) for name, value in model.state_dict().items()
+        )
 
 
 # -- the same again --------------------
-@pytest.mark.parametrize("net_and_about", [
-    lambda: built("model=lenet300"), lambda: sparse(0.02, "zero", "model=lenet300"),
-    lambda: sparse(0.02, "init", "model=lenet300"), lambda: sparse(0.3, "init", "model=resnet20"),
-    lambda: sparse(0.3, "zero", "model=conv2", "model.init=torch_default"),
-    lambda: sparse(1, "zero", "model=lenet300", "seed=9000000000"),
-    lambda: sparse(0.1, "init", "model=conv2", "basis=layer"),
-    lambda: sparse(0.1, "zero", "model=conv2", "basis=power")],
-    ids=["initial", "pruned", "frozen", "frozen-resnet", "pruned-conv", "dense", "basis", "power"])
-def test_a_file_makes_the_same_network_again(net_and_about: Callable[[], tuple[Net, Json]], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "net_and_about",
+    [
+        lambda: built("model=lenet300"),
+        lambda: sparse(0.02, "zero", "model=lenet300"),
+        lambda: sparse(0.02, "init", "model=lenet300"),
+        lambda: sparse(0.3, "init", "model=resnet20"),
+        lambda: sparse(0.3, "zero", "model=conv2", "model.init=torch_default"),
+        lambda: sparse(1, "zero", "model=lenet300", "seed=9000000000"),
+        lambda: sparse(0.1, "init", "model=conv2", "basis=layer"),
+        lambda: sparse(0.1, "zero", "model=conv2", "basis=power"),
+    ],
+    ids=["initial", "pruned", "frozen", "frozen-resnet", "pruned-conv", "dense", "basis", "power"],
+)
+def test_a_file_makes_the_same_network_again(
+    net_and_about: Callable[[], tuple[Net, Json]], tmp_path: Path
+) -> None:
     net, about = net_and_about()
     size = save_compact(tmp_path / "net.dimred", net, about)
     assert size == (tmp_path / "net.dimred").stat().st_size
@@ -81,12 +105,18 @@ def test_a_file_makes_the_same_network_again(net_and_about: Callable[[], tuple[N
 def test_a_file_takes_little_more_than_its_numbers(tmp_path: Path) -> None:
     net, about = sparse(0.02, "init", "model=lenet300")
     numbers = 4 * (net.dim + 410)
-    assert numbers < save_compact(tmp_path / "net.dimred", net, about) < numbers + 0.15 * net.total / 8 + 500
+    assert (
+        numbers
+        < save_compact(tmp_path / "net.dimred", net, about)
+        < numbers + 0.15 * net.total / 8 + 500
+    )
 
 
 def test_half_precision_halves_the_numbers_and_hardly_changes_the_logits(tmp_path: Path) -> None:
     net, about = sparse(0.2, "init", "model=lenet300")
-    whole, half = (save_compact(tmp_path / f"{half}.dimred", net, about, half) for half in (False, True))
+    whole, half = (
+        save_compact(tmp_path / f"{half}.dimred", net, about, half) for half in (False, True)
+    )
     assert whole - half == pytest.approx(2 * (net.dim + 410), abs=60)
     images = torch.rand(5, *DIGITS)
     with torch.no_grad():
@@ -98,9 +128,13 @@ def test_a_number_too_large_for_half_precision_is_said(tmp_path: Path) -> None:
     net, about = sparse(0.1, "zero", "model=lenet300")
     with torch.no_grad():
         net.weights["fc1.weight"].psi[3] = 1e5
-    with pytest.raises(UserError, match=r"100000 is too large for half precision. Leave out --half"):
+    with pytest.raises(
+        UserError, match=r"100000 is too large for half precision. Leave out --half"
+    ):
         save_compact(tmp_path / "net.dimred", net, about, half=True)
-    assert "bitmap" in storage(net, 0) and not [name for name in storage(net, 0) if name.endswith("_half")]
+    assert "bitmap" in storage(net, 0) and not [
+        name for name in storage(net, 0) if name.endswith("_half")
+    ]
     save_compact(tmp_path / "net.dimred", net, about)
 
 
@@ -137,20 +171,38 @@ def stateful(*, shape: tuple[int, int, int], classes: int) -> nn.Module:
 
 def test_a_model_that_is_more_than_its_tensors_is_not_written(tmp_path: Path) -> None:
     net = Net(Stateful())
-    net.model.shift = 1.0       # type: ignore[assignment]
-    with pytest.raises(UserError, match=r"Stateful computes something else when it is made again.*--format dense"):
-        save_compact(tmp_path / "net.dimred", net,
-                     {"model": {"_target_": f"{__name__}.stateful"}, "shape": list(DIGITS), "classes": 10})
+    net.model.shift = 1.0  # type: ignore[assignment]
+    with pytest.raises(
+        UserError, match=r"Stateful computes something else when it is made again.*--format dense"
+    ):
+        save_compact(
+            tmp_path / "net.dimred",
+            net,
+            {"model": {"_target_": f"{__name__}.stateful"}, "shape": list(DIGITS), "classes": 10},
+        )
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("overrides", [
-    ["method=freezenet", "sparsity=0.95"], ["method=edge_popup", "sparsity=0.5"], ["method=signed_supermask"],
-    *(["method=intrinsic_dimension", f"method.projection={kind}", "method.dim=40"]
-      for kind in ("dense", "sparse", "fastfood"))], ids=lambda overrides: "-".join(overrides[:2]))
-def test_a_run_is_exported_and_imported(overrides: list[str], train: Callable[..., Path],
-                                        dimred: Callable[..., Outcome], tmp_path: Path) -> None:
-    run, files = train("recipe.steps=3", *overrides), [tmp_path / name for name in ("a.dimred", "b", "c")]
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["method=freezenet", "sparsity=0.95"],
+        ["method=edge_popup", "sparsity=0.5"],
+        ["method=signed_supermask"],
+        *(
+            ["method=intrinsic_dimension", f"method.projection={kind}", "method.dim=40"]
+            for kind in ("dense", "sparse", "fastfood")
+        ),
+    ],
+    ids=lambda overrides: "-".join(overrides[:2]),
+)
+def test_a_run_is_exported_and_imported(
+    overrides: list[str], train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    run, files = (
+        train("recipe.steps=3", *overrides),
+        [tmp_path / name for name in ("a.dimred", "b", "c")],
+    )
     assert dimred("export", str(run), str(files[0]), "--format", "compact").code == 0
     assert dimred("export", str(run), str(files[2])).code == 0
     net = load_net(run)
@@ -164,9 +216,17 @@ def test_a_run_is_exported_and_imported(overrides: list[str], train: Callable[..
 
 
 def test_a_vision_transformer_trains_and_comes_back(
-        train: Callable[..., Path], tmp_path: Path) -> None:
-    run = train("model=vit", "model.dim=16", "model.depth=1", "model.heads=2", "method=freezenet",
-                "sparsity=0.8", "recipe.steps=3")
+    train: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = train(
+        "model=vit",
+        "model.dim=16",
+        "model.depth=1",
+        "model.heads=2",
+        "method=freezenet",
+        "sparsity=0.8",
+        "recipe.steps=3",
+    )
     net, about = load_run(run)
     save_compact(tmp_path / "net.dimred", net, about)
     assert same(load_compact(tmp_path / "net.dimred"), net)
@@ -178,60 +238,93 @@ def test_a_vision_transformer_trains_and_comes_back(
     assert result_of(run)["total"] == total and result_of(run)["dim"] == round(0.2 * total)
 
 
-def test_a_run_keeps_the_pretrained_weights_that_it_froze(train: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_run_keeps_the_pretrained_weights_that_it_froze(
+    train: Callable[..., Path], tmp_path: Path
+) -> None:
     pretrained = tmp_path / "pretrained.safetensors"
     save_file(built("model=lenet300", "seed=1")[0].state_dict(), pretrained)
-    runs = [train("recipe.steps=3", f"model.pretrained={pretrained}", *more)
-            for more in (["method=freezenet", "sparsity=0.95"], ["sparsity=0.9"])]
+    runs = [
+        train("recipe.steps=3", f"model.pretrained={pretrained}", *more)
+        for more in (["method=freezenet", "sparsity=0.95"], ["sparsity=0.9"])
+    ]
     frozen = load_net(runs[0]).state_dict()
     first = load_file(pretrained)["fc1.weight"]
     assert 0.9 < float((frozen["fc1.weight"] == first).float().mean()) < 1
     pretrained.unlink()
-    assert all(torch.equal(value, frozen[name]) for name, value in load_net(runs[0]).state_dict().items())
+    assert all(
+        torch.equal(value, frozen[name]) for name, value in load_net(runs[0]).state_dict().items()
+    )
     load_net(runs[1])
 
 
 def test_equal_runs_write_equal_bytes(train: Callable[..., Path], tmp_path: Path) -> None:
     start = tmp_path / "start.safetensors"
     save_file(built("model=lenet300", "seed=1")[0].state_dict(), start)
-    runs = [train("recipe.steps=3", "method=freezenet", f"model.pretrained={start}",
-                  f"data_dir={tmp_path / place}",
-                  outputs=tmp_path / place) for place in ("here", "there")]
+    runs = [
+        train(
+            "recipe.steps=3",
+            "method=freezenet",
+            f"model.pretrained={start}",
+            f"data_dir={tmp_path / place}",
+            outputs=tmp_path / place,
+        )
+        for place in ("here", "there")
+    ]
     for name in ("model.safetensors", "masks.npz"):
         one, other = ((run / name).read_bytes() for run in runs)
         assert one == other and str(tmp_path).encode() not in one
 
 
-def test_an_export_never_takes_a_run_or_its_source_away(train: Callable[..., Path], dimred: Callable[..., Outcome],
-                                                        tmp_path: Path) -> None:
+def test_an_export_never_takes_a_run_or_its_source_away(
+    train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     run, file = train("recipe.steps=3"), tmp_path / "net.dimred"
     before = {path: path.read_bytes() for path in run.iterdir()}
     assert dimred("export", str(run), str(file), "--format", "compact").code == 0
     content = file.read_bytes()
     os.mkfifo(tmp_path / "pipe")
     for arguments, message in [
-            (("export", run, run / "model.safetensors"), "part of a run"),
-            (("import", file, run / "x"), "part of a run"),
-            (("import", file, file), "what is read"), (("export", run, ""), "cannot write to ''"),
-            (("export", run, tmp_path / "pipe"), "that is no file"), (("import", file, tmp_path), "that is no file")]:
+        (("export", run, run / "model.safetensors"), "part of a run"),
+        (("import", file, run / "x"), "part of a run"),
+        (("import", file, file), "what is read"),
+        (("export", run, ""), "cannot write to ''"),
+        (("export", run, tmp_path / "pipe"), "that is no file"),
+        (("import", file, tmp_path), "that is no file"),
+    ]:
         outcome = dimred(*map(str, arguments))
-        assert outcome.code == 1 and message in outcome.err and outcome.err.count("\n") == 1, outcome.err
-    assert before == {path: path.read_bytes() for path in run.iterdir()} and file.read_bytes() == content
+        assert outcome.code == 1 and message in outcome.err and outcome.err.count("\n") == 1, (
+            outcome.err
+        )
+    assert (
+        before == {path: path.read_bytes() for path in run.iterdir()}
+        and file.read_bytes() == content
+    )
 
 
 # -- ten years later --------------------
-#: dimred train method=NAME seed=3 recipe.epochs=10, with sparsity=0.98 (kaiming_normal), sparsity=0.5
-#: model.init=torch_default (uniform), method.dim=30 model.init=xavier_uniform method.lr=3; checksum and first logits
+#: dimred train method=NAME seed=3 recipe.epochs=10, with sparsity=0.98 (kaiming_normal),
+#: sparsity=0.5 model.init=torch_default (uniform), method.dim=30 model.init=xavier_uniform
+#: method.lr=3; checksum and first logits
 GOLDEN = {
-    "freezenet": ("758c64ecc079ea57d9e9239b99a47ed4", [-3.24478, 1.81941, 2.65235, 0.91692, 0.28054]),
-    "signed_supermask": ("6f66e8ec5b764b0b895432df66c2baa9", [-0.84086, 0.50708, 0.09095, -0.33369, -0.35503]),
-    "intrinsic_dimension": ("be08fc0dadbcddde7b9b4d2d4084548e", [-0.22119, -0.3576, 0.41186, 0.44822, -0.31783]),
+    "freezenet": (
+        "758c64ecc079ea57d9e9239b99a47ed4",
+        [-3.24478, 1.81941, 2.65235, 0.91692, 0.28054],
+    ),
+    "signed_supermask": (
+        "6f66e8ec5b764b0b895432df66c2baa9",
+        [-0.84086, 0.50708, 0.09095, -0.33369, -0.35503],
+    ),
+    "intrinsic_dimension": (
+        "be08fc0dadbcddde7b9b4d2d4084548e",
+        [-0.22119, -0.3576, 0.41186, 0.44822, -0.31783],
+    ),
 }
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_files_of_version_1_can_be_read_for_ever(name: str) -> None:
-    """If this fails, files that people have written cannot be read any more: repair the reader, not the test."""
+    """If this fails, files that people have written cannot be read any more: repair the reader, not
+    the test."""
     model = load_compact(ROOT / f"tests/golden/{name}.dimred")
     digest = hashlib.blake2b(digest_size=16)
     for key, value in sorted(model.state_dict().items()):
@@ -243,10 +336,16 @@ def test_files_of_version_1_can_be_read_for_ever(name: str) -> None:
 
 
 def read_by_the_page(content: bytes) -> dict[str, np.ndarray]:
-    """What docs/storage.md says, in plain Python, with none of dimred's code and scipy's quantiles."""
+    """What docs/storage.md says, in plain Python, with none of dimred's code and scipy's
+    quantiles."""
     header, at, found = *header_of(content), {}
     for t in header["tensors"]:
-        size, count, code, base = int(np.prod(t["shape"])), t.get("count", 0), t.get("code"), t.get("base", 0)
+        size, count, code, base = (
+            int(np.prod(t["shape"])),
+            t.get("count", 0),
+            t.get("code"),
+            t.get("base", 0),
+        )
         middle, end = at + t["bytes"][0], at + sum(t["bytes"])
         code_bytes, values, at = content[at:middle], content[middle:end], end
         positions = list(range(size)) if count == size else []
@@ -254,16 +353,26 @@ def read_by_the_page(content: bytes) -> dict[str, np.ndarray]:
             positions = [i for i, bit in enumerate(bits(code_bytes)) if bit]
         elif code == "delta":
             k, low_bytes, position = code_bytes[0], (count * code_bytes[0] + 7) // 8, -1
-            low, unary, positions = bits(code_bytes[1:1 + low_bytes]), iter(bits(code_bytes[1 + low_bytes:])), []
+            low, unary, positions = (
+                bits(code_bytes[1 : 1 + low_bytes]),
+                iter(bits(code_bytes[1 + low_bytes :])),
+                [],
+            )
             for i in range(count):
                 high = next(zeros for zeros in range(size + 1) if next(unary))
                 position += 1 + (high << k) + sum(low[i * k + j] << j for j in range(k))
                 positions.append(position)
-        out = np.full(size, base, np.float32) if not isinstance(base, dict) else drawn_by_the_page(size, **base)
+        out = (
+            np.full(size, base, np.float32)
+            if not isinstance(base, dict)
+            else drawn_by_the_page(size, **base)
+        )
         if t.get("scale") is None:
             out[positions] = np.frombuffer(values, "<f4")
         else:
-            kept = np.float32(t["scale"]) * (np.sign(out[positions]) if t.get("signs") else out[positions])
+            kept = np.float32(t["scale"]) * (
+                np.sign(out[positions]) if t.get("signs") else out[positions]
+            )
             out, flips = np.zeros(size, np.float32), bits(values)[:count] or [0] * count
             out[positions] = np.where(flips, -kept, kept)
         found[t["name"]] = out.reshape(t["shape"])
@@ -272,17 +381,21 @@ def read_by_the_page(content: bytes) -> dict[str, np.ndarray]:
 
 def header_of(content: bytes) -> tuple[Json, int]:
     length = int.from_bytes(content[10:14], "little")
-    return json.loads(zlib.decompress(content[14:14 + length])), 14 + length
+    return json.loads(zlib.decompress(content[14 : 14 + length])), 14 + length
 
 
 def bits(content: bytes) -> list[int]:
     return [byte >> i & 1 for byte in content for i in range(8)]
 
 
-def drawn_by_the_page(size: int, seed: int, stream: int, kind: str, a: float, b: float) -> np.ndarray:
+def drawn_by_the_page(
+    size: int, seed: int, stream: int, kind: str, a: float, b: float
+) -> np.ndarray:
     words = np.random.Philox(key=[seed, stream]).random_raw(size) >> np.uint64(12)
     u = (2 * words.astype(float) + 1 - 2.0**52) / 2.0**53
-    return (a + b * special.ndtri(0.5 + u) if kind == "normal" else a + (b - a) * (u + 0.5)).astype(np.float32)
+    return (a + b * special.ndtri(0.5 + u) if kind == "normal" else a + (b - a) * (u + 0.5)).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize("name", ["freezenet", "signed_supermask"])
@@ -307,17 +420,33 @@ def refused(content: bytes, path: Path, message: str) -> str:
 
 def test_every_damage_is_found_by_the_checksum(whole: bytes, tmp_path: Path) -> None:
     for at in (8, 11, 20, len(whole) // 2, len(whole) - 1):
-        refused(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1:], tmp_path / "f", "f is damaged: its checksum does")
+        refused(
+            whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :],
+            tmp_path / "f",
+            "f is damaged: its checksum does",
+        )
     for length in (9, 20, 40, len(whole) - 1):
-        refused(whole[:length], tmp_path / "f", "f is damaged: its checksum does not match its content. Copy or export")
+        refused(
+            whole[:length],
+            tmp_path / "f",
+            "f is damaged: its checksum does not match its content. Copy or export",
+        )
     refused(whole + b"\0", tmp_path / "f", "f is damaged")
 
 
 def test_other_files_newer_files_and_none_are_told_apart(whole: bytes, tmp_path: Path) -> None:
     refused(b"", tmp_path / "f", "f is no compact file of dimred")
-    refused(b"PK\3\4" + whole, tmp_path / "f", "f is no compact file of dimred. dimred export RUN FILE --format comp")
+    refused(
+        b"PK\3\4" + whole,
+        tmp_path / "f",
+        "f is no compact file of dimred. dimred export RUN FILE --format comp",
+    )
     newer = MAGIC + struct.pack("<H", VERSION + 1) + whole[10:-CHECKSUM]
-    refused(newer + checksum(newer), tmp_path / "f", "has version 2 of the compact format, and this .* up to 1. Update")
+    refused(
+        newer + checksum(newer),
+        tmp_path / "f",
+        "has version 2 of the compact format, and this .* up to 1. Update",
+    )
     with pytest.raises(UserError, match=r"cannot read .*nowhere \(No such file"):
         load_compact(tmp_path / "nowhere")
 
@@ -325,42 +454,80 @@ def test_other_files_newer_files_and_none_are_told_apart(whole: bytes, tmp_path:
 def forged(content: bytes, change: Callable[[Json], object]) -> bytes:
     """A file with another header and the right checksum."""
     length = START.unpack_from(content)[2]
-    header = json.loads(zlib.decompress(content[START.size:START.size + length]))
+    header = json.loads(zlib.decompress(content[START.size : START.size + length]))
     change(header)
     packed = zlib.compress(json.dumps(header).encode())
-    start = START.pack(MAGIC, VERSION, len(packed)) + packed + content[START.size + length:-CHECKSUM]
+    start = (
+        START.pack(MAGIC, VERSION, len(packed)) + packed + content[START.size + length : -CHECKSUM]
+    )
     return start + checksum(start)
 
 
-@pytest.mark.parametrize("change", [
-    lambda h: h["tensors"].pop(), lambda h: h.pop("tensors"), lambda h: h["tensors"][0].update(name="fc9.weight"),
-    lambda h: h["tensors"][0].update(shape=[300, 65]), lambda h: h["tensors"][0].update(count=3),
-    lambda h: h["tensors"][0].update(code="../x"), lambda h: h["tensors"][0].update(dtype="O"),
-    lambda h: h["tensors"][0].update(bytes=[10**9, -10**9]), lambda h: h.update(classes=11),
-    lambda h: h["tensors"][0]["base"].update(stream=9), lambda h: h["tensors"][0]["base"].update(kind="cauchy"),
-    lambda h: h["tensors"][0]["base"].update(seed=-1), lambda h: h.update(shape=["a"]), lambda h: h.update(tensors=7),
-    lambda h: h["tensors"][0].update(base="x"), lambda h: h["tensors"][0].update(scale=1.0),
-    lambda h: h["model"].pop("init"), lambda h: h["model"].update(depth=7), lambda h: h.pop("model")])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h["tensors"].pop(),
+        lambda h: h.pop("tensors"),
+        lambda h: h["tensors"][0].update(name="fc9.weight"),
+        lambda h: h["tensors"][0].update(shape=[300, 65]),
+        lambda h: h["tensors"][0].update(count=3),
+        lambda h: h["tensors"][0].update(code="../x"),
+        lambda h: h["tensors"][0].update(dtype="O"),
+        lambda h: h["tensors"][0].update(bytes=[10**9, -(10**9)]),
+        lambda h: h.update(classes=11),
+        lambda h: h["tensors"][0]["base"].update(stream=9),
+        lambda h: h["tensors"][0]["base"].update(kind="cauchy"),
+        lambda h: h["tensors"][0]["base"].update(seed=-1),
+        lambda h: h.update(shape=["a"]),
+        lambda h: h.update(tensors=7),
+        lambda h: h["tensors"][0].update(base="x"),
+        lambda h: h["tensors"][0].update(scale=1.0),
+        lambda h: h["model"].pop("init"),
+        lambda h: h["model"].update(depth=7),
+        lambda h: h.pop("model"),
+    ],
+)
 def test_a_whole_file_that_describes_no_network_is_refused_in_one_message(
-        whole: bytes, change: Callable[[Json], object], tmp_path: Path) -> None:
-    message = refused(forged(whole, change), tmp_path / "f", "f is whole, but does not describe a network of this")
-    assert message.count("\n") == 0 and re.search(r"written by (dimred 0\.|another version)", message)
+    whole: bytes, change: Callable[[Json], object], tmp_path: Path
+) -> None:
+    message = refused(
+        forged(whole, change), tmp_path / "f", "f is whole, but does not describe a network of this"
+    )
+    assert message.count("\n") == 0 and re.search(
+        r"written by (dimred 0\.|another version)", message
+    )
 
 
 def test_a_file_runs_no_code_and_no_path_in_it_is_read(whole: bytes, tmp_path: Path) -> None:
     for target in ("os.mkdir", "dimred.models.zoo.nn.Linear", "subprocess.run"):
         model = {"_target_": target, "path": str(tmp_path / "made")}
-        refused(forged(whole, lambda h, model=model: h.update(model=model)), tmp_path / "f",
-                f"asks for code that is not dimred's: {target}. If you trust it, add --trust")
+        refused(
+            forged(whole, lambda h, model=model: h.update(model=model)),
+            tmp_path / "f",
+            f"asks for code that is not dimred's: {target}. If you trust it, add --trust",
+        )
     assert not (tmp_path / "made").exists()
     nested = forged(whole, lambda h: h["model"].update(init={"_target_": "os.getcwd"}))
     refused(nested, tmp_path / "f", "asks for code that is not dimred's: os.getcwd")
-    for words in (f"${{oc.create:{{_target_:os.mkdir,path:{tmp_path}/made}}}}", "${oc.env:HOME}", "${classes}"):
-        refused(forged(whole, lambda h, words=words: h["model"].update(init=words)), tmp_path / "f",
-                f"asks for code that is not dimred's: {re.escape(words)}")
-    refused(forged(whole, lambda h: h["model"].update({"_target_": ["os", "getcwd"]})), tmp_path / "f", "asks for code")
+    for words in (
+        f"${{oc.create:{{_target_:os.mkdir,path:{tmp_path}/made}}}}",
+        "${oc.env:HOME}",
+        "${classes}",
+    ):
+        refused(
+            forged(whole, lambda h, words=words: h["model"].update(init=words)),
+            tmp_path / "f",
+            f"asks for code that is not dimred's: {re.escape(words)}",
+        )
+    refused(
+        forged(whole, lambda h: h["model"].update({"_target_": ["os", "getcwd"]})),
+        tmp_path / "f",
+        "asks for code",
+    )
     assert not (tmp_path / "made").exists()
-    (tmp_path / "f").write_bytes(forged(whole, lambda h: h["model"].update(pretrained="/nowhere.safetensors")))
+    (tmp_path / "f").write_bytes(
+        forged(whole, lambda h: h["model"].update(pretrained="/nowhere.safetensors"))
+    )
     assert same(load_compact(tmp_path / "f"), sparse(0.02, "init", "model=lenet300")[0])
 
 
@@ -372,56 +539,92 @@ def logits_of(run: Path, images: Tensor) -> Tensor:
         return net(images)
 
 
-def test_onnx_computes_the_same_logits(train: Callable[..., Path], dimred: Callable[..., Outcome],
-                                       tmp_path: Path) -> None:
+def test_onnx_computes_the_same_logits(
+    train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     run = train("recipe.steps=3", "method=freezenet", "model=resnet20")
     outcome = dimred("export", str(run), str(tmp_path / "net.onnx"), "--format=onnx")
     assert outcome.code == 0, outcome.err
-    session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
-    for count in (1, 5):        # batches of any size
+    session = onnxruntime.InferenceSession(
+        tmp_path / "net.onnx", providers=["CPUExecutionProvider"]
+    )
+    for count in (1, 5):  # batches of any size
         images = torch.rand(count, *DIGITS)
-        logits, = session.run(["logits"], {"images": images.numpy()})
+        (logits,) = session.run(["logits"], {"images": images.numpy()})
         np.testing.assert_allclose(logits, logits_of(run, images), atol=1e-4)
     assert [path.name for path in tmp_path.glob("net*")] == ["net.onnx"]
 
 
-def test_a_torch_program_computes_equal_logits(train: Callable[..., Path], dimred: Callable[..., Outcome],
-                                               tmp_path: Path) -> None:
+def test_a_torch_program_computes_equal_logits(
+    train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     run, images = train("recipe.steps=3", "method=snip", "model=conv2"), torch.rand(5, *DIGITS)
     outcome = dimred("export", str(run), str(tmp_path / "net.pt2"), "--format", "torch-export")
     assert outcome.code == 0, outcome.err
     program = torch.export.load(tmp_path / "net.pt2").module()
-    assert torch.equal(program(images), logits_of(run, images)) and program(images[:1]).shape == (1, 10)
+    assert torch.equal(program(images), logits_of(run, images)) and program(images[:1]).shape == (
+        1,
+        10,
+    )
 
 
-def test_channels_that_are_removed_are_left_out(train: Callable[..., Path], dimred: Callable[..., Outcome],
-                                                tmp_path: Path) -> None:
+def test_channels_that_are_removed_are_left_out(
+    train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     run = train("recipe.steps=3", "method=l1_filters", "model=conv2", "sparsity=0.8")
-    outcome = dimred("export", str(run), str(tmp_path / "net.pt2"), "--format", "compacted-channels")
+    outcome = dimred(
+        "export", str(run), str(tmp_path / "net.pt2"), "--format", "compacted-channels"
+    )
     assert outcome.code == 0, outcome.err
     program, images = torch.export.load(tmp_path / "net.pt2").module(), torch.rand(5, *DIGITS)
     assert torch.allclose(program(images), logits_of(run, images), atol=1e-5)
     left = sum(p.numel() for p in program.parameters())
-    assert left < 0.3 * result_of(run)["parameters"] and f"{left} of {result_of(run)['parameters']}" in outcome.out
+    assert (
+        left < 0.3 * result_of(run)["parameters"]
+        and f"{left} of {result_of(run)['parameters']}" in outcome.out
+    )
 
 
 def without_onnx() -> None:
-    sys.modules["onnx"] = None      # type: ignore[assignment]
+    sys.modules["onnx"] = None  # type: ignore[assignment]
 
 
-def test_a_missing_library_is_named_with_the_extra_that_has_it(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
-    outcome = dimred("export", str(tmp_path), str(tmp_path / "x.onnx"), "--format", "onnx", before=without_onnx)
-    assert outcome.code == 1 and "pip install 'dimred[onnx]'" in outcome.err and "Traceback" not in outcome.err
+def test_a_missing_library_is_named_with_the_extra_that_has_it(
+    dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    outcome = dimred(
+        "export", str(tmp_path), str(tmp_path / "x.onnx"), "--format", "onnx", before=without_onnx
+    )
+    assert (
+        outcome.code == 1
+        and "pip install 'dimred[onnx]'" in outcome.err
+        and "Traceback" not in outcome.err
+    )
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ("export a b --format tflite", "unknown format 'tflite'. Allowed: compact, compacted-channels, dense"),
-    ("export a b --format compct", "Did you mean 'compact'"), ("export a b --format", "--format needs a value"),
-    ("export a b --half", "--half is for --format compact"), ("export a b --hlaf", "unknown option --hlaf"),
-    ("export a --format compact", "usage: dimred export RUN FILE"), ("import a", "usage: dimred import FILE OUT"),
-    ("import nowhere b", "cannot read nowhere"), ("export nowhere b --format compact", "there is no such folder")])
-def test_mistakes_are_answered(arguments: str, message: str, dimred: Callable[..., Outcome]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "export a b --format tflite",
+            "unknown format 'tflite'. Allowed: compact, compacted-channels, dense",
+        ),
+        ("export a b --format compct", "Did you mean 'compact'"),
+        ("export a b --format", "--format needs a value"),
+        ("export a b --half", "--half is for --format compact"),
+        ("export a b --hlaf", "unknown option --hlaf"),
+        ("export a --format compact", "usage: dimred export RUN FILE"),
+        ("import a", "usage: dimred import FILE OUT"),
+        ("import nowhere b", "cannot read nowhere"),
+        ("export nowhere b --format compact", "there is no such folder"),
+    ],
+)
+def test_mistakes_are_answered(
+    arguments: str, message: str, dimred: Callable[..., Outcome]
+) -> None:
     outcome = dimred(*arguments.split())
-    assert outcome.code == 1 and message in outcome.err and outcome.err.count("\n") == 1, outcome.err
+    assert outcome.code == 1 and message in outcome.err and outcome.err.count("\n") == 1, (
+        outcome.err
+    )

@@ -1,4 +1,5 @@
 """Tab completion: what is offered, and that real shells offer it."""
+
 from __future__ import annotations
 
 import os
@@ -16,32 +17,40 @@ from dimred.commands.completion import SCRIPTS, complete
 PATH = f"{Path(SCRIPT).parent}:{os.environ['PATH']}"
 
 
-@pytest.mark.parametrize("line, found", [
-    ("dimred tr", ["train"]),
-    ("dimred train --con", ["--config-dir"]),
-    ("dimred train method=ri", ["method=rigl"]),
-    ("dimred train -m method=snip,freezenet_",
-     ["method=snip,freezenet_values", "method=snip,freezenet_wd"]),
-    ("dimred train method=rigl method.ev", ["method.every="]),
-    ("dimred train method=synflow method.schedule=",
-     ["method.schedule=exponential", "method.schedule=linear"]),
-    ("dimred train recipe.nest", ["recipe.nesterov="]),         # of the default recipe
-    ("dimred train recipe.nesterov=t", ["recipe.nesterov=true"]),
-    ("dimred train spars", ["sparsity="]),
-    ("dimred train device=c", ["device=cpu", "device=cuda"]),
-    ("dimred check rig", ["rigl"]),
-    ("dimred check rigl ev", ["every="]),
-    ("dimred methods soft_", ["soft_movement"]),
-    ("dimred table pretr", ["pretraining"]),
-    ("dimred reproduce survey_d", ["survey_digits"]),
-    ("dimred plot --format=p", ["--format=pdf", "--format=png"]),
-    ("dimred export --format to", ["torch-export"]),
-    ("dimred mask d", ["diff"]),
-    ("dimred plot cur", ["curves"]),
-    ("dimred completion z", ["zsh"]),
-    ("dimred train 'method=ri", ["method=rigl"]),
-    ("dimred trian met", []),
-    ("dimred train color=re", [])])
+@pytest.mark.parametrize(
+    "line, found",
+    [
+        ("dimred tr", ["train"]),
+        ("dimred train --con", ["--config-dir"]),
+        ("dimred train method=ri", ["method=rigl"]),
+        (
+            "dimred train -m method=snip,freezenet_",
+            ["method=snip,freezenet_values", "method=snip,freezenet_wd"],
+        ),
+        ("dimred train method=rigl method.ev", ["method.every="]),
+        (
+            "dimred train method=synflow method.schedule=",
+            ["method.schedule=exponential", "method.schedule=linear"],
+        ),
+        ("dimred train recipe.nest", ["recipe.nesterov="]),  # of the default recipe
+        ("dimred train recipe.nesterov=t", ["recipe.nesterov=true"]),
+        ("dimred train spars", ["sparsity="]),
+        ("dimred train device=c", ["device=cpu", "device=cuda"]),
+        ("dimred check rig", ["rigl"]),
+        ("dimred check rigl ev", ["every="]),
+        ("dimred methods soft_", ["soft_movement"]),
+        ("dimred table pretr", ["pretraining"]),
+        ("dimred reproduce survey_d", ["survey_digits"]),
+        ("dimred plot --format=p", ["--format=pdf", "--format=png"]),
+        ("dimred export --format to", ["torch-export"]),
+        ("dimred mask d", ["diff"]),
+        ("dimred plot cur", ["curves"]),
+        ("dimred completion z", ["zsh"]),
+        ("dimred train 'method=ri", ["method=rigl"]),
+        ("dimred trian met", []),
+        ("dimred train color=re", []),
+    ],
+)
 def test_what_a_line_may_become(line: str, found: list[str]) -> None:
     assert [each for each in complete(line) if not each.startswith("pretraining_")] == found
 
@@ -83,8 +92,12 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 def bash(line: str, command: str) -> list[str]:
     """What bash would put in place of what is behind the last = (or space)."""
     script = BASH.format(installed=f'eval "$({command})"').replace("compopt -o nospace", ":")
-    done = subprocess.run(["bash", "-c", script, "bash", line], capture_output=True, text=True,
-                          env={**os.environ, "PATH": PATH})
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", line],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": PATH},
+    )
     return done.stdout.split()
 
 
@@ -105,12 +118,13 @@ def test_the_tab_key_completes_in_an_interactive_bash() -> None:
         env={**os.environ, "PATH": PATH, "TERM": "dumb", "PS1": "$ "},
     )
     os.close(end)
-    os.write(main, b'eval "$(dimred completion bash)"\n' + b"dimred train method=synflow "
-                                                           b"method.sched\t")
+    os.write(
+        main, b'eval "$(dimred completion bash)"\n' + b"dimred train method=synflow method.sched\t"
+    )
     seen = b""
-    while b"method.schedule=" not in seen:      # nothing but completion writes this
+    while b"method.schedule=" not in seen:  # nothing but completion writes this
         seen += os.read(main, 4096)
-    os.write(main, b"\x15exit\n")               # \x15 takes the line back
+    os.write(main, b"\x15exit\n")  # \x15 takes the line back
     assert shell.wait(10) == 0
     os.close(main)
 
@@ -132,9 +146,16 @@ def test_a_script_is_what_its_shell_can_read(
 
 
 def test_completion_is_fast_and_needs_no_torch() -> None:
-    program = ("import sys; from dimred.cli import main; main(['completion', 'reply', 'dimred "
-               "train method=ri']); "
-               "assert not {'torch', 'hydra', 'tqdm'} & set(sys.modules)")
-    done = subprocess.run(["python3", "-c", program], capture_output=True, text=True, cwd=ROOT,
-                          env={**os.environ, "PATH": PATH})
+    program = (
+        "import sys; from dimred.cli import main; main(['completion', 'reply', 'dimred "
+        "train method=ri']); "
+        "assert not {'torch', 'hydra', 'tqdm'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        ["python3", "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PATH": PATH},
+    )
     assert done.stdout == "method=rigl\n", done.stderr

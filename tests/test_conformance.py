@@ -1,4 +1,6 @@
-"""Every method keeps the promises of all methods, and every check finds a method that breaks its promise."""
+"""Every method keeps the promises of all methods, and every check finds a method that breaks its
+promise."""
+
 from __future__ import annotations
 
 import random
@@ -19,10 +21,16 @@ from dimred.scores import magnitude, noise
 from dimred.select import Allocation, topk
 from dimred.train import Train
 
-METHODS = sorted({path.stem for path in (ROOT / "conf/method").glob("*.yaml")} - NOT_EXAMINED.keys())
+METHODS = sorted(
+    {path.stem for path in (ROOT / "conf/method").glob("*.yaml")} - NOT_EXAMINED.keys()
+)
 #: one method of a kind in every basis; two trainings or growth from zero go with some
-BASES = [f"{method} basis={path.stem}" for path in sorted((ROOT / "conf/basis").glob("*.yaml"))
-         for method in ("freezenet", "gmp") if path.stem != "none"]
+BASES = [
+    f"{method} basis={path.stem}"
+    for path in sorted((ROOT / "conf/basis").glob("*.yaml"))
+    for method in ("freezenet", "gmp")
+    if path.stem != "none"
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +42,8 @@ def make(request: pytest.FixtureRequest) -> Make:
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("make", [*METHODS, *BASES], indirect=True)
 def test_a_method_keeps_its_promises(make: Make, check: str) -> None:
-    """Those that rightly do otherwise must do so: an exception that is not needed is to be taken off the list."""
+    """Those that rightly do otherwise must do so: an exception that is not needed is to be taken
+    off the list."""
     exception = EXCEPTIONS.get(check, {}).get(make.name)
     with said():
         try:
@@ -42,7 +51,7 @@ def test_a_method_keeps_its_promises(make: Make, check: str) -> None:
         except NotApplicable:
             assert not exception, f"{check} does not apply to {make.name}; it needs no exception"
             return
-        except AssertionError:      # anything else is no exception to a promise but a failure
+        except AssertionError:  # anything else is no exception to a promise but a failure
             if exception:
                 return
             raise
@@ -60,6 +69,7 @@ def test_exceptions_are_of_methods_and_checks_that_there_are() -> None:
 @dataclass(frozen=True)
 class Prune:
     """Keeps its promises."""
+
     sparsity: float
     allocation: Allocation
 
@@ -83,15 +93,19 @@ class Bernoulli(Prune):
     """About as many weights as asked for."""
 
     def choose(self, net: Net) -> None:
-        net.keep({name: (score.view(-1) < 0.3).nonzero().view(-1) for name, score in noise(net).items()})
+        net.keep(
+            {name: (score.view(-1) < 0.3).nonzero().view(-1) for name, score in noise(net).items()}
+        )
 
 
 class Clamped(Prune):
     """Clamps the density of each layer and does not share out what is missing."""
 
     def choose(self, net: Net) -> None:
-        counts = {name: min(w.size, round((1 - self.sparsity) * net.total / len(net.weights)))
-                  for name, w in net.weights.items()}
+        counts = {
+            name: min(w.size, round((1 - self.sparsity) * net.total / len(net.weights)))
+            for name, w in net.weights.items()
+        }
         net.keep(topk(magnitude(net), counts))
 
 
@@ -309,29 +323,47 @@ class Untranslated(Prune):
 
 
 BROKEN: list[tuple[type[Prune], str, str]] = [
-    (Idle, "training", "takes 0 steps of 20"), (Bernoulli, "exact_count", "depends on the seed"),
-    (Clamped, "exact_count", "sparsity 0.6 must leave 293 of 732"), (Whole, "budget", "732 weights are kept, of a"),
+    (Idle, "training", "takes 0 steps of 20"),
+    (Bernoulli, "exact_count", "depends on the seed"),
+    (Clamped, "exact_count", "sparsity 0.6 must leave 293 of 732"),
+    (Whole, "budget", "732 weights are kept, of a"),
     (Late, "exact_count", r"0.6 \(recipe.steps=1\) must leave 293 of 732 weights, not 732"),
     (Late, "budget", r"732 weights are kept, of a budget of 293 \(recipe.steps=1\)"),
     (Matrices, "covers", "Dimension out of range"),
     (Nonzero, "exact_count", r"\(all parameters are covered\) must leave 313 of 782 weights"),
-    (Leaky, "frozen_weights", "is not trained and changed"), (Unfrozen, "frozen_weights", "0.bias is not trained"),
+    (Leaky, "frozen_weights", "is not trained and changed"),
+    (Unfrozen, "frozen_weights", "0.bias is not trained"),
     (Forgetful, "optimizer_memory", "memory of 0.weight/momentum_buffer changed before step 1"),
-    (Unknown, "optimizer_memory", "does not train 0.weight"), (Noisy, "scoring", "global random state changed at"),
+    (Unknown, "optimizer_memory", "does not train 0.weight"),
+    (Noisy, "scoring", "global random state changed at"),
     (Statistical, "scoring", "running_mean changed before the first step"),
-    (Fickle, "determinism", "the same seed differs in"), (Deaf, "determinism", "another seed gives the same bits"),
-    (Remembering, "resume", "it ends with another"), (Unfolded, "saving", r"call net.fold\(\)"),
+    (Fickle, "determinism", "the same seed differs in"),
+    (Deaf, "determinism", "another seed gives the same bits"),
+    (Remembering, "resume", "it ends with another"),
+    (Unfolded, "saving", r"call net.fold\(\)"),
     (Greedy, "sparsity_zero", "must leave 732 of 732 weights, not 586"),
-    (Regularised, "sparsity_zero", "is not what dense training"), (Brittle, "extreme_sparsity", "max"),
-    (Silent, "extreme_sparsity", "no warning said so"), (Convolutional, "models", "StopIteration|^$"),
+    (Regularised, "sparsity_zero", "is not what dense training"),
+    (Brittle, "extreme_sparsity", "max"),
+    (Silent, "extreme_sparsity", "no warning said so"),
+    (Convolutional, "models", "StopIteration|^$"),
     (Demanding, "models", "does not say what to do: there is no convolution"),
-    (Thawing, "models",
-     r"0.weight, which the partly_frozen net has frozen \(requires_grad=False\), has changed"),
-    (Single, "number_formats", "dtype"), (Untranslated, "compile", "it ends with another")]
+    (
+        Thawing,
+        "models",
+        r"0.weight, which the partly_frozen net has frozen \(requires_grad=False\), has changed",
+    ),
+    (Single, "number_formats", "dtype"),
+    (Untranslated, "compile", "it ends with another"),
+]
 
 
 def own(kind: type) -> Make:
-    cfg = compose("~method", "+method._target_=x", "+method.sparsity=${sparsity}", "+method.allocation=${allocation}")
+    cfg = compose(
+        "~method",
+        "+method._target_=x",
+        "+method.sparsity=${sparsity}",
+        "+method.allocation=${allocation}",
+    )
     cfg.method._target_ = f"{__name__}.{kind.__name__}"
     return Make(kind.__name__, cfg)
 
@@ -342,7 +374,9 @@ def test_a_method_that_keeps_its_promises_passes_all_checks() -> None:
 
 
 @pytest.mark.parametrize("kind, check, why", BROKEN, ids=lambda x: getattr(x, "__name__", ""))
-def test_a_check_finds_the_method_that_breaks_its_promise(kind: type[Prune], check: str, why: str) -> None:
+def test_a_check_finds_the_method_that_breaks_its_promise(
+    kind: type[Prune], check: str, why: str
+) -> None:
     with said(), pytest.raises(Exception, match=why):
         CHECKS[check](own(kind))
 
@@ -355,7 +389,9 @@ def test_every_check_has_a_method_that_breaks_it() -> None:
 def test_check_tells_what_holds(dimred: Callable[..., Outcome]) -> None:
     code, out, err = dimred("check", "edge_popup")
     rows = {line.split()[0]: line for line in out.splitlines()}
-    assert code == 0 and rows.keys() >= CHECKS.keys() and "edge_popup: 15 checks, 0 failed" in out, out + err
+    assert (
+        code == 0 and rows.keys() >= CHECKS.keys() and "edge_popup: 15 checks, 0 failed" in out
+    ), out + err
     assert "passes" in rows["resume"] and "exception  it trains scores" in rows["sparsity_zero"]
     code, out, _ = dimred("check", "dense", "basis=layer")
     assert code == 0 and "not applicable  it has no sparsity" in out
@@ -367,23 +403,41 @@ def test_check_takes_a_class_of_ones_own(dimred: Callable[..., Outcome]) -> None
     assert "fails    sparsity 0.6 must leave 293 of 732 weights, not 234" in out
 
 
-def test_check_takes_a_folder_of_configurations(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_check_takes_a_folder_of_configurations(
+    dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     (tmp_path / "method").mkdir()
     (tmp_path / "method/mine.yaml").write_text(f"_target_: {__name__}.Waiting\nsteps: 100\n")
     code, out, _ = dimred("check", "mine", "--config-dir", str(tmp_path))
-    assert code == 0 and "mine: 15 checks, 0 failed" in out     # as a whole number, steps is 5
+    assert code == 0 and "mine: 15 checks, 0 failed" in out  # as a whole number, steps is 5
     code, out, _ = dimred("check", "mine", "steps=100", f"--config-dir={tmp_path}")
-    assert code == 1 and "trains none of the toy nets" in out and out.count("cannot train from step 0 to 100") == 1
+    assert (
+        code == 1
+        and "trains none of the toy nets" in out
+        and out.count("cannot train from step 0 to 100") == 1
+    )
 
 
-@pytest.mark.parametrize("arguments, answer", [
-    ("", "usage: dimred check METHOD"), ("sparsity=0.5", "usage: dimred check METHOD"), ("--foo snip", "--foo"),
-    ("rigel", "unknown method 'rigel'. Did you mean 'rigl'"), ("snip exampels=3", "Did you mean 'examples'"),
-    ("MODULE.Waiting", "needs a value for steps. Give it: dimred check MODULE.Waiting steps=..."),
-    ("MODULE.Waiting stops=3", "unknown key method.stops. Did you mean 'steps'"),
-    ("MODULE.Nothing", "cannot be imported"), ("snip --config-dir", "--config-dir needs a value")])
-def test_check_says_what_is_wrong_with_the_question(arguments: str, answer: str,
-                                                    dimred: Callable[..., Outcome]) -> None:
+@pytest.mark.parametrize(
+    "arguments, answer",
+    [
+        ("", "usage: dimred check METHOD"),
+        ("sparsity=0.5", "usage: dimred check METHOD"),
+        ("--foo snip", "--foo"),
+        ("rigel", "unknown method 'rigel'. Did you mean 'rigl'"),
+        ("snip exampels=3", "Did you mean 'examples'"),
+        (
+            "MODULE.Waiting",
+            "needs a value for steps. Give it: dimred check MODULE.Waiting steps=...",
+        ),
+        ("MODULE.Waiting stops=3", "unknown key method.stops. Did you mean 'steps'"),
+        ("MODULE.Nothing", "cannot be imported"),
+        ("snip --config-dir", "--config-dir needs a value"),
+    ],
+)
+def test_check_says_what_is_wrong_with_the_question(
+    arguments: str, answer: str, dimred: Callable[..., Outcome]
+) -> None:
     code, _, err = dimred("check", *arguments.replace("MODULE", __name__).split())
     assert code == 1 and answer.replace("MODULE", __name__) in err and "Traceback" not in err, err
 
@@ -391,6 +445,7 @@ def test_check_says_what_is_wrong_with_the_question(arguments: str, answer: str,
 @dataclass(frozen=True)
 class Waiting:
     """Trains in two parts."""
+
     steps: int
 
     def run(self, net: Net, train: Train) -> None:

@@ -1,4 +1,5 @@
 """FLOPs: those of dense networks against PyTorch's own counter, those of sparse ones by hand."""
+
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -24,13 +25,14 @@ from dimred.net import Net
 
 
 class Layers(nn.Module):
-    """A strided, padded, grouped and a transposed convolution and a Linear, all of different sizes."""
+    """A strided, padded, grouped and a transposed convolution and a Linear, all of different
+    sizes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.strided = nn.Conv2d(3, 8, 3, stride=2, padding=1)              # 9 x 9 -> 5 x 5
-        self.grouped = nn.Conv2d(8, 4, (3, 1), groups=4, bias=False)        # -> 3 x 5
-        self.up = nn.ConvTranspose2d(4, 2, 2, stride=2)                     # -> 6 x 10
+        self.strided = nn.Conv2d(3, 8, 3, stride=2, padding=1)  # 9 x 9 -> 5 x 5
+        self.grouped = nn.Conv2d(8, 4, (3, 1), groups=4, bias=False)  # -> 3 x 5
+        self.up = nn.ConvTranspose2d(4, 2, 2, stride=2)  # -> 6 x 10
         self.out = nn.Linear(120, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,8 +44,9 @@ USES = {"strided.weight": 5 * 5, "grouped.weight": 3 * 5, "up.weight": 3 * 5, "o
 
 
 def counted(net: Net, images: Tensor) -> tuple[int, int]:
-    """FLOPs of a forward and of a backward pass, as PyTorch counts them. Of the weight gradients of grouped
-    convolutions it counts those between all groups, which are never computed; they are taken off."""
+    """FLOPs of a forward and of a backward pass, as PyTorch counts them. Of the weight gradients of
+    grouped convolutions it counts those between all groups, which are never computed; they are
+    taken off."""
     between = 0
 
     def note(m: nn.Module, given: object, out: Tensor) -> None:
@@ -62,8 +65,10 @@ def counted(net: Net, images: Tensor) -> tuple[int, int]:
     return forward.get_total_flops(), backward.get_total_flops() - between
 
 
-@pytest.mark.parametrize("name", ["lenet300", "lenet5", "conv4", "resnet20", "resnet18", "vgg11", "wrn22_2",
-                                  "mobilenet", "vit"])
+@pytest.mark.parametrize(
+    "name",
+    ["lenet300", "lenet5", "conv4", "resnet20", "resnet18", "vgg11", "wrn22_2", "mobilenet", "vit"],
+)
 def test_a_dense_step_costs_what_pytorch_counts(name: str) -> None:
     shape = (1, 28, 28) if name.startswith("lenet") else (3, 32, 32)
     net = build_net(compose(f"model={name}"), shape, 10)
@@ -78,7 +83,11 @@ def test_layers_of_every_kind_cost_what_pytorch_counts() -> None:
     net = Net(Layers())
     costs = Costs(net, (3, 9, 9))
     forward, backward = counted(net, torch.randn(1, 3, 9, 9))
-    assert costs.dense_forward == forward == sum(2 * uses * net.weights[n].size for n, uses in USES.items())
+    assert (
+        costs.dense_forward
+        == forward
+        == sum(2 * uses * net.weights[n].size for n, uses in USES.items())
+    )
     assert costs.dense_step == forward + backward
 
 
@@ -99,7 +108,8 @@ def test_recurrent_layers_cost_two_products_a_step_and_gate() -> None:
         assert costs.dense_forward == 2 * 4 * gates * (6 * 5 + 5 * 5) + 2 * 5 * 2
         assert costs.dense_step == 3 * costs.dense_forward - 2 * 4 * gates * 6 * 5 - (
             # images take no gradient, and neither do the zeros it starts with
-            2 * gates * 5 * 5)
+            2 * gates * 5 * 5
+        )
 
 
 @torch.no_grad()
@@ -126,6 +136,7 @@ class Noisy(nn.Module):
 def test_counting_leaves_all_generators_as_they_are() -> None:
     def states() -> str:
         return repr((torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1:3]))
+
     model = Noisy()
     before = states()
     Costs(Net(model, shape=SHAPE), SHAPE).step(1, dense_grad=False)
@@ -148,10 +159,13 @@ class Cross(nn.Module):
 
 def test_the_parts_of_a_weight_cost_what_each_of_them_is_used_for() -> None:
     net = Net(Cross(), shape=SHAPE)
-    products = 2 * 2 * 4 * 6                        # q k^T and p v
+    products = 2 * 2 * 4 * 6  # q k^T and p v
     assert Costs(net, SHAPE).dense_forward == 2 * (24 * 6 + 36 + 4 * 72 + 36) + products
-    for kept, cost in ((torch.arange(10), 2 * 10), (torch.arange(36, 46), 2 * 4 * 10),
-                       (torch.arange(30, 40), 2 * 6 + 2 * 4 * 4)):
+    for kept, cost in (
+        (torch.arange(10), 2 * 10),
+        (torch.arange(36, 46), 2 * 4 * 10),
+        (torch.arange(30, 40), 2 * 6 + 2 * 4 * 4),
+    ):
         net = Net(Cross(), shape=SHAPE)
         net.keep({"attention.in_proj_weight": kept})
         costs = Costs(net, SHAPE)
@@ -184,18 +198,24 @@ def test_products_of_weights_cost_once_a_batch() -> None:
 
 
 def test_pruned_weights_cost_nothing_and_frozen_ones_no_gradient() -> None:
-    some = {"strided.weight": torch.arange(10), "grouped.weight": torch.arange(3), "out.weight": torch.arange(7)}
+    some = {
+        "strided.weight": torch.arange(10),
+        "grouped.weight": torch.arange(3),
+        "out.weight": torch.arange(7),
+    }
     up = 2 * USES["up.weight"] * 4 * 2 * 2 * 2
     kept = {name: 2 * USES[name] * len(support) for name, support in some.items()}
     for base in ("zero", "init"):
         net = Net(Layers())
-        net.keep(some, base=base)       # type: ignore[arg-type]
+        net.keep(some, base=base)  # type: ignore[arg-type]
         costs = Costs(net, (3, 9, 9))
         costs.step(5, dense_grad=False)
         full = {name: 2 * USES[name] * net.weights[name].size for name in some}
         forward = kept if base == "zero" else full
         gradients = sum(kept.values()) + up
-        through = forward["grouped.weight"] + forward["out.weight"] + up    # nothing before the first one trains
+        through = (
+            forward["grouped.weight"] + forward["out.weight"] + up
+        )  # nothing before the first one trains
         assert costs.steps == 5 * (sum(forward.values()) + up + through + gradients)
         assert costs.inference() == sum(forward.values()) + up
 
@@ -228,7 +248,7 @@ def test_a_basis_and_a_projection_cost_their_products_once_a_step() -> None:
     costs.step(3, dense_grad=False)
     with FlopCounterMode(display=False) as made:
         net.values()
-    assert costs.steps - 2 * more < 2 * more        # not once an example
+    assert costs.steps - 2 * more < 2 * more  # not once an example
     assert made.get_total_flops() < more - costs.dense_step <= 4 * made.get_total_flops()
 
 
@@ -254,31 +274,49 @@ def test_counting_stops_within_and_goes_on_after() -> None:
 
 # -- whole runs --------------------
 def test_scoring_lottery_rounds_and_dense_steps_all_count(train: Callable[..., Path]) -> None:
-    dense, snip, imp, rigl, gmp = (result_of(train(f"method={name}", "recipe.steps=20", *more)) for name, *more in (
-        ["dense"], ["snip"], ["imp"], ["rigl", "method.every=5"], ["gmp", "method.every=2"]))
+    dense, snip, imp, rigl, gmp = (
+        result_of(train(f"method={name}", "recipe.steps=20", *more))
+        for name, *more in (
+            ["dense"],
+            ["snip"],
+            ["imp"],
+            ["rigl", "method.every=5"],
+            ["gmp", "method.every=2"],
+        )
+    )
     assert dense["training_flops_relative"] == dense["inference_flops_relative"] == 1
     assert dense["scoring_flops"] == 0
     sizes = [layer["total"] for layer in snip["layers"].values()]
     trained = [layer["trained"] for layer in snip["layers"].values()]
     step = 2 * (3 * sum(trained) - trained[0])
-    assert snip["scoring_flops"] == 128 * 2 * (3 * sum(sizes) - sizes[0])   # one batch, forward and backward
+    assert snip["scoring_flops"] == 128 * 2 * (
+        3 * sum(sizes) - sizes[0]
+    )  # one batch, forward and backward
     assert snip["training_flops"] == snip["scoring_flops"] + 20 * 64 * step
     assert snip["inference_flops"] == 2 * sum(trained)
-    assert imp["training_flops_relative"] > 3       # a dense training, and rounds that become cheaper
+    assert imp["training_flops_relative"] > 3  # a dense training, and rounds that become cheaper
     assert rigl["training_flops"] > snip["training_flops"] - snip["scoring_flops"]
     assert snip["training_flops_relative"] < gmp["training_flops_relative"] < 1
 
 
-def test_pruned_coefficients_make_filters_that_are_denser_and_cost_more(train: Callable[..., Path]) -> None:
-    one, two, ten = (result_of(train("model=conv2", "basis=layer", "sparsity=0.95", f"recipe.steps={steps}"))
-                     for steps in (1, 2, 10))
+def test_pruned_coefficients_make_filters_that_are_denser_and_cost_more(
+    train: Callable[..., Path],
+) -> None:
+    one, two, ten = (
+        result_of(train("model=conv2", "basis=layer", "sparsity=0.95", f"recipe.steps={steps}"))
+        for steps in (1, 2, 10)
+    )
     first, second = (run["training_flops"] - run["scoring_flops"] for run in (one, two))
-    assert second - first > 1.1 * first         # the first step has the standard basis, whose filters are as sparse
+    assert (
+        second - first > 1.1 * first
+    )  # the first step has the standard basis, whose filters are as sparse
     rest = (ten["training_flops"] - ten["scoring_flops"] - first) / 9
     assert rest == pytest.approx(second - first, rel=0.02)
 
 
-def test_a_resumed_run_has_cost_as_much(train: Callable[..., Path], start: Callable, tmp_path: Path) -> None:
+def test_a_resumed_run_has_cost_as_much(
+    train: Callable[..., Path], start: Callable, tmp_path: Path
+) -> None:
     """And has explored as much: what is counted survives a crash at any step."""
     command = ("method=rigl", "method.every=3", "recipe.steps=300", "checkpoint_seconds=0")
     whole = train(*command)
@@ -290,7 +328,9 @@ def test_a_resumed_run_has_cost_as_much(train: Callable[..., Path], start: Calla
     again = result_of(train(*command, outputs=broken))
     for key in ("training_flops", "scoring_flops", "explored"):
         assert again[key] == result_of(whole)[key]
-    assert (twin(whole, broken) / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert (twin(whole, broken) / "metrics.jsonl").read_bytes() == (
+        whole / "metrics.jsonl"
+    ).read_bytes()
 
 
 # -- where the support has been --------------------

@@ -1,5 +1,6 @@
 """What a result says of trained weights: to the end, at any time, in place of weights, and besides
 them."""
+
 from __future__ import annotations
 
 import copy
@@ -33,7 +34,7 @@ from dimred.printing import summary
 from dimred.select import Global, Uniform
 from dimred.train import Train
 
-TOTAL, LEFT = 828, 166      # weights of 36, 768 and 24; a fifth of them
+TOTAL, LEFT = 828, 166  # weights of 36, 768 and 24; a fifth of them
 
 
 def counted(method: Any, basis: Any = None, **net_options: Any) -> dict[str, Any]:
@@ -46,19 +47,25 @@ def counted(method: Any, basis: Any = None, **net_options: Any) -> dict[str, Any
     return counts(net, train.exploration)
 
 
-@pytest.mark.parametrize("method, ever, last, dim, others", [
-    (Dense(), TOTAL, TOTAL, TOTAL, {}), (LastLayer(), 24, 24, 24, {}),
-    (GMP(0.8, Global(), 0.1, 0.5, 2), TOTAL, LEFT, LEFT, {}),
-    (FreezeOut(0.5, True, True), TOTAL, 24, TOTAL, {}),
-    (EdgePopup(0.8, Uniform(), "init", False), 0, 0, TOTAL, {"scores": TOTAL}),
-    (RareGems(0.8, Global(), "init", 3, 1e-3, 1.0), LEFT, LEFT, LEFT, {"scores": TOTAL}),
-    (Movement(0.8, Global(), 0.1, 0.5, 2, 1.0), TOTAL, LEFT, LEFT, {"scores": TOTAL}),
-    (STR(0.8, Global(), 0.5, -3.0, 0.02), TOTAL, LEFT, LEFT, {"thresholds": 3}),
-    (IntrinsicDimension(5, "sparse", 1.0, False), 0, 0, 5, {"subspace coordinates": 5}),
-    (Subspace("simplex", 2, 0.0, False), 0, 0, 2 * TOTAL, {"weights of corners": 2 * TOTAL})],
-    ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "method, ever, last, dim, others",
+    [
+        (Dense(), TOTAL, TOTAL, TOTAL, {}),
+        (LastLayer(), 24, 24, 24, {}),
+        (GMP(0.8, Global(), 0.1, 0.5, 2), TOTAL, LEFT, LEFT, {}),
+        (FreezeOut(0.5, True, True), TOTAL, 24, TOTAL, {}),
+        (EdgePopup(0.8, Uniform(), "init", False), 0, 0, TOTAL, {"scores": TOTAL}),
+        (RareGems(0.8, Global(), "init", 3, 1e-3, 1.0), LEFT, LEFT, LEFT, {"scores": TOTAL}),
+        (Movement(0.8, Global(), 0.1, 0.5, 2, 1.0), TOTAL, LEFT, LEFT, {"scores": TOTAL}),
+        (STR(0.8, Global(), 0.5, -3.0, 0.02), TOTAL, LEFT, LEFT, {"thresholds": 3}),
+        (IntrinsicDimension(5, "sparse", 1.0, False), 0, 0, 5, {"subspace coordinates": 5}),
+        (Subspace("simplex", 2, 0.0, False), 0, 0, 2 * TOTAL, {"weights of corners": 2 * TOTAL}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
 def test_what_a_method_trains_is_counted_by_kind(
-        method: Any, ever: int, last: int, dim: int, others: dict[str, int]) -> None:
+    method: Any, ever: int, last: int, dim: int, others: dict[str, int]
+) -> None:
     found = counted(method)
     assert (found["trained_ever"], found["trained_to_the_end"], found["dim"]) == (ever, last, dim)
     assert found["other_numbers"] == others
@@ -72,7 +79,10 @@ def test_what_was_frozen_after_training_has_trained_values_and_what_returned_has
     assert returned["trained_to_the_end"] == returned["dim"] == LEFT < returned["trained_ever"]
     assert returned["density"] == 1.0
     assert {name: layer["trained"] for name, layer in frozen["layers"].items()} == {
-        "0.weight": 36, "4.weight": 768, "6.weight": 24}
+        "0.weight": 36,
+        "4.weight": 768,
+        "6.weight": 24,
+    }
 
 
 def test_newcomers_add_to_the_weights_that_were_ever_trained() -> None:
@@ -84,7 +94,8 @@ def test_newcomers_add_to_the_weights_that_were_ever_trained() -> None:
         for name, w in net.weights.items():
             seen[name] |= w.trained()
         descend(t)
-    train._descend = watched        # type: ignore[method-assign]
+
+    train._descend = watched  # type: ignore[method-assign]
     RigL(0.8, Uniform(), 5, 0.3, 0.75).run(net, train)
     found = counts(net, train.exploration)
     assert found["trained_ever"] == sum(int(marks.sum()) for marks in seen.values()) > LEFT
@@ -100,14 +111,18 @@ def test_the_numbers_of_a_filter_basis_count_with_its_coefficients() -> None:
 
 def test_what_is_not_covered_is_named() -> None:
     found = counted(Dense(), exclude=["^4"])
-    assert found["uncovered"] == {"biases": 18, "norms": 8,
-                                  "weights": 768} and found["uncovered_layers"] == ["4"]
+    assert found["uncovered"] == {"biases": 18, "norms": 8, "weights": 768} and found[
+        "uncovered_layers"
+    ] == ["4"]
     assert found["total"] == 60 and found["trained_parameters"] == 60 + 794
     assert counted(LastLayer(), exclude=["^4"])["uncovered"] == {"biases": 2}
     attention = nn.MultiheadAttention(4, 2)
     assert {name: kind_of(attention, name) for name, _ in attention.named_parameters()} == {
-        "in_proj_weight": "weights", "in_proj_bias": "biases", "out_proj.weight": "weights",
-        "out_proj.bias": "biases"}
+        "in_proj_weight": "weights",
+        "in_proj_bias": "biases",
+        "out_proj.weight": "weights",
+        "out_proj.bias": "biases",
+    }
 
 
 def test_counts_outlive_a_checkpoint() -> None:
@@ -128,22 +143,37 @@ def test_a_net_that_was_never_trained_has_no_trained_weights() -> None:
 def line(**found: Any) -> str:
     """The second line of a summary."""
     result: dict[str, Any] = {
-        "method": "m", "data": "d", "model": "n", "test_accuracy": 0.5, "val_accuracy": None,
+        "method": "m",
+        "data": "d",
+        "model": "n",
+        "test_accuracy": 0.5,
+        "val_accuracy": None,
         "steps": 20,
-        "seconds": 0.1, "folder": "f", "total": 50200, "density": 0.1, "trained_ever": 5020,
+        "seconds": 0.1,
+        "folder": "f",
+        "total": 50200,
+        "density": 0.1,
+        "trained_ever": 5020,
         "trained_to_the_end": 5020,
-        "other_numbers": {}, "uncovered": {"biases": 410}, "uncovered_layers": [], **found}
+        "other_numbers": {},
+        "uncovered": {"biases": 410},
+        "uncovered_layers": [],
+        **found,
+    }
     return summary(result).splitlines()[1].strip()
 
 
 def test_the_summary_says_what_was_trained() -> None:
-    assert line() == ("5020 of 50200 weights trained, 10.00 % nonzero; trained, but not covered: "
-                      "410 biases; 20 steps in 0.1 s")
+    assert line() == (
+        "5020 of 50200 weights trained, 10.00 % nonzero; trained, but not covered: "
+        "410 biases; 20 steps in 0.1 s"
+    )
     assert line(trained_ever=50200, density=1.0).startswith(
-        "50200 of 50200 weights trained (5020 to the end), 100.00 % nonzero; trained")
-    assert line(trained_ever=0, trained_to_the_end=0, other_numbers={"scores": 50200},
-                uncovered={}) == (
-        "0 of 50200 weights trained, 10.00 % nonzero; 50200 scores trained; 20 steps in 0.1 s")
+        "50200 of 50200 weights trained (5020 to the end), 100.00 % nonzero; trained"
+    )
+    assert line(
+        trained_ever=0, trained_to_the_end=0, other_numbers={"scores": 50200}, uncovered={}
+    ) == ("0 of 50200 weights trained, 10.00 % nonzero; 50200 scores trained; 20 steps in 0.1 s")
     uncovered = {"weights": 900, "norms": 8}
     two = line(uncovered=uncovered, uncovered_layers=["a", "b"])
     assert "not covered: 900 weights (a, b), 8 norms; 20" in two
@@ -152,8 +182,19 @@ def test_the_summary_says_what_was_trained() -> None:
 
 
 def test_the_summary_of_an_older_result_says_what_it_knows() -> None:
-    result = {"method": "m", "data": "d", "model": "n", "test_accuracy": 0.5, "val_accuracy": None,
-              "density": 0.1,
-              "dim": 5020, "total": 50200, "steps": 20, "seconds": 0.1, "folder": "f"}
+    result = {
+        "method": "m",
+        "data": "d",
+        "model": "n",
+        "test_accuracy": 0.5,
+        "val_accuracy": None,
+        "density": 0.1,
+        "dim": 5020,
+        "total": 50200,
+        "steps": 20,
+        "seconds": 0.1,
+        "folder": "f",
+    }
     assert summary(result).splitlines()[1] == (
-        "  5020 of 50200 weights trained, 10.00 % nonzero; 20 steps in 0.1 s")
+        "  5020 of 50200 weights trained, 10.00 % nonzero; 20 steps in 0.1 s"
+    )

@@ -1,4 +1,5 @@
 """Which weights are covered: those that multiply activations, wherever the model keeps them."""
+
 from __future__ import annotations
 
 import copy
@@ -70,8 +71,10 @@ def model_of(make: Callable[[nn.Module], nn.Module]) -> nn.Module:
 
 def test_a_parameter_is_covered_where_its_zeros_are_zeros_of_the_weight() -> None:
     """Spectral norm divides by a number; so all of the parameter's zeros stay, in copies too."""
-    for make, name in ((P.spectral_norm, "parametrizations.weight.original"),
-                       (U.spectral_norm, "weight_orig")):
+    for make, name in (
+        (P.spectral_norm, "parametrizations.weight.original"),
+        (U.spectral_norm, "weight_orig"),
+    ):
         model = model_of(make)
         net = Net(model, shape=SHAPE)
         assert set(net.weights) == {f"1.{name}", "2.weight"}
@@ -87,9 +90,11 @@ def test_a_parameter_is_covered_where_its_zeros_are_zeros_of_the_weight() -> Non
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
 def test_what_a_sparse_parameter_would_ruin_stays_dense_and_is_named() -> None:
     """An orthogonal weight has no zeros; weight norm divides a row of zeros by its length."""
-    for make, name in ((P.orthogonal, "parametrizations.weight.original"),
-                       (U.weight_norm, "weight_v"),
-                       (P.weight_norm, "parametrizations.weight.original1")):
+    for make, name in (
+        (P.orthogonal, "parametrizations.weight.original"),
+        (U.weight_norm, "weight_v"),
+        (P.weight_norm, "parametrizations.weight.original1"),
+    ):
         model = model_of(make)
         net = Net(model, shape=SHAPE)
         assert set(net.weights) == {"2.weight"}
@@ -101,14 +106,16 @@ def test_what_a_sparse_parameter_would_ruin_stays_dense_and_is_named() -> None:
 
 
 # -- theta is what computes --------------------
-@pytest.mark.parametrize("model", [Attention(), Attention(kdim=4, vdim=4), Recurrent(nn.LSTM),
-                                   Recurrent(nn.GRU), Functional()],
-                                   ids=["attention", "kdim", "lstm", "gru", "functional"])
+@pytest.mark.parametrize(
+    "model",
+    [Attention(), Attention(kdim=4, vdim=4), Recurrent(nn.LSTM), Recurrent(nn.GRU), Functional()],
+    ids=["attention", "kdim", "lstm", "gru", "functional"],
+)
 def test_every_layer_computes_with_theta_in_training_and_evaluation(model: nn.Module) -> None:
     """As a plain copy of the model with the pruned weights does, and so do its gradients."""
     net = Net(copy.deepcopy(model).double(), shape=SHAPE)
     x = torch.randn(3, *SHAPE, dtype=torch.float64)
-    net(x)          # what a layer remembers of its weights is those of another time
+    net(x)  # what a layer remembers of its weights is those of another time
     net.keep({name: torch.arange(0, w.size, 3) for name, w in net.weights.items()})
     plain = copy.deepcopy(model).double()
     plain.load_state_dict(net.state_dict())

@@ -1,4 +1,5 @@
 """Data sets: purity of the batches, splits, readers, damage, downloads and the YAMLs."""
+
 from __future__ import annotations
 
 import gzip
@@ -27,7 +28,18 @@ from scipy.io import savemat
 from torch import Tensor
 from torchvision.datasets import SVHN as PublishedSVHN
 
-from dimred.data import CIFAR10, CIFAR100, MNIST, SVHN, Caltech101, Data, Digits, TinyImageNet, files, imagefolder
+from dimred.data import (
+    CIFAR10,
+    CIFAR100,
+    MNIST,
+    SVHN,
+    Caltech101,
+    Data,
+    Digits,
+    TinyImageNet,
+    files,
+    imagefolder,
+)
 from dimred.data.base import held_out
 from dimred.data.memory import crop, mirror
 from dimred.data.sets import idx
@@ -37,16 +49,37 @@ ROOT = Path(__file__).parents[1]
 REAL = Path(os.environ.get("DIMRED_DATA") or ROOT / "../shared/data")
 YAMLS = sorted((ROOT / "conf/dataset").glob("*.yaml"))
 COLOURS = {"mean": [0.5] * 3, "std": [0.25] * 3}
-PLAIN: dict[str, Any] = {**COLOURS, "val_fraction": 0.0, "resize": None, "crop_padding": 0, "flip": False}
-FOLDER: dict[str, Any] = {**PLAIN, "name": "folder", "channels": None, "in_memory": True,
-                          "workers": 2}
-STREAM: dict[str, Any] = {**FOLDER, "in_memory": False, "resize": 16, "flip": True, "val_fraction": 0.2}
-forking = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # what DataLoader does by default on Linux
+PLAIN: dict[str, Any] = {
+    **COLOURS,
+    "val_fraction": 0.0,
+    "resize": None,
+    "crop_padding": 0,
+    "flip": False,
+}
+FOLDER: dict[str, Any] = {
+    **PLAIN,
+    "name": "folder",
+    "channels": None,
+    "in_memory": True,
+    "workers": 2,
+}
+STREAM: dict[str, Any] = {
+    **FOLDER,
+    "in_memory": False,
+    "resize": 16,
+    "flip": True,
+    "val_fraction": 0.2,
+}
+forking = pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning"
+)  # what DataLoader does by default on Linux
 
 
 def config_of(path: Path) -> dict[str, Any]:
     """The data set's own values, without the recipe that goes with it."""
-    return {key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "defaults"}
+    return {
+        key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "defaults"
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +91,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every download is sent to a port of this machine where nobody answers."""
     real = files.download_url
-    monkeypatch.setattr(files, "download_url", lambda url, *rest: real("http://127.0.0.1:9/", *rest))
+    monkeypatch.setattr(
+        files, "download_url", lambda url, *rest: real("http://127.0.0.1:9/", *rest)
+    )
 
 
 def real(name: str) -> Path:
@@ -68,26 +103,38 @@ def real(name: str) -> Path:
 
 
 def digits(**changes: Any) -> Digits:
-    usual = {"val_fraction": 0.1, "resize": None, "mean": [0.3], "std": [0.4], "crop_padding": 2, "flip": True}
+    usual = {
+        "val_fraction": 0.1,
+        "resize": None,
+        "mean": [0.3],
+        "std": [0.4],
+        "crop_padding": 2,
+        "flip": True,
+    }
     return Digits(**{**usual, **changes})
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of noise, 6 train and 2 test images each, 20x20 pixels; and a file that is no image."""
+    """Three classes of noise, 6 train and 2 test images each, 20x20 pixels; and a file that is no
+    image."""
     folder, noise = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for split, n in (("train", 6), ("test", 2)):
         for name in "abc":
             (folder / split / name).mkdir(parents=True)
             for i in range(n):
-                Image.fromarray(noise.integers(0, 256, (20, 20, 3), np.uint8)).save(folder / split / name / f"{i}.png")
+                Image.fromarray(noise.integers(0, 256, (20, 20, 3), np.uint8)).save(
+                    folder / split / name / f"{i}.png"
+                )
     (folder / "train/a/notes.txt").write_text("not an image")
     return folder
 
 
 def same(left: Iterator[tuple[Tensor, Tensor]], right: Iterator[tuple[Tensor, Tensor]]) -> bool:
     pairs = list(zip(left, right, strict=True))
-    return bool(pairs) and all(torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
+    return bool(pairs) and all(
+        torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True)
+    )
 
 
 def everything(data: Data) -> Iterator[tuple[Tensor, Tensor]]:
@@ -96,7 +143,11 @@ def everything(data: Data) -> Iterator[tuple[Tensor, Tensor]]:
 
 @pytest.fixture(params=["memory", "stream"])
 def data(request: pytest.FixtureRequest, pictures: Path) -> Data:
-    return digits() if request.param == "memory" else imagefolder(path=str(pictures), **{**STREAM, "workers": 0})
+    return (
+        digits()
+        if request.param == "memory"
+        else imagefolder(path=str(pictures), **{**STREAM, "workers": 0})
+    )
 
 
 # Batches
@@ -104,7 +155,9 @@ def data(request: pytest.FixtureRequest, pictures: Path) -> Data:
 
 def test_batches_are_a_function_of_seed_and_epoch(data: Data) -> None:
     assert same(data.train_batches(4, seed=1, epoch=2), data.train_batches(4, seed=1, epoch=2))
-    first, other_seed, other_epoch = (next(data.train_batches(4, *key))[0] for key in ((1, 2), (3, 2), (1, 3)))
+    first, other_seed, other_epoch = (
+        next(data.train_batches(4, *key))[0] for key in ((1, 2), (3, 2), (1, 3))
+    )
     assert not torch.equal(first, other_seed)
     assert not torch.equal(first, other_epoch)
 
@@ -117,7 +170,11 @@ def test_starting_late_gives_the_batches_of_starting_early(data: Data) -> None:
 
 def test_the_global_random_state_is_neither_read_nor_changed(data: Data) -> None:
     def all_draws() -> list[Tensor]:
-        return [next(data.train_batches(4, 0, 0))[0], next(data.eval_batches("test"))[0], data.sample(4, seed=0)[0]]
+        return [
+            next(data.train_batches(4, 0, 0))[0],
+            next(data.eval_batches("test"))[0],
+            data.sample(4, seed=0)[0],
+        ]
 
     torch.manual_seed(0)
     state, first = torch.get_rng_state(), all_draws()
@@ -127,15 +184,25 @@ def test_the_global_random_state_is_neither_read_nor_changed(data: Data) -> None
 
 
 def test_batches_are_float_images_and_long_labels(data: Data) -> None:
-    for images, labels in (next(data.train_batches(4, 0, 0)), next(data.eval_batches("val", 2)), data.sample(4, 0)):
-        assert images.dtype == torch.float32 and images.shape[1:] == data.shape and images.is_contiguous()
+    for images, labels in (
+        next(data.train_batches(4, 0, 0)),
+        next(data.eval_batches("val", 2)),
+        data.sample(4, 0),
+    ):
+        assert (
+            images.dtype == torch.float32
+            and images.shape[1:] == data.shape
+            and images.is_contiguous()
+        )
         assert labels.dtype == torch.int64 and labels.shape == images.shape[:1]
 
 
 def test_evaluation_sees_every_example_once_and_in_order(data: Data) -> None:
     for split, size in data.sizes.items():
         whole, parts = next(data.eval_batches(split, 10_000)), list(data.eval_batches(split, 4))
-        assert len(whole[1]) == size and torch.equal(torch.cat([images for images, _ in parts]), whole[0])
+        assert len(whole[1]) == size and torch.equal(
+            torch.cat([images for images, _ in parts]), whole[0]
+        )
 
 
 def test_an_epoch_sees_every_training_example_once() -> None:
@@ -171,7 +238,9 @@ def test_the_validation_split_is_disjoint_balanced_and_the_same_for_everyone() -
 
 def test_without_a_validation_fraction_there_is_no_validation_split() -> None:
     data = digits(val_fraction=0.0)
-    assert data.sizes == {"train": 1438, "val": 0, "test": 359} and not list(data.eval_batches("val"))
+    assert data.sizes == {"train": 1438, "val": 0, "test": 359} and not list(
+        data.eval_batches("val")
+    )
 
 
 def test_options_out_of_range_are_user_errors() -> None:
@@ -187,7 +256,9 @@ def test_options_out_of_range_are_user_errors() -> None:
 def test_crop_and_mirror_of_a_known_image() -> None:
     image = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)
     padded = torch.nn.functional.pad(image, [1] * 4).expand(2, 2, 5, 5).contiguous()
-    corners = torch.tensor([[0, 2], [0, 1]])  # the upper left corner; and two rows down, one column right
+    corners = torch.tensor(
+        [[0, 2], [0, 1]]
+    )  # the upper left corner; and two rows down, one column right
     left, right = crop(padded, torch.tensor([0, 1]), corners, (3, 3))[:, 1].tolist()
     assert left == [[0, 0, 0], [0, 1, 2], [0, 4, 5]]
     assert right == [[4, 5, 6], [7, 8, 9], [0, 0, 0]]
@@ -199,19 +270,32 @@ def test_crop_and_mirror_of_a_known_image() -> None:
 def test_normalisation_is_of_pixels_between_zero_and_one() -> None:
     whole = torch.cat([images for images, _ in digits(mean=None, std=None).eval_batches("train")])
     assert whole.mean().abs() < 1e-5 and (whole.std(correction=0) - 1).abs() < 1e-5
-    assert digits(mean=[0.25], std=[0.5]).normalise(torch.tensor([[[[255]]]], dtype=torch.uint8)).item() == 1.5
+    assert (
+        digits(mean=[0.25], std=[0.5])
+        .normalise(torch.tensor([[[[255]]]], dtype=torch.uint8))
+        .item()
+        == 1.5
+    )
 
 
 def test_resizing_makes_squares() -> None:
     data = digits(resize=12)
-    assert data.shape == (1, 12, 12) and next(data.train_batches(4, 0, 0))[0].shape == (4, 1, 12, 12)
+    assert data.shape == (1, 12, 12) and next(data.train_batches(4, 0, 0))[0].shape == (
+        4,
+        1,
+        12,
+        12,
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_all_devices_see_the_same_batches(data: Data) -> None:
     batches = list(data.to(torch.device("cuda")).train_batches(4, seed=0, epoch=0))
     assert all(t.is_cuda for batch in batches for t in batch)
-    assert same(data.train_batches(4, seed=0, epoch=0), ((images.cpu(), labels.cpu()) for images, labels in batches))
+    assert same(
+        data.train_batches(4, seed=0, epoch=0),
+        ((images.cpu(), labels.cpu()) for images, labels in batches),
+    )
 
 
 # Published sets
@@ -258,7 +342,9 @@ def tar_of(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
 
 
 @pytest.mark.parametrize("kind", [CIFAR10, CIFAR100])
-def test_cifar_records_are_parsed(kind: type[CIFAR10], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar_records_are_parsed(
+    kind: type[CIFAR10], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = np.random.default_rng(0).integers(0, 256, (5, kind.label_bytes + 3072), np.uint8)
     rows[:, : kind.label_bytes] = np.arange(5 * kind.label_bytes).reshape(5, -1)
     names = ("data_batch_2", "data_batch_1", "test_batch") if kind is CIFAR10 else ("train", "test")
@@ -276,7 +362,9 @@ def test_cifar_records_are_parsed(kind: type[CIFAR10], tmp_path: Path, monkeypat
     assert torch.equal(test.images, pixels[len(names) - 1 :][:2])
 
 
-def test_svhn_calls_the_digit_zero_class_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_svhn_calls_the_digit_zero_class_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 4), np.uint8)
     (tmp_path / "SVHN").mkdir()
     split_list = {}
@@ -298,11 +386,18 @@ def test_tiny_imagenet_takes_its_test_labels_from_the_annotations(
 ) -> None:
     home = tmp_path / "tiny-imagenet-200"
     image = (pictures / "test/a/0.png").read_bytes()
-    names = ["train/n1/images/n1_0.png", "train/n2/images/n2_0.png", "val/images/val_0.png", "val/images/val_1.png"]
+    names = [
+        "train/n1/images/n1_0.png",
+        "train/n2/images/n2_0.png",
+        "val/images/val_0.png",
+        "val/images/val_1.png",
+    ]
     for name in [*names, "test/images/test_0.png"]:
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_bytes(image)
-    (home / "val/val_annotations.txt").write_text("val_0.png\tn2\t0\t0\t9\t9\nval_1.png\tn1\t0\t0\t9\t9\n")
+    (home / "val/val_annotations.txt").write_text(
+        "val_0.png\tn2\t0\t0\t9\t9\nval_1.png\tn1\t0\t0\t9\t9\n"
+    )
     data = TinyImageNet(data_dir=str(tmp_path), workers=0, **PLAIN)
     assert data.sizes == {"train": 2, "val": 0, "test": 2}
     assert sorted(data.splits["test"].labels.tolist()) == [0, 1]
@@ -310,8 +405,12 @@ def test_tiny_imagenet_takes_its_test_labels_from_the_annotations(
         for file in home.rglob("*.*"):
             archive.write(file, file.relative_to(tmp_path))
     home.rename(tmp_path / "aside")
-    monkeypatch.setattr(TinyImageNet, "md5", files.md5_of((tmp_path / "tiny-imagenet-200.zip").read_bytes()))
-    assert same(everything(data), everything(TinyImageNet(data_dir=str(tmp_path), workers=0, **PLAIN)))
+    monkeypatch.setattr(
+        TinyImageNet, "md5", files.md5_of((tmp_path / "tiny-imagenet-200.zip").read_bytes())
+    )
+    assert same(
+        everything(data), everything(TinyImageNet(data_dir=str(tmp_path), workers=0, **PLAIN))
+    )
     (tmp_path / "aside").rename(home)
     (home / "val/val_annotations.txt").unlink()
     with pytest.raises(UserError, match=r"val_annotations\.txt"):
@@ -322,12 +421,17 @@ def test_caltech_reads_the_archive_in_its_zip_and_drops_the_background(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     top = "101_ObjectCategories"
-    images = {f"{top}/{file.parent.name}/{file.name}": file.read_bytes() for file in pictures.glob("train/*/*.png")}
+    images = {
+        f"{top}/{file.parent.name}/{file.name}": file.read_bytes()
+        for file in pictures.glob("train/*/*.png")
+    }
     images[f"{top}/BACKGROUND_Google/0.png"] = images[f"{top}/a/0.png"]
     (tmp_path / "caltech101").mkdir()
     with zipfile.ZipFile(tmp_path / "caltech101/caltech-101.zip", "w") as archive:
         archive.writestr("caltech-101/101_ObjectCategories.tar.gz", tar_of(images))
-    monkeypatch.setattr(Caltech101, "md5", files.md5_of((tmp_path / "caltech101/caltech-101.zip").read_bytes()))
+    monkeypatch.setattr(
+        Caltech101, "md5", files.md5_of((tmp_path / "caltech101/caltech-101.zip").read_bytes())
+    )
     zipped = Caltech101(data_dir=str(tmp_path), workers=0, **PLAIN)
     assert (zipped.classes, zipped.sizes) == (3, {"train": 14, "val": 0, "test": 4})
     for name, content in images.items():
@@ -341,23 +445,38 @@ def test_caltech_reads_the_archive_in_its_zip_and_drops_the_background(
 
 
 def archived(folder: Path, target: Path) -> Path:
-    """The files of a folder, in one more folder, in an archive that also has what nobody should trust."""
-    content = {f"set/{file.relative_to(folder)}": file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    content["set/train/a/../../escape.png"] = content["set/__MACOSX/train/a/._0.png"] = b"never looked at"
+    """The files of a folder, in one more folder, in an archive that also has what nobody should
+    trust."""
+    content = {
+        f"set/{file.relative_to(folder)}": file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+    content["set/train/a/../../escape.png"] = content["set/__MACOSX/train/a/._0.png"] = (
+        b"never looked at"
+    )
     if target.suffix == ".zip":
         with zipfile.ZipFile(target, "w") as archive:
             for name, data in content.items():
                 archive.writestr(name, data)
     else:
-        target.write_bytes(tar_of(content, "w:" + target.suffix[1:] if target.suffix != ".tar" else "w"))
+        target.write_bytes(
+            tar_of(content, "w:" + target.suffix[1:] if target.suffix != ".tar" else "w")
+        )
     return target
 
 
 @pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.tar.xz", "x.tar.bz2", "x.zip"])
-def test_a_folder_and_its_archive_are_the_same_data(pictures: Path, tmp_path: Path, name: str) -> None:
+def test_a_folder_and_its_archive_are_the_same_data(
+    pictures: Path, tmp_path: Path, name: str
+) -> None:
     plain = imagefolder(path=str(pictures), **FOLDER)
     packed = imagefolder(path=str(archived(pictures, tmp_path / name)), **FOLDER)
-    assert (plain.classes, plain.shape, plain.sizes) == (3, (3, 20, 20), {"train": 18, "val": 0, "test": 6})
+    assert (plain.classes, plain.shape, plain.sizes) == (
+        3,
+        (3, 20, 20),
+        {"train": 18, "val": 0, "test": 6},
+    )
     assert same(everything(plain), everything(packed))
 
 
@@ -391,12 +510,19 @@ def test_unequal_sizes_ask_for_resize(pictures: Path, tmp_path: Path) -> None:
         Image.new("L", (side, side)).save(tmp_path / name)
     with pytest.raises(UserError, match=r"unequal sizes .*dataset.resize=64"):
         imagefolder(path=str(tmp_path), **FOLDER)
-    assert imagefolder(path=str(tmp_path),
-                       **{**FOLDER, "channels": 3, "resize": 8}).shape == (3, 8, 8)
+    assert imagefolder(path=str(tmp_path), **{**FOLDER, "channels": 3, "resize": 8}).shape == (
+        3,
+        8,
+        8,
+    )
 
 
 def test_unsuitable_folders_are_user_errors(pictures: Path, tmp_path: Path) -> None:
-    problems = {tmp_path / "none": "does not exist", tmp_path: "0 class folders", Path(__file__): "has another type"}
+    problems = {
+        tmp_path / "none": "does not exist",
+        tmp_path: "0 class folders",
+        Path(__file__): "has another type",
+    }
     for path, problem in problems.items():
         for kind in (FOLDER, STREAM):
             with pytest.raises(UserError, match=problem):
@@ -407,7 +533,9 @@ def test_unsuitable_folders_are_user_errors(pictures: Path, tmp_path: Path) -> N
             imagefolder(**{**STREAM, "path": str(pictures), option: value})
 
 
-def test_decoded_images_are_remembered_until_the_files_change(pictures: Path, tmp_path: Path) -> None:
+def test_decoded_images_are_remembered_until_the_files_change(
+    pictures: Path, tmp_path: Path
+) -> None:
     archive = archived(pictures, tmp_path / "x.zip")
     first = imagefolder(path=str(archive), **FOLDER)
     (cached,) = (tmp_path / "cache").iterdir()
@@ -450,7 +578,9 @@ def test_streams_do_not_depend_on_the_number_of_workers(pictures: Path) -> None:
 
 @forking
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_cut_image_is_named_in_memory_and_in_streams(pictures: Path, tmp_path: Path, workers: int) -> None:
+def test_a_cut_image_is_named_in_memory_and_in_streams(
+    pictures: Path, tmp_path: Path, workers: int
+) -> None:
     for name in ("a/0.png", "b/0.png", "b/1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((pictures / "train" / name).read_bytes())
@@ -472,7 +602,10 @@ def test_failed_downloads_say_what_belongs_where(name: str, tmp_path: Path) -> N
     target = getattr(importlib.import_module("dimred.data"), config.pop("_target_").split(".")[-1])
     (tmp_path / "file").touch()
     for data_dir, why in ((tmp_path, "refused"), (tmp_path / "file/below", "Not a directory")):
-        with pytest.raises(UserError, match=f"is missing and its download failed.*{why}.* is read from .*set data_dir"):
+        with pytest.raises(
+            UserError,
+            match=f"is missing and its download failed.*{why}.* is read from .*set data_dir",
+        ):
             target(**{**config, "data_dir": str(data_dir)})
     assert not list(tmp_path.rglob(".download-*"))
 
@@ -491,7 +624,9 @@ def server(tmp_path: Path) -> Iterator[str]:
             pass
 
     (tmp_path / "served").mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served"))) as http:
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served"))
+    ) as http:
         threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{http.server_port}"
         http.shutdown()

@@ -1,4 +1,6 @@
-"""docs/methods.md says what docstrings and configurations say, and these say all there is to say."""
+"""docs/methods.md says what docstrings and configurations say, and these say all there is to
+say."""
+
 import importlib.util
 from types import ModuleType
 
@@ -38,6 +40,10 @@ def test_a_docstring_says_what_trains_what_is_stored_and_what_is_needed(name: st
 
 def test_equations_and_bars_survive_markdown(docs: ModuleType) -> None:
     assert docs.cell("a|b\n c", code=True) == "`a\\|b`<br>`c`"
-    assert docs.plain(1.0) == "1.0" and docs.plain(True) == "true" and docs.plain([None, 2]) == "[null, 2]"
+    assert (
+        docs.plain(1.0) == "1.0"
+        and docs.plain(True) == "true"
+        and docs.plain([None, 2]) == "[null, 2]"
+    )
     lines = docs.table([{"name": "n", "summary": "s"}]).splitlines()
     assert lines == ["| name | what it does |", "| --- | --- |", "| `n` | s |"]

@@ -1,4 +1,5 @@
 """scripts/drawn_runs: what it examines is there, and what does not agree is found."""
+
 import importlib.util
 import random
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Dynamic sparse training against closed forms, truth tables and the limits in which two methods are one."""
+"""Dynamic sparse training against closed forms, truth tables and the limits in which two methods
+are one."""
+
 from __future__ import annotations
 
 import copy
@@ -40,20 +42,33 @@ from dimred.scores import generator, magnitude, noise
 from dimred.select import ERK, Global, Uniform, grow_random, topk
 from dimred.train import Train
 
-TOTAL, LEFT = 828, 166      # covered weights of the toy, and what sparsity 0.8 leaves
-IN_LAYERS = [SET(0.8, ERK(1.0), 8, 0.3), RigL(0.8, ERK(1.0), 5, 0.3, 0.75),
-             ITOP(0.8, ERK(1.0), 5, 0.5, 0.005, "random"),
-             ITOP(0.8, ERK(1.0), 5, 0.5, 0.005, "gradient"),
-             MEST(0.8, ERK(1.0), 8, (0.4, 0.2), (0.5, 0.7), False, 0.1),
-             GraNet(0.8, ERK(1.0), 0.8, 0.5, 5, 0.5, 0.005), DeepR(0.8, Uniform(), 1e-3, 1e-2)]
-ACROSS = [SNFS(0.8, Uniform(), 8, 0.5, 0.005, 0.9),
-          DSR(0.8, Uniform(), 3, (0.4, 0.7), 0.95, 0.1, 1e-2)]
-GROWING = [MEST(0.8, ERK(1.0), 8, (0.5, 0.25), (0.5, 0.7), True, 0.1),
-           GraNet(0.8, ERK(1.0), 0.5, 0.5, 5, 0.5, 0.005)]
+TOTAL, LEFT = 828, 166  # covered weights of the toy, and what sparsity 0.8 leaves
+IN_LAYERS = [
+    SET(0.8, ERK(1.0), 8, 0.3),
+    RigL(0.8, ERK(1.0), 5, 0.3, 0.75),
+    ITOP(0.8, ERK(1.0), 5, 0.5, 0.005, "random"),
+    ITOP(0.8, ERK(1.0), 5, 0.5, 0.005, "gradient"),
+    MEST(0.8, ERK(1.0), 8, (0.4, 0.2), (0.5, 0.7), False, 0.1),
+    GraNet(0.8, ERK(1.0), 0.8, 0.5, 5, 0.5, 0.005),
+    DeepR(0.8, Uniform(), 1e-3, 1e-2),
+]
+ACROSS = [
+    SNFS(0.8, Uniform(), 8, 0.5, 0.005, 0.9),
+    DSR(0.8, Uniform(), 3, (0.4, 0.7), 0.95, 0.1, 1e-2),
+]
+GROWING = [
+    MEST(0.8, ERK(1.0), 8, (0.5, 0.25), (0.5, 0.7), True, 0.1),
+    GraNet(0.8, ERK(1.0), 0.5, 0.5, 5, 0.5, 0.005),
+]
 
 
 def label(method: object) -> str:
-    return "-".join([type(method).__name__, *(str(v) for v in vars(method).values() if isinstance(v, (str, bool)))])
+    return "-".join(
+        [
+            type(method).__name__,
+            *(str(v) for v in vars(method).values() if isinstance(v, (str, bool))),
+        ]
+    )
 
 
 def dims(net: Net) -> dict[str, int]:
@@ -86,6 +101,7 @@ def test_there_are_as_many_weights_in_every_step(method: SET) -> None:
     def see(t: int) -> None:
         seen.append(dims(net))
         supports.add(tuple(net.weights["4.weight"].support.tolist()))
+
     watch(train, see)
     method.run(net, train)
     assert all(sum(each.values()) == LEFT for each in [*seen, dims(net)]) and len(supports) > 2
@@ -104,20 +120,30 @@ def test_who_joins_starts_at_zero_without_momentum(method: SET, optimizer: str) 
     def kept(supports: Supports, **how: str) -> None:
         nonlocal joined_ever
         before = {name: w.trained() for name, w in net.weights.items()}
-        keep(supports, **how)       # type: ignore[arg-type]
+        keep(supports, **how)  # type: ignore[arg-type]
         for name, w in net.weights.items():
             joined = w.gather(~before[name])
             joined_ever += int(joined.sum())
             assert not w.psi[joined].any()
             for value in (net.optimizer.state[w.psi] if net.optimizer else {}).values():
                 assert value.shape != w.psi.shape or not value[joined].any()
-    net.keep = kept     # type: ignore[method-assign]
+
+    net.keep = kept  # type: ignore[method-assign]
     method.run(net, train)
     assert joined_ever > 5
 
 
-@pytest.mark.parametrize("method", [*IN_LAYERS, *ACROSS, *GROWING, TopKAST(0.8, ERK(1.0), 1.0, 5, 1e-2),
-                                    SRigL(0.8, ERK(1.0), 5, 0.3, 0.75, 0.3)], ids=label)
+@pytest.mark.parametrize(
+    "method",
+    [
+        *IN_LAYERS,
+        *ACROSS,
+        *GROWING,
+        TopKAST(0.8, ERK(1.0), 1.0, 5, 1e-2),
+        SRigL(0.8, ERK(1.0), 5, 0.3, 0.75, 0.3),
+    ],
+    ids=label,
+)
 def test_without_sparsity_it_is_dense_training(method: SET) -> None:
     dense, train = set_up()
     Dense().run(dense, train)
@@ -134,12 +160,14 @@ def test_the_fraction_falls_from_alpha_to_zero() -> None:
 
 def test_rigl_that_grows_by_size_stands_still() -> None:
     net, train = set_up()
-    net.grads = net.thetas      # type: ignore[method-assign]
+    net.grads = net.thetas  # type: ignore[method-assign]
     seen: list[dict[str, Tensor]] = []
     watch(train, lambda t: seen.append({name: w.support for name, w in net.weights.items()}))
     RigL(0.8, Uniform(), 4, 0.3, 0.75).run(net, train)
-    assert all(torch.equal(support, seen[0][name]) for each in seen for name, support in each.items())
-    assert net.version > 5      # and not because nothing was due
+    assert all(
+        torch.equal(support, seen[0][name]) for each in seen for name, support in each.items()
+    )
+    assert net.version > 5  # and not because nothing was due
 
 
 def test_rigl_drops_the_smallest_weights_and_grows_where_the_gradient_is_largest() -> None:
@@ -148,21 +176,24 @@ def test_rigl_drops_the_smallest_weights_and_grows_where_the_gradient_is_largest
 
     def kept(supports: Supports) -> None:
         nonlocal updates, returned
-        updates += net.moved        # the first time it is the random start
+        updates += net.moved  # the first time it is the random start
         for name, w in net.weights.items() if net.moved else ():
             count = int(cosine(0.3, 0.0, 5 * updates / 30) * w.dim)
             size, gradient = w.dense().abs().tolist(), net.grads()[name].abs().view(-1).tolist()
             trained = w.trained().nonzero().view(-1).tolist()
             stay = sorted(trained, key=lambda i: (size[i], -i))[count:]
             others = [i for i in range(w.size) if i not in stay]
-            grown = sorted(others, key=lambda i: (gradient[i], -i))[len(others) - count:]
-            assert w.support is None or supports[name].tolist() == sorted(stay + grown)     # type: ignore[union-attr]
+            grown = sorted(others, key=lambda i: (gradient[i], -i))[len(others) - count :]
+            assert w.support is None or supports[name].tolist() == sorted(stay + grown)  # type: ignore[union-attr]
             returned += len({*grown} & {*trained})
         before = full(net)
         keep(supports)
-        for name, w in net.weights.items() if net.moved else ():      # who stays or returns has its value, others none
+        for name, w in (
+            net.weights.items() if net.moved else ()
+        ):  # who stays or returns has its value, others none
             assert torch.equal(w.dense(), torch.where(w.trained(), before[name].view(-1), 0.0))
-    net.keep = kept     # type: ignore[method-assign, assignment]
+
+    net.keep = kept  # type: ignore[method-assign, assignment]
     RigL(0.8, ERK(1.0), 5, 0.3, 0.75).run(net, train)
     assert updates == 5 and returned > 0
 
@@ -173,7 +204,7 @@ def test_a_full_layer_has_nothing_to_swap() -> None:
     assert drop_counts(net, 0.301) == {"0.weight": 0, "4.weight": 30, "6.weight": 0}
     assert drop_counts(net, 0.301, math.ceil) == {"0.weight": 0, "4.weight": 31, "6.weight": 0}
     net.keep({"4.weight": torch.arange(1)})
-    assert drop_counts(net, 0.5, math.ceil)["4.weight"] == 0        # no layer loses its last weight
+    assert drop_counts(net, 0.5, math.ceil)["4.weight"] == 0  # no layer loses its last weight
 
 
 def test_random_growth_draws_any_free_place_alike() -> None:
@@ -183,25 +214,36 @@ def test_random_growth_draws_any_free_place_alike() -> None:
     for i in range(600):
         net.version = i
         grown = grow_random(net, {"weight": support}, {"weight": 5})["weight"]
-        assert len(grown) == 10 and torch.isin(support, grown).all() and torch.equal(grown, grown.unique())
+        assert (
+            len(grown) == 10
+            and torch.isin(support, grown).all()
+            and torch.equal(grown, grown.unique())
+        )
         drawn[grown] += 1
     assert (drawn[support] == 600).all()
-    drawn[support] = 200        # five of fifteen: a third of the time, here within four standard deviations
+    drawn[support] = (
+        200  # five of fifteen: a third of the time, here within four standard deviations
+    )
     assert ((drawn - 200).abs() < 4 * math.sqrt(600 * 2 / 9)).all()
-    assert torch.equal(grow_random(net, {"weight": support}, {"weight": 5}, "walk")["weight"],
-                       grow_random(net, {"weight": support}, {"weight": 5}, "walk")["weight"])
+    assert torch.equal(
+        grow_random(net, {"weight": support}, {"weight": 5}, "walk")["weight"],
+        grow_random(net, {"weight": support}, {"weight": 5}, "walk")["weight"],
+    )
     everything = grow_random(net, {"weight": support}, {"weight": 15})["weight"]
     assert torch.equal(everything, torch.arange(20))
 
 
 # -- ITOP --------------------
 def test_random_exploration_is_as_predicted() -> None:
-    net = Net(nn.Sequential(nn.Flatten(), nn.Linear(16, 500), nn.ReLU(), nn.Linear(500, 2)), include=["1.weight"])
+    net = Net(
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 500), nn.ReLU(), nn.Linear(500, 2)),
+        include=["1.weight"],
+    )
     train = Train(net, Blobs(), RECIPE)
     d, zeta = 0.1, 0.3
     ITOP(1 - d, Uniform(), 4, zeta, zeta, "random").run(net, train)
     p = zeta * d / (1 - d * (1 - zeta))
-    predicted = 1 - (1 - d) * (1 - p) ** 9      # updates, in 40 steps
+    predicted = 1 - (1 - d) * (1 - p) ** 9  # updates, in 40 steps
     assert train.exploration.explored() == pytest.approx(predicted, abs=0.01)
     assert train.exploration.explored() > 0.3
 
@@ -213,6 +255,7 @@ def test_what_was_explored_is_the_union_of_all_supports() -> None:
     def see(t: int) -> None:
         for name, w in net.weights.items():
             union[name] |= w.trained()
+
     watch(train, see)
     ITOP(0.8, ERK(1.0), 5, 0.5, 0.005, "gradient").run(net, train)
     assert train.exploration.explored() == sum(int(seen.sum()) for seen in union.values()) / TOTAL
@@ -224,18 +267,22 @@ def test_itop_keeps_value_and_momentum_of_a_weight_that_is_dropped_and_drawn_aga
 
     def kept(supports: Supports) -> None:
         nonlocal again
-        before, momentum = full(net), {n: w.scatter(buffer(net, n)) for n, w in net.weights.items()
-                                       if net.moved}
+        before, momentum = (
+            full(net),
+            {n: w.scatter(buffer(net, n)) for n, w in net.weights.items() if net.moved},
+        )
         trained = {name: w.trained() for name, w in net.weights.items()}
         keep(supports)
         for name, w in net.weights.items() if net.moved else ():
             stays = w.trained() & trained[name]
             assert torch.equal(w.dense(), torch.where(stays, before[name].view(-1), 0.0))
-            assert torch.equal(w.scatter(buffer(net, name)),
-                               torch.where(stays, momentum[name], 0.0))
+            assert torch.equal(
+                w.scatter(buffer(net, name)), torch.where(stays, momentum[name], 0.0)
+            )
             again += int(stays.sum()) * (w.support is not None)
-    net.keep = kept     # type: ignore[method-assign, assignment]
-    ITOP(0.2, Uniform(), 20, 1.0, 1.0, "random").run(net, train)    # drops nearly all of them
+
+    net.keep = kept  # type: ignore[method-assign, assignment]
+    ITOP(0.2, Uniform(), 20, 1.0, 1.0, "random").run(net, train)  # drops nearly all of them
     assert again > 300
 
 
@@ -249,11 +296,12 @@ def test_snfs_momentum_is_dense_and_that_of_sgd() -> None:
     seen: list[dict[str, Tensor]] = []
     steps = train.steps
 
-    def watched(**how: object):     # type: ignore[no-untyped-def]
-        for t in steps(**how):      # type: ignore[arg-type]
+    def watched(**how: object):  # type: ignore[no-untyped-def]
+        for t in steps(**how):  # type: ignore[arg-type]
             seen.append({name: grad.clone() for name, grad in net.grads().items()})
             yield t
-    train.steps = watched       # type: ignore[method-assign]
+
+    train.steps = watched  # type: ignore[method-assign]
     SNFS(0.8, Uniform(), 2, 0.5, 0.005, 0.9).run(net, train)
     for name in net.weights:
         expected = ((seen[0][name] * 0.9) + seen[1][name]) * 0.9 + seen[2][name]
@@ -277,6 +325,7 @@ def test_snfs_newcomers_start_with_the_momentum_that_chose_them() -> None:
             assert torch.equal(w.psi[fresh], -0.1 * dense[fresh])
             joined += int(dense[fresh].count_nonzero())
             before[name] = w.trained()
+
     watch(train, see)
     train.total = 9
     SNFS(0.8, Uniform(), 8, 0.5, 0.5, 0.9).run(net, train)
@@ -302,8 +351,10 @@ def test_a_momentum_that_is_not_a_number_is_said() -> None:
     method = SNFS(0.8, Uniform(), 2, 0.5, 0.5, 0.9)
     method.keep_random(net)
     for _ in train.steps(0, 1, dense_grad=lambda t: True):
-        net.notes |= {f"momentum/{name}": torch.full_like(grad, torch.nan)
-                      for name, grad in net.grads().items()}
+        net.notes |= {
+            f"momentum/{name}": torch.full_like(grad, torch.nan)
+            for name, grad in net.grads().items()
+        }
         with pytest.raises(UserError, match=r"training has diverged. Try a smaller recipe\.lr"):
             method.rewire(net, 0.5)
 
@@ -311,40 +362,54 @@ def test_a_momentum_that_is_not_a_number_is_said() -> None:
 def test_snfs_shares_sum_to_one_and_are_mean_sizes_over_trained_weights() -> None:
     net = Net(nn.Sequential(nn.Linear(4, 1, bias=False), nn.Linear(1, 2, bias=False)))
     net.keep({"0.weight": torch.tensor([0, 1])})
-    shares = momentum_shares(net, {"0.weight": torch.tensor([[1.0, 2.0, 50.0, 50.0]]),
-                                   "1.weight": torch.tensor([[3.0], [6.0]])})
+    shares = momentum_shares(
+        net,
+        {
+            "0.weight": torch.tensor([[1.0, 2.0, 50.0, 50.0]]),
+            "1.weight": torch.tensor([[3.0], [6.0]]),
+        },
+    )
     assert shares == {"0.weight": 0.25, "1.weight": 0.75}
     assert momentum_shares(net, {n: torch.zeros_like(w.param) for n, w in net.weights.items()}) == {
-        "0.weight": 0.0, "1.weight": 0.0}
+        "0.weight": 0.0,
+        "1.weight": 0.0,
+    }
 
 
 def test_what_does_not_fit_into_a_layer_goes_to_the_others() -> None:
-    net, _ = set_up()       # 36, 768 and 24 weights
+    net, _ = set_up()  # 36, 768 and 24 weights
     names = list(net.weights)
     net.keep({name: torch.arange(20) for name in names})
 
     def add(left: tuple[int, ...], shares: tuple[float, ...]) -> list[int]:
-        return [*regrown(net, dict(zip(names, left, strict=True)), dict(zip(names, shares, strict=True))).values()]
+        return [
+            *regrown(
+                net, dict(zip(names, left, strict=True)), dict(zip(names, shares, strict=True))
+            ).values()
+        ]
+
     assert add((10, 10, 10), (0.2, 0.4, 0.4)) == [6, 12, 12]
-    assert add((10, 10, 10), (0.0, 0.0, 1.0)) == [8, 8, 14]     # 14 is all that the last one can take
+    assert add((10, 10, 10), (0.0, 0.0, 1.0)) == [8, 8, 14]  # 14 is all that the last one can take
     assert add((10, 10, 20), (0.0, 0.0, 0.0)) == [8, 8, 4]
     assert add((20, 20, 20), (0.2, 0.4, 0.4)) == [0, 0, 0]
 
 
 # -- DSR --------------------
-@pytest.mark.parametrize("threshold, end", [(1e6, 1e6 / 2 ** 4), (1e-9, 1e-9 * 2 ** 4)])
-def test_dsr_threshold_halves_after_too_much_and_doubles_after_too_little(threshold: float, end: float) -> None:
+@pytest.mark.parametrize("threshold, end", [(1e6, 1e6 / 2**4), (1e-9, 1e-9 * 2**4)])
+def test_dsr_threshold_halves_after_too_much_and_doubles_after_too_little(
+    threshold: float, end: float
+) -> None:
     net, train = set_up(lr=1e-6)
     counts: list[dict[str, int]] = []
     watch(train, lambda t: counts.append(dims(net)))
-    DSR(0.8, Uniform(), 8, (), 0.95, 0.1, threshold).run(net, train)       # at 8, 16, 24, 32
+    DSR(0.8, Uniform(), 8, (), 0.95, 0.1, threshold).run(net, train)  # at 8, 16, 24, 32
     assert measures(net) == {"threshold": end}
     assert all(sum(each.values()) == LEFT and min(each.values()) >= 1 for each in counts)
 
 
 def test_dsr_threshold_stays_on_target() -> None:
     net, _ = set_up()
-    net.keep(topk(noise(net), Uniform()(net, 0.2)))     # DSR's first support
+    net.keep(topk(noise(net), Uniform()(net, 0.2)))  # DSR's first support
     share = sum(below(net, 0.05).values()) / LEFT
     net, train = set_up(lr=1e-6, steps=9)
     DSR(0.8, Uniform(), 8, (), 0.95, share, 0.05).run(net, train)
@@ -353,18 +418,34 @@ def test_dsr_threshold_stays_on_target() -> None:
 
 def test_dsr_never_empties_a_layer() -> None:
     net = line(0.1, -0.2, 0.3)
-    assert below(net, 0.25) == {"weight": 2} == below(net, 99.0) and below(net, 0.1) == {"weight": 0}
+    assert below(net, 0.25) == {"weight": 2} == below(net, 99.0) and below(net, 0.1) == {
+        "weight": 0
+    }
 
 
 # -- MEST --------------------
 def test_mest_bounds_are_those_of_the_paper() -> None:
-    hard, soft = MEST(0.9, ERK(1.0), 40, (0.2, 0.1), (0.5625, 0.75), False, 0.01), MEST(
-        0.9, ERK(1.0), 40, (0.5, 0.25), (0.5625, 0.75), True, 0.01)
+    hard, soft = (
+        MEST(0.9, ERK(1.0), 40, (0.2, 0.1), (0.5625, 0.75), False, 0.01),
+        MEST(0.9, ERK(1.0), 40, (0.5, 0.25), (0.5625, 0.75), True, 0.01),
+    )
     epochs = (0, 89, 90, 119, 120, 159)
     assert [[round(1 - 0.1 * f, 4) for f in hard.bounds(e / 160)] for e in epochs] == [
-        [0.92, 0.9], [0.92, 0.9], [0.91, 0.9], [0.91, 0.9], [0.9, 0.9], [0.9, 0.9]]
+        [0.92, 0.9],
+        [0.92, 0.9],
+        [0.91, 0.9],
+        [0.91, 0.9],
+        [0.9, 0.9],
+        [0.9, 0.9],
+    ]
     assert [[round(1 - 0.1 * f, 4) for f in soft.bounds(e / 160)] for e in epochs] == [
-        [0.9, 0.85], [0.9, 0.85], [0.9, 0.875], [0.9, 0.875], [0.9, 0.9], [0.9, 0.9]]
+        [0.9, 0.85],
+        [0.9, 0.85],
+        [0.9, 0.875],
+        [0.9, 0.875],
+        [0.9, 0.9],
+        [0.9, 0.9],
+    ]
 
 
 def test_mest_with_the_soft_bound_trains_more_until_the_last_moment() -> None:
@@ -374,7 +455,9 @@ def test_mest_with_the_soft_bound_trains_more_until_the_last_moment() -> None:
     # stages end at steps 14 and 28
     MEST(0.8, Global(), 16, (0.5, 0.25), (0.35, 0.7), True, 0.1).run(net, train)
     assert counts[:16] == [counts[0]] * 16 and abs(counts[0] - 1.5 * LEFT) <= 3
-    assert counts[16:28] == [counts[16]] * 12 and abs(counts[16] - 1.25 * LEFT) <= 3       # the next update was at 16
+    assert (
+        counts[16:28] == [counts[16]] * 12 and abs(counts[16] - 1.25 * LEFT) <= 3
+    )  # the next update was at 16
     assert counts[28:] == [LEFT] * 12 and net.dim == LEFT
 
 
@@ -427,9 +510,10 @@ def test_deepr_no_weight_changes_sign_and_flipped_ones_are_not_used() -> None:
             assert (used * sign >= 0).all()
             w = net.weights[name]
             fresh = ~torch.isin(w.support, support.get(name, w.support))
-            assert not w.psi[fresh].any()       # they wait there until they have felt a gradient
+            assert not w.psi[fresh].any()  # they wait there until they have felt a gradient
             woken += int(fresh.sum())
             support[name] = w.support
+
     watch(train, see)
     DeepR(0.8, Uniform(), 1e-3, 1e-2).run(net, train)
     assert woken > 20 and net.dim == LEFT and not net.maps
@@ -442,7 +526,9 @@ def test_deepr_walks_towards_zero_and_at_random() -> None:
     method, maps = DeepR(0.5, Uniform(), 0.1, 0.01), {"weight": Signed(net.initial()["weight"])}
     draws = torch.randn(2, generator=generator(net, "walk 7"))
     method.walk(net, maps, 7, 0.5)
-    expected = torch.tensor([-2.0, 3.0]) + 0.5 * 0.01 * draws - 0.5 * 0.1 * torch.tensor([-1.0, 1.0])
+    expected = (
+        torch.tensor([-2.0, 3.0]) + 0.5 * 0.01 * draws - 0.5 * 0.1 * torch.tensor([-1.0, 1.0])
+    )
     assert torch.allclose(net.weights["weight"].psi, expected)
 
 
@@ -450,7 +536,12 @@ def test_deepr_a_weight_at_zero_feels_its_gradient_and_one_of_the_wrong_sign_non
     theta = torch.tensor([0.0, 2.0, -1.0, -3.0], requires_grad=True)
     used = Signed(torch.tensor([1.0, 1.0, 1.0, -1.0]))(theta)
     used.sum().backward()
-    assert torch.equal(used, torch.tensor([0.0, 2.0, 0.0, -3.0])) and theta.grad.tolist() == [1.0, 1.0, 0.0, 1.0]
+    assert torch.equal(used, torch.tensor([0.0, 2.0, 0.0, -3.0])) and theta.grad.tolist() == [
+        1.0,
+        1.0,
+        0.0,
+        1.0,
+    ]
 
 
 # -- Top-KAST --------------------
@@ -463,19 +554,33 @@ def test_topkast_without_exploration_is_static_pruning() -> None:
     watch(train, lambda t: used.append(net.values()))
     # it chooses again before the last step
     TopKAST(0.8, Uniform(), 0.0, 39, 0.0).run(net, train)
-    assert net.dim == LEFT and all(torch.equal(used[38][n], theta)
-                                   for n, theta in pruned.thetas().items())
+    assert net.dim == LEFT and all(
+        torch.equal(used[38][n], theta) for n, theta in pruned.thetas().items()
+    )
 
 
 def test_topkast_trains_the_next_largest_too_and_holds_the_rest() -> None:
     net, train = set_up()
     looks: list[tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]] = []
-    watch(train, lambda t: looks.append((full(net), dict(net.supports), {       # type: ignore[arg-type]
-        n: each.kept.view(-1).nonzero().view(-1) for n, each in net.maps.items()})))   # type: ignore
+    watch(
+        train,
+        lambda t: looks.append(
+            (
+                full(net),
+                dict(net.supports),
+                {  # type: ignore[arg-type]
+                    n: each.kept.view(-1).nonzero().view(-1) for n, each in net.maps.items()
+                },
+            )
+        ),
+    )  # type: ignore
     TopKAST(0.9, Uniform(), 1.0, 8, 1e-3).run(net, train)
     for t, (theta, trained, used) in enumerate(looks):
         for name in net.weights:
-            assert len(used[name]) == Uniform()(net, 0.1)[name] and torch.isin(used[name], trained[name]).all()  # type: ignore
+            assert (
+                len(used[name]) == Uniform()(net, 0.1)[name]
+                and torch.isin(used[name], trained[name]).all()
+            )  # type: ignore
             held = torch.ones(theta[name].numel(), dtype=torch.bool)
             held[trained[name]] = False
             before = looks[t - 1][0] if t else dict(net.initial())
@@ -486,8 +591,10 @@ def test_topkast_trains_the_next_largest_too_and_holds_the_rest() -> None:
                 assert size[trained[name]].min() >= size[held].max()
     assert len({tuple(trained["4.weight"].tolist()) for _, trained, _ in looks}) > 2
     theta, _, used = looks[-1]
-    assert all(torch.equal(w.support, used[n]) and torch.equal(w.psi, theta[n].view(-1)[used[n]])
-               for n, w in net.weights.items())
+    assert all(
+        torch.equal(w.support, used[n]) and torch.equal(w.psi, theta[n].view(-1)[used[n]])
+        for n, w in net.weights.items()
+    )
 
 
 def test_topkast_penalty_weighs_what_is_explored_by_one_over_the_density() -> None:
@@ -525,18 +632,21 @@ def test_srigl_every_neuron_that_lives_has_as_many_inputs(ablation: float) -> No
             inputs = w.trained().view(w.param.shape[0], -1).sum(1)
             alive = inputs[inputs > 0]
             assert len(alive.unique()) == 1
-            assert 0 <= ERK(1.0)(net, 0.2)[name] - int(inputs.sum()) < len(alive)       # type: ignore[index]
+            assert 0 <= ERK(1.0)(net, 0.2)[name] - int(inputs.sum()) < len(alive)  # type: ignore[index]
             ablated += int((inputs == 0).sum()) if name == "4.weight" else 0
             assert name != "6.weight" or (inputs > 0).all()
         now = net.weights["4.weight"].support
         changes += support is not None and not torch.equal(now, support)
         support = now
+
     watch(train, see)
     SRigL(0.8, ERK(1.0), 5, 0.5, 0.75, ablation).run(net, train)
     assert changes > 2 and (ablated > 0) == (ablation > 0)
 
 
-def test_srigl_keeps_the_largest_grows_by_gradient_and_ablates_neurons_without_salient_weights() -> None:
+def test_srigl_keeps_the_largest_grows_by_gradient_and_ablates_neurons_without_salient_weights() -> (
+    None
+):
     net = Net(nn.Linear(4, 3, bias=False))
     w = net.weights["weight"]
     with torch.no_grad():
@@ -545,9 +655,16 @@ def test_srigl_keeps_the_largest_grows_by_gradient_and_ablates_neurons_without_s
     gradient = torch.tensor([[0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 4.0, 3.0], [0.0, 0.0, 0.2, 0.1]])
     size = magnitude(net)["weight"]
     keep_all = SRigL(0.5, Uniform(), 1, 0.34, 1.0, 0.0).rewired(size, gradient, w, 0.34, 6, 0.0)
-    assert keep_all.tolist() == [0, 1, 4, 5, 10, 11]     # two are dropped, both of the last neuron, which grows two
+    assert keep_all.tolist() == [
+        0,
+        1,
+        4,
+        5,
+        10,
+        11,
+    ]  # two are dropped, both of the last neuron, which grows two
     gone = SRigL(0.5, Uniform(), 1, 0.34, 1.0, 0.5).rewired(size, gradient, w, 0.34, 6, 0.5)
-    assert gone.tolist() == [0, 1, 3, 4, 5, 6]          # without it, three inputs for each of the others
+    assert gone.tolist() == [0, 1, 3, 4, 5, 6]  # without it, three inputs for each of the others
 
 
 def test_srigl_ablation_compares_with_the_fan_in_that_all_neurons_would_have() -> None:
@@ -557,15 +674,19 @@ def test_srigl_ablation_compares_with_the_fan_in_that_all_neurons_would_have() -
     w = net.weights["weight"]
     with torch.no_grad():
         w.psi.zero_()
-        w.psi[torch.tensor([0, 1, 2, 6, 7, 8, 12, 13,
-                            14])] = torch.tensor([9.0, 8, 7, 6, 5, 4, 3, 0.1, 0.2])
+        w.psi[torch.tensor([0, 1, 2, 6, 7, 8, 12, 13, 14])] = torch.tensor(
+            [9.0, 8, 7, 6, 5, 4, 3, 0.1, 0.2]
+        )
     net.keep({"weight": torch.tensor([0, 1, 2, 6, 7, 8, 12, 13, 14])})
     gradient = torch.zeros(4, 6)
-    gradient[0,
-             3:5], gradient[1,
-                            3], gradient[2] = 9.0, 5.0, torch.tensor([0.0, 0.3, 0.1, 0.2, 0.4, 0.5])
-    new = SRigL(0.625, Uniform(), 1, 0.25, 1.0,
-                0.7).rewired(magnitude(net)["weight"], gradient, w, 0.25, 9, 0.7)
+    gradient[0, 3:5], gradient[1, 3], gradient[2] = (
+        9.0,
+        5.0,
+        torch.tensor([0.0, 0.3, 0.1, 0.2, 0.4, 0.5]),
+    )
+    new = SRigL(0.625, Uniform(), 1, 0.25, 1.0, 0.7).rewired(
+        magnitude(net)["weight"], gradient, w, 0.25, 9, 0.7
+    )
     # two are dropped; 12 is the only salient weight of its neuron, which lives and grows by its
     # largest gradients
     assert new.tolist() == [0, 1, 2, 6, 7, 8, 12, 16, 17]
@@ -573,14 +694,19 @@ def test_srigl_ablation_compares_with_the_fan_in_that_all_neurons_would_have() -
 
 def test_the_best_of_every_row_are_the_first_among_equals() -> None:
     scores = torch.tensor([[1.0, 3.0, 3.0, 3.0], [0.0, 0.0, 0.0, 0.0]])
-    assert best_of_rows(scores, 2).tolist() == [[False, True, True, False], [True, True, False, False]]
+    assert best_of_rows(scores, 2).tolist() == [
+        [False, True, True, False],
+        [True, True, False, False],
+    ]
 
 
 # -- N:M --------------------
 def test_nm_keeps_exactly_the_n_largest_of_every_m_channels_first() -> None:
     theta = torch.arange(2 * 4 * 3 * 3, dtype=torch.float32).view(2, 4, 3, 3)
     kept = LargestOf(2, 4, 0.0).kept(theta)
-    assert torch.equal(kept, (torch.arange(4) >= 2).view(1, 4, 1, 1).expand(2, 4, 3, 3))    # of each place's channels
+    assert torch.equal(
+        kept, (torch.arange(4) >= 2).view(1, 4, 1, 1).expand(2, 4, 3, 3)
+    )  # of each place's channels
     tied = LargestOf(2, 4, 0.0).kept(torch.tensor([[1.0, -1.0, 1.0, 0.5, 0.0, 0.0, 0.0, -2.0]]))
     assert tied.tolist() == [[True, True, False, False, True, False, False, True]]
     for n, m in ((1, 4), (2, 4), (4, 8), (4, 4)):
@@ -588,7 +714,9 @@ def test_nm_keeps_exactly_the_n_largest_of_every_m_channels_first() -> None:
         groups = LargestOf(n, m, 0.0)(theta).permute(0, 2, 3, 1).reshape(-1, m)
         sizes = theta.permute(0, 2, 3, 1).reshape(-1, m).abs()
         assert ((groups != 0).sum(1) == n).all()
-        assert torch.equal(groups.abs().sort(1).values[:, m - n:], sizes.sort(1).values[:, m - n:])
+        assert torch.equal(
+            groups.abs().sort(1).values[:, m - n :], sizes.sort(1).values[:, m - n :]
+        )
 
 
 def test_nm_what_is_not_used_learns_and_decays() -> None:
@@ -599,11 +727,12 @@ def test_nm_what_is_not_used_learns_and_decays() -> None:
 
 
 def test_nm_ends_in_a_plain_sparse_network_and_leaves_layers_that_do_not_fit_dense(
-        caplog: pytest.LogCaptureFixture) -> None:
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     net, train = set_up()
     with caplog.at_level(logging.WARNING, "dimred"):
         NM(2, 4, 2e-4).run(net, train)
-    assert "dense, for want of a multiple of 4 inputs: 0.weight" in caplog.text      # 9 inputs
+    assert "dense, for want of a multiple of 4 inputs: 0.weight" in caplog.text  # 9 inputs
     assert not net.maps and dims(net) == {"0.weight": 36, "4.weight": 384, "6.weight": 12}
     with pytest.raises(UserError, match="no layer has a multiple of"):
         NM(2, 7, 2e-4).run(*set_up())
@@ -630,19 +759,26 @@ def test_notes_travel_with_the_net() -> None:
     assert measures(net) == {"H": 1.5}
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: RigL(0.5, ERK(1.0), 0, 0.3, 0.75), "method.every=0"),
-    (lambda: ITOP(0.5, ERK(1.0), 10, 0.3, 1.5, "random"), "method.floor=1.5"),
-    (lambda: SNFS(0.5, ERK(1.0), 10, 0.5, 0.0, 1.0), "method.mu=1.0"),
-    (lambda: DSR(0.5, ERK(1.0), 10, (2.0,), 0.9, 0.1, 1e-3), "method.slower"),
-    (lambda: DSR(0.5, ERK(1.0), 10, (), 0.9, 0.1, 0.0), "method.threshold=0.0"),
-    (lambda: MEST(0.5, ERK(1.0), 5, (0.2,), (0.5, 0.7), False, 0.0), "as many of one as of the other"),
-    (lambda: MEST(0.5, ERK(1.0), 5, (0.2, 0.1), (0.7, 0.5), False, 0.0), "rising fractions"),
-    (lambda: GraNet(0.5, ERK(1.0), 1.0, 0.5, 10, 0.5, 0.0), "method.start=1.0"),
-    (lambda: DeepR(0.5, ERK(1.0), -1.0, 0.0), "method.l1=-1.0"),
-    (lambda: TopKAST(0.5, ERK(1.0), -1.0, 10, 0.0), "method.explore=-1.0"),
-    (lambda: SRigL(0.5, ERK(1.0), 10, 0.3, 0.75, 2.0), "method.ablation=2.0"),
-    (lambda: NM(5, 4, 0.0), "0 < n <= m")])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: RigL(0.5, ERK(1.0), 0, 0.3, 0.75), "method.every=0"),
+        (lambda: ITOP(0.5, ERK(1.0), 10, 0.3, 1.5, "random"), "method.floor=1.5"),
+        (lambda: SNFS(0.5, ERK(1.0), 10, 0.5, 0.0, 1.0), "method.mu=1.0"),
+        (lambda: DSR(0.5, ERK(1.0), 10, (2.0,), 0.9, 0.1, 1e-3), "method.slower"),
+        (lambda: DSR(0.5, ERK(1.0), 10, (), 0.9, 0.1, 0.0), "method.threshold=0.0"),
+        (
+            lambda: MEST(0.5, ERK(1.0), 5, (0.2,), (0.5, 0.7), False, 0.0),
+            "as many of one as of the other",
+        ),
+        (lambda: MEST(0.5, ERK(1.0), 5, (0.2, 0.1), (0.7, 0.5), False, 0.0), "rising fractions"),
+        (lambda: GraNet(0.5, ERK(1.0), 1.0, 0.5, 10, 0.5, 0.0), "method.start=1.0"),
+        (lambda: DeepR(0.5, ERK(1.0), -1.0, 0.0), "method.l1=-1.0"),
+        (lambda: TopKAST(0.5, ERK(1.0), -1.0, 10, 0.0), "method.explore=-1.0"),
+        (lambda: SRigL(0.5, ERK(1.0), 10, 0.3, 0.75, 2.0), "method.ablation=2.0"),
+        (lambda: NM(5, 4, 0.0), "0 < n <= m"),
+    ],
+)
 def test_values_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
         make()

@@ -1,4 +1,5 @@
 """Pictures of runs: that what they show is right, and what is said of runs that cannot be drawn."""
+
 from __future__ import annotations
 
 import base64
@@ -27,20 +28,43 @@ from dimred.report.figures_data import Point, Setting, Stat, differing, kept, me
 from dimred.report.figures_layers import means
 from dimred.report.figures_marks import FLOPS, SPARSITY, Mark, grouped, marks_of, pareto
 from dimred.report.figures_sheet import log_ticks, shortened, spread, width_of
-from dimred.report.figures_style import COLOURS, DARK, INK, MARKERS, MUTED, NARROW, SHADES, WIDE, styled, styles_of
+from dimred.report.figures_style import (
+    COLOURS,
+    DARK,
+    INK,
+    MARKERS,
+    MUTED,
+    NARROW,
+    SHADES,
+    WIDE,
+    styled,
+    styles_of,
+)
 from dimred.report.figures_time import curve
 from dimred.report.overview import page
 from dimred.report.runs import Run, find_runs
 
-HOSTILE = '</pre></script><script>document.title="got in"</script><img src=x onerror=alert(1)>"\'><b>$x$'
+HOSTILE = (
+    '</pre></script><script>document.title="got in"</script><img src=x onerror=alert(1)>"\'><b>$x$'
+)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SNIP and SET at two sparsities, and dense; two seeds each."""
     folder = tmp_path_factory.mktemp("trained")
-    outcome = Command(("train", "-m", "method=snip,set,dense", "sparsity=0.5,0.9", "seed=0,1", "recipe.epochs=3",
-                       f"outputs={folder}"), folder / "process").wait(300)
+    outcome = Command(
+        (
+            "train",
+            "-m",
+            "method=snip,set,dense",
+            "sparsity=0.5,0.9",
+            "seed=0,1",
+            "recipe.epochs=3",
+            f"outputs={folder}",
+        ),
+        folder / "process",
+    ).wait(300)
     assert outcome.code == 0, outcome.err
     return folder / "runs"
 
@@ -54,7 +78,9 @@ def runs(trained: Path, tmp_path: Path) -> Path:
 def change(run: Path, **values: Any) -> None:
     """Keys of a result; None takes one away."""
     result = json.loads((run / "result.json").read_text()) | values
-    (run / "result.json").write_text(json.dumps({key: value for key, value in result.items() if value is not None}))
+    (run / "result.json").write_text(
+        json.dumps({key: value for key, value in result.items() if value is not None})
+    )
 
 
 def change_config(run: Path, old: str, new: str) -> None:
@@ -68,18 +94,23 @@ def folders(runs: Path, pattern: str = "*") -> list[Path]:
 
 
 def settings(*places: Path) -> list[Setting]:
-    return settings_of([run for place in places for run in find_runs(place) if run.state == "done"])[0]
+    return settings_of(
+        [run for place in places for run in find_runs(place) if run.state == "done"]
+    )[0]
 
 
 def written(what: str, runs: Path, width: float = WIDE) -> list[str]:
     """What is written in each of the pictures of a kind."""
-    return [" ".join(re.findall(r"<text[^>]*>([^<]*)</text>", picture.inline(width, "x")))
-            for picture in pictures(what, settings(runs))[0]]
+    return [
+        " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", picture.inline(width, "x")))
+        for picture in pictures(what, settings(runs))[0]
+    ]
 
 
 # -- files --------------------
-def test_everything_is_drawn_and_again_to_the_same_bytes(dimred: Callable[..., Outcome], trained: Path,
-                                                         tmp_path: Path) -> None:
+def test_everything_is_drawn_and_again_to_the_same_bytes(
+    dimred: Callable[..., Outcome], trained: Path, tmp_path: Path
+) -> None:
     found = []
     for out in (tmp_path / "one", tmp_path / "two"):
         outcome = dimred("plot", "--runs", str(trained), "--out", str(out))
@@ -87,22 +118,34 @@ def test_everything_is_drawn_and_again_to_the_same_bytes(dimred: Callable[..., O
         assert sorted(outcome.out.split()) == sorted(str(path) for path in out.iterdir())
         found.append({path.name: path.read_bytes() for path in out.iterdir()})
     assert found[0] == found[1]
-    assert {"overview.html", *(f"{kind}-digits-lenet300.svg" for kind in (
-        "sparsity", "flops", "layers", "support", "curves-accuracy", "curves-loss"))} <= set(found[0])
+    assert {
+        "overview.html",
+        *(
+            f"{kind}-digits-lenet300.svg"
+            for kind in ("sparsity", "flops", "layers", "support", "curves-accuracy", "curves-loss")
+        ),
+    } <= set(found[0])
 
 
 @pytest.mark.parametrize(("form", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF")])
-def test_other_formats_are_the_same_bytes_each_time_too(form: str, start: bytes, trained: Path) -> None:
+def test_other_formats_are_the_same_bytes_each_time_too(
+    form: str, start: bytes, trained: Path
+) -> None:
     one, two = (pictures("layers", settings(trained))[0][0].file(form) for _ in range(2))
     assert one == two and one.startswith(start) and b"CreationDate" not in one
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
-def test_pictures_name_their_axes_with_units_the_methods_and_the_number_of_seeds(trained: Path, width: float) -> None:
-    expected = {"sparsity": ["test accuracy (%)", "weights kept, 1 − sparsity (%)", "snip", "set", "dense"],
-                "flops": ["training (FLOPs)", "Pareto front"], "layers": ["sparsity 90 %", "fc1", "snip"],
-                "support": ["epochs trained", "share (%)", "set"],
-                "curves": ["accuracy (%)", "loss (nats)", "validation"]}
+def test_pictures_name_their_axes_with_units_the_methods_and_the_number_of_seeds(
+    trained: Path, width: float
+) -> None:
+    expected = {
+        "sparsity": ["test accuracy (%)", "weights kept, 1 − sparsity (%)", "snip", "set", "dense"],
+        "flops": ["training (FLOPs)", "Pareto front"],
+        "layers": ["sparsity 90 %", "fc1", "snip"],
+        "support": ["epochs trained", "share (%)", "set"],
+        "curves": ["accuracy (%)", "loss (nats)", "validation"],
+    }
     for what, parts in expected.items():
         text = " ".join(written(what, trained, width))
         assert "digits, lenet300" in text and "n = 2 seeds" in text
@@ -113,77 +156,127 @@ def test_pictures_name_their_axes_with_units_the_methods_and_the_number_of_seeds
 def test_points_are_the_mean_and_the_sample_deviation_over_seeds(trained: Path) -> None:
     marks = marks_of(settings(trained)[0], SPARSITY)
     assert [(m.method, m.sparsity) for m in marks] == [
-        ("snip", 0.5), ("snip", 0.9), ("set", 0.5), ("set", 0.9), ("dense", None)]
+        ("snip", 0.5),
+        ("snip", 0.9),
+        ("set", 0.5),
+        ("set", 0.9),
+        ("dense", None),
+    ]
     assert [m.x for m in marks] == pytest.approx([0.5, 0.1, 0.5, 0.1, 1.0])
-    for mark, pattern in zip(marks, ("snip-s0.5", "snip-s0.9", "set-s0.5", "set-s0.9", "dense"), strict=True):
-        results = [json.loads((run / "result.json").read_text()) for run in folders(trained, f"{pattern}-*")]
+    for mark, pattern in zip(
+        marks, ("snip-s0.5", "snip-s0.9", "set-s0.5", "set-s0.9", "dense"), strict=True
+    ):
+        results = [
+            json.loads((run / "result.json").read_text())
+            for run in folders(trained, f"{pattern}-*")
+        ]
         values = [result["test_accuracy"] for result in results]
         assert mark.y == Stat(statistics.fmean(values), statistics.stdev(values), 2)
 
 
-def test_a_run_without_the_number_counts_in_no_mean_and_a_single_seed_has_no_deviation(runs: Path) -> None:
+def test_a_run_without_the_number_counts_in_no_mean_and_a_single_seed_has_no_deviation(
+    runs: Path,
+) -> None:
     one, other = folders(runs, "snip-s0.9-*")
     change(one, training_flops=None)
     mark = marks_of(settings(runs)[0], FLOPS)[1]
     result = json.loads((other / "result.json").read_text())
-    assert mark == Mark("snip", 0.9, result["training_flops"], Stat(result["test_accuracy"], 0.0, 1))
+    assert mark == Mark(
+        "snip", 0.9, result["training_flops"], Stat(result["test_accuracy"], 0.0, 1)
+    )
 
 
 def test_more_weights_than_were_asked_for_are_not_hidden(trained: Path) -> None:
-    run, = find_runs(folders(trained, "snip-s0.9-seed0-*")[0])
+    (run,) = find_runs(folders(trained, "snip-s0.9-seed0-*")[0])
     for dim, density, share in ((20_000, 0.5, 0.3984), (50_200, 0.2, 0.2), (4_000, 0.05, 0.1)):
         changed = Run(run.folder, 0, {}, "done", run.result | {"dim": dim, "density": density})
         assert kept(changed) == pytest.approx(share, abs=1e-4)
 
 
 def test_densities_of_layers_are_those_of_the_result(trained: Path) -> None:
-    setting, = settings(trained)
+    (setting,) = settings(trained)
     point = next(p for p in setting.points if (p.method, p.sparsity) == ("snip", 0.9))
     results = [run.result["layers"]["fc2.weight"] for run in point.runs]
-    expected = statistics.fmean(min(layer["trained"], layer["nonzero"]) / layer["total"] for layer in results)
+    expected = statistics.fmean(
+        min(layer["trained"], layer["nonzero"]) / layer["total"] for layer in results
+    )
     share, missing = means(point, ["fc2.weight", "no_such.weight"])
     assert share == pytest.approx(expected) and missing != missing
 
 
 def test_epochs_are_counted_over_all_rounds(tmp_path: Path) -> None:
     lines = [(0, 10, 1.0), (0, 20, 2.0), (1, 10, 1.0), (1, 20, 2.0), (2, 25, 2.5), (3, 16, 1.6)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join([
-        *(json.dumps({"call": call, "step": step, "epoch": epoch}) for call, step, epoch in lines),
-        '{"call": 3, "step": 1', "[]", '{"call": "x", "step": 2, "epoch": 1}']))
+    (tmp_path / "metrics.jsonl").write_text(
+        "\n".join(
+            [
+                *(
+                    json.dumps({"call": call, "step": step, "epoch": epoch})
+                    for call, step, epoch in lines
+                ),
+                '{"call": 3, "step": 1',
+                "[]",
+                '{"call": "x", "step": 2, "epoch": 1}',
+            ]
+        )
+    )
     assert [line["trained"] for line in metrics(tmp_path)] == [1.0, 2.0, 3.0, 4.0, 4.5, 5.5]
 
 
 def test_a_band_of_losses_never_reaches_zero(tmp_path: Path) -> None:
-    losses = [(0.01, 4.0), (0.01, 4.0), (1.0, 0.0)]      # mean - std < 0 at first, then a loss of 0
+    losses = [(0.01, 4.0), (0.01, 4.0), (1.0, 0.0)]  # mean - std < 0 at first, then a loss of 0
     for i, values in enumerate(losses):
         (tmp_path / f"{i}").mkdir()
-        (tmp_path / f"{i}" / "metrics.jsonl").write_text("\n".join(
-            json.dumps({"call": 0, "step": k, "epoch": k, "val_loss": value}) for k, value in enumerate(values)))
-    point = Point("m", "own methods", None, tuple(Run(tmp_path / f"{i}", i, {}, "done", {}) for i in range(3)))
+        (tmp_path / f"{i}" / "metrics.jsonl").write_text(
+            "\n".join(
+                json.dumps({"call": 0, "step": k, "epoch": k, "val_loss": value})
+                for k, value in enumerate(values)
+            )
+        )
+    point = Point(
+        "m", "own methods", None, tuple(Run(tmp_path / f"{i}", i, {}, "done", {}) for i in range(3))
+    )
     found = curve(point, "val_loss", log=True)
     assert found and found.n == 3 and (found.low > 0).all() and (found.low < found.mean).all()
     spread = math.exp(statistics.stdev(math.log(first) for first, _ in losses))
     middle = statistics.geometric_mean(first for first, _ in losses)
-    assert [found.mean[0], found.low[0], found.high[0]] == pytest.approx([middle, middle / spread, middle * spread])
+    assert [found.mean[0], found.low[0], found.high[0]] == pytest.approx(
+        [middle, middle / spread, middle * spread]
+    )
 
 
 def test_the_pareto_front_is_what_nothing_else_beats() -> None:
     def mark(x: float, y: float) -> Mark:
         return Mark("m", None, x, Stat(y, 0.0, 1))
-    marks = [mark(3, 0.9), mark(1, 0.5), mark(2, 0.4), mark(2, 0.7), mark(4, 0.9), mark(5, 0.95), mark(1, 0.3)]
+
+    marks = [
+        mark(3, 0.9),
+        mark(1, 0.5),
+        mark(2, 0.4),
+        mark(2, 0.7),
+        mark(4, 0.9),
+        mark(5, 0.95),
+        mark(1, 0.3),
+    ]
     assert [(m.x, m.y.mean) for m in pareto(marks)] == [(1, 0.5), (2, 0.7), (3, 0.9), (5, 0.95)]
 
 
 # -- what is never mixed --------------------
 def test_other_data_models_and_recipes_have_pictures_of_their_own(runs: Path) -> None:
-    for folder, (key, value) in zip(folders(runs, "snip-*"), [("dataset", "mnist"), ("model", "lenet5")], strict=False):
+    for folder, (key, value) in zip(
+        folders(runs, "snip-*"), [("dataset", "mnist"), ("model", "lenet5")], strict=False
+    ):
         change(folder, **{key: value})
     for folder in folders(runs, "set-s0.5-*"):
         change_config(folder, "epochs: 3", "epochs: 4")
-    found = {setting.title: sorted({p.method for p in setting.points}) for setting in settings(runs)}
-    assert found == {"mnist, lenet300": ["snip"], "digits, lenet5": ["snip"],
-                     "digits, lenet300 (recipe.epochs=3)": ["dense", "set", "snip"],
-                     "digits, lenet300 (recipe.epochs=4)": ["set"]}
+    found = {
+        setting.title: sorted({p.method for p in setting.points}) for setting in settings(runs)
+    }
+    assert found == {
+        "mnist, lenet300": ["snip"],
+        "digits, lenet5": ["snip"],
+        "digits, lenet300 (recipe.epochs=3)": ["dense", "set", "snip"],
+        "digits, lenet300 (recipe.epochs=4)": ["set"],
+    }
     drawn, _ = pictures("sparsity", settings(runs))
     assert len({picture.name for picture in drawn}) == 4
     assert "digits, lenet300 (recipe.epochs=4)" in written("sparsity", runs)[1]
@@ -193,25 +286,48 @@ def test_a_method_with_other_values_has_a_curve_of_its_own(runs: Path) -> None:
     for folder in folders(runs, "snip-*-seed1-*"):
         change_config(folder, "examples: 128", "examples: 64")
     assert "snip (examples=64)" in written("sparsity", runs)[0]
-    setting, = settings(runs)
+    (setting,) = settings(runs)
     assert {p.method: len(p.runs) for p in setting.points if "snip" in p.method} == {
-        "snip (examples=128)": 1, "snip (examples=64)": 1}
+        "snip (examples=128)": 1,
+        "snip (examples=64)": 1,
+    }
 
 
-@pytest.mark.parametrize("own, others, name", [
-    (['method.maximise="snip"', 'method.subject_to=["grasp"]'], [['method.maximise="crop"']], " (snip, grasp)"),
-    (["method.lr=0.1", 'method.allocation="dimred.allocate.ERK"'], [["method.lr=0.2"]], " (lr=0.1, ERK)"),
-    (['method.ablation="none"'], [['method.ablation="invert"']], " (ablation=none)"),
-    ([], [['method.ablation="none"']], " (older version)"), (["method.lr=0.1"], [], "")])
-def test_what_tells_methods_apart_is_said_in_few_words(own: list[str], others: list[list[str]], name: str) -> None:
+@pytest.mark.parametrize(
+    "own, others, name",
+    [
+        (
+            ['method.maximise="snip"', 'method.subject_to=["grasp"]'],
+            [['method.maximise="crop"']],
+            " (snip, grasp)",
+        ),
+        (
+            ["method.lr=0.1", 'method.allocation="dimred.allocate.ERK"'],
+            [["method.lr=0.2"]],
+            " (lr=0.1, ERK)",
+        ),
+        (['method.ablation="none"'], [['method.ablation="invert"']], " (ablation=none)"),
+        ([], [['method.ablation="none"']], " (older version)"),
+        (["method.lr=0.1"], [], ""),
+    ],
+)
+def test_what_tells_methods_apart_is_said_in_few_words(
+    own: list[str], others: list[list[str]], name: str
+) -> None:
     assert differing(own, [own, *others]) == name
 
 
 def test_a_text_that_is_cut_keeps_its_end_and_fits() -> None:
     for weight in ("normal", "bold"):
         short = shortened("channel_at_init (a=none) 98 %", 1.0, 8.5, weight)
-        assert short.startswith("chan") and short.endswith(" 98 %") and width_of(short, 8.5, weight) <= 1.0
-    assert shortened("snip 98 %", 1.0) == "snip 98 %" and width_of("snip", 9.5, "bold") > width_of("snip", 9.5)
+        assert (
+            short.startswith("chan")
+            and short.endswith(" 98 %")
+            and width_of(short, 8.5, weight) <= 1.0
+        )
+    assert shortened("snip 98 %", 1.0) == "snip 98 %" and width_of("snip", 9.5, "bold") > width_of(
+        "snip", 9.5
+    )
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
@@ -228,7 +344,10 @@ def test_the_front_of_long_names_is_not_cut_off(trained: Path, runs: Path, width
 
 def test_dense_has_no_family(trained: Path) -> None:
     assert {point.method: point.family for point in settings(trained)[0].points} == {
-        "snip": "at init", "set": "dynamic", "dense": "dense"}
+        "snip": "at init",
+        "set": "dynamic",
+        "dense": "dense",
+    }
 
 
 def test_a_run_in_two_folders_is_one_seed(trained: Path, runs: Path) -> None:
@@ -241,7 +360,10 @@ def test_many_methods_stand_in_panels_by_family_and_every_one_has_its_style() ->
     methods = {f"m{i}": f"family {i // 12}" for i in range(60)}
     groups = grouped(methods)
     assert [m for _, members in groups for m in members] == list(methods)
-    assert all(len(members) <= len(COLOURS) and len({methods[m] for m in members}) == 1 for _, members in groups)
+    assert all(
+        len(members) <= len(COLOURS) and len({methods[m] for m in members}) == 1
+        for _, members in groups
+    )
     assert grouped({"a": "x", "b": "y"}) == [("", ["a", "b"])]
     styles = styles_of([*methods, "dense"])
     assert len(set(styles.values())) == 61 and len(MARKERS) * len(COLOURS) == 63
@@ -250,8 +372,14 @@ def test_many_methods_stand_in_panels_by_family_and_every_one_has_its_style() ->
 
 
 @examples(deadline=None)
-@given(st.lists(st.lists(st.sampled_from([f"m{i}" for i in range(20)]), min_size=2, max_size=4, unique=True),
-                max_size=3))
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from([f"m{i}" for i in range(20)]), min_size=2, max_size=4, unique=True
+        ),
+        max_size=3,
+    )
+)
 def test_methods_that_share_a_panel_differ_in_colour(panels: list[list[str]]) -> None:
     styles = styles_of([*(f"m{i}" for i in range(20)), "dense"], panels)
     assert all(len({styles[m].colour for m in members}) == len(members) for members in panels)
@@ -261,20 +389,32 @@ def test_methods_that_share_a_panel_differ_in_colour(panels: list[list[str]]) ->
 # -- looks --------------------
 def test_colours_stand_out_from_light_and_dark_pages() -> None:
     def light(colour: str) -> float:
-        parts = [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
         return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05
+
     for colour in (*COLOURS, INK, MUTED):
         least = 4.5 if colour in (INK, MUTED) else 2.99
-        assert light("#ffffff") / light(colour) >= least and light(DARK[colour]) / light("#0d1117") >= least, colour
+        assert (
+            light("#ffffff") / light(colour) >= least
+            and light(DARK[colour]) / light("#0d1117") >= least
+        ), colour
     assert set(DARK) >= {*COLOURS, *SHADES}
 
 
 def test_a_page_has_its_colours_from_its_style_sheet(trained: Path) -> None:
     svg = pictures("sparsity", settings(trained))[0][0].inline(NARROW, "one")
-    assert f"var(--c{COLOURS[0][1:]})" in svg and f"var(--c{INK[1:]})" in svg and "#" + INK[1:] not in svg
-    assert all(name.startswith("one-") for name in re.findall(r' id="([^"]*)"|href="#([^"]*)"|url\(#([^)]*)\)', svg)
-               for name in name if name)
+    assert (
+        f"var(--c{COLOURS[0][1:]})" in svg
+        and f"var(--c{INK[1:]})" in svg
+        and "#" + INK[1:] not in svg
+    )
+    assert all(
+        name.startswith("one-")
+        for name in re.findall(r' id="([^"]*)"|href="#([^"]*)"|url\(#([^)]*)\)', svg)
+        for name in name
+        if name
+    )
 
 
 @examples(deadline=None)
@@ -296,22 +436,38 @@ def test_ticks_lie_within_their_axis(low: float, ratio: float, room: float) -> N
 
 
 # -- runs that cannot be drawn --------------------
-def test_runs_of_older_versions_are_named_and_nothing_is_invented(dimred: Callable[..., Outcome], runs: Path) -> None:
+def test_runs_of_older_versions_are_named_and_nothing_is_invented(
+    dimred: Callable[..., Outcome], runs: Path
+) -> None:
     for folder in folders(runs, "set-*"):
         change(folder, training_flops=None)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(
-            {k: v for k, v in line.items() if k not in ("overlap", "explored")}) + "\n" for line in lines))
-    text, = written("flops", runs)
+        (folder / "metrics.jsonl").write_text(
+            "".join(
+                json.dumps({k: v for k, v in line.items() if k not in ("overlap", "explored")})
+                + "\n"
+                for line in lines
+            )
+        )
+    (text,) = written("flops", runs)
     assert "snip 90 %" in text and "set" not in text.replace("seed", "").split()
     outcome = dimred("plot", "flops", "support", "--runs", str(runs), "--out", str(runs / "out"))
     assert outcome.code == 1 and "nothing to draw for support" in outcome.err, outcome.err
-    assert "flops: 4 of 10 runs are not drawn (result.json has no training_flops, as older versions" in outcome.err
-    assert "set-s0.5-seed0" in outcome.err and "and 1 more" in outcome.err and "Traceback" not in outcome.err
+    assert (
+        "flops: 4 of 10 runs are not drawn (result.json has no training_flops, as older versions"
+        in outcome.err
+    )
+    assert (
+        "set-s0.5-seed0" in outcome.err
+        and "and 1 more" in outcome.err
+        and "Traceback" not in outcome.err
+    )
     assert [path.name for path in (runs / "out").iterdir()] == ["flops-digits-lenet300.svg"]
 
 
-def test_unfinished_failed_and_damaged_runs_are_one_line_each(dimred: Callable[..., Outcome], runs: Path) -> None:
+def test_unfinished_failed_and_damaged_runs_are_one_line_each(
+    dimred: Callable[..., Outcome], runs: Path
+) -> None:
     unfinished, failed, damaged, other = folders(runs, "snip-*")
     (unfinished / "result.json").unlink()
     change(failed, status="failed", reason="out of memory")
@@ -319,10 +475,20 @@ def test_unfinished_failed_and_damaged_runs_are_one_line_each(dimred: Callable[.
     (other / "config.yaml").write_text("a: [")
     outcome = dimred("plot", "sparsity", "--runs", str(runs), "--out", str(runs / "out"))
     assert outcome.code == 0 and "Traceback" not in outcome.err
-    for folder, state in ((unfinished, "unfinished"), (failed, "failed (out of memory)"), (damaged, "damaged"),
-                          (other, "damaged")):
-        assert len([line for line in outcome.err.splitlines() if f"{folder}: {state}" in line]) == 1, outcome.err
-    notes = page(settings(runs), [], outcome.err.splitlines()).decode().partition("What is not shown</h2>")[2]
+    for folder, state in (
+        (unfinished, "unfinished"),
+        (failed, "failed (out of memory)"),
+        (damaged, "damaged"),
+        (other, "damaged"),
+    ):
+        assert (
+            len([line for line in outcome.err.splitlines() if f"{folder}: {state}" in line]) == 1
+        ), outcome.err
+    notes = (
+        page(settings(runs), [], outcome.err.splitlines())
+        .decode()
+        .partition("What is not shown</h2>")[2]
+    )
     assert "out of memory" in notes
 
 
@@ -330,41 +496,79 @@ def test_values_that_are_no_numbers_are_as_good_as_none(runs: Path) -> None:
     values = [None, "0.9", [1], True, float("nan"), float("inf"), {}]
     for folder, value in zip(folders(runs, "s*"), values, strict=False):
         change(folder, test_accuracy=value, layers=value, storage_bytes=value, training_flops=value)
-        (folder / "metrics.jsonl").write_text(json.dumps({"call": value, "step": value, "epoch": value}) + "\n{")
+        (folder / "metrics.jsonl").write_text(
+            json.dumps({"call": value, "step": value, "epoch": value}) + "\n{"
+        )
     for what in ("sparsity", "flops", "layers", "support", "curves"):
         drawn, notes = pictures(what, settings(runs))
         assert notes and all(picture.file("svg") for picture in drawn)
     notes = pictures("storage", settings(runs))[1]
-    assert any("6 of 10 runs are not drawn (no finite number in result.json for test_accuracy" in n for n in notes)
+    assert any(
+        "6 of 10 runs are not drawn (no finite number in result.json for test_accuracy" in n
+        for n in notes
+    )
     assert page(settings(runs), [], [])
 
 
-@pytest.mark.parametrize(("arguments", "parts"), [
-    ("sparsty", ["unknown picture 'sparsty'", "'sparsity'"]), ("--format gif", ["unknown format 'gif'", "svg"]),
-    ("--run x", ["unknown option --run", "--runs"]), ("--out", ["--out needs a value"]),
-    ("--runs", ["--runs needs a value"]), ("--runs nowhere", ["no folder nowhere"]),
-    ("--runs .", ["no finished run in ."])])
-def test_bad_requests_are_answered_without_torch(arguments: str, parts: list[str], tmp_path: Path) -> None:
-    program = ("import sys; from dimred.cli import main; code = main(['plot', *sys.argv[1:]]); "
-               "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules; sys.exit(code)")
-    done = subprocess.run([sys.executable, "-c", program, *arguments.split()], cwd=tmp_path, capture_output=True,
-                          text=True)
-    assert done.returncode == 1 and done.stderr.startswith("dimred: ") and "Traceback" not in done.stderr, done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ("sparsty", ["unknown picture 'sparsty'", "'sparsity'"]),
+        ("--format gif", ["unknown format 'gif'", "svg"]),
+        ("--run x", ["unknown option --run", "--runs"]),
+        ("--out", ["--out needs a value"]),
+        ("--runs", ["--runs needs a value"]),
+        ("--runs nowhere", ["no folder nowhere"]),
+        ("--runs .", ["no finished run in ."]),
+    ],
+)
+def test_bad_requests_are_answered_without_torch(
+    arguments: str, parts: list[str], tmp_path: Path
+) -> None:
+    program = (
+        "import sys; from dimred.cli import main; code = main(['plot', *sys.argv[1:]]); "
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules; sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        done.returncode == 1
+        and done.stderr.startswith("dimred: ")
+        and "Traceback" not in done.stderr
+    ), done.stderr
     assert not [part for part in parts if part not in done.stderr], done.stderr
 
 
 def test_a_missing_library_is_named_with_the_extra_to_install() -> None:
-    program = ("import sys; sys.modules['matplotlib'] = None; from dimred.cli import main; sys.exit(main(['plot']))")
+    program = "import sys; sys.modules['matplotlib'] = None; from dimred.cli import main; sys.exit(main(['plot']))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 1 and "matplotlib" in done.stderr and "pip install 'dimred[plot]'" in done.stderr
+    assert (
+        done.returncode == 1
+        and "matplotlib" in done.stderr
+        and "pip install 'dimred[plot]'" in done.stderr
+    )
 
 
 def test_what_may_stand_before_and_behind_the_folders(tmp_path: Path) -> None:
     from dimred.commands.plot import parse
+
     a, b = Path("a"), Path("b")
-    assert parse(["flops", "--runs", "a", "b", "--out", "o"]) == (["flops"], [a, b], Path("o"), "svg")
+    assert parse(["flops", "--runs", "a", "b", "--out", "o"]) == (
+        ["flops"],
+        [a, b],
+        Path("o"),
+        "svg",
+    )
     assert parse(["--runs=a", "--runs", "b", "--format=png", "flops", "flops"]) == (
-        ["flops"], [a, b], Path("outputs/pictures"), "png")
+        ["flops"],
+        [a, b],
+        Path("outputs/pictures"),
+        "png",
+    )
     assert parse([]) == ([], [Path("outputs/runs")], Path("outputs/pictures"), "svg")
 
 
@@ -396,13 +600,24 @@ def hostile(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of runs of which one has markup wherever it can."""
     runs = Path(shutil.copytree(trained, tmp_path_factory.mktemp("hostile") / "runs"))
     run = folders(runs, "snip-s0.9-seed0-*")[0]
-    change(run, method=HOSTILE, model=HOSTILE, command=[HOSTILE], versions={HOSTILE: HOSTILE}, commit=HOSTILE)
+    change(
+        run,
+        method=HOSTILE,
+        model=HOSTILE,
+        command=[HOSTILE],
+        versions={HOSTILE: HOSTILE},
+        commit=HOSTILE,
+    )
     other = folders(runs, "snip-s0.9-seed1-*")[0]
     change(other, method=HOSTILE)
     for folder in (run, other):
-        (folder / "config.yaml").write_text((folder / "config.yaml").read_text() + f"exclude_: {json.dumps(HOSTILE)}\n")
+        (folder / "config.yaml").write_text(
+            (folder / "config.yaml").read_text() + f"exclude_: {json.dumps(HOSTILE)}\n"
+        )
     found = settings(runs)
-    drawn = [picture for what in ("sparsity", "layers", "curves") for picture in pictures(what, found)[0]]
+    drawn = [
+        picture for what in ("sparsity", "layers", "curves") for picture in pictures(what, found)[0]
+    ]
     return page(found, drawn, [f"{HOSTILE}: damaged"]).decode()
 
 
@@ -413,42 +628,72 @@ def test_nothing_of_a_run_becomes_a_style(runs: Path) -> None:
         for picture in pictures(what, settings(runs))[0]:
             svg = picture.inline(WIDE, "p")
             sheets = "".join(re.findall(r"<style.*?</style>", svg, re.S))
-            assert "}b{" in svg and "}b{" not in sheets and not re.search(r"<[a-z][^<>]* style=", svg)
+            assert (
+                "}b{" in svg and "}b{" not in sheets and not re.search(r"<[a-z][^<>]* style=", svg)
+            )
 
 
 def test_nothing_of_a_run_becomes_markup_or_script(hostile: str) -> None:
     tags = [tag for tag, _ in Page(hostile).elements]
     assert tags.count("script") == 1 and not {"img", "b", "iframe", "object"} & set(tags)
-    assert not [name for _, attributes in Page(hostile).elements for name in attributes if name.startswith("on")]
+    assert not [
+        name
+        for _, attributes in Page(hostile).elements
+        for name in attributes
+        if name.startswith("on")
+    ]
     assert "<script>document.title" not in hostile and "&lt;script&gt;document.title" in hostile
 
 
 def test_the_browser_is_told_to_run_the_one_script_alone_and_to_fetch_nothing(hostile: str) -> None:
     found = Page(hostile)
-    policy = next(str(a["content"]) for _, a in found.elements if a.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        str(a["content"])
+        for _, a in found.elements
+        if a.get("http-equiv") == "Content-Security-Policy"
+    )
     digest = base64.b64encode(hashlib.sha256("".join(found.scripts).encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}';" in policy and "default-src 'none'" in policy and "http" not in policy
+    assert (
+        f"script-src 'sha256-{digest}';" in policy
+        and "default-src 'none'" in policy
+        and "http" not in policy
+    )
     assert "'unsafe-inline'" not in policy.replace("style-src 'unsafe-inline'", "")
-    addresses = [a[key] or "" for _, a in found.elements for key in ("src", "href", "xlink:href", "action") if key in a]
+    addresses = [
+        a[key] or ""
+        for _, a in found.elements
+        for key in ("src", "href", "xlink:href", "action")
+        if key in a
+    ]
     assert addresses and all(address.startswith(("#", "data:image/png")) for address in addresses)
 
 
-def test_the_page_has_every_run_with_its_configuration_and_can_be_read_by_anybody(trained: Path) -> None:
+def test_the_page_has_every_run_with_its_configuration_and_can_be_read_by_anybody(
+    trained: Path,
+) -> None:
     found = settings(trained)
     text = page(found, pictures("sparsity", found)[0], []).decode()
     for run in found[0].points[0].runs:
         assert str(run.folder) in text and f"{100 * run.result['test_accuracy']:.2f}</td>" in text
     elements = Page(text).elements
     links = {str(a["href"])[1:] for tag, a in elements if tag == "a"}
-    assert links == links & {str(a.get("id")) for _, a in elements} and len([x for x in links if "run-" in x]) == 10
+    assert (
+        links == links & {str(a.get("id")) for _, a in elements}
+        and len([x for x in links if "run-" in x]) == 10
+    )
     assert text.count("weight_decay: 0.0005") == 10
     assert 'name="viewport"' in text and "prefers-color-scheme: dark" in text
-    assert all(a.get("scope") for tag, a in elements if tag == "th") and ("html", {"lang": "en"}) in elements
+    assert (
+        all(a.get("scope") for tag, a in elements if tag == "th")
+        and ("html", {"lang": "en"}) in elements
+    )
     assert all(a.get("aria-label") for tag, a in elements if tag == "figure")
 
 
 def test_the_table_sorts_and_filters_in_a_browser(hostile: str, tmp_path: Path) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    browser = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if not browser:
         pytest.skip("no chromium to open the page with")
     test = """
@@ -474,14 +719,33 @@ def test_the_table_sorts_and_filters_in_a_browser(hostile: str, tmp_path: Path) 
         found.title = document.title;
         document.body.dataset.found = JSON.stringify(found);"""
     digest = base64.b64encode(hashlib.sha256(test.encode()).digest()).decode()
-    path = tmp_path / "page.html"       # the same policy, but for the script of the test
-    path.write_text(hostile.replace("script-src ", f"script-src 'sha256-{digest}' ", 1).replace(
-        "</body>", f'<script type="module">{test}</script></body>'))
+    path = tmp_path / "page.html"  # the same policy, but for the script of the test
+    path.write_text(
+        hostile.replace("script-src ", f"script-src 'sha256-{digest}' ", 1).replace(
+            "</body>", f'<script type="module">{test}</script></body>'
+        )
+    )
     done = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-quic", "--disable-component-update", "--disable-sync", "--window-size=500,844",
-         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000", "--dump-dom", path.as_uri()],
-        capture_output=True, text=True, timeout=120)
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-quic",
+            "--disable-component-update",
+            "--disable-sync",
+            "--window-size=500,844",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=20000",
+            "--dump-dom",
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     body = next(a for tag, a in Page(done.stdout).elements if tag == "body")
     assert body.get("data-found"), done.stderr
     found = json.loads(str(body["data-found"]))

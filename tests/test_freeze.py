@@ -1,4 +1,6 @@
-"""Freezing: what trains, what stays to the bit, what fades and how, and that what is frozen is not computed."""
+"""Freezing: what trains, what stays to the bit, what fades and how, and that what is frozen is not
+computed."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -50,14 +52,20 @@ def same(net: Net, other: Net) -> bool:
 
 def residual() -> Net:
     """With shortcuts of its own, and a norm after every convolution."""
+
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv, self.norm, self.shortcut = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(1, 4, 1)
+            self.conv, self.norm, self.shortcut = (
+                nn.Conv2d(1, 4, 3, padding=1),
+                nn.BatchNorm2d(4),
+                nn.Conv2d(1, 4, 1),
+            )
             self.fc = nn.Linear(4, 2)
 
         def forward(self, x: Tensor) -> Tensor:
             return self.fc((self.norm(self.conv(x)) + self.shortcut(x)).relu().mean((2, 3)))
+
     torch.manual_seed(0)
     return Net(Block())
 
@@ -90,7 +98,11 @@ def test_norm_only_may_start_from_the_models_own_gamma() -> None:
 
 
 def test_norm_only_may_train_the_output_and_shortcuts() -> None:
-    for output, also, more in ((True, (), 2 * 4 + 2), (False, ("shortcut",), 4 + 4), (True, ("shortcut",), 18)):
+    for output, also, more in (
+        (True, (), 2 * 4 + 2),
+        (False, ("shortcut",), 4 + 4),
+        (True, ("shortcut",), 18),
+    ):
         net = residual()
         NormOnly("uniform", output, also).run(net, Train(net, Blobs(), RECIPE))
         assert trained(net) == 2 * 4 + more
@@ -98,26 +110,34 @@ def test_norm_only_may_train_the_output_and_shortcuts() -> None:
 
 def test_norm_only_says_what_it_needs() -> None:
     net = Net(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)))
-    with pytest.raises(UserError, match="norm_only trains normalisation layers, and Sequential has none"):
+    with pytest.raises(
+        UserError, match="norm_only trains normalisation layers, and Sequential has none"
+    ):
         NormOnly("uniform", False, ()).run(net, Train(net, Blobs(), RECIPE))
 
 
-@pytest.mark.parametrize("method", [NormOnly("uniform", False, ("shrotcut",)), PartialFilters(0.5, ("shrotcut",))])
+@pytest.mark.parametrize(
+    "method", [NormOnly("uniform", False, ("shrotcut",)), PartialFilters(0.5, ("shrotcut",))]
+)
 def test_a_pattern_that_matches_nothing_is_an_error(method: Any) -> None:
     with pytest.raises(UserError, match="'shrotcut' matches no parameter"):
         method.run(residual(), None)
 
 
-@pytest.mark.parametrize("fraction, filters, neurons", [
-    (0.0, 0, 0), (0.25, 1, 3), (0.3, 2, 4), (0.5, 2, 6), (1.0, 4, 12)])
-def test_partial_filters_trains_the_first_filters_of_each_layer(fraction: float, filters: int, neurons: int) -> None:
+@pytest.mark.parametrize(
+    "fraction, filters, neurons",
+    [(0.0, 0, 0), (0.25, 1, 3), (0.3, 2, 4), (0.5, 2, 6), (1.0, 4, 12)],
+)
+def test_partial_filters_trains_the_first_filters_of_each_layer(
+    fraction: float, filters: int, neurons: int
+) -> None:
     net, train = set_up(steps=2)
     PartialFilters(fraction, ()).run(net, train)
     assert net.dim == filters * 9 + neurons * 64 + 12 * 2
     for name, count in (("0.weight", filters), ("4.weight", neurons)):
         change = (net.thetas()[name] != net.initial()[name]).flatten(1).any(1)
         assert change.tolist() == [i < count for i in range(len(change))]
-    assert trained(net) - net.dim == 4 + 2 * 4 + 12 + 2        # biases and norms
+    assert trained(net) - net.dim == 4 + 2 * 4 + 12 + 2  # biases and norms
 
 
 def test_partial_filters_may_train_whole_layers_instead() -> None:
@@ -128,7 +148,7 @@ def test_partial_filters_may_train_whole_layers_instead() -> None:
 
 def test_a_fraction_that_is_whole_in_decimals_is_not_rounded_up() -> None:
     net = Net(nn.Sequential(nn.Flatten(), nn.Linear(16, 10), nn.ReLU(), nn.Linear(10, 2)))
-    PartialFilters(0.7, ()).run(net, Train(net, Blobs(), RECIPE))      # 0.7 * 10 = 7.000000000000001
+    PartialFilters(0.7, ()).run(net, Train(net, Blobs(), RECIPE))  # 0.7 * 10 = 7.000000000000001
     assert net.weights["1.weight"].dim == 7 * 16
 
 
@@ -141,9 +161,13 @@ def solved(model: nn.Module, ridge: float) -> tuple[Net, Train]:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_what_elm_leaves_unexplained_is_orthogonal_to_the_features_but_for_the_ridge(bias: bool) -> None:
+def test_what_elm_leaves_unexplained_is_orthogonal_to_the_features_but_for_the_ridge(
+    bias: bool,
+) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2, bias=bias))
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2, bias=bias)
+    )
     net, train = solved(model, 0.3)
     images, labels = next(train.data.eval_batches("train"))
     model.eval()
@@ -166,7 +190,8 @@ def test_elm_sums_over_batches_whatever_their_size() -> None:
         for images, labels in batches(split):
             yield images[:20], labels[:20]
             yield images[20:], labels[20:]
-    train.data.eval_batches = halves        # type: ignore[method-assign, assignment]
+
+    train.data.eval_batches = halves  # type: ignore[method-assign, assignment]
     assert all(map(torch.allclose, whole, moments(net, train, net.model[6])))
 
 
@@ -188,7 +213,9 @@ def test_elm_needs_a_linear_last_layer() -> None:
 def fading(remainder: float | None, **recipe: Any) -> tuple[Net, Train, list[dict[str, Tensor]]]:
     net, train = set_up(**recipe)
     seen: list[dict[str, Tensor]] = []
-    watch(train, lambda t: seen.append({name: value.clone() for name, value in net.values().items()}))
+    watch(
+        train, lambda t: seen.append({name: value.clone() for name, value in net.values().items()})
+    )
     FreezeNetWD(0.8, Global(), "snip", 32, remainder).run(net, train)
     return net, train, seen
 
@@ -199,13 +226,19 @@ def test_the_first_gradients_of_freezenet_are_those_of_the_dense_net() -> None:
     dense = gradients(net, batch)
     FreezeNet(0.8, Global(), "init", "none", 32).prune(net, train)
     train._backward(*batch)
-    assert all(torch.allclose(w.psi.grad, w.gather(dense[name].reshape(-1)), rtol=1e-5, atol=1e-8)
-               for name, w in net.weights.items())
+    assert all(
+        torch.allclose(w.psi.grad, w.gather(dense[name].reshape(-1)), rtol=1e-5, atol=1e-8)
+        for name, w in net.weights.items()
+    )
 
 
 @pytest.mark.parametrize("remainder", [1e-3, None])
-def test_frozen_weights_fade_by_the_product_of_their_decays_and_end_pruned(remainder: float | None) -> None:
-    net, train, seen = fading(remainder, schedule="step", milestones=(0.5,), weight_decay=0.2, optimizer="adam")
+def test_frozen_weights_fade_by_the_product_of_their_decays_and_end_pruned(
+    remainder: float | None,
+) -> None:
+    net, train, seen = fading(
+        remainder, schedule="step", milestones=(0.5,), weight_decay=0.2, optimizer="adam"
+    )
     left = FreezeNetWD(0.8, Global(), "snip", 32, remainder).left(train.recipe, 40)
     rates = [train.recipe.lr_at(t, 40) for t in range(40)]
     assert rates[0] == pytest.approx(10 * rates[-1])
@@ -213,7 +246,7 @@ def test_frozen_weights_fade_by_the_product_of_their_decays_and_end_pruned(remai
     if remainder:
         assert float(left[-1]) == pytest.approx(remainder)
     for t in range(39):
-        product = math.prod(1 - decay * rate for rate in rates[:t + 1])
+        product = math.prod(1 - decay * rate for rate in rates[: t + 1])
         for name, w in net.weights.items():
             off = ~w.trained()
             expected = net.initial()[name].view(-1)[off] * product
@@ -221,19 +254,25 @@ def test_frozen_weights_fade_by_the_product_of_their_decays_and_end_pruned(remai
     for name, w in net.weights.items():
         assert not seen[-1][name].view(-1)[~w.trained()].any() and not w.dense()[~w.trained()].any()
         assert w.base == "zero"
-    assert net.dim == 166 and not net.maps and train.best.step == 40     # earlier evaluations were of a dense net
+    assert (
+        net.dim == 166 and not net.maps and train.best.step == 40
+    )  # earlier evaluations were of a dense net
 
 
 def test_weights_that_fade_are_those_of_freezenet() -> None:
     net, train = set_up()
     FreezeNet(0.8, Global(), "init", "none", 32).run(net, train)
     faded, *_ = fading(1e-3)
-    assert all(torch.equal(w.support, faded.weights[name].support) for name, w in net.weights.items())
+    assert all(
+        torch.equal(w.support, faded.weights[name].support) for name, w in net.weights.items()
+    )
 
 
 def test_weights_that_fade_stay_the_same_if_a_resumed_run_scores_others(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As it may on a GPU, where two gradients of the same batch are not the same to the bit."""
+
     def attempt(last: int) -> Net:
         net = Net(model(), seed=1)
         with Record(tmp_path) as record:
@@ -241,13 +280,16 @@ def test_weights_that_fade_stay_the_same_if_a_resumed_run_scores_others(
             train.last = last
             FreezeNetWD(0.8, Global(), "snip", 32, 1e-3).run(net, train)
         return net
+
     with pytest.raises(Crash):
         attempt(20)
     first = Net(model(), seed=1)
     FreezeNetWD(0.8, Global(), "snip", 32, 1e-3).run(first, Train(first, Blobs(), RECIPE))
     monkeypatch.setitem(NAMED, "snip", NAMED["random"])
     resumed = attempt(-1)
-    assert all(torch.equal(w.support, first.weights[name].support) for name, w in resumed.weights.items())
+    assert all(
+        torch.equal(w.support, first.weights[name].support) for name, w in resumed.weights.items()
+    )
     assert all(w.psi.all() for w in resumed.weights.values())
 
 
@@ -260,7 +302,9 @@ def test_weights_that_do_not_fade_are_frozen_until_they_are_pruned() -> None:
     assert all(torch.equal(seen[t], faded[t]["4.weight"]) for t in range(38))
 
 
-@pytest.mark.parametrize("values", ["gaussian", "uniform", "signed_constant", "shuffled", "init", "zero"])
+@pytest.mark.parametrize(
+    "values", ["gaussian", "uniform", "signed_constant", "shuffled", "init", "zero"]
+)
 def test_values_of_frozen_weights_have_the_layers_sigma_and_stay(values: Any) -> None:
     net, train = set_up()
     FreezeNetValues(0.8, Global(), "snip", 32, values).run(net, train)
@@ -272,16 +316,24 @@ def test_values_of_frozen_weights_have_the_layers_sigma_and_stay(values: Any) ->
         if values in ("init", "zero"):
             assert torch.equal(theta, first[off] * (values == "init"))
             continue
-        assert torch.allclose(theta.square().mean().sqrt(), sigma, rtol=0.1) and not torch.equal(theta, first[off])
+        assert torch.allclose(theta.square().mean().sqrt(), sigma, rtol=0.1) and not torch.equal(
+            theta, first[off]
+        )
         assert theta.abs().mean() / sigma == pytest.approx(
-            {"gaussian": math.sqrt(2 / math.pi), "signed_constant": 1}.get(values, math.sqrt(3) / 2), rel=0.1)
+            {"gaussian": math.sqrt(2 / math.pi), "signed_constant": 1}.get(
+                values, math.sqrt(3) / 2
+            ),
+            rel=0.1,
+        )
         assert values != "uniform" or theta.abs().max() <= sigma * math.sqrt(3) * 1.0001
         assert values != "shuffled" or torch.isin(theta, first).all()
 
 
 def test_initial_values_make_freezenet_and_zeros_make_snip() -> None:
-    cases: dict[Any, SNIP] = {"init": FreezeNet(0.8, Global(), "init", "none", 32),
-                              "zero": SNIP(0.8, Global(), "zero", "none", 32)}
+    cases: dict[Any, SNIP] = {
+        "init": FreezeNet(0.8, Global(), "init", "none", 32),
+        "zero": SNIP(0.8, Global(), "zero", "none", 32),
+    }
     for values, method in cases.items():
         net, train = set_up()
         FreezeNetValues(0.8, Global(), "snip", 32, values).run(net, train)
@@ -303,10 +355,13 @@ def test_dropback_resets_what_it_does_not_track_in_every_step(optimizer: str) ->
             off = ~w.trained()
             assert torch.equal(w.dense()[off], first[name].view(-1)[off])
         supports.append(torch.cat([w.trained() for w in net.weights.values()]))
+
     watch(train, see)
     DropBack(0.8, Global(), 1, 0.5).run(net, train)
     changes = [not torch.equal(a, b) for a, b in itertools.pairwise(supports)]
-    assert any(changes[:19]) and not any(changes[19:])        # steps 1 to 19 may choose, 20 and later do not
+    assert any(changes[:19]) and not any(
+        changes[19:]
+    )  # steps 1 to 19 may choose, 20 and later do not
 
 
 def test_dropback_without_momentum_and_decay_is_the_rule_of_the_official_code() -> None:
@@ -317,14 +372,20 @@ def test_dropback_without_momentum_and_decay_is_the_rule_of_the_official_code() 
 
     def reset(t: int) -> None:
         with torch.no_grad():
-            far = torch.cat([(w.psi - plain.initial()[n].view(-1)).abs() for n, w in plain.weights.items()])
+            far = torch.cat(
+                [(w.psi - plain.initial()[n].view(-1)).abs() for n, w in plain.weights.items()]
+            )
             least = far.sort(descending=True).values[165]
             for name, w in plain.weights.items():
                 first = plain.initial()[name].view(-1)
                 w.psi.copy_(torch.where((w.psi - first).abs() >= least, w.psi, first))
+
     watch(train, reset)
     Dense().run(plain, train)
-    assert all(torch.allclose(theta, plain.thetas()[name], atol=1e-6) for name, theta in net.thetas().items())
+    assert all(
+        torch.allclose(theta, plain.thetas()[name], atol=1e-6)
+        for name, theta in net.thetas().items()
+    )
 
 
 def test_dropback_of_nothing_is_dense_training() -> None:
@@ -338,14 +399,17 @@ def test_dropback_of_nothing_is_dense_training() -> None:
 # -- layer after layer ---------------------------------------------------------------------------
 def test_a_layer_is_a_weight_with_what_follows_it() -> None:
     net, _ = set_up()
-    assert layers_of(net) == [["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean"],
-                              ["4.weight", "4.bias"], ["6.weight", "6.bias"]]
+    assert layers_of(net) == [
+        ["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean"],
+        ["4.weight", "4.bias"],
+        ["6.weight", "6.bias"],
+    ]
 
 
 def test_freeze_out_rates_reach_zero_at_their_time_and_have_equal_integrals() -> None:
     method = FreezeOut(0.5, True, True)
     ends = [method.end(i, 3) for i in range(3)]
-    assert ends == pytest.approx([0.125, 0.421875, 1.0])        # (1/2)^3, (3/4)^3, 1
+    assert ends == pytest.approx([0.125, 0.421875, 1.0])  # (1/2)^3, (3/4)^3, 1
     steps = 100_000
     for end in ends:
         assert method.lr(0.0, end) == pytest.approx(1 / end) and method.lr(end, end) == 0
@@ -357,20 +421,27 @@ def test_freeze_out_rates_reach_zero_at_their_time_and_have_equal_integrals() ->
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_freeze_out_trains_each_layer_at_its_rate_whatever_the_recipes_schedule(schedule: str) -> None:
+def test_freeze_out_trains_each_layer_at_its_rate_whatever_the_recipes_schedule(
+    schedule: str,
+) -> None:
     net, train = set_up(schedule=schedule)
     method, seen = FreezeOut(0.5, True, True), list[dict[str, float]]()
 
     def see(t: int) -> None:
-        rates = {id(p): group["lr"] for group in train.optimizer.param_groups for p in group["params"]}
+        rates = {
+            id(p): group["lr"] for group in train.optimizer.param_groups for p in group["params"]
+        }
         seen.append({name: rates[id(p)] for name, p in net.parameters().items()})
+
     watch(train, see)
     method.run(net, train)
     for i, names in enumerate(layers_of(net)):
         for t in range(40):
             rate = 0.1 * method.lr(t / 40, method.end(i, 3))
             assert all(seen[t][name] == pytest.approx(rate) for name in names if name in seen[t])
-    assert len(train.optimizer.param_groups) == 2 * 3     # of each layer, what decays and what does not
+    assert (
+        len(train.optimizer.param_groups) == 2 * 3
+    )  # of each layer, what decays and what does not
 
 
 def test_what_freeze_out_has_frozen_is_not_computed_and_stays() -> None:
@@ -380,23 +451,34 @@ def test_what_freeze_out_has_frozen_is_not_computed_and_stays() -> None:
     states: list[dict[str, Tensor]] = []
 
     def see(t: int) -> None:
-        with net.live() as model:       # in training mode
+        with net.live() as model:  # in training mode
             hidden = model[:4](images)
             behind.append((hidden.requires_grad, model[4:6](hidden).requires_grad))
         states.append({name: value.clone() for name, value in net.state_dict().items()})
+
     watch(train, see)
     FreezeOut(0.5, True, True).run(net, train)
-    assert behind == [(t < 5, t < 17) for t in range(40)]       # t_i = 5 and 16.875 of 40
-    for layer, end in (("0.", 5), ("1.", 6), ("4.", 17)):       # statistics were those of step 5's batch, too
-        assert all(torch.equal(states[end][name], states[-1][name]) for name in states[0] if name.startswith(layer))
+    assert behind == [(t < 5, t < 17) for t in range(40)]  # t_i = 5 and 16.875 of 40
+    for layer, end in (
+        ("0.", 5),
+        ("1.", 6),
+        ("4.", 17),
+    ):  # statistics were those of step 5's batch, too
+        assert all(
+            torch.equal(states[end][name], states[-1][name])
+            for name in states[0]
+            if name.startswith(layer)
+        )
     assert not torch.equal(states[4]["1.running_mean"], states[3]["1.running_mean"])
 
 
 def test_a_still_norm_uses_its_statistics_in_training_after_evaluation_and_a_resume() -> None:
     net, train = set_up()
     net.freeze({"1.running_mean": None})
-    train(0, 16)        # evaluates, and goes back to training mode
-    assert not net.model[1].training and net.model[0].training and not net.model[1].running_mean.any()
+    train(0, 16)  # evaluates, and goes back to training mode
+    assert (
+        not net.model[1].training and net.model[0].training and not net.model[1].running_mean.any()
+    )
     twin, _ = set_up()
     twin.load(net.state())
     assert not twin.model[1].training and twin.model[1].weight.requires_grad
@@ -406,27 +488,40 @@ def test_a_still_norm_uses_its_statistics_in_training_after_evaluation_and_a_res
 
 def test_auto_freeze_counts_the_first_layers_below_the_percentile() -> None:
     now = torch.ones(5, dtype=torch.float64)
-    cases = {(1.1, 1.2, 1.3, 9.0, 5.0): 2, (9.0, 1.0, 1.0, 1.0, 1.0): 0, (1.0, 1.0, 1.0, 1.0, 1.0): 0,
-             (1.0, 9.0, 1.0, 9.0, 9.0): 1}
-    for before, count in cases.items():     # eta = 1 - 1 / before: the median of the first is that of 1.3
+    cases = {
+        (1.1, 1.2, 1.3, 9.0, 5.0): 2,
+        (9.0, 1.0, 1.0, 1.0, 1.0): 0,
+        (1.0, 1.0, 1.0, 1.0, 1.0): 0,
+        (1.0, 9.0, 1.0, 9.0, 9.0): 1,
+    }
+    for (
+        before,
+        count,
+    ) in cases.items():  # eta = 1 - 1 / before: the median of the first is that of 1.3
         assert AutoFreeze(10, 50.0).still(torch.tensor(before, dtype=torch.float64), now) == count
     dead = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
     assert AutoFreeze(10, 50.0).still(dead, torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64)) == 1
     assert AutoFreeze(10, 0.0).still(dead, dead) == 0
 
 
-def test_auto_freeze_compares_sums_of_gradients_of_two_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_freeze_compares_sums_of_gradients_of_two_intervals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     net, train = set_up()
     sums: list[dict[str, Tensor]] = [{} for _ in range(5)]
 
     def see(t: int) -> None:
         for name, w in net.weights.items():
             sums[t // 8][name] = sums[t // 8].get(name, 0) + w.psi.grad
+
     watch(train, see)
     calls: list[tuple[Tensor, Tensor]] = []
     monkeypatch.setattr(AutoFreeze, "still", lambda self, *norms: calls.append(norms) or 0)
     AutoFreeze(5, 50.0).run(net, train)
-    norms = [torch.stack([total.abs().sum(dtype=torch.float64) for total in interval.values()]) for interval in sums]
+    norms = [
+        torch.stack([total.abs().sum(dtype=torch.float64) for total in interval.values()])
+        for interval in sums
+    ]
     assert len(calls) == 4 and not net.notes
     for k, (before, now) in enumerate(calls):
         assert torch.allclose(before, norms[k]) and torch.allclose(now, norms[k + 1])
@@ -441,19 +536,30 @@ def test_auto_freeze_freezes_a_prefix_that_only_grows_and_computes_nothing_below
         counts.append(sum(frozen))
         assert frozen == sorted(frozen, reverse=True) and not frozen[-1]
         with net.live() as model:
-            assert model[:4](images).requires_grad == (not frozen[0]) and model[:6](images).requires_grad == (
-                not frozen[1])
+            assert model[:4](images).requires_grad == (not frozen[0]) and model[:6](
+                images
+            ).requires_grad == (not frozen[1])
         assert net.model[1].training == (not frozen[0])
+
     watch(train, see)
     AutoFreeze(5, 75.0).run(net, train)
     assert counts == sorted(counts) and counts[14] == 0 and counts[-1] > 0
 
 
 # -- ranges --------------------------------------------------------------------------------------
-@pytest.mark.parametrize("make", [
-    lambda: ELM(0.0), lambda: PartialFilters(1.5, ()), lambda: FreezeNetWD(0.9, Global(), "snip", 32, 0.0),
-    lambda: DropBack(0.9, Global(), 0, 0.5), lambda: DropBack(0.9, Global(), 1, 0.0),
-    lambda: FreezeOut(0.0, True, True), lambda: AutoFreeze(0, 50.0), lambda: AutoFreeze(10, 101.0)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ELM(0.0),
+        lambda: PartialFilters(1.5, ()),
+        lambda: FreezeNetWD(0.9, Global(), "snip", 32, 0.0),
+        lambda: DropBack(0.9, Global(), 0, 0.5),
+        lambda: DropBack(0.9, Global(), 1, 0.0),
+        lambda: FreezeOut(0.0, True, True),
+        lambda: AutoFreeze(0, 50.0),
+        lambda: AutoFreeze(10, 101.0),
+    ],
+)
 def test_values_out_of_range_are_errors(make: Callable[[], Any]) -> None:
     with pytest.raises(UserError, match=r"method\.\w+=.* is not allowed"):
         make()
@@ -463,9 +569,15 @@ def test_learning_rates_of_several_names_share_groups() -> None:
     net, train = set_up()
     assert isinstance(train.recipe, Recipe)
     train.scale_lr({"0.weight": 0.5, "0.bias": 0.5, "4.weight": 0.5, "4.bias": 1.0})
-    scales = {id(p): group["scale"] for group in train.optimizer.param_groups for p in group["params"]}
+    scales = {
+        id(p): group["scale"] for group in train.optimizer.param_groups for p in group["params"]
+    }
     assert len(scales) == len(net.parameters())
-    assert {name for name, p in net.parameters().items() if scales[id(p)] == 0.5} == {"0.weight", "0.bias", "4.weight"}
+    assert {name for name, p in net.parameters().items() if scales[id(p)] == 0.5} == {
+        "0.weight",
+        "0.bias",
+        "4.weight",
+    }
     assert len(train.optimizer.param_groups) == 4
     train.scale_lr({"0.weight": 2.0, "4.weight": 2.0})
     assert len(train.optimizer.param_groups) == 4

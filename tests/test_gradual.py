@@ -1,4 +1,5 @@
 """From dense to sparse: schedules, feedback, phases."""
+
 from __future__ import annotations
 
 import itertools
@@ -19,7 +20,7 @@ from dimred.schedules import cubic
 from dimred.select import Global, Uniform
 from dimred.train import Train
 
-TOTAL = 828     # covered weights of the toy
+TOTAL = 828  # covered weights of the toy
 
 
 def thetas(net: Net) -> dict[str, Tensor]:
@@ -30,8 +31,12 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-METHODS = [DPF(0.8, Global(), 0.1, 0.7, 5), WeightMom(0.8, Global(), 0.1, 0.7, 5, 0.9),
-           ACDC(0.8, Uniform(), (0.1, 0.5), (0.3,)), MagnitudeAfter(0.8, Global(), 3, 0.5)]
+METHODS = [
+    DPF(0.8, Global(), 0.1, 0.7, 5),
+    WeightMom(0.8, Global(), 0.1, 0.7, 5, 0.9),
+    ACDC(0.8, Uniform(), (0.1, 0.5), (0.3,)),
+    MagnitudeAfter(0.8, Global(), 3, 0.5),
+]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
@@ -42,12 +47,21 @@ def test_exactly_the_sparsity_is_left_in_a_plain_network(method: GMP, optimizer:
     assert net.dim == round(0.2 * TOTAL) == 166 and not net.maps
     assert sum(int(theta.count_nonzero()) for theta in net.thetas().values()) == 166
     assert all(w.base == "zero" for w in net.weights.values())
-    assert len({id(p) for group in train.optimizer.param_groups for p in group["params"]}) == len(net.parameters())
+    assert len({id(p) for group in train.optimizer.param_groups for p in group["params"]}) == len(
+        net.parameters()
+    )
 
 
-@pytest.mark.parametrize("method", [DPF(0.0, Global(), 0.1, 0.7, 5), WeightMom(0.0, Global(), 0.1, 0.7, 5, 0.9),
-                                    MagnitudeAfter(0.0, Global(), 3, 0.5), GMP(0.0, Global(), 0.1, 0.7, 5)],
-                         ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "method",
+    [
+        DPF(0.0, Global(), 0.1, 0.7, 5),
+        WeightMom(0.0, Global(), 0.1, 0.7, 5, 0.9),
+        MagnitudeAfter(0.0, Global(), 3, 0.5),
+        GMP(0.0, Global(), 0.1, 0.7, 5),
+    ],
+    ids=lambda m: type(m).__name__,
+)
 def test_no_sparsity_is_dense_training(method: GMP) -> None:
     net, train = set_up()
     method.run(net, train)
@@ -70,7 +84,11 @@ def test_the_cubic_schedule_begins_dense_and_ends_at_the_sparsity() -> None:
 def test_gmp_prunes_at_its_first_and_last_step_even_if_they_are_not_multiples() -> None:
     method = GMP(0.9, Global(), 0.25, 0.75, 8)
     due = [t for t in range(40) if method.density(t, 40) is not None]
-    assert due == [10, 18, 26, 30] and method.density(10, 40) == 1 and method.density(30, 40) == 1 - 0.9
+    assert (
+        due == [10, 18, 26, 30]
+        and method.density(10, 40) == 1
+        and method.density(30, 40) == 1 - 0.9
+    )
 
 
 # -- feedback --------------------
@@ -78,7 +96,7 @@ def test_straight_through_has_one_value_and_the_other_gradient() -> None:
     hard, soft = torch.tensor([1.0, 0.0]), torch.tensor([1e8, -1e-8], requires_grad=True)
     out = straight_through(hard, soft)
     out.backward(torch.tensor([3.0, 5.0]))
-    assert torch.equal(out, hard) and torch.equal(soft.grad, torch.tensor([3.0, 5.0]))      # type: ignore[arg-type]
+    assert torch.equal(out, hard) and torch.equal(soft.grad, torch.tensor([3.0, 5.0]))  # type: ignore[arg-type]
 
 
 def test_feedback_masks_the_value_and_not_the_gradient() -> None:
@@ -88,19 +106,25 @@ def test_feedback_masks_the_value_and_not_the_gradient() -> None:
         each.keep(torch.tensor([1, 2]))
         out = each(theta)
         assert torch.equal(out, torch.tensor([[0.0, -2.0], [3.0, 0.0]]))
-        got, = torch.autograd.grad(out, theta, torch.tensor([[5.0, 6.0], [7.0, 8.0]]))
+        (got,) = torch.autograd.grad(out, theta, torch.tensor([[5.0, 6.0], [7.0, 8.0]]))
         assert torch.equal(got, torch.tensor(grad))
 
 
 def test_dpf_weights_that_are_pruned_keep_moving_and_may_return() -> None:
     net, train = set_up()
     history: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
-    watch(train, lambda t: history.append((thetas(net), {n: m.kept.clone() for n, m in net.maps.items()})))  # type: ignore
+    watch(
+        train,
+        lambda t: history.append((thetas(net), {n: m.kept.clone() for n, m in net.maps.items()})),
+    )  # type: ignore
     DPF(0.8, Global(), 0.0, 0.5, 4).run(net, train)
     (before, kept), (after, _) = history[30], history[31]
     assert all((before[n] != after[n])[~kept[n]].any() for n in kept)
-    returned = sum(int((late & ~early).sum()) for (_, a), (_, b) in itertools.pairwise(history)
-                   for early, late in zip(a.values(), b.values(), strict=True))
+    returned = sum(
+        int((late & ~early).sum())
+        for (_, a), (_, b) in itertools.pairwise(history)
+        for early, late in zip(a.values(), b.values(), strict=True)
+    )
     assert returned > 0
     for t in range(20, 40):
         assert sum(int(m.sum()) for m in history[t][1].values()) == 166
@@ -119,7 +143,11 @@ def test_dpf_without_feedback_is_gmp(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_dpf_goes_on_choosing_after_the_density_is_reached() -> None:
     method = DPF(0.8, Global(), 0.1, 0.5, 8)
     due = {t: density for t in range(40) if (density := method.density(t, 40)) is not None}
-    assert list(due) == [4, 12, 20, 28, 36] and due[20] == due[28] == due[36] == 1 - 0.8 and due[4] == 1
+    assert (
+        list(due) == [4, 12, 20, 28, 36]
+        and due[20] == due[28] == due[36] == 1 - 0.8
+        and due[4] == 1
+    )
 
 
 # -- averages --------------------
@@ -135,7 +163,9 @@ def test_weightmom_averages_sizes_over_time() -> None:
     each = gradual.Average(torch.tensor([1.0, 2.0]), mu=0.75)
     each.take(torch.tensor([5.0, 2.0]))
     each.take(torch.tensor([2.0, 6.0]))
-    assert torch.equal(each.mean, torch.tensor([2.0, 3.0]))     # (.75 * 1 + .25 * 5) * .75 + .25 * 2, ...
+    assert torch.equal(
+        each.mean, torch.tensor([2.0, 3.0])
+    )  # (.75 * 1 + .25 * 5) * .75 + .25 * 2, ...
     assert torch.equal(each(torch.tensor([-7.0, 8.0])), torch.tensor([-7.0, 8.0]))
 
 
@@ -145,7 +175,7 @@ def test_weightmom_prunes_what_was_small_for_long_not_what_is_small_now() -> Non
         net.weights["weight"].psi.copy_(torch.tensor([0.1, 0.2]))
     each = gradual.Average(torch.tensor([[9.0, 0.1]]), mu=0.9)
     each.take(net.thetas()["weight"].abs())
-    assert each.mean[0, 0] > each.mean[0, 1]        # 8.11 and 0.11: the first one stays
+    assert each.mean[0, 0] > each.mean[0, 1]  # 8.11 and 0.11: the first one stays
 
 
 # -- phases --------------------
@@ -166,14 +196,18 @@ def test_acdc_restarts_pruned_weights_from_zero() -> None:
         trained = {name: w.trained() for name, w in net.weights.items()}
         keep(supports)
         if all(s is None for s in supports.values()):
-            decompressed.append(all(torch.equal(w.psi != 0, trained[n]) for n, w in net.weights.items()))
-    net.keep = kept     # type: ignore[method-assign, assignment]
+            decompressed.append(
+                all(torch.equal(w.psi != 0, trained[n]) for n, w in net.weights.items())
+            )
+
+    net.keep = kept  # type: ignore[method-assign, assignment]
     ACDC(0.8, Global(), (0.1, 0.5, 0.8), (0.3, 0.6)).run(net, train)
     assert decompressed == [True, True]
 
 
 def test_acdc_momentum_begins_anew_at_decompression() -> None:
-    """The first step after it is that of an optimiser that has never stepped: -lr (g + decay theta)."""
+    """The first step after it is that of an optimiser that has never stepped: -lr (g + decay
+    theta)."""
     net, train = set_up(weight_decay=0.0)
     before: dict[str, Tensor] = {}
     steps: list[float] = []
@@ -182,20 +216,28 @@ def test_acdc_momentum_begins_anew_at_decompression() -> None:
     def watched(t: int) -> None:
         if t == 12:
             before.update(thetas(net))
-            grads = {name: w.psi.grad.view(w.param.shape) for name, w in net.weights.items()}   # type: ignore
+            grads = {name: w.psi.grad.view(w.param.shape) for name, w in net.weights.items()}  # type: ignore
             descend(t)
-            steps.extend(float((theta - before[n] + 0.1 * grads[n]).abs().max()) for n, theta in net.thetas().items())
+            steps.extend(
+                float((theta - before[n] + 0.1 * grads[n]).abs().max())
+                for n, theta in net.thetas().items()
+            )
         else:
             descend(t)
-    train._descend = watched        # type: ignore[method-assign]
+
+    train._descend = watched  # type: ignore[method-assign]
     ACDC(0.8, Global(), (0.1, 0.5), (0.3,)).run(net, train)
     assert len(steps) == 3 and max(steps) < 1e-6
 
 
-@pytest.mark.parametrize("compress, decompress", [((), ()), ((0.1,), (0.5,)), ((0.1, 0.2), (0.5,)), ((0.5,), (0.1,)),
-                                                  ((0.1, 1.0), (0.5,))])
+@pytest.mark.parametrize(
+    "compress, decompress",
+    [((), ()), ((0.1,), (0.5,)), ((0.1, 0.2), (0.5,)), ((0.5,), (0.1,)), ((0.1, 1.0), (0.5,))],
+)
 def test_acdc_phases_must_alternate_and_end_sparse(compress: tuple, decompress: tuple) -> None:
-    with pytest.raises(UserError, match=r"method.compress, method.decompress=\(.*\) is not allowed"):
+    with pytest.raises(
+        UserError, match=r"method.compress, method.decompress=\(.*\) is not allowed"
+    ):
         ACDC(0.8, Global(), compress, decompress)
 
 
@@ -221,7 +263,10 @@ def test_one_round_without_fine_tuning_is_the_trained_network_pruned() -> None:
     for name, w in net.weights.items():
         assert torch.equal(w.psi, dense.thetas()[name].view(-1)[w.support])
     largest = torch.cat([t.view(-1) for t in dense.thetas().values()]).abs().topk(166).values
-    assert min(float(w.psi.detach().abs().min()) for w in net.weights.values() if w.dim) == largest.min()
+    assert (
+        min(float(w.psi.detach().abs().min()) for w in net.weights.values() if w.dim)
+        == largest.min()
+    )
 
 
 def test_fine_tuning_all_the_time_is_magnitude_pruning_at_the_start() -> None:

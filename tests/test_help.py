@@ -1,4 +1,5 @@
 """Help: every command, every method, its fields with defaults and ranges, in lines that fit."""
+
 from __future__ import annotations
 
 import csv
@@ -39,7 +40,7 @@ def test_a_command_takes_the_options_of_its_help(command: str) -> None:
     module = inspect.getmodule(resolve_name(COMMANDS[command].target))
     assert module
     source = inspect.getsource(module)
-    if command == "reproduce":      # takes those of a table, too
+    if command == "reproduce":  # takes those of a table, too
         source += inspect.getsource(resolve_name("dimred.commands.table"))
     for option in COMMANDS[command].options:
         assert f'"{option.name}"' in source, option.name
@@ -112,10 +113,12 @@ def test_ones_own_method_is_described_without_importing_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "method").mkdir()
-    (tmp_path / "method/mine.yaml").write_text("_target_: mine_of_tests.Mine\nspeed: 2   # of "
-                                               "light\nwhen: night\n")
-    (tmp_path / "method/faster-v2.yaml").write_text("defaults:\n  - mine\n  - _self_\nspeed: 3   # "
-                                                    "of light\n")
+    (tmp_path / "method/mine.yaml").write_text(
+        "_target_: mine_of_tests.Mine\nspeed: 2   # of light\nwhen: night\n"
+    )
+    (tmp_path / "method/faster-v2.yaml").write_text(
+        "defaults:\n  - mine\n  - _self_\nspeed: 3   # of light\n"
+    )
     (tmp_path / "method/same.yaml").write_text("defaults:\n- faster-v2\n- _self_\n")
     (tmp_path / "mine_of_tests.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -132,7 +135,8 @@ def test_help_of_train_knows_the_folders_that_it_is_given(
 ) -> None:
     (tmp_path / "method").mkdir()
     (tmp_path / "method/mine.yaml").write_text(
-        "# What nobody has tried.\n_target_: nowhere.Mine\nspeed: 2 # of light\n")
+        "# What nobody has tried.\n_target_: nowhere.Mine\nspeed: 2 # of light\n"
+    )
     for words in (("train", "method=mine"), ("methods", "mine")):
         out = dimred(
             *words, "--config-dir", str(tmp_path), *(["--help"] if words[0] == "train" else [])

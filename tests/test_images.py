@@ -1,4 +1,5 @@
 """Images of one's own: names of splits, classes, channels, depths, arrays, and what is refused."""
+
 from __future__ import annotations
 
 import os
@@ -29,8 +30,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("DIMRED_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-def put(folder: Path, pixels: Any = 0, *, n: int = 2, suffix: str = "png",
-        mode: str = "RGB") -> None:
+def put(
+    folder: Path, pixels: Any = 0, *, n: int = 2, suffix: str = "png", mode: str = "RGB"
+) -> None:
     """n images of one value, or of an array."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(n):
@@ -46,8 +48,9 @@ def read(path: Path, **changes: Any) -> Any:
 # Splits
 
 
-@pytest.mark.parametrize("train", ["Train", "TRAINING", "train_set", "training-set", "Train Images",
-                                   "traindata"])
+@pytest.mark.parametrize(
+    "train", ["Train", "TRAINING", "train_set", "training-set", "Train Images", "traindata"]
+)
 @pytest.mark.parametrize("test", ["test", "Testing", "TEST_SET"])
 def test_the_usual_names_mean_splits_and_not_classes(tmp_path: Path, train: str, test: str) -> None:
     for label in "abc":
@@ -72,8 +75,11 @@ def test_a_validation_folder_is_the_validation_split_and_without_test_the_test_s
         put(tmp_path / "test" / label, n=1)
     for _ in range(2):  # decoded, and remembered
         caplog.clear()
-        assert imagefolder(path=str(tmp_path),
-                           **options).sizes == {"train": 20, "val": 6, "test": 2}
+        assert imagefolder(path=str(tmp_path), **options).sizes == {
+            "train": 20,
+            "val": 6,
+            "test": 2,
+        }
         assert f"{val}/ is the validation split" in caplog.text
 
 
@@ -84,7 +90,8 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 
 def test_folders_and_images_that_are_not_used_are_reported(
-        tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for label in "ab":
         put(tmp_path / "set/train" / label, n=5)
     put(tmp_path / "set/sample")
@@ -102,8 +109,11 @@ def test_folders_that_can_be_read_in_two_ways_are_refused(tmp_path: Path) -> Non
         put(tmp_path / "two" / split / "a")
     for split in ("train", "test"):
         put(tmp_path / "three" / split)
-    problems = {"one": "train/ and training/, which both mean train", "two": "no train/",
-                "three": "0 class folders"}
+    problems = {
+        "one": "train/ and training/, which both mean train",
+        "two": "no train/",
+        "three": "0 class folders",
+    }
     for name, problem in problems.items():
         with pytest.raises(UserError, match=problem):
             read(tmp_path / name)
@@ -121,8 +131,9 @@ def test_a_class_of_less_usual_files_is_a_class(tmp_path: Path, suffix: str) -> 
 
 @pytest.mark.parametrize("archive", [False, True])
 @pytest.mark.parametrize("file", [None, "0.heic", "deeper/0.txt"])
-def test_a_class_without_images_is_an_error(tmp_path: Path, archive: bool,
-                                            file: str | None) -> None:
+def test_a_class_without_images_is_an_error(
+    tmp_path: Path, archive: bool, file: str | None
+) -> None:
     for label in "ac":
         put(tmp_path / "set" / label)
     (tmp_path / "set/b/deeper").mkdir(parents=True)
@@ -156,13 +167,18 @@ def test_an_empty_test_part_is_an_error(tmp_path: Path, kind: dict[str, Any]) ->
 
 @pytest.mark.parametrize("kind", [OPTIONS, STREAM])
 def test_images_have_the_channels_that_they_have_or_those_asked_for(
-        tmp_path: Path, kind: dict[str, Any]) -> None:
+    tmp_path: Path, kind: dict[str, Any]
+) -> None:
     for label in "ab":
         put(tmp_path / "grey" / label, 100, n=5, mode="L")
         put(tmp_path / "mixed" / label, (200, 100, 0), n=5)
     put(tmp_path / "mixed/a", 100, n=3, mode="L")
-    for name, channels, expected in (("grey", None, 1), ("mixed", None, 3), ("grey", 3, 3),
-                                     ("mixed", 1, 1)):
+    for name, channels, expected in (
+        ("grey", None, 1),
+        ("mixed", None, 3),
+        ("grey", 3, 3),
+        ("mixed", 1, 1),
+    ):
         changes = {"mean": [0.0] * expected, "std": [1.0] * expected, "channels": channels}
         data = imagefolder(path=str(tmp_path / name), **{**kind, **changes})
         images = torch.cat([images for images, _ in data.eval_batches("train")])
@@ -196,8 +212,10 @@ def test_deep_images_are_scaled_by_the_range_of_all(tmp_path: Path, file: str) -
 
 def test_depths_that_cannot_be_scaled_are_refused(tmp_path: Path) -> None:
     deep = np.full((4, 4), 4000, np.uint16)
-    for name, other in (("mixed", np.zeros((4, 4), np.uint8)),
-                        ("nan", np.full((4, 4), np.nan, np.float32))):
+    for name, other in (
+        ("mixed", np.zeros((4, 4), np.uint8)),
+        ("nan", np.full((4, 4), np.nan, np.float32)),
+    ):
         put(tmp_path / name / "a", deep, suffix="tif")
         put(tmp_path / name / "b", other, suffix="tif")
     for name, problem in (("mixed", "no common scale"), ("nan", "no numbers")):
@@ -206,8 +224,11 @@ def test_depths_that_cannot_be_scaled_are_refused(tmp_path: Path) -> None:
     put(tmp_path / "deep/a", deep, n=5)
     put(tmp_path / "deep/b", deep, n=5)
     with pytest.raises(UserError, match=r"deeper than 8 bits.*in_memory=true"):
-        list(imagefolder(path=str(tmp_path / "deep"),
-                         **{**STREAM, **PLAIN_GREY}).eval_batches("train"))
+        list(
+            imagefolder(path=str(tmp_path / "deep"), **{**STREAM, **PLAIN_GREY}).eval_batches(
+                "train"
+            )
+        )
 
 
 # Arrays
@@ -226,8 +247,14 @@ class Own(Memory):
 
 
 def own(images: Any, labels: Any, **changes: Any) -> Own:
-    usual = {"val_fraction": 0.0, "resize": None, "mean": None, "std": None, "crop_padding": 0,
-             "flip": False}
+    usual = {
+        "val_fraction": 0.0,
+        "resize": None,
+        "mean": None,
+        "std": None,
+        "crop_padding": 0,
+        "flip": False,
+    }
     return Own(images=images, labels=labels, **{**usual, **changes})
 
 
@@ -246,8 +273,9 @@ def test_floating_point_images_are_taken_as_they_are() -> None:
     batches = [images for images, _ in flipped.train_batches(6, 0, 0)]
     assert torch.cat(batches).shape == (6, 1, 4, 4)
     mirrored = own(values, LABELS, flip=True, mean=[0.0], std=[1.0])
-    sums = torch.cat([images
-                      for images, _ in mirrored.train_batches(6, 0, 0)]).double().sum((1, 2, 3))
+    sums = (
+        torch.cat([images for images, _ in mirrored.train_batches(6, 0, 0)]).double().sum((1, 2, 3))
+    )
     assert torch.allclose(sums.sort().values, values.sum((1, 2, 3)).sort().values, atol=1e-4)
 
 

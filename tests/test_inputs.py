@@ -1,5 +1,6 @@
 """A run knows what it read: changed images, weights, metrics and caches are noticed, and nothing
 else is."""
+
 from __future__ import annotations
 
 import os
@@ -63,28 +64,35 @@ def test_other_content_of_the_same_length_is_a_change(folder: Path, by: str) -> 
 
 
 def test_touched_and_copied_files_are_the_same_as_far_as_that_can_be_known(
-        folder: Path, by: str) -> None:
+    folder: Path, by: str
+) -> None:
     before, copy = fingerprint(folder), folder.with_name("copy")
-    shutil.copytree(folder, copy, copy_function=shutil.copyfile)    # at another time
+    shutil.copytree(folder, copy, copy_function=shutil.copyfile)  # at another time
     assert difference(before, fingerprint(copy)) is None
     os.utime(folder / "a/1", (1, 1))
     assert (difference(before, fingerprint(folder)) is None) == (by == "content")
 
 
 def test_inputs_are_the_paths_among_the_values_that_exist(
-        folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder)
-    groups = {"dataset": {"name": "a", "path": "a", "data_dir": ".", "resize": None},
-              "model": {"files": ["a/0", "none"], "pretrained": None, "hidden": [300, 100]},
-              "basis": None}
+    groups = {
+        "dataset": {"name": "a", "path": "a", "data_dir": ".", "resize": None},
+        "model": {"files": ["a/0", "none"], "pretrained": None, "hidden": [300, 100]},
+        "basis": None,
+    }
     assert paths_in(groups) == {"dataset.path": Path("a"), "model.files.0": Path("a/0")}
 
 
 def test_a_choice_that_is_called_like_a_folder_is_no_input(
-        folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder)
-    groups = {"recipe": {"_target_": "dimred.train.Recipe", "optimizer": "a"},
-              "model": {"_target_": "dimred.models.resnet", "init": "a", "pretrained": "a/1"}}
+    groups = {
+        "recipe": {"_target_": "dimred.train.Recipe", "optimizer": "a"},
+        "model": {"_target_": "dimred.models.resnet", "init": "a", "pretrained": "a/1"},
+    }
     assert paths_in(groups) == {"model.pretrained": Path("a/1")}
 
 
@@ -105,15 +113,25 @@ def put_images(folder: Path, value: int) -> None:
 @pytest.fixture
 def arguments(tmp_path: Path) -> tuple[str, ...]:
     put_images(tmp_path / "images", 10)
-    return ("train", "dataset=imagefolder", f"dataset.path={tmp_path / 'images'}",
-            "dataset.workers=0",
-            "dataset.in_memory=false", "dataset.resize=4", "method=dense", "model=mlp",
-            "model.hidden=[4]", "recipe.batch_size=4", "recipe.lr=0.001",
-            f"outputs={tmp_path / 'outputs'}")
+    return (
+        "train",
+        "dataset=imagefolder",
+        f"dataset.path={tmp_path / 'images'}",
+        "dataset.workers=0",
+        "dataset.in_memory=false",
+        "dataset.resize=4",
+        "method=dense",
+        "model=mlp",
+        "model.hidden=[4]",
+        "recipe.batch_size=4",
+        "recipe.lr=0.001",
+        f"outputs={tmp_path / 'outputs'}",
+    )
 
 
 def test_a_finished_run_is_not_served_for_other_images(
-        arguments: tuple[str, ...], dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+    arguments: tuple[str, ...], dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     images, short = tmp_path / "images", (*arguments, "recipe.epochs=1")
     assert dimred(*short).code == 0
     (run,) = (tmp_path / "outputs/runs").glob("*/*/*")
@@ -130,10 +148,13 @@ def test_a_finished_run_is_not_served_for_other_images(
 
 
 def test_an_interrupted_run_does_not_go_on_with_other_images(
-        arguments: tuple[str, ...], dimred: Callable[..., Outcome], start: Callable[..., Command],
-        tmp_path: Path) -> None:
+    arguments: tuple[str, ...],
+    dimred: Callable[..., Outcome],
+    start: Callable[..., Command],
+    tmp_path: Path,
+) -> None:
     command = start(*arguments, "recipe.epochs=1000", "checkpoint_seconds=0")
-    found = (tmp_path / "outputs/runs")
+    found = tmp_path / "outputs/runs"
     until(lambda: any(map(steps_done, found.glob("*/*/*"))))
     command.process.kill()
     command.process.join()
@@ -154,7 +175,7 @@ def attempt(folder: Path, last: int = -1) -> None:
 
 
 def test_metrics_that_were_altered_are_noticed(tmp_path: Path) -> None:
-    for last in (10, 19):       # the second one is resumed itself
+    for last in (10, 19):  # the second one is resumed itself
         with pytest.raises(Crash):
             attempt(tmp_path, last)
     metrics = tmp_path / "metrics.jsonl"
@@ -164,14 +185,17 @@ def test_metrics_that_were_altered_are_noticed(tmp_path: Path) -> None:
 
 
 def test_a_cache_that_is_altered_or_of_another_key_is_made_again(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DIMRED_CACHE", str(tmp_path))
     made = []
 
     def make() -> dict[str, torch.Tensor]:
         made.append(len(made))
-        return {"x": torch.full((8,), len(made), dtype=torch.uint8),
-                "none": torch.empty(0, dtype=torch.uint8)}
+        return {
+            "x": torch.full((8,), len(made), dtype=torch.uint8),
+            "none": torch.empty(0, dtype=torch.uint8),
+        }
 
     def value(key: str) -> int:
         return int(remembered(key, make)["x"][0])

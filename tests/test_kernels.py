@@ -1,5 +1,6 @@
 """Scores with second derivatives on attention and recurrent layers, whose fused kernels have
 none."""
+
 from __future__ import annotations
 
 import copy
@@ -50,15 +51,17 @@ def distance(net: Net, thetas: Thetas) -> Tensor:
     teacher = {name: (1.1 * theta.flip(0)).requires_grad_() for name, theta in net.thetas().items()}
     with untouched(net.model):
         draws = torch.Generator().manual_seed(0)
-        far, kernels = transfer(net, thetas, teacher, net.supports,
-                                batch()[0].to(thetas["head.weight"]), draws)
+        far, kernels = transfer(
+            net, thetas, teacher, net.supports, batch()[0].to(thetas["head.weight"]), draws
+        )
     return far + kernels
 
 
 def transferred(net: Net) -> Scores:
     thetas = {name: theta.clone().requires_grad_() for name, theta in net.thetas().items()}
-    return dict(zip(thetas, torch.autograd.grad(distance(net, thetas), list(thetas.values())),
-                    strict=True))
+    return dict(
+        zip(thetas, torch.autograd.grad(distance(net, thetas), list(thetas.values())), strict=True)
+    )
 
 
 SECOND: dict[str, Callable[[Net], Scores]] = {
@@ -74,11 +77,15 @@ def test_second_derivatives_of_attention_are_those_of_softmax_by_hand(score: str
     layers = Attention()
     layers.load_state_dict(written.state_dict())
     found, expected = (SECOND[score](Net(model, shape=SHAPE)) for model in (layers, written))
-    assert found.keys() == expected.keys() == {
-        "attention.in_proj_weight", "attention.out_proj.weight", "head.weight"}
+    assert (
+        found.keys()
+        == expected.keys()
+        == {"attention.in_proj_weight", "attention.out_proj.weight", "head.weight"}
+    )
     for name, value in found.items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-4,
-                                   atol=1e-6 * float(value.abs().max()))
+        torch.testing.assert_close(
+            value, expected[name], rtol=1e-4, atol=1e-6 * float(value.abs().max())
+        )
 
 
 def test_the_gradient_of_a_kernel_of_attention_is_that_of_finite_differences() -> None:
@@ -87,8 +94,10 @@ def test_the_gradient_of_a_kernel_of_attention_is_that_of_finite_differences() -
     for name, theta in thetas.items():
         step = 1e-5 * torch.randn(theta.shape, dtype=theta.dtype)
         moved = [{**thetas, name: theta + sign * step} for sign in (1, -1)]
-        up, down = (float(distance(net, {n: t.requires_grad_() for n, t in each.items()}).detach())
-                    for each in moved)
+        up, down = (
+            float(distance(net, {n: t.requires_grad_() for n, t in each.items()}).detach())
+            for each in moved
+        )
         assert float((grads[name] * step).sum()) == pytest.approx((up - down) / 2, rel=1e-4)
 
 

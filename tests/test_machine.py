@@ -1,4 +1,5 @@
 """What a process asks of the machine holds, in a process of its own."""
+
 import subprocess
 import sys
 
@@ -19,8 +20,16 @@ print(faults() - before)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can be asked to keep freed memory")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only glibc can be asked to keep freed memory"
+)
 def test_freed_memory_is_used_again_without_new_page_faults() -> None:
-    settled, otherwise = (int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True,
-                                             check=True).stdout) for how in ("settled", "as it is"))
+    settled, otherwise = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for how in ("settled", "as it is")
+    )
     assert settled < 100 < otherwise

@@ -1,4 +1,5 @@
 """Each method against a closed form or a truth table worked out by hand."""
+
 import math
 from collections.abc import Callable, Iterator
 
@@ -13,21 +14,30 @@ from dimred.net import Net
 from dimred.scores import snip
 from dimred.select import ERK, Global, Uniform, topk
 
-METHODS = [Random(0.8, Global(), "zero", "none"), Random(0.8, ERK(1.0), "zero", "none"),
-           Random(0.8, Uniform(), "zero", "none"), Magnitude(0.8, Global(), "zero", "none"),
-           SNIP(0.8, Global(), "zero", "none", 32), FreezeNet(0.8, Global(), "init", "none", 32),
-           IMP(0.8, Global(), 0.5, 4, "weights", "large_final", "zero"), SET(0.8, ERK(1.0), 8, 0.3),
-           RigL(0.8, ERK(1.0), 5, 0.3, 0.75), GMP(0.8, Global(), 0.1, 0.7, 5)]
+METHODS = [
+    Random(0.8, Global(), "zero", "none"),
+    Random(0.8, ERK(1.0), "zero", "none"),
+    Random(0.8, Uniform(), "zero", "none"),
+    Magnitude(0.8, Global(), "zero", "none"),
+    SNIP(0.8, Global(), "zero", "none", 32),
+    FreezeNet(0.8, Global(), "init", "none", 32),
+    IMP(0.8, Global(), 0.5, 4, "weights", "large_final", "zero"),
+    SET(0.8, ERK(1.0), 8, 0.3),
+    RigL(0.8, ERK(1.0), 5, 0.3, 0.75),
+    GMP(0.8, Global(), 0.1, 0.7, 5),
+]
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{type(m).__name__}-{type(m.allocation).__name__}")
+@pytest.mark.parametrize(
+    "method", METHODS, ids=lambda m: f"{type(m).__name__}-{type(m.allocation).__name__}"
+)
 def test_the_number_of_trained_weights_is_exact(method: Random) -> None:
     net, train = set_up()
     counts: list[int] = []
     watch(train, lambda t: counts.append(net.dim))
     method.run(net, train)
     assert net.dim == round(0.2 * net.total) == 166
-    if not isinstance(method, (IMP, GMP)):      # theirs is met at the end, the others' at every step
+    if not isinstance(method, (IMP, GMP)):  # theirs is met at the end, the others' at every step
         assert set(counts) == {166}
 
 
@@ -44,7 +54,7 @@ def test_random_densities_are_those_of_the_allocation() -> None:
     assert [w.dim for w in net.weights.values()] == [18, 384, 12]
     net, train = set_up(steps=1)
     Random(0.5, Global(), "zero", "none").run(net, train)
-    for w in net.weights.values():      # binomial: within four standard deviations of one half
+    for w in net.weights.values():  # binomial: within four standard deviations of one half
         assert abs(w.dim - w.size / 2) < 4 * math.sqrt(w.size / 4)
 
 
@@ -56,7 +66,9 @@ def test_magnitude_keeps_the_largest_initial_weights_whatever_their_sign() -> No
     assert initial[kept].abs().min() >= initial[~kept].abs().max()
 
 
-def test_freezenet_trains_the_weights_of_snip_and_leaves_the_others_at_their_initial_value() -> None:
+def test_freezenet_trains_the_weights_of_snip_and_leaves_the_others_at_their_initial_value() -> (
+    None
+):
     pruned, train = set_up()
     SNIP(0.9, Global(), "zero", "none", 32).run(pruned, train)
     net, train = set_up()
@@ -79,9 +91,12 @@ def test_freezenet_starts_as_the_dense_net() -> None:
 def test_set_drops_the_same_fraction_of_either_sign() -> None:
     net = Net(nn.Linear(10, 1, bias=False))
     with torch.no_grad():
-        net.weights["weight"].psi.copy_(torch.tensor([0.1, 0.4, 0.2, 0.3, -5.0, -9.0, 7.0, 0.0, 0.0, 0.0]))
+        net.weights["weight"].psi.copy_(
+            torch.tensor([0.1, 0.4, 0.2, 0.3, -5.0, -9.0, 7.0, 0.0, 0.0, 0.0])
+        )
     net.keep({"weight": torch.arange(7)})
-    # positive, by size: 0.1 0.2 0.3 0.4 7.0 -> fifths; negative: 5 9 -> halves, however large they are
+    # positive, by size: 0.1 0.2 0.3 0.4 7.0 -> fifths; negative: 5 9 -> halves, however large they
+    # are
     expected = torch.tensor([0.2, 0.8, 0.4, 0.6, 0.5, 1.0, 1.0, 0.0, 0.0, 0.0])
     assert torch.allclose(rank_by_sign(net)["weight"], expected)
 
@@ -94,14 +109,21 @@ def test_set_rewires_periodically_and_newcomers_start_at_zero() -> None:
 
     def kept(chosen: dict[str, Tensor], **how: str) -> None:
         before = net.supports
-        keep(chosen, **how)     # type: ignore[arg-type]
-        supports.append(net.supports)       # type: ignore[arg-type]
-        joined = [w.psi[~torch.isin(w.support, before[n])] for n, w in net.weights.items() if before[n] is not None]
+        keep(chosen, **how)  # type: ignore[arg-type]
+        supports.append(net.supports)  # type: ignore[arg-type]
+        joined = [
+            w.psi[~torch.isin(w.support, before[n])]
+            for n, w in net.weights.items()
+            if before[n] is not None
+        ]
         fresh.append(all(not j.any() for j in joined))
-    net.keep = kept     # type: ignore[method-assign, assignment]
+
+    net.keep = kept  # type: ignore[method-assign, assignment]
     SET(0.8, Uniform(), 8, 0.3).run(net, train)
-    assert len(supports) == 1 + 2 * 4 and all(fresh)    # once to begin, then at 8, 16, 24 and 32
-    counts = [{name: len(s) for name, s in support.items()} for support in (supports[0], *supports[2::2])]
+    assert len(supports) == 1 + 2 * 4 and all(fresh)  # once to begin, then at 8, 16, 24 and 32
+    counts = [
+        {name: len(s) for name, s in support.items()} for support in (supports[0], *supports[2::2])
+    ]
     assert all(count == counts[0] for count in counts)
     dropped = {name: len(s) for name, s in supports[1].items()}
     assert dropped == {name: n - int(0.3 * n) for name, n in counts[0].items()}
@@ -118,22 +140,33 @@ def test_rigl_updates_follow_the_schedule_and_do_not_train() -> None:
     def see(t: int) -> None:
         now = {name: theta.clone() for name, theta in net.thetas().items()}
         if thetas:
-            stayed = {n: w.support[torch.isin(w.support, supports[-1][n])] for n, w in net.weights.items()}
-            moved.append(any(not torch.equal(now[n].view(-1)[stayed[n]], thetas[-1][n].view(-1)[stayed[n]])
-                             for n in net.weights))
+            stayed = {
+                n: w.support[torch.isin(w.support, supports[-1][n])] for n, w in net.weights.items()
+            }
+            moved.append(
+                any(
+                    not torch.equal(now[n].view(-1)[stayed[n]], thetas[-1][n].view(-1)[stayed[n]])
+                    for n in net.weights
+                )
+            )
             asked.append(net._grads is not None)
         thetas.append(now)
-        supports.append(net.supports)       # type: ignore[arg-type]
+        supports.append(net.supports)  # type: ignore[arg-type]
+
     watch(train, see)
     method.run(net, train)
     updates = [t for t in range(1, 40) if not moved[t - 1]]
-    assert updates == [5, 10, 15, 20, 25] == [t for t in range(1, 40) if asked[t - 1]]      # T_end = 30 is not one
+    assert (
+        updates == [5, 10, 15, 20, 25] == [t for t in range(1, 40) if asked[t - 1]]
+    )  # T_end = 30 is not one
     for t in range(1, 40):
         same = all(torch.equal(supports[t][n], supports[t - 1][n]) for n in net.weights)
         assert same == (t not in updates)
         for name, w in net.weights.items():
             joined = ~torch.isin(supports[t][name], supports[t - 1][name])
-            assert not thetas[t][name].view(-1)[supports[t][name][joined]].any()        # newcomers are zero
+            assert (
+                not thetas[t][name].view(-1)[supports[t][name][joined]].any()
+            )  # newcomers are zero
             end = 0.75 * 40
             most = int(0.3 / 2 * (1 + math.cos(math.pi * t / end)) * w.dim) if t in updates else 0
             assert int(joined.sum()) <= most
@@ -153,10 +186,13 @@ def test_rigl_grows_where_the_gradient_is_largest() -> None:
             for name, w in net.weights.items() if t else ():
                 joined = w.support[~torch.isin(w.support, before[name])]
                 outside = ~w.trained()
-                outside[before[name]] = False       # what was dropped competed, too, but may have lost to its size
+                outside[before[name]] = (
+                    False  # what was dropped competed, too, but may have lost to its size
+                )
                 if len(joined) and outside.any():
                     seen.append(bool(grads[name][joined].min() >= grads[name][outside].max()))
-    train.steps = watched       # type: ignore[method-assign, assignment]
+
+    train.steps = watched  # type: ignore[method-assign, assignment]
     method.run(net, train)
     assert len(seen) > 30 and all(seen)
 
@@ -164,17 +200,20 @@ def test_rigl_grows_where_the_gradient_is_largest() -> None:
 # -- gradual -------------------------------------------------------------------------------------
 def test_gmp_density_is_the_cubic_and_pruned_weights_stay_zero() -> None:
     net, train = set_up()
-    method = GMP(0.9, Global(), 0.25, 0.75, 4)      # of 40 steps: from 10 to 30, every 4
+    method = GMP(0.9, Global(), 0.25, 0.75, 4)  # of 40 steps: from 10 to 30, every 4
     dims: list[int] = []
     zeros: list[dict[str, Tensor]] = []
 
     def see(t: int) -> None:
         dims.append(net.dim)
         zeros.append({name: ~w.trained() for name, w in net.weights.items()})
+
     watch(train, see)
     method.run(net, train)
+
     def density(t: int) -> float:
         return 1 - 0.9 * (1 - (1 - (t - 10) / 20) ** 3)
+
     last = 0
     for t in range(40):
         last = t if t in (10, 14, 18, 22, 26, 30) else last

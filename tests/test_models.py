@@ -1,4 +1,6 @@
-"""Networks: their sizes, their starting weights, and what happens when images or files do not fit."""
+"""Networks: their sizes, their starting weights, and what happens when images or files do not
+fit."""
+
 from __future__ import annotations
 
 import copy
@@ -26,16 +28,50 @@ CONF = Path(__file__).parents[1] / "conf" / "model"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
 MNIST, CIFAR, DIGITS = (1, 28, 28), (3, 32, 32), (1, 8, 8)
 # the smallest images of every network that is not torchvision's
-SMALLEST = {"lenet300": 1, "mlp": 1, "lenet": 16, "lenet5": 16, "conv2": 2, "conv4": 4, "conv6": 8, "conv8": 16,
-            "mobilenet": 8, "resnet18": 8, "resnet20": 4, "resnet32": 4, "resnet56": 4,
-            "resnet110": 4, "wrn22_2": 4,
-            "wrn28_2": 4, "vgg11": 16, "vgg13": 16, "vgg16": 16, "vgg19": 16, "vit": 2}
-FAMILIES = ["lenet300", "lenet5", "conv2", "vgg11", "resnet20", "wrn22_2", "mobilenet", "vit",
-            "torchvision"]
+SMALLEST = {
+    "lenet300": 1,
+    "mlp": 1,
+    "lenet": 16,
+    "lenet5": 16,
+    "conv2": 2,
+    "conv4": 4,
+    "conv6": 8,
+    "conv8": 16,
+    "mobilenet": 8,
+    "resnet18": 8,
+    "resnet20": 4,
+    "resnet32": 4,
+    "resnet56": 4,
+    "resnet110": 4,
+    "wrn22_2": 4,
+    "wrn28_2": 4,
+    "vgg11": 16,
+    "vgg13": 16,
+    "vgg16": 16,
+    "vgg19": 16,
+    "vit": 2,
+}
+FAMILIES = [
+    "lenet300",
+    "lenet5",
+    "conv2",
+    "vgg11",
+    "resnet20",
+    "wrn22_2",
+    "mobilenet",
+    "vit",
+    "torchvision",
+]
 
 
-def build(config: str, /, shape: tuple[int, int, int] = CIFAR, classes: int = 10, seed: int = 0,
-          **knobs: Any) -> nn.Module:
+def build(
+    config: str,
+    /,
+    shape: tuple[int, int, int] = CIFAR,
+    classes: int = 10,
+    seed: int = 0,
+    **knobs: Any,
+) -> nn.Module:
     torch.manual_seed(seed)
     merged = OmegaConf.merge(OmegaConf.load(CONF / f"{config}.yaml"), knobs)
     try:
@@ -64,26 +100,40 @@ def save(model: nn.Module, path: Path) -> str:
     return str(path)
 
 
-# ---------------------------------------------------------------------------------------------------------- networks
-@pytest.mark.parametrize(("name", "shape", "knobs", "count"), [
-    ("lenet300", MNIST, {}, 266_200),
-    ("lenet5", MNIST, {}, 430_500),
-    ("vgg16", CIFAR, {}, 14_715_584),
-    ("vgg19", CIFAR, {}, 20_024_000),
-    ("resnet20", CIFAR, {}, 270_896),
-    ("resnet20", CIFAR, {"shortcut": "pad"}, 268_336),
-    ("resnet32", CIFAR, {"width": 2}, 1_855_584),
-])
+# ----------------------------------------------------------------------------------------------------------
+# networks
+@pytest.mark.parametrize(
+    ("name", "shape", "knobs", "count"),
+    [
+        ("lenet300", MNIST, {}, 266_200),
+        ("lenet5", MNIST, {}, 430_500),
+        ("vgg16", CIFAR, {}, 14_715_584),
+        ("vgg19", CIFAR, {}, 20_024_000),
+        ("resnet20", CIFAR, {}, 270_896),
+        ("resnet20", CIFAR, {"shortcut": "pad"}, 268_336),
+        ("resnet32", CIFAR, {"width": 2}, 1_855_584),
+    ],
+)
 def test_networks_have_the_published_number_of_weights(
-        name: str, shape: tuple[int, int, int], knobs: dict[str, Any], count: int) -> None:
+    name: str, shape: tuple[int, int, int], knobs: dict[str, Any], count: int
+) -> None:
     assert weights(sketch(name, shape, **knobs)) == count
 
 
-@pytest.mark.parametrize(("name", "knobs", "count"), [
-    ("wrn28_2", {}, 1_467_610), ("wrn28_2", {"width": 10}, 36_479_194), ("resnet110", {"shortcut": "pad"}, 1_727_962),
-    ("resnet18", {}, 11_173_962), ("mobilenet", {}, 3_217_226), ("torchvision", {}, 11_181_642),
-])
-def test_networks_have_the_published_number_of_parameters(name: str, knobs: dict[str, Any], count: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "knobs", "count"),
+    [
+        ("wrn28_2", {}, 1_467_610),
+        ("wrn28_2", {"width": 10}, 36_479_194),
+        ("resnet110", {"shortcut": "pad"}, 1_727_962),
+        ("resnet18", {}, 11_173_962),
+        ("mobilenet", {}, 3_217_226),
+        ("torchvision", {}, 11_181_642),
+    ],
+)
+def test_networks_have_the_published_number_of_parameters(
+    name: str, knobs: dict[str, Any], count: int
+) -> None:
     assert sum(p.numel() for p in sketch(name, **knobs).parameters()) == count
 
 
@@ -100,8 +150,11 @@ def test_a_vision_transformer_is_attention_written_out() -> None:
     """As torch's encoder layer, whose matrices are named otherwise."""
     block = build("vit", DIGITS, patch=2, dim=32, depth=1).blocks[0]
     layer = nn.TransformerEncoderLayer(32, 4, 128, 0.0, "gelu", batch_first=True, norm_first=True)
-    names = {"attention.qkv.": "self_attn.in_proj_", "attention.out.": "self_attn.out_proj.",
-             "fc": "linear"}
+    names = {
+        "attention.qkv.": "self_attn.in_proj_",
+        "attention.out.": "self_attn.out_proj.",
+        "fc": "linear",
+    }
     state = block.state_dict()
     for ours, theirs in names.items():
         state = {name.replace(ours, theirs): value for name, value in state.items()}
@@ -114,8 +167,11 @@ def test_a_vision_transformer_is_attention_written_out() -> None:
 def test_each_config_states_the_right_number_of_weights_and_smallest_image(name: str) -> None:
     text = (CONF / f"{name}.yaml").read_text()
     counts = re.findall(r"([\d,]+) weights on (MNIST|CIFAR-10)", text)
-    assert [int(count.replace(",", "")) for count, _ in counts] == [
-        weights(sketch(name, MNIST if dataset == "MNIST" else CIFAR)) for _, dataset in counts] != []
+    assert (
+        [int(count.replace(",", "")) for count, _ in counts]
+        == [weights(sketch(name, MNIST if dataset == "MNIST" else CIFAR)) for _, dataset in counts]
+        != []
+    )
     assert f"Images of {SMALLEST[name]} x {SMALLEST[name]} or more." in text or SMALLEST[name] == 1
 
 
@@ -123,7 +179,10 @@ def test_each_config_states_the_right_number_of_weights_and_smallest_image(name:
 def test_config_lists_exactly_the_parameters_of_its_builder(name: str) -> None:
     config = OmegaConf.load(CONF / f"{name}.yaml")
     parameters = inspect.signature(get_method(config._target_)).parameters.values()
-    assert {str(key) for key in config} - {"_target_"} == {p.name for p in parameters} - {"shape", "classes"}
+    assert {str(key) for key in config} - {"_target_"} == {p.name for p in parameters} - {
+        "shape",
+        "classes",
+    }
     assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
 
 
@@ -136,11 +195,16 @@ def test_every_family_maps_images_to_one_logit_per_class_and_ends_in_a_linear(na
 
 
 @pytest.mark.parametrize("name", SMALLEST)
-def test_smallest_images_work_in_any_number_of_channels_and_smaller_ones_are_refused(name: str) -> None:
+def test_smallest_images_work_in_any_number_of_channels_and_smaller_ones_are_refused(
+    name: str,
+) -> None:
     size = SMALLEST[name]
     sketch(name, (2, size, size + 3)).eval()(torch.randn(1, 2, size, size + 3, device="meta"))
     if size > 1:
-        with pytest.raises(UserError, match=rf"at least {size}x{size} pixels, got {size - 1}x{size}.*resize={size} "):
+        with pytest.raises(
+            UserError,
+            match=rf"at least {size}x{size} pixels, got {size - 1}x{size}.*resize={size} ",
+        ):
             build(name, (2, size - 1, size))
 
 
@@ -154,8 +218,9 @@ def test_gradients_can_be_differentiated_again(name: str) -> None:
     model = build(name)
     params = list(model.parameters())
     with plain_kernels(model):
-        grads = torch.autograd.grad(model(torch.randn(4, *CIFAR)).logsumexp(1).sum(), params,
-                                    create_graph=True)
+        grads = torch.autograd.grad(
+            model(torch.randn(4, *CIFAR)).logsumexp(1).sum(), params, create_graph=True
+        )
         norm = torch.stack([(grad * grad).sum() for grad in grads]).sum()
         second = torch.autograd.grad(norm, params, allow_unused=True)
     used = [grad for grad in second if grad is not None]
@@ -179,7 +244,8 @@ def test_shortcut_without_weights_appends_zero_channels_to_every_other_pixel() -
     assert block(images).shape == (2, 32, 4, 4) and not block(images)[:, 16:].any()
 
 
-# --------------------------------------------------------------------------------------------------- starting weights
+# ---------------------------------------------------------------------------------------------------
+# starting weights
 @pytest.mark.parametrize("name", FAMILIES)
 def test_weights_are_a_function_of_the_seed(name: str) -> None:
     one = build(name)
@@ -192,11 +258,16 @@ def deviation(init: str) -> tuple[float, float]:
     return weight.std().item(), weight.abs().max().item()
 
 
-@pytest.mark.parametrize(("init", "expected"), [
-    ("kaiming_normal", (2 / 3072) ** 0.5), ("kaiming_uniform", (2 / 3072) ** 0.5),
-    ("xavier_normal", (2 / 3372) ** 0.5), ("xavier_uniform", (2 / 3372) ** 0.5),
-    ("torch_default", (1 / 3 / 3072) ** 0.5),
-])
+@pytest.mark.parametrize(
+    ("init", "expected"),
+    [
+        ("kaiming_normal", (2 / 3072) ** 0.5),
+        ("kaiming_uniform", (2 / 3072) ** 0.5),
+        ("xavier_normal", (2 / 3372) ** 0.5),
+        ("xavier_uniform", (2 / 3372) ** 0.5),
+        ("torch_default", (1 / 3 / 3072) ** 0.5),
+    ],
+)
 def test_initialisation_has_the_variance_of_its_name(init: str, expected: float) -> None:
     std, largest = deviation(init)
     assert std == pytest.approx(expected, rel=0.01)
@@ -209,34 +280,51 @@ def test_biases_start_at_zero_unless_torch_chooses_them() -> None:
     assert build("lenet300", init="torch_default").get_submodule("fc1").bias.any()  # type: ignore[operator]
 
 
-@pytest.mark.parametrize(("name", "knobs", "message"), [
-    ("lenet300", {"init": "xavier_norml"}, "Unknown model.init='xavier_norml'. Did you mean 'xavier_normal'"),
-    ("resnet20", {"shortcut": "con"}, "Unknown model.shortcut='con'. Did you mean 'conv'"),
-    ("resnet20", {"depth": 21}, "resnet has no depth 21. Set model.depth to 6n+2"),
-    ("resnet20", {"width": 0}, "model.width=0 leaves no channels"),
-    ("wrn28_2", {"depth": 29}, "wide_resnet has no depth 29. Set model.depth to 6n+4"),
-    ("vgg16", {"depth": 17}, "vgg has no depth 17. Set model.depth to 11, 13, 16 or 19"),
-    ("conv2", {"depth": 3}, "convnet has no depth 3. Set model.depth to 2, 4, 6 or 8"),
-    ("vit", {"heads": 3}, "a multiple of model.heads, which is 3"),
-    ("torchvision", {"name": "resnet81"}, "Unknown torchvision model model.name='resnet81'. Did you mean 'resnet18'"),
-    ("torchvision", {"pretrained": "IMAGENET1K_V3"}, "Did you mean 'IMAGENET1K_V1'"),
-])
-def test_impossible_settings_are_refused_with_what_is_allowed(name: str, knobs: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "knobs", "message"),
+    [
+        (
+            "lenet300",
+            {"init": "xavier_norml"},
+            "Unknown model.init='xavier_norml'. Did you mean 'xavier_normal'",
+        ),
+        ("resnet20", {"shortcut": "con"}, "Unknown model.shortcut='con'. Did you mean 'conv'"),
+        ("resnet20", {"depth": 21}, "resnet has no depth 21. Set model.depth to 6n+2"),
+        ("resnet20", {"width": 0}, "model.width=0 leaves no channels"),
+        ("wrn28_2", {"depth": 29}, "wide_resnet has no depth 29. Set model.depth to 6n+4"),
+        ("vgg16", {"depth": 17}, "vgg has no depth 17. Set model.depth to 11, 13, 16 or 19"),
+        ("conv2", {"depth": 3}, "convnet has no depth 3. Set model.depth to 2, 4, 6 or 8"),
+        ("vit", {"heads": 3}, "a multiple of model.heads, which is 3"),
+        (
+            "torchvision",
+            {"name": "resnet81"},
+            "Unknown torchvision model model.name='resnet81'. Did you mean 'resnet18'",
+        ),
+        ("torchvision", {"pretrained": "IMAGENET1K_V3"}, "Did you mean 'IMAGENET1K_V1'"),
+    ],
+)
+def test_impossible_settings_are_refused_with_what_is_allowed(
+    name: str, knobs: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         build(name, **knobs)
 
 
-# --------------------------------------------------------------------------------------------------------- pretrained
+# ---------------------------------------------------------------------------------------------------------
+# pretrained
 @pytest.mark.parametrize("knobs", [{}, {"name": "mnasnet0_5"}])
 def test_pretrained_weights_come_back_bit_for_bit(tmp_path: Path, knobs: dict[str, Any]) -> None:
     name = "torchvision" if knobs else "resnet20"
     saved = build(name, **knobs)
-    assert equal(build(name, seed=1, pretrained=save(saved, tmp_path / "saved.safetensors"), **knobs), saved)
+    assert equal(
+        build(name, seed=1, pretrained=save(saved, tmp_path / "saved.safetensors"), **knobs), saved
+    )
 
 
 @pytest.mark.parametrize("init", ["kaiming_normal", "torch_default"])
 def test_another_number_of_classes_starts_with_a_new_head_and_says_so(
-        tmp_path: Path, caplog: pytest.LogCaptureFixture, init: str) -> None:
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, init: str
+) -> None:
     path = save(build("resnet20", classes=100), tmp_path / "saved.safetensors")
     with caplog.at_level(logging.INFO, logger="dimred.models.pretrained"):
         model = build("resnet20", seed=1, pretrained=path, init=init)
@@ -249,13 +337,18 @@ def test_another_number_of_classes_starts_with_a_new_head_and_says_so(
 
 
 def test_a_file_without_classifier_leaves_it_at_its_initial_values(
-        tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    state = {key: value for key, value in build("resnet20").state_dict().items()
-             if not key.startswith("fc.")}
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {
+        key: value
+        for key, value in build("resnet20").state_dict().items()
+        if not key.startswith("fc.")
+    }
     save_file(state, tmp_path / "saved.safetensors")
     with caplog.at_level(logging.INFO, logger="dimred.models.pretrained"):
-        model = build("resnet20", seed=1,
-                      pretrained=str(tmp_path / "saved.safetensors")).state_dict()
+        model = build(
+            "resnet20", seed=1, pretrained=str(tmp_path / "saved.safetensors")
+        ).state_dict()
     assert "saved.safetensors has no classifier" in caplog.text
     assert "the classifier fc keeps its initial values" in caplog.text
     scratch = build("resnet20", seed=1).state_dict()
@@ -268,22 +361,37 @@ def test_a_file_without_classifier_leaves_it_at_its_initial_values(
 def written(form: str, state: dict[str, Any]) -> dict[str, Any]:
     """A state dict as training code writes it."""
     counts = [key for key in state if key.endswith("num_batches_tracked")]
-    return {"plain": lambda: state,
-            "data_parallel": lambda: {f"module.{key}": state[key] for key in state},
-            "compiled": lambda: {f"_orig_mod.{key}": state[key] for key in state},
-            "both": lambda: {f"_orig_mod.module.{key}": state[key] for key in state},
-            "nested": lambda: {"epoch": 3, "state_dict": written("data_parallel", state),
-                               "optimizer": {}},
-            "model": lambda: {"model": state, "args": {"lr": 0.1}},
-            "old": lambda: {key: state[key] for key in state if key not in counts}}[form]()
+    return {
+        "plain": lambda: state,
+        "data_parallel": lambda: {f"module.{key}": state[key] for key in state},
+        "compiled": lambda: {f"_orig_mod.{key}": state[key] for key in state},
+        "both": lambda: {f"_orig_mod.module.{key}": state[key] for key in state},
+        "nested": lambda: {
+            "epoch": 3,
+            "state_dict": written("data_parallel", state),
+            "optimizer": {},
+        },
+        "model": lambda: {"model": state, "args": {"lr": 0.1}},
+        "old": lambda: {key: state[key] for key in state if key not in counts},
+    }[form]()
 
 
-@pytest.mark.parametrize(("form", "suffix"), [
-    ("plain", ".pt"), ("plain", ".pth"), ("data_parallel", ".safetensors"),
-    ("compiled", ".safetensors"),
-    ("both", ".pth"), ("nested", ".pth"), ("model", ".pt"), ("old", ".safetensors")])
+@pytest.mark.parametrize(
+    ("form", "suffix"),
+    [
+        ("plain", ".pt"),
+        ("plain", ".pth"),
+        ("data_parallel", ".safetensors"),
+        ("compiled", ".safetensors"),
+        ("both", ".pth"),
+        ("nested", ".pth"),
+        ("model", ".pt"),
+        ("old", ".safetensors"),
+    ],
+)
 def test_files_are_read_in_all_forms_that_lie_around(
-        form: str, suffix: str, tmp_path: Path) -> None:
+    form: str, suffix: str, tmp_path: Path
+) -> None:
     saved, path = build("resnet20"), tmp_path / f"saved{suffix}"
     content = written(form, saved.state_dict())
     if suffix == ".safetensors":
@@ -297,20 +405,24 @@ def test_a_prefix_of_the_model_itself_stays() -> None:
     names = {"module.fc.weight", "module.fc.bias"}
     state = {name: torch.ones(1) for name in names}
     assert set(unwrapped(state, names)) == names
-    assert set(unwrapped({f"module.{name}": value for name, value in state.items()},
-                         names)) == names
+    assert (
+        set(unwrapped({f"module.{name}": value for name, value in state.items()}, names)) == names
+    )
     assert set(unwrapped(state, {"fc.weight", "fc.bias"})) == {"fc.weight", "fc.bias"}
 
 
 def test_code_in_a_file_is_not_run_and_what_has_no_state_dict_is_refused(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "saved.pth"
     for content, message in [
-            (Malice(), r"torch.load\(weights_only=True\) refuses it.*Write the state dict alone"),
-            (build("lenet300"), r"torch.load\(weights_only=True\) refuses it"),
-            ({"epoch": 3, "lr": 0.1}, r"it holds the entries epoch, lr\. Allowed are tensors"),
-            (torch.ones(3), r"it holds a Tensor\."), ({}, r"it holds a dict\.")]:
+        (Malice(), r"torch.load\(weights_only=True\) refuses it.*Write the state dict alone"),
+        (build("lenet300"), r"torch.load\(weights_only=True\) refuses it"),
+        ({"epoch": 3, "lr": 0.1}, r"it holds the entries epoch, lr\. Allowed are tensors"),
+        (torch.ones(3), r"it holds a Tensor\."),
+        ({}, r"it holds a dict\."),
+    ]:
         torch.save(content, path)
         with pytest.raises(UserError, match=message):
             build("lenet300", pretrained=str(path))
@@ -324,8 +436,11 @@ def test_code_in_a_file_is_not_run_and_what_has_no_state_dict_is_refused(
 
 def test_another_network_is_refused_with_the_first_differences(tmp_path: Path) -> None:
     path = save(build("resnet20"), tmp_path / "saved.safetensors")
-    with pytest.raises(UserError, match=r"wrong shape: conv.weight \[16, 3, 3, 3\] instead of \[32, 3, 3, 3\], .* more"
-                                        r"\. Choose the model"):
+    with pytest.raises(
+        UserError,
+        match=r"wrong shape: conv.weight \[16, 3, 3, 3\] instead of \[32, 3, 3, 3\], .* more"
+        r"\. Choose the model",
+    ):
         build("resnet20", width=2, pretrained=path)
     with pytest.raises(UserError, match=r"only in this model: stage1.3.conv1.weight.* more"):
         build("resnet32", pretrained=path)
@@ -333,13 +448,19 @@ def test_another_network_is_refused_with_the_first_differences(tmp_path: Path) -
         build("lenet300", pretrained=path)
 
 
-def test_a_head_for_other_features_is_not_taken_for_another_number_of_classes(tmp_path: Path) -> None:
+def test_a_head_for_other_features_is_not_taken_for_another_number_of_classes(
+    tmp_path: Path,
+) -> None:
     path = save(build("lenet300", MNIST, classes=5), tmp_path / "saved.safetensors")
-    with pytest.raises(UserError, match=r"wrong shape: fc1.weight \[300, 784\] instead of \[300, 64\]\. Choose"):
+    with pytest.raises(
+        UserError, match=r"wrong shape: fc1.weight \[300, 784\] instead of \[300, 64\]\. Choose"
+    ):
         build("lenet300", DIGITS, pretrained=path)
     state = build("lenet300", MNIST, classes=5).state_dict() | {"fc3.weight": torch.zeros(5, 99)}
     save_file(state, path)
-    with pytest.raises(UserError, match=r"wrong shape: fc3.weight \[5, 99\] instead of \[10, 100\]"):
+    with pytest.raises(
+        UserError, match=r"wrong shape: fc3.weight \[5, 99\] instead of \[10, 100\]"
+    ):
         build("lenet300", MNIST, pretrained=path)
 
 
@@ -358,7 +479,8 @@ def test_a_missing_truncated_or_foreign_file_is_refused(tmp_path: Path) -> None:
         build("lenet300", pretrained=str(tmp_path))
 
 
-# -------------------------------------------------------------------------------------------------------- torchvision
+# --------------------------------------------------------------------------------------------------------
+# torchvision
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of torchvision weights on a machine whose network is down."""
@@ -373,7 +495,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_torchvision_weights_without_a_network_say_where_to_put_the_file(cache: Path) -> None:
-    with pytest.raises(UserError, match=r"URLError.*Get https://.*put it at " + re.escape(f"{cache}{os.sep}resnet18-")):
+    with pytest.raises(
+        UserError,
+        match=r"URLError.*Get https://.*put it at " + re.escape(f"{cache}{os.sep}resnet18-"),
+    ):
         build("torchvision", pretrained="IMAGENET1K_V1")
 
 
@@ -390,11 +515,16 @@ def test_torchvision_weights_load_and_get_a_new_head(cache: Path) -> None:
 
 def test_dotted_names_in_the_files_of_densenet_are_understood(cache: Path) -> None:
     published = build("torchvision", name="densenet121", classes=1000)
-    dotted = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): value
-              for key, value in published.state_dict().items()}
+    dotted = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): value
+        for key, value in published.state_dict().items()
+    }
     assert "features.denseblock1.denselayer1.norm.1.weight" in dotted
     torch.save(dotted, cache / "densenet121-a639ec97.pth")
-    assert equal(build("torchvision", name="densenet121", classes=1000, seed=1, pretrained="DEFAULT"), published)
+    assert equal(
+        build("torchvision", name="densenet121", classes=1000, seed=1, pretrained="DEFAULT"),
+        published,
+    )
 
 
 class Malice:
@@ -403,22 +533,34 @@ class Malice:
 
 
 def test_a_damaged_or_malicious_weights_file_is_refused_and_not_run(
-        cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(cache)
     file = cache / "squeezenet1_1-b8a52dc0.pth"
     torch.save(build("torchvision", name="squeezenet1_1").state_dict(), file)
-    for damage in (lambda: file.write_bytes(file.read_bytes()[:1000]), lambda: torch.save(Malice(), file)):
+    for damage in (
+        lambda: file.write_bytes(file.read_bytes()[:1000]),
+        lambda: torch.save(Malice(), file),
+    ):
         damage()
-        with pytest.raises(UserError, match=r"Cannot load torchvision's squeezenet1_1 .*replacing what") as caught:
+        with pytest.raises(
+            UserError, match=r"Cannot load torchvision's squeezenet1_1 .*replacing what"
+        ) as caught:
             build("torchvision", name="squeezenet1_1", pretrained="DEFAULT")
-        assert "weights_only" not in str(caught.value)  # torch's own message advises to run the code
+        assert "weights_only" not in str(
+            caught.value
+        )  # torch's own message advises to run the code
     assert not Path("the-code-in-the-file-ran").exists()
 
 
 def test_torchvision_models_refuse_gray_and_too_small_images() -> None:
-    with pytest.raises(UserError, match=r"resnet18 reads colour images \(3 channels\), these have 1"):
+    with pytest.raises(
+        UserError, match=r"resnet18 reads colour images \(3 channels\), these have 1"
+    ):
         build("torchvision", MNIST)
-    with pytest.raises(UserError, match=r"squeezenet1_1 cannot take images of 8x8 pixels .*dataset.resize=17,"):
+    with pytest.raises(
+        UserError, match=r"squeezenet1_1 cannot take images of 8x8 pixels .*dataset.resize=17,"
+    ):
         build("torchvision", (3, 8, 8), name="squeezenet1_1")
 
 

@@ -1,4 +1,5 @@
 """theta = base; theta[support] = psi, and the verbs that change it."""
+
 import copy
 
 import pytest
@@ -13,8 +14,15 @@ from dimred.net import Net
 
 def small(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 8), nn.ReLU(),
-                         nn.Linear(8, 3))
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, 8),
+        nn.ReLU(),
+        nn.Linear(8, 3),
+    )
 
 
 def batch(seed: int = 1, n: int = 5) -> tuple[Tensor, Tensor]:
@@ -24,17 +32,21 @@ def batch(seed: int = 1, n: int = 5) -> tuple[Tensor, Tensor]:
 
 def some(net: Net, seed: int = 2, fraction: float = 0.3) -> dict[str, Tensor]:
     draws = torch.Generator().manual_seed(seed)
-    return {name: torch.randperm(w.size, generator=draws)[:int(fraction * w.size)].sort().values
-            for name, w in net.weights.items()}
+    return {
+        name: torch.randperm(w.size, generator=draws)[: int(fraction * w.size)].sort().values
+        for name, w in net.weights.items()
+    }
 
 
 def optimizer_of(net: Net, kind: str) -> torch.optim.Optimizer:
     parameters = net.parameters().values()
-    net.optimizer = {"sgd": lambda: torch.optim.SGD(parameters, 0.1, momentum=0.9, weight_decay=0.01),
-                     "nesterov": lambda: torch.optim.SGD(parameters, 0.1, momentum=0.9, nesterov=True),
-                     "adam": lambda: torch.optim.Adam(parameters, 0.01),
-                     "adamw": lambda: torch.optim.AdamW(parameters, 0.01),
-                     "fused": lambda: torch.optim.AdamW(parameters, 0.01, fused=True)}[kind]()
+    net.optimizer = {
+        "sgd": lambda: torch.optim.SGD(parameters, 0.1, momentum=0.9, weight_decay=0.01),
+        "nesterov": lambda: torch.optim.SGD(parameters, 0.1, momentum=0.9, nesterov=True),
+        "adam": lambda: torch.optim.Adam(parameters, 0.01),
+        "adamw": lambda: torch.optim.AdamW(parameters, 0.01),
+        "fused": lambda: torch.optim.AdamW(parameters, 0.01, fused=True),
+    }[kind]()
     return net.optimizer
 
 
@@ -68,7 +80,7 @@ def test_the_model_stays_a_plain_module_with_its_own_names() -> None:
 
 def test_psi_is_exactly_d_numbers_and_its_gradient_is_the_dense_one_at_the_support() -> None:
     net, plain, (images, labels) = Net(small()), small(), batch()
-    net.keep(some(net), base="init")        # theta_0 everywhere, so that both compute the same
+    net.keep(some(net), base="init")  # theta_0 everywhere, so that both compute the same
     F.cross_entropy(net(images), labels).backward()
     F.cross_entropy(plain(images), labels).backward()
     for name, parameter in plain.named_parameters():
@@ -87,9 +99,11 @@ def test_twenty_steps_equal_masked_training_to_the_bit(kind: str, base: str) -> 
     plain = small()
     plain.load_state_dict(net.state_dict())
     start = {name: p.detach().clone() for name, p in plain.named_parameters()}
-    masked = {"sgd": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.01),
-              "nesterov": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True),
-              "adam": lambda p: torch.optim.Adam(p, 0.01)}[kind](plain.parameters())
+    masked = {
+        "sgd": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.01),
+        "nesterov": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True),
+        "adam": lambda p: torch.optim.Adam(p, 0.01),
+    }[kind](plain.parameters())
     optimizer = optimizer_of(net, kind)
     for step in range(20):
         descend(net, optimizer, seed=step)
@@ -100,11 +114,15 @@ def test_twenty_steps_equal_masked_training_to_the_bit(kind: str, base: str) -> 
             if name in off:
                 parameter.grad[off[name]] = 0
         masked.step()
-        with torch.no_grad():       # the loop of the masked code bases: put back what decay and momentum have moved
+        with (
+            torch.no_grad()
+        ):  # the loop of the masked code bases: put back what decay and momentum have moved
             for name, parameter in plain.named_parameters():
                 if name in off:
                     parameter[off[name]] = start[name][off[name]]
-    for (name, ours), theirs in zip(net.state_dict().items(), plain.state_dict().values(), strict=True):
+    for (name, ours), theirs in zip(
+        net.state_dict().items(), plain.state_dict().values(), strict=True
+    ):
         assert torch.equal(ours, theirs), name
 
 
@@ -138,7 +156,7 @@ def test_nothing_trained_means_nothing_computed() -> None:
     net.freeze({"0.bias": None, "1.weight": None, "1.bias": None, "4.weight": None})
     with net.live() as model:
         hidden = model[:4](batch()[0])
-    assert not hidden.requires_grad         # no backward pass below the first trained layer
+    assert not hidden.requires_grad  # no backward pass below the first trained layer
 
 
 def test_two_forwards_before_one_backward() -> None:
@@ -148,7 +166,7 @@ def test_two_forwards_before_one_backward() -> None:
     twice = net.weights["0.weight"].psi.grad.clone()
     net.zero_grad()
     for _ in range(2):
-        F.cross_entropy(net(images), labels).backward()     # accumulated
+        F.cross_entropy(net(images), labels).backward()  # accumulated
     assert torch.allclose(twice, net.weights["0.weight"].psi.grad, rtol=1e-5)
 
 
@@ -158,7 +176,7 @@ def test_a_graph_from_before_a_change_of_psi_is_refused() -> None:
     loss = F.cross_entropy(net(images), labels)
     with torch.no_grad():
         net.weights["6.weight"].psi.add_(1)
-    net(images)                             # writes the new theta over the one that the graph has saved
+    net(images)  # writes the new theta over the one that the graph has saved
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 
@@ -169,7 +187,7 @@ def test_writes_that_leave_no_trace_reach_theta() -> None:
     images, _ = batch()
     before = net(images)
     for w in net.weights.values():
-        w.psi.data.mul_(2)                  # does not count as a change of psi
+        w.psi.data.mul_(2)  # does not count as a change of psi
     assert not torch.equal(net(images), before)
 
 
@@ -194,7 +212,9 @@ def test_gradients_can_be_differentiated_again() -> None:
     (images, labels), psi = batch(), net.weights["4.weight"].psi
 
     def norm() -> Tensor:
-        (grad,) = torch.autograd.grad(F.cross_entropy(net(images.double()), labels), psi, create_graph=True)
+        (grad,) = torch.autograd.grad(
+            F.cross_entropy(net(images.double()), labels), psi, create_graph=True
+        )
         return grad.square().sum()
 
     (second,) = torch.autograd.grad(norm(), psi)
@@ -205,18 +225,20 @@ def test_gradients_can_be_differentiated_again() -> None:
         around.append(float(norm().detach()))
         with torch.no_grad():
             psi[i] -= sign * step
-    assert torch.allclose(second[i], torch.tensor((around[0] - around[1]) / (2 * step)).double(), rtol=1e-4)
+    assert torch.allclose(
+        second[i], torch.tensor((around[0] - around[1]) / (2 * step)).double(), rtol=1e-4
+    )
 
 
 def test_a_copy_is_a_twin_of_its_own() -> None:
     net = Net(small())
-    net.keep({"0.weight": some(net)["0.weight"]})       # one part trained in part, two as a whole
+    net.keep({"0.weight": some(net)["0.weight"]})  # one part trained in part, two as a whole
     images, _ = batch()
     twin = copy.deepcopy(net)
     assert torch.equal(twin(images), net(images))
     descend(twin, optimizer_of(twin, "sgd"), 3)
     assert not torch.equal(twin(images), net(images))
-    for w in twin.weights.values():                     # psi and buffer still say the same
+    for w in twin.weights.values():  # psi and buffer still say the same
         assert torch.equal(w.gather(w.dense()), w.psi)
 
 
@@ -246,7 +268,10 @@ def test_tied_weights_have_one_psi() -> None:
     net(torch.ones(2, 6)).sum().backward()
     assert net.weights["a.weight"].psi.grad.shape == (3,)
     state = net.state_dict()
-    assert torch.equal(state["a.weight"], state["b.weight"]) and int(state["a.weight"].count_nonzero()) == 3
+    assert (
+        torch.equal(state["a.weight"], state["b.weight"])
+        and int(state["a.weight"].count_nonzero()) == 3
+    )
     again = Net(Tied())
     again.load(net.state())
     assert torch.equal(again(torch.ones(2, 6)), net(torch.ones(2, 6)))
@@ -267,7 +292,10 @@ def test_survivors_keep_value_and_memory_and_newcomers_have_none(kind: str) -> N
     net.keep(some(net))
     optimizer = optimizer_of(net, kind)
     descend(net, optimizer, 3)
-    old = {name: (w.support, w.dense().clone(), dict(optimizer.state[w.psi])) for name, w in net.weights.items()}
+    old = {
+        name: (w.support, w.dense().clone(), dict(optimizer.state[w.psi]))
+        for name, w in net.weights.items()
+    }
     net.keep(some(net, seed=5, fraction=0.4))
     for name, w in net.weights.items():
         support, theta, memory = old[name]
@@ -281,7 +309,7 @@ def test_survivors_keep_value_and_memory_and_newcomers_have_none(kind: str) -> N
             else:
                 then = torch.zeros(w.size).index_copy_(0, support, memory[key])
                 assert torch.equal(value, then[w.support]) and not value[joins].any()
-    descend(net, optimizer)     # the optimiser trains the new psi
+    descend(net, optimizer)  # the optimiser trains the new psi
     assert any(w.psi[~torch.isin(w.support, old[n][0])].any() for n, w in net.weights.items())
 
 
@@ -305,7 +333,7 @@ def test_keep_can_give_everything_back() -> None:
     net.keep(dict.fromkeys(net.weights))
     assert net.dim == net.total and all(w.support is None for w in net.weights.values())
     descend(net, optimizer)
-    assert torch.equal(net.weights["0.weight"].psi, net.model[0].weight.view(-1))       # one memory
+    assert torch.equal(net.weights["0.weight"].psi, net.model[0].weight.view(-1))  # one memory
 
 
 def test_keep_at_the_pause_lets_survivors_take_the_step() -> None:
@@ -317,7 +345,9 @@ def test_keep_at_the_pause_lets_survivors_take_the_step() -> None:
     assert torch.equal(net.weights["4.weight"].psi.grad, grad[:10])
     before = net.weights["4.weight"].psi.detach().clone()
     optimizer.step()
-    assert torch.allclose(net.weights["4.weight"].psi, before - 0.1 * (grad[:10] + 0.01 * before), atol=1e-7)
+    assert torch.allclose(
+        net.weights["4.weight"].psi, before - 0.1 * (grad[:10] + 0.01 * before), atol=1e-7
+    )
 
 
 def test_freezing_does_not_move_theta() -> None:
@@ -327,12 +357,18 @@ def test_freezing_does_not_move_theta() -> None:
     net.moved = True
     before = {name: theta.clone() for name, theta in net.thetas().items()}
     net.freeze({"0.weight": None, "4.weight": torch.arange(200), "4.bias": None})
-    assert {n: w.dim for n, w in net.weights.items()} == {"0.weight": 0, "4.weight": 312, "6.weight": 24}
+    assert {n: w.dim for n, w in net.weights.items()} == {
+        "0.weight": 0,
+        "4.weight": 312,
+        "6.weight": 24,
+    }
     assert all(torch.equal(theta, before[name]) for name, theta in net.thetas().items())
     bias = net.rest["4.bias"].detach().clone()
     descend(net, optimizer, 3)
     after = net.thetas()
-    assert torch.equal(after["0.weight"], before["0.weight"]) and torch.equal(net.rest["4.bias"], bias)
+    assert torch.equal(after["0.weight"], before["0.weight"]) and torch.equal(
+        net.rest["4.bias"], bias
+    )
     assert torch.equal(after["4.weight"].view(-1)[:200], before["4.weight"].view(-1)[:200])
     assert not torch.equal(after["4.weight"].view(-1)[200:], before["4.weight"].view(-1)[200:])
 
@@ -346,7 +382,7 @@ def test_state_saved_and_loaded_trains_on_to_the_same_bits(kind: str, change: st
         descend(net, optimizer, 2)
         net.moved = True
         if change.startswith("keep"):
-            net.keep(some(net), base=change.split()[1])     # type: ignore[arg-type]
+            net.keep(some(net), base=change.split()[1])  # type: ignore[arg-type]
         elif change == "freeze":
             net.freeze({"4.weight": torch.arange(100, 300), "0.weight": None, "6.bias": None})
         descend(net, optimizer, 2)
@@ -371,8 +407,14 @@ def test_state_says_positions_only_where_needed_and_theta_only_when_held() -> No
     net.freeze({"0.weight": torch.arange(2)})
     state = net.state()
     assert {k for k in state if k.split("/")[0] in ("psi", "zero", "init", "held", "theta")} == {
-        "psi/0.weight", "psi/4.weight", "psi/6.weight", "held/0.weight", "theta/0.weight", "zero/4.weight",
-        "init/6.weight"}
+        "psi/0.weight",
+        "psi/4.weight",
+        "psi/6.weight",
+        "held/0.weight",
+        "theta/0.weight",
+        "zero/4.weight",
+        "init/6.weight",
+    }
     assert state["zero/4.weight"].dtype == torch.int32 and state["psi/4.weight"].numel() == 7
 
 
@@ -382,7 +424,9 @@ def test_restore_rewinds_values_norms_and_memory_but_not_what_is_trained() -> No
     descend(net, optimizer, 2)
     snapshot = net.state()
     then = {name: theta.clone() for name, theta in net.thetas().items()}
-    momentum = {name: optimizer.state[w.psi]["momentum_buffer"].clone() for name, w in net.weights.items()}
+    momentum = {
+        name: optimizer.state[w.psi]["momentum_buffer"].clone() for name, w in net.weights.items()
+    }
     descend(net, optimizer, 3)
     net.keep(some(net))
     net.restore(snapshot)
@@ -413,7 +457,11 @@ def test_a_layer_without_trained_weights_is_reported(caplog: pytest.LogCaptureFi
     net = Net(small())
     with caplog.at_level("WARNING", logger="dimred"):
         net.keep({"4.weight": torch.empty(0, dtype=torch.int64)})
-    assert net.collapsed == {"4.weight"} and "layer collapse" in caplog.text and "4.weight" in caplog.text
+    assert (
+        net.collapsed == {"4.weight"}
+        and "layer collapse" in caplog.text
+        and "4.weight" in caplog.text
+    )
     net.keep({"4.weight": torch.arange(3)})
     assert not net.collapsed
 
@@ -422,12 +470,18 @@ def test_a_layer_without_trained_weights_is_reported(caplog: pytest.LogCaptureFi
 def test_conv_and_linear_weights_are_covered_unless_told_otherwise() -> None:
     assert list(Net(small()).weights) == ["0.weight", "4.weight", "6.weight"]
     assert list(Net(small(), exclude=["^6"]).weights) == ["0.weight", "4.weight"]
-    assert list(Net(small(), include=[r"^4\.", "1.weight"]).weights) == ["1.weight", "4.weight", "4.bias"]
+    assert list(Net(small(), include=[r"^4\.", "1.weight"]).weights) == [
+        "1.weight",
+        "4.weight",
+        "4.bias",
+    ]
 
 
 @pytest.mark.parametrize("key", ["include", "exclude"])
 def test_patterns_that_match_nothing_or_are_broken_are_errors(key: str) -> None:
-    with pytest.raises(UserError, match=rf"{key}: '4.wieght' matches no parameter. Did you mean '4.weight'"):
+    with pytest.raises(
+        UserError, match=rf"{key}: '4.wieght' matches no parameter. Did you mean '4.weight'"
+    ):
         Net(small(), **{key: ["4.wieght"]})
     with pytest.raises(UserError, match=rf"{key}: '\(' is not a regular expression"):
         Net(small(), **{key: ["("]})

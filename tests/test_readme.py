@@ -1,4 +1,5 @@
 """The commands of the README, typed as they stand, and its example of a method."""
+
 import os
 import re
 import subprocess
@@ -9,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
+COMMANDS = [
+    line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()
+]
 DATA = Path(os.environ.get("DIMRED_DATA", ROOT.parent / "shared" / "data")).resolve()
 
 
@@ -29,15 +32,25 @@ def test_the_readme_has_five_examples_and_a_method() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_of_the_readme_run(command: str, folder: Path) -> None:
-    if "dataset=cifar10 " in command:       # hours, and a download: that its configuration composes must do here
+    if (
+        "dataset=cifar10 " in command
+    ):  # hours, and a download: that its configuration composes must do here
         command += " --cfg job"
-    if "reproduce survey_digits" in command:    # half an hour: a cell of it has to do
-        command = command.replace("survey_digits", "survey_digits --seeds 1 --only '0.9: at init: snip$'", 1)
+    if "reproduce survey_digits" in command:  # half an hour: a cell of it has to do
+        command = command.replace(
+            "survey_digits", "survey_digits --seeds 1 --only '0.9: at init: snip$'", 1
+        )
     if "dataset=mnist" in command and not (DATA / "MNIST").exists():
         pytest.skip(f"no MNIST in {DATA}; set DIMRED_DATA")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "PATH": path, "DIMRED_DATA": str(DATA)})
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PATH": path, "DIMRED_DATA": str(DATA)},
+    )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 

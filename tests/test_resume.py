@@ -1,4 +1,5 @@
 """A run that is interrupted, however and wherever, ends with the same bits as one that is not."""
+
 from __future__ import annotations
 
 import os
@@ -26,41 +27,64 @@ from dimred.record import Record
 
 #: in a short training, things have to happen more often
 OFTEN = {"every": 7, "rewind": 5, "rate": 0.5, "examples": 32}
-LONG = ("method=dense", "recipe.epochs=60")     # about a second
+LONG = ("method=dense", "recipe.epochs=60")  # about a second
 UNLIKE = {"seconds", "peak_memory_bytes", "folder", "command", "commit"}
 
 
 def often(method: str) -> list[str]:
     keys = yaml.safe_load((ROOT / f"conf/method/{method}.yaml").read_text())
-    return [f"method={method}", *(f"method.{key}={value}" for key, value in OFTEN.items() if key in keys)]
+    return [
+        f"method={method}",
+        *(f"method.{key}={value}" for key, value in OFTEN.items() if key in keys),
+    ]
 
 
 def assert_same(one: Path, other: Path) -> None:
     """Both folders hold the same run, to the bit."""
     tensors, others = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
-    assert tensors.keys() == others.keys() and all(torch.equal(tensors[name], others[name]) for name in tensors)
+    assert tensors.keys() == others.keys() and all(
+        torch.equal(tensors[name], others[name]) for name in tensors
+    )
     with np.load(one / "masks.npz") as masks, np.load(other / "masks.npz") as other_masks:
-        assert set(masks) == set(other_masks) and all(np.array_equal(masks[k], other_masks[k]) for k in masks)
+        assert set(masks) == set(other_masks) and all(
+            np.array_equal(masks[k], other_masks[k]) for k in masks
+        )
     assert (one / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
     left, right = result_of(one), result_of(other)
-    assert {k: v for k, v in left.items() if k not in UNLIKE} == {k: v for k, v in right.items() if k not in UNLIKE}
+    assert {k: v for k, v in left.items() if k not in UNLIKE} == {
+        k: v for k, v in right.items() if k not in UNLIKE
+    }
     assert not (one / "checkpoint").exists()
 
 
 # -- processes --------------------
-@pytest.mark.parametrize("method, more", [
-    ("snip", []), ("freezenet", ["recipe.optimizer=adam"]), ("rigl", []), ("gmp", []),
-    ("imp", ["sparsity=0.7", "method.what=weights"]), ("imp", ["sparsity=0.7", "method.what=lr"]),
-    ("set", ["recipe.epochs=3"]), ("norm_only", ["model=resnet20", "recipe.steps=6"])])
-def test_a_killed_run_ends_with_the_same_bits(method: str, more: list[str], train: Callable[..., Path],
-                                              start: Callable[..., Command], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "method, more",
+    [
+        ("snip", []),
+        ("freezenet", ["recipe.optimizer=adam"]),
+        ("rigl", []),
+        ("gmp", []),
+        ("imp", ["sparsity=0.7", "method.what=weights"]),
+        ("imp", ["sparsity=0.7", "method.what=lr"]),
+        ("set", ["recipe.epochs=3"]),
+        ("norm_only", ["model=resnet20", "recipe.steps=6"]),
+    ],
+)
+def test_a_killed_run_ends_with_the_same_bits(
+    method: str,
+    more: list[str],
+    train: Callable[..., Path],
+    start: Callable[..., Command],
+    tmp_path: Path,
+) -> None:
     arguments = [*often(method), "recipe.epochs=2", "checkpoint_seconds=0", *more]
     whole = train(*arguments)
     killed, steps = twin(whole, tmp_path / "killed"), result_of(whole)["steps"]
     delay = random.Random(f"{method}{more}")
     for part in (0.0, 0.3, 0.6, 0.95):
         process = start("train", *arguments, f"outputs={tmp_path / 'killed'}").process
-        until(lambda: steps_done(killed) > part * steps or (killed / "result.json").exists())   # noqa: B023
+        until(lambda: steps_done(killed) > part * steps or (killed / "result.json").exists())  # noqa: B023
         time.sleep(delay.random() * 0.02)
         process.kill()
         process.join()
@@ -79,8 +103,13 @@ def begun(run: Path) -> Callable[[], bool]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_same_command_goes_on(number: signal.Signals, long: Path, train: Callable[..., Path],
-                                                     start: Callable[..., Command], tmp_path: Path) -> None:
+def test_a_signal_saves_and_the_same_command_goes_on(
+    number: signal.Signals,
+    long: Path,
+    train: Callable[..., Path],
+    start: Callable[..., Command],
+    tmp_path: Path,
+) -> None:
     run = twin(long, tmp_path / "stopped")
     command = start("train", *LONG, f"outputs={tmp_path / 'stopped'}")
     until(begun(run))
@@ -96,7 +125,11 @@ def test_a_signal_ends_a_whole_sweep(start: Callable[..., Command], tmp_path: Pa
     until(lambda: any(path.stat().st_size for path in tmp_path.glob("runs/*/*/*/metrics.jsonl")))
     os.kill(command.pid, signal.SIGTERM)
     code, _, err = command.wait()
-    assert code == 143 and "Repeat the command to resume" in err and len(list(tmp_path.glob("runs/*/*/*"))) == 1
+    assert (
+        code == 143
+        and "Repeat the command to resume" in err
+        and len(list(tmp_path.glob("runs/*/*/*"))) == 1
+    )
 
 
 def test_the_installed_command_is_stopped_and_resumed(long: Path, tmp_path: Path) -> None:
@@ -112,34 +145,46 @@ def test_the_installed_command_is_stopped_and_resumed(long: Path, tmp_path: Path
     assert_same(run, long)
 
 
-def test_killed_before_the_first_checkpoint_it_starts_over(long: Path, train: Callable[..., Path],
-                                                           start: Callable[..., Command], tmp_path: Path) -> None:
+def test_killed_before_the_first_checkpoint_it_starts_over(
+    long: Path, train: Callable[..., Path], start: Callable[..., Command], tmp_path: Path
+) -> None:
     run = twin(long, tmp_path / "killed")
     process = start("train", *LONG, f"outputs={tmp_path / 'killed'}").process
     until(begun(run))
     process.kill()
     process.join()
     assert steps_done(run) == 0
-    for leftover in (".model.safetensors.1", ".result.json.1", ".masks.npz.partial.npz", "checkpoint/.last.2"):
+    for leftover in (
+        ".model.safetensors.1",
+        ".result.json.1",
+        ".masks.npz.partial.npz",
+        "checkpoint/.last.2",
+    ):
         (run / leftover).parent.mkdir(exist_ok=True)
         (run / leftover).write_text("half a file")
     assert_same(train(*LONG, outputs=tmp_path / "killed"), long)
 
 
-def test_a_run_is_computed_by_one_process_at_a_time(long: Path, start: Callable[..., Command],
-                                                    dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_a_run_is_computed_by_one_process_at_a_time(
+    long: Path, start: Callable[..., Command], dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
     command = ("train", *LONG, f"outputs={tmp_path / 'busy'}")
     first = start(*command)
     until(begun(twin(long, tmp_path / "busy")))
-    os.kill(first.pid, signal.SIGSTOP)      # so that it cannot be done before the other one has begun
+    os.kill(first.pid, signal.SIGSTOP)  # so that it cannot be done before the other one has begun
     code, _, err = dimred(*command)
     os.kill(first.pid, signal.SIGCONT)
-    assert code == 1 and f"already being computed by process {first.pid} on" in err and "Traceback" not in err
+    assert (
+        code == 1
+        and f"already being computed by process {first.pid} on" in err
+        and "Traceback" not in err
+    )
     assert first.wait().code == 0
     assert_same(twin(long, tmp_path / "busy"), long)
 
 
-# -- in one process (a crash at many points of every method: the check `resume` of the conformance suite) ----------
+# -- in one process (a crash at many points of every method: the check `resume` of the conformance
+# suite) ----------
 def attempt(folder: Path, last: int = -1, built: nn.Module | None = None) -> None:
     """Train a toy net, or take it up. Crash if it gets as far as the step `last`."""
     net = Net(built or model(), seed=1)
@@ -150,7 +195,8 @@ def attempt(folder: Path, last: int = -1, built: nn.Module | None = None) -> Non
 
 
 def test_a_run_that_is_resumed_with_other_threads_says_so(
-        tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(Crash):
         attempt(tmp_path, last=10)
     threads = torch.get_num_threads()
@@ -162,11 +208,13 @@ def test_a_run_that_is_resumed_with_other_threads_says_so(
         torch.set_num_threads(threads)
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
         f"resumed with threads {threads + 1} instead of {threads}: the bits may differ from those "
-        "of a run in one go"]
+        "of a run in one go"
+    ]
 
 
 def test_a_run_that_is_resumed_as_it_began_says_nothing(
-        tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(Crash):
         attempt(tmp_path, last=10)
     attempt(tmp_path)
@@ -179,8 +227,9 @@ def test_a_run_does_not_go_on_from_other_initial_weights(tmp_path: Path) -> None
     other = model()
     with torch.no_grad():
         next(other.parameters()).view(-1)[3] += 1e-7
-    with pytest.raises(UserError,
-                       match=r"makes other initial weights than when this run began\. A file"):
+    with pytest.raises(
+        UserError, match=r"makes other initial weights than when this run began\. A file"
+    ):
         attempt(tmp_path, built=other)
 
 

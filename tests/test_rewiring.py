@@ -1,4 +1,5 @@
 """When sparse training rewires, how much, and what it starts from."""
+
 from __future__ import annotations
 
 import math
@@ -35,36 +36,53 @@ from dimred.schedules import decayed, steps_between
 from dimred.scores import Scores, magnitude
 from dimred.select import ERK, Uniform
 
-TOTAL = 828     # covered weights of the toy
+TOTAL = 828  # covered weights of the toy
 
 
 # -- when --------------------
 def test_a_period_is_a_number_of_steps_or_a_fraction_of_training() -> None:
-    _, train = set_up()     # 40 steps
+    _, train = set_up()  # 40 steps
     assert [train.period(every) for every in (1, 7, 7.0, 400)] == [1, 7, 7, 400]
     # five at the least
     assert [train.period(every) for every in (0.25, 0.2, 0.1, 0.001)] == [10, 8, 5, 5]
-    assert [steps_between(0.01, total)
-            for total in (1, 7, 8, 19, 20, 100, 1000)] == [1, 1, 2, 4, 5, 5, 10]
+    assert [steps_between(0.01, total) for total in (1, 7, 8, 19, 20, 100, 1000)] == [
+        1,
+        1,
+        2,
+        4,
+        5,
+        5,
+        10,
+    ]
     assert [t for t in range(40) if train.every(0.25)(t)] == [10, 20, 30]
     assert [t for t in range(40) if train.every(15, 0.75)(t)] == [15]
 
 
 @pytest.mark.parametrize("every", [0, -1, 2.5, -0.1])
 def test_a_period_that_is_neither_is_refused(every: float) -> None:
-    with pytest.raises(UserError,
-                       match="a whole number of steps, or a fraction of training below 1"):
+    with pytest.raises(
+        UserError, match="a whole number of steps, or a fraction of training below 1"
+    ):
         RigL(0.5, ERK(1.0), every, 0.3, 0.75)
 
 
-@pytest.mark.parametrize("method", [
-    SET(0.8, ERK(1.0), 40, 0.3), RigL(0.8, ERK(1.0), 30, 0.3, 0.75),
-    ITOP(0.8, ERK(1.0), 0.99, 0.5, 0.005, "random"),
-    MEST(0.8, ERK(1.0), 28, (0.4, 0.2), (0.5, 0.7), False, 0.1),
-    MEST(0.8, ERK(1.0), 28, (0.4,), (0.7,), True, 0.1),
-    SNFS(0.8, Uniform(), 99, 0.5, 0.005, 0.9), DSR(0.8, Uniform(), 38, (), 0.95, 0.1, 1e-2),
-    TopKAST(0.8, ERK(1.0), 1.0, 40, 1e-2), SRigL(0.8, ERK(1.0), 40, 0.3, 1.0, 0.3),
-    RigL(0.8, ERK(1.0), 5, 0.3, 0.0), IterRand(0.5, Uniform(), "init", True, 300, 0.1)], ids=repr)
+@pytest.mark.parametrize(
+    "method",
+    [
+        SET(0.8, ERK(1.0), 40, 0.3),
+        RigL(0.8, ERK(1.0), 30, 0.3, 0.75),
+        ITOP(0.8, ERK(1.0), 0.99, 0.5, 0.005, "random"),
+        MEST(0.8, ERK(1.0), 28, (0.4, 0.2), (0.5, 0.7), False, 0.1),
+        MEST(0.8, ERK(1.0), 28, (0.4,), (0.7,), True, 0.1),
+        SNFS(0.8, Uniform(), 99, 0.5, 0.005, 0.9),
+        DSR(0.8, Uniform(), 38, (), 0.95, 0.1, 1e-2),
+        TopKAST(0.8, ERK(1.0), 1.0, 40, 1e-2),
+        SRigL(0.8, ERK(1.0), 40, 0.3, 1.0, 0.3),
+        RigL(0.8, ERK(1.0), 5, 0.3, 0.0),
+        IterRand(0.5, Uniform(), "init", True, 300, 0.1),
+    ],
+    ids=repr,
+)
 def test_a_method_that_would_never_rewire_is_refused_before_it_trains(method: RigL) -> None:
     net, train = set_up()
     message = r"method.every=.* it would never happen. Choose a smaller method.every"
@@ -73,9 +91,24 @@ def test_a_method_that_would_never_rewire_is_refused_before_it_trains(method: Ri
     assert train.steps_done == 0
 
 
-SHORT = [("dsr", 400), *((name, 40) for name in (
-    "rigl", "set", "snfs", "itop_rigl", "itop_set", "granet", "mest", "mest_soft", "srigl",
-    "topkast"))]
+SHORT = [
+    ("dsr", 400),
+    *(
+        (name, 40)
+        for name in (
+            "rigl",
+            "set",
+            "snfs",
+            "itop_rigl",
+            "itop_set",
+            "granet",
+            "mest",
+            "mest_soft",
+            "srigl",
+            "topkast",
+        )
+    ),
+]
 
 
 @pytest.mark.parametrize("name, steps", SHORT)
@@ -94,14 +127,20 @@ def test_rigl_fraction_falls_as_in_the_paper() -> None:
     assert [decayed(0.4, "cosine", x) for x in (0.0, 0.5, 1.0)] == pytest.approx([0.4, 0.2, 0.0])
 
 
-@pytest.mark.parametrize("method, rounded", [
-    (ITOP(0.8, Uniform(), 10, 0.3, 0.1, "gradient"), math.ceil),
-    (ITOP(0.8, Uniform(), 10, 0.3, 0.1, "random"), math.ceil),
-    (GraNet(0.8, Uniform(), 0.8, 0.5, 10, 0.3, 0.1), math.ceil),
-    (SNFS(0.8, Uniform(), 10, 0.3, 0.1, 0.9), math.ceil),
-    (RigL(0.8, Uniform(), 10, 0.3, 1.0), math.floor)], ids=repr)
+@pytest.mark.parametrize(
+    "method, rounded",
+    [
+        (ITOP(0.8, Uniform(), 10, 0.3, 0.1, "gradient"), math.ceil),
+        (ITOP(0.8, Uniform(), 10, 0.3, 0.1, "random"), math.ceil),
+        (GraNet(0.8, Uniform(), 0.8, 0.5, 10, 0.3, 0.1), math.ceil),
+        (SNFS(0.8, Uniform(), 10, 0.3, 0.1, 0.9), math.ceil),
+        (RigL(0.8, Uniform(), 10, 0.3, 1.0), math.floor),
+    ],
+    ids=repr,
+)
 def test_the_number_of_dropped_weights_is_rounded_as_in_the_official_code(
-        method: RigL, rounded: Callable[[float], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    method: RigL, rounded: Callable[[float], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, train = set_up()
     seen: list[tuple[dict[str, int], dict[str, int]]] = []
     drop = dimred.methods.dynamic.drop
@@ -110,11 +149,13 @@ def test_the_number_of_dropped_weights_is_rounded_as_in_the_official_code(
         room = {name: w.dim * (w.support is not None) for name, w in net.weights.items()}
         seen.append((room, dict(counts)))
         return drop(net, scores, counts)
+
     monkeypatch.setattr("dimred.methods.dynamic.drop", spied)
     method.run(net, train)
     low = 0.0 if isinstance(method, RigL) else 0.1
-    for (dim, counts), t in zip([each for each in seen if sum(each[1].values())], (10, 20, 30),
-                                strict=True):
+    for (dim, counts), t in zip(
+        [each for each in seen if sum(each[1].values())], (10, 20, 30), strict=True
+    ):
         fraction = low + (0.3 - low) / 2 * (1 + math.cos(math.pi * t / 40))
         assert counts == {name: rounded(fraction * n) for name, n in dim.items()}
 
@@ -125,23 +166,25 @@ def test_rigl_sums_gradients_of_the_last_steps() -> None:
     sizes: dict[str, Tensor] = {}
     steps = train.steps
 
-    def watched(**how: Callable[[int], bool]):     # type: ignore[no-untyped-def]
+    def watched(**how: Callable[[int], bool]):  # type: ignore[no-untyped-def]
         assert [t for t in range(7) if how["dense_grad"](t)] == [3, 4, 5]
-        for t in steps(**how):      # type: ignore[arg-type]
+        for t in steps(**how):  # type: ignore[arg-type]
             if t in (3, 4, 5):
-                sums.update({n: sums.get(n, torch.zeros_like(g)) + g
-                             for n, g in net.grads().items()})
+                sums.update(
+                    {n: sums.get(n, torch.zeros_like(g)) + g for n, g in net.grads().items()}
+                )
             sizes.update(magnitude(net))
             yield t
             if t == 5:
                 assert not net.notes
-    train.steps = watched       # type: ignore[method-assign, assignment]
+
+    train.steps = watched  # type: ignore[method-assign, assignment]
     RigL(0.8, Uniform(), 5, 0.5, 1.0, decay="constant", batches=3).run(net, train)
     for name, w in net.weights.items():
         d = Uniform()(net, 0.2)[name]
-        stay = sizes[name].view(-1).argsort(descending=True)[:d - d // 2]
+        stay = sizes[name].view(-1).argsort(descending=True)[: d - d // 2]
         others = sums[name].view(-1).abs().index_fill(0, stay, -1.0)
-        grown = others.argsort(descending=True)[:d // 2]
+        grown = others.argsort(descending=True)[: d // 2]
         assert w.trained().nonzero().view(-1).tolist() == sorted([*stay.tolist(), *grown.tolist()])
     message = r"method.batches=6 is not allowed. It must be at most method.every, 5 steps"
     with pytest.raises(UserError, match=message):
@@ -158,31 +201,38 @@ def test_scaled_weights_give_a_neuron_the_variance_of_all_its_inputs() -> None:
     scale_by_fan_in(net)
     # sqrt(4 / 1), 1
     assert net.thetas()["0.weight"].tolist() == [[0, 2, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]
-    assert net.weights["1.weight"].psi.tolist() == [2.0, 2.0]        # sqrt(8 / 2)
+    assert net.weights["1.weight"].psi.tolist() == [2.0, 2.0]  # sqrt(8 / 2)
 
 
-@pytest.mark.parametrize("make", [
-    lambda **how: RigL(0.8, Uniform(), 5, 0.3, 0.75, **how),
-    lambda **how: SET(0.8, Uniform(), 5, 0.3, **how),
-    lambda **how: SRigL(0.8, Uniform(), 5, 0.3, 0.75, 0.3, **how),
-    lambda **how: DeepR(0.8, Uniform(), 0, 0, **how),
-    lambda **how: Random(0.8, Uniform(), "zero", "none", **how)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **how: RigL(0.8, Uniform(), 5, 0.3, 0.75, **how),
+        lambda **how: SET(0.8, Uniform(), 5, 0.3, **how),
+        lambda **how: SRigL(0.8, Uniform(), 5, 0.3, 0.75, 0.3, **how),
+        lambda **how: DeepR(0.8, Uniform(), 0, 0, **how),
+        lambda **how: Random(0.8, Uniform(), "zero", "none", **how),
+    ],
+)
 def test_a_scaled_start_has_the_same_support_and_larger_weights(make: Callable[..., RigL]) -> None:
     plain, scaled = first_step(make(scale_fan_in=False)), first_step(make(scale_fan_in=True))
     for name, theta in plain.items():
         rows = theta.flatten(1)
         inputs = (rows != 0).sum(1, keepdim=True).clamp_min(1)
         expected = rows * (rows.shape[1] / inputs).sqrt()
-        assert torch.allclose(scaled[name].flatten(1), expected,
-                              atol=1e-6) and expected.abs().sum() > rows.abs().sum()
+        assert (
+            torch.allclose(scaled[name].flatten(1), expected, atol=1e-6)
+            and expected.abs().sum() > rows.abs().sum()
+        )
 
 
 def first_step(method: RigL) -> dict[str, Tensor]:
     """The weights after a step that changes next to nothing."""
     net, train = set_up(lr=1e-9)
     seen: list[dict[str, Tensor]] = []
-    watch(train,
-          lambda t: seen.append({name: theta.clone() for name, theta in net.thetas().items()}))
+    watch(
+        train, lambda t: seen.append({name: theta.clone() for name, theta in net.thetas().items()})
+    )
     method.run(net, train)
     return seen[0]
 

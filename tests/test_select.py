@@ -1,4 +1,5 @@
 """Exact selection and allocation, and scores that change nothing."""
+
 import copy
 import itertools
 
@@ -17,7 +18,11 @@ from dimred.select import ERK, Global, Uniform, drop, grow, largest, topk
 
 def mlp(*sizes: int, bias: bool = True) -> nn.Sequential:
     torch.manual_seed(0)
-    layers = [module for i, o in itertools.pairwise(sizes) for module in (nn.Linear(i, o, bias=bias), nn.ReLU())]
+    layers = [
+        module
+        for i, o in itertools.pairwise(sizes)
+        for module in (nn.Linear(i, o, bias=bias), nn.ReLU())
+    ]
     return nn.Sequential(*layers[:-1])
 
 
@@ -26,7 +31,9 @@ def lenet300() -> nn.Sequential:
 
 
 def lenet5() -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(1, 20, 5), nn.Conv2d(20, 50, 5), nn.Linear(800, 500), nn.Linear(500, 10))
+    return nn.Sequential(
+        nn.Conv2d(1, 20, 5), nn.Conv2d(20, 50, 5), nn.Linear(800, 500), nn.Linear(500, 10)
+    )
 
 
 # -- the k largest -------------------------------------------------------------------------------
@@ -34,17 +41,38 @@ def lenet5() -> nn.Sequential:
 EIGHT = torch.tensor([0.5, 2.0, 2.0, 0.1, 2.0, -1.0, 0.5, 3.0])
 
 
-@pytest.mark.parametrize(("k", "positions"), [
-    (0, []), (1, [7]), (2, [1, 7]), (3, [1, 2, 7]), (4, [1, 2, 4, 7]), (5, [0, 1, 2, 4, 7]), (6, [0, 1, 2, 4, 6, 7]),
-    (7, [0, 1, 2, 3, 4, 6, 7]), (8, list(range(8))), (9, list(range(8)))])
+@pytest.mark.parametrize(
+    ("k", "positions"),
+    [
+        (0, []),
+        (1, [7]),
+        (2, [1, 7]),
+        (3, [1, 2, 7]),
+        (4, [1, 2, 4, 7]),
+        (5, [0, 1, 2, 4, 7]),
+        (6, [0, 1, 2, 4, 6, 7]),
+        (7, [0, 1, 2, 3, 4, 6, 7]),
+        (8, list(range(8))),
+        (9, list(range(8))),
+    ],
+)
 def test_ties_go_to_the_first_positions(k: int, positions: list[int]) -> None:
     assert largest(EIGHT, k).tolist() == positions
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 3.0, float("-inf"), 1e-30]), min_size=1, max_size=40),
-       st.integers(0, 40), st.sampled_from([torch.float32, torch.float64]))
-def test_exactly_k_are_taken_and_none_that_is_left_is_larger(values: list[float], k: int, dtype: torch.dtype) -> None:
+@given(
+    st.lists(
+        st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 3.0, float("-inf"), 1e-30]),
+        min_size=1,
+        max_size=40,
+    ),
+    st.integers(0, 40),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_exactly_k_are_taken_and_none_that_is_left_is_larger(
+    values: list[float], k: int, dtype: torch.dtype
+) -> None:
     scores = torch.tensor(values, dtype=dtype)
     chosen = largest(scores, k)
     assert len(chosen) == min(k, len(values)) and torch.equal(chosen, chosen.sort().values)
@@ -69,14 +97,14 @@ def test_one_budget_ranks_all_weights_together_and_several_rank_each() -> None:
 def test_drop_and_grow_by_hand() -> None:
     net = Net(nn.Linear(8, 1, bias=False))
     # weight      0     1     2     3     4     5     6     7
-    values = [  0.9, -0.1,  0.5,  0.0, -0.7,  0.0,  0.0,  0.2]
+    values = [0.9, -0.1, 0.5, 0.0, -0.7, 0.0, 0.0, 0.2]
     with torch.no_grad():
         net.weights["weight"].psi.copy_(torch.tensor(values))
     net.keep({"weight": torch.tensor([0, 1, 2, 4, 7])})
-    kept = drop(net, magnitude(net), {"weight": 2})                 # the smallest, 0.1 and 0.2, go
+    kept = drop(net, magnitude(net), {"weight": 2})  # the smallest, 0.1 and 0.2, go
     assert kept["weight"].tolist() == [0, 2, 4]
     gradient = {"weight": torch.tensor([[9.0, 0.4, 9.0, 0.3, 9.0, 0.1, 0.6, 0.2]])}
-    grown = grow(kept, gradient, {"weight": 2})                     # of the others, 6 and 1: one that was just dropped
+    grown = grow(kept, gradient, {"weight": 2})  # of the others, 6 and 1: one that was just dropped
     assert grown["weight"].tolist() == [0, 1, 2, 4, 6]
     net.keep(grown)
     assert torch.allclose(net.weights["weight"].psi, torch.tensor([0.9, -0.1, 0.5, -0.7, 0.0]))
@@ -93,26 +121,34 @@ def test_counts_are_exact_after_any_drop_and_grow(size: int, count: int, seed: i
 
 
 # -- allocations ---------------------------------------------------------------------------------
-FIXTURES = [    # densities worked out independently from the formula of the paper
-    (lenet300, 0.90, [0.0796, 0.2302, 1.0]), (lenet300, 0.95, [0.0385, 0.1113, 0.9185]),
-    (lenet300, 0.98, [0.0154, 0.0445, 0.3674]), (lenet5, 0.90, [1.0, 0.0871, 0.0884, 1.0]),
-    (lenet5, 0.98, [0.2779, 0.0143, 0.0146, 0.4572])]
+FIXTURES = [  # densities worked out independently from the formula of the paper
+    (lenet300, 0.90, [0.0796, 0.2302, 1.0]),
+    (lenet300, 0.95, [0.0385, 0.1113, 0.9185]),
+    (lenet300, 0.98, [0.0154, 0.0445, 0.3674]),
+    (lenet5, 0.90, [1.0, 0.0871, 0.0884, 1.0]),
+    (lenet5, 0.98, [0.2779, 0.0143, 0.0146, 0.4572]),
+]
 
 
 @pytest.mark.parametrize(("model", "sparsity", "densities"), FIXTURES)
 def test_erk_densities(model: object, sparsity: float, densities: list[float]) -> None:
-    net = Net(model())      # type: ignore[operator]
+    net = Net(model())  # type: ignore[operator]
     counts = ERK(1.0)(net, 1 - sparsity)
     for w, count, density in zip(net.weights.values(), counts.values(), densities, strict=True):
         assert abs(count / w.size - density) < 0.0015
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.floats(0.0, 0.999), st.sampled_from([Global(), Uniform(), ERK(1.0), ERK(0.5)]),
-       st.sampled_from([lenet300, lenet5]))
-def test_every_allocation_meets_the_budget_to_the_weight(sparsity: float, allocation: object, model: object) -> None:
-    net = Net(model())      # type: ignore[operator]
-    budget = allocation(net, 1 - sparsity)      # type: ignore[operator]
+@given(
+    st.floats(0.0, 0.999),
+    st.sampled_from([Global(), Uniform(), ERK(1.0), ERK(0.5)]),
+    st.sampled_from([lenet300, lenet5]),
+)
+def test_every_allocation_meets_the_budget_to_the_weight(
+    sparsity: float, allocation: object, model: object
+) -> None:
+    net = Net(model())  # type: ignore[operator]
+    budget = allocation(net, 1 - sparsity)  # type: ignore[operator]
     net.keep(topk(noise(net), budget))
     assert net.dim == round((1 - sparsity) * net.total)
 
@@ -126,8 +162,14 @@ def test_uniform_is_uniform() -> None:
 # -- scores --------------------------------------------------------------------------------------
 def conv_bn_dropout() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(),
-                         nn.Linear(64, 3))
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(64, 3),
+    )
 
 
 @pytest.mark.parametrize("score", [magnitude, noise, lambda net: snip(net, examples())])
@@ -135,7 +177,7 @@ def test_scoring_changes_nothing(score: object) -> None:
     net = Net(conv_bn_dropout())
     net.keep({"5.weight": torch.arange(50)})
     before, random = copy.deepcopy(net.state()), torch.get_rng_state()
-    first, second = score(net), score(net)      # type: ignore[operator]
+    first, second = score(net), score(net)  # type: ignore[operator]
     assert all(torch.equal(first[name], second[name]) for name in net.weights)
     assert torch.equal(random, torch.get_rng_state()) and net.model.training
     assert all(torch.equal(value, before[key]) for key, value in net.state().items())
@@ -167,7 +209,9 @@ def test_magnitude_ignores_signs_and_ranks_what_is_not_trained_last() -> None:
 def test_snip_is_the_gradient_of_a_mask_at_one() -> None:
     net = Net(mlp(6, 5, 3).double())
     images, labels = torch.randn(9, 6).double(), torch.arange(9) % 3
-    masks = {name: torch.ones_like(theta, requires_grad=True) for name, theta in net.thetas().items()}
+    masks = {
+        name: torch.ones_like(theta, requires_grad=True) for name, theta in net.thetas().items()
+    }
     hidden = images
     for i, (name, theta) in enumerate(net.thetas().items()):
         hidden = F.linear(hidden, theta * masks[name], net.rest[name.replace("weight", "bias")])

@@ -1,4 +1,6 @@
-"""Thresholds, gates, penalties and powers: the maps against closed forms, and the methods to the weight."""
+"""Thresholds, gates, penalties and powers: the maps against closed forms, and the methods to the
+weight."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -15,7 +17,15 @@ from dimred.coordinates import Supports
 from dimred.errors import UserError
 from dimred.maps import Gated
 from dimred.methods import DST, GMP, HALO, SNIP, STR, Dense, FreezeNet, Movement, SoftMovement
-from dimred.methods.soft import AdaptiveLasso, Power, PowerProp, RowThresholds, SigmoidGate, SoftThreshold, step
+from dimred.methods.soft import (
+    AdaptiveLasso,
+    Power,
+    PowerProp,
+    RowThresholds,
+    SigmoidGate,
+    SoftThreshold,
+    step,
+)
 from dimred.net import Net
 from dimred.own_density import note_own_density
 from dimred.run import measures
@@ -23,15 +33,21 @@ from dimred.scores import gradients
 from dimred.select import Global, Uniform, topk
 from dimred.train import Train
 
-TOTAL = 828     # covered weights of the toy
-METHODS = [STR(0.8, Global(), 0.5, -3.0, 0.02), DST(0.8, Global(), 0.5, 0.1),
-           Movement(0.8, Uniform(), 0.1, 0.7, 4, 1.0),
-           SoftMovement(0.8, Global(), 0.5, 0.1, 0.02, 100),
-           HALO(0.8, Uniform(), 0.5, 2e-3, 2e-3, 1e-3), STR(0.8, Global(), 1.0, -3.0, 0.04),
-           HALO(0.8, Global(), 1.0, 4e-3, 4e-3, 1e-3)]
+TOTAL = 828  # covered weights of the toy
+METHODS = [
+    STR(0.8, Global(), 0.5, -3.0, 0.02),
+    DST(0.8, Global(), 0.5, 0.1),
+    Movement(0.8, Uniform(), 0.1, 0.7, 4, 1.0),
+    SoftMovement(0.8, Global(), 0.5, 0.1, 0.02, 100),
+    HALO(0.8, Uniform(), 0.5, 2e-3, 2e-3, 1e-3),
+    STR(0.8, Global(), 1.0, -3.0, 0.04),
+    HALO(0.8, Global(), 1.0, 4e-3, 4e-3, 1e-3),
+]
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{type(m).__name__}-{getattr(m, 'until', '')}")
+@pytest.mark.parametrize(
+    "method", METHODS, ids=lambda m: f"{type(m).__name__}-{getattr(m, 'until', '')}"
+)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_exactly_the_sparsity_is_left_in_a_plain_network(method: STR, optimizer: str) -> None:
     net, train = set_up(optimizer=optimizer, lr=0.01)
@@ -39,12 +55,16 @@ def test_exactly_the_sparsity_is_left_in_a_plain_network(method: STR, optimizer:
     assert net.dim == round(0.2 * TOTAL) == 166 and not net.maps
     assert sum(int(theta.count_nonzero()) for theta in net.thetas().values()) <= 166
     assert all(w.base == "zero" for w in net.weights.values())
-    assert len({id(p) for group in train.optimizer.param_groups for p in group["params"]}) == len(net.parameters())
+    assert len({id(p) for group in train.optimizer.param_groups for p in group["params"]}) == len(
+        net.parameters()
+    )
 
 
-@pytest.mark.parametrize("method",
-                         [STR(0.5, Global(), 1.0, -2.0, 0.04), DST(0.5, Global(), 1.0, 2.0)],
-                         ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "method",
+    [STR(0.5, Global(), 1.0, -2.0, 0.04), DST(0.5, Global(), 1.0, 2.0)],
+    ids=lambda m: type(m).__name__,
+)
 def test_the_choice_is_the_methods_own_where_the_sparsity_is(method: STR) -> None:
     """Ask for what it has come to by itself: then settling changes no weight."""
     net, train = set_up(lr=0.02)
@@ -53,20 +73,31 @@ def test_the_choice_is_the_methods_own_where_the_sparsity_is(method: STR) -> Non
     def watched(supports: Supports) -> None:
         own.update({name: value.clone() for name, value in net.values().items()})
         fold(supports)
-    net.fold = watched      # type: ignore[method-assign,assignment]
+
+    net.fold = watched  # type: ignore[method-assign,assignment]
     method.run(net, train)
     count = sum(int(v.count_nonzero()) for v in own.values())
     assert 0 < count < TOTAL and net.notes["own_density"] == count / TOTAL
     net, train = set_up(lr=0.02)
     dataclasses.replace(method, sparsity=1 - count / TOTAL).run(net, train)
-    assert net.dim == count and all(torch.equal(theta, own[name]) for name, theta in net.thetas().items())
+    assert net.dim == count and all(
+        torch.equal(theta, own[name]) for name, theta in net.thetas().items()
+    )
 
 
-@pytest.mark.parametrize("own, left, warns", [
-    (0.2, 0.0, False), (0.1, 0.0, False), (0.27, 0.0875, False), (0.3, 0.125, True),
-    (1.0, 1.0, True)])
+@pytest.mark.parametrize(
+    "own, left, warns",
+    [
+        (0.2, 0.0, False),
+        (0.1, 0.0, False),
+        (0.27, 0.0875, False),
+        (0.3, 0.125, True),
+        (1.0, 1.0, True),
+    ],
+)
 def test_more_than_a_tenth_left_to_the_final_cut_is_said(
-        own: float, left: float, warns: bool, caplog: pytest.LogCaptureFixture) -> None:
+    own: float, left: float, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     net = Net(nn.Linear(100, 1, bias=False))
     with caplog.at_level(logging.WARNING, "dimred"):
         note_own_density(net, round(own * 100), 0.2, "Choose a larger method.alpha")
@@ -105,26 +136,31 @@ def test_str_shrinks_by_the_sigmoid_and_its_threshold_feels_the_signs_of_what_is
     out = each(theta)
     assert torch.allclose(out, torch.tensor([[0.9 - t, t - 0.8], [0.0, 0.0]]))
     out.backward(g)
-    assert torch.equal(theta.grad, torch.tensor([[1.0, 2.0], [0.0, 0.0]]))      # type: ignore[arg-type]
+    assert torch.equal(theta.grad, torch.tensor([[1.0, 2.0], [0.0, 0.0]]))  # type: ignore[arg-type]
     # ds = -sigmoid' * sum over what is active of g sign(theta)
-    assert each.s.grad.item() == pytest.approx(-t * (1 - t) * (1.0 - 2.0))      # type: ignore[union-attr]
+    assert each.s.grad.item() == pytest.approx(-t * (1 - t) * (1.0 - 2.0))  # type: ignore[union-attr]
 
 
 def test_str_thresholds_decay_by_a_strength_of_their_own() -> None:
-    """The weight decay of s is how the paper controls sparsity: without gradient, s_t = s_0 (1 - lr decay)^t."""
+    """The weight decay of s is how the paper controls sparsity: without gradient, s_t = s_0 (1 - lr
+    decay)^t."""
     net, train = set_up(momentum=0.0, weight_decay=0.3, steps=1)
     maps: list[nn.Module] = []
     watch(train, lambda t: maps.extend(net.maps.values()))
     STR(0.5, Global(), 1.0, -3200.0, 0.1).run(net, train)
-    assert len(maps) == 3 and all(m.s.item() == pytest.approx(-3200 * (1 - 0.1 * 0.1)) for m in maps)   # type: ignore
+    assert len(maps) == 3 and all(
+        m.s.item() == pytest.approx(-3200 * (1 - 0.1 * 0.1)) for m in maps
+    )  # type: ignore
 
 
 def test_dst_step_has_the_derivative_of_the_paper() -> None:
-    x = torch.tensor([-1.5, -1.0, -0.5, -0.4, -0.1, 0.0, 0.1, 0.4, 0.5, 1.0, 1.5], requires_grad=True)
+    x = torch.tensor(
+        [-1.5, -1.0, -0.5, -0.4, -0.1, 0.0, 0.1, 0.4, 0.5, 1.0, 1.5], requires_grad=True
+    )
     out = step(x)
     assert torch.equal(out, torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1.0]))
     out.sum().backward()
-    assert torch.allclose(x.grad, torch.tensor([0, 0.4, 0.4, 0.4, 1.6, 2, 1.6, 0.4, 0.4, 0.4, 0]))      # type: ignore
+    assert torch.allclose(x.grad, torch.tensor([0, 0.4, 0.4, 0.4, 1.6, 2, 1.6, 0.4, 0.4, 0.4, 0]))  # type: ignore
 
 
 def test_dst_thresholds_are_of_rows_and_feel_weights_and_price() -> None:
@@ -136,9 +172,9 @@ def test_dst_thresholds_are_of_rows_and_feel_weights_and_price() -> None:
     assert torch.equal(out, torch.tensor([[0.5, 0.0], [0.0, -2.0]]))
     (out.sum() + each.penalty(theta)).backward()
     # x = |theta| - tau = .1, -.1 / -.05, 1.9; slopes 1.6, 1.6 / 1.8, 0
-    assert torch.allclose(theta.grad, torch.tensor([[1 + 0.5 * 1.6, 0.3 * 1.6], [0.05 * 1.8, 1.0]]))    # type: ignore
+    assert torch.allclose(theta.grad, torch.tensor([[1 + 0.5 * 1.6, 0.3 * 1.6], [0.05 * 1.8, 1.0]]))  # type: ignore
     expected = [-(0.5 * 1.6 - 0.3 * 1.6) - 0.1 * math.exp(-0.4), -0.05 * 1.8 - 0.1 * math.exp(-0.1)]
-    assert torch.allclose(each.tau.grad.view(-1), torch.tensor(expected))       # type: ignore[union-attr]
+    assert torch.allclose(each.tau.grad.view(-1), torch.tensor(expected))  # type: ignore[union-attr]
     assert RowThresholds(torch.zeros(4, 3, 5, 5), 0.1).tau.shape == (4, 1, 1, 1)
 
 
@@ -155,7 +191,7 @@ def test_dst_reopens_a_layer_that_has_closed() -> None:
         each.tau.fill_(2.0)
         theta[0, :2] = 3.0
     each.reopen(theta)
-    assert not each.tau.any()       # 2 of 200 left are 1 %, and the layer counts as closed
+    assert not each.tau.any()  # 2 of 200 left are 1 %, and the layer counts as closed
     with torch.no_grad():
         each.tau.fill_(2.0)
         theta[0, :3] = 3.0
@@ -171,17 +207,22 @@ def test_a_gated_weight_feels_its_mask_and_a_score_feels_the_weight() -> None:
     out = gate(theta)
     out.backward(g)
     assert torch.equal(out, torch.tensor([3.0, 0.0, 5.0]))
-    assert torch.equal(theta.grad, torch.tensor([1.0, 0.0, 100.0]))     # type: ignore[arg-type]
-    assert torch.equal(gate.score.grad, g * theta.detach())             # type: ignore[arg-type]
+    assert torch.equal(theta.grad, torch.tensor([1.0, 0.0, 100.0]))  # type: ignore[arg-type]
+    assert torch.equal(gate.score.grad, g * theta.detach())  # type: ignore[arg-type]
 
 
 def test_movement_scores_step_by_minus_lr_gradient_times_weight() -> None:
     net, train = set_up(momentum=0.0, steps=1, lr=0.1)
     images, labels = next(train.data.train_batches(8, 3, 0))
     with torch.enable_grad():
-        expected = {name: -0.3 * grad * net.thetas()[name] for name, grad in gradients(net, (images, labels)).items()}
+        expected = {
+            name: -0.3 * grad * net.thetas()[name]
+            for name, grad in gradients(net, (images, labels)).items()
+        }
     scores: dict[str, Tensor] = {}
-    watch(train, lambda t: scores.update({n: m.score.detach().clone() for n, m in net.maps.items()}))   # type: ignore
+    watch(
+        train, lambda t: scores.update({n: m.score.detach().clone() for n, m in net.maps.items()})
+    )  # type: ignore
     Movement(0.5, Global(), 0.0, 0.9, 1, 3.0).run(net, train)
     assert all(torch.allclose(scores[name], expected[name], atol=1e-8) for name in expected)
 
@@ -189,34 +230,35 @@ def test_movement_scores_step_by_minus_lr_gradient_times_weight() -> None:
 def test_movement_follows_the_cubic_and_keeps_the_best_scores() -> None:
     net, train = set_up()
     kept: list[int] = []
-    watch(train, lambda t: kept.append(sum(int(m.kept.sum()) for m in net.maps.values())))      # type: ignore
+    watch(train, lambda t: kept.append(sum(int(m.kept.sum()) for m in net.maps.values())))  # type: ignore
     masks: list[dict[str, Tensor]] = []
     steps = train.steps
 
     def watched() -> Iterator[int]:
         for t in steps():
-            best = topk({n: m.score.detach() for n, m in net.maps.items()}, 166)        # type: ignore
+            best = topk({n: m.score.detach() for n, m in net.maps.items()}, 166)  # type: ignore
             yield t
-        masks.append(best)      # type: ignore[arg-type]
-    train.steps = watched       # type: ignore[method-assign, assignment]
+        masks.append(best)  # type: ignore[arg-type]
+
+    train.steps = watched  # type: ignore[method-assign, assignment]
     Movement(0.8, Global(), 0.25, 0.75, 4, 1.0).run(net, train)
     for t, count in enumerate(kept):
         last = t if t == 39 else t - t % 4
         x = min(1.0, max(0.0, (last - 10) / 20))
         assert count == round((1 - 0.8 * (1 - (1 - x) ** 3)) * TOTAL)
-    assert all(torch.equal(w.support, masks[0][n]) for n, w in net.weights.items())     # type: ignore
+    assert all(torch.equal(w.support, masks[0][n]) for n, w in net.weights.items())  # type: ignore
 
 
 def test_a_sigmoid_gate_opens_above_its_threshold_and_costs_what_it_is_open() -> None:
     gate = SigmoidGate(torch.zeros(3), tau=0.2, price=0.5)
     with torch.no_grad():
-        gate.score.copy_(torch.tensor([-3.0, -1.0, 2.0]))       # sigmoid: .05, .27, .88
+        gate.score.copy_(torch.tensor([-3.0, -1.0, 2.0]))  # sigmoid: .05, .27, .88
     theta = torch.tensor([1.0, 2.0, 3.0])
     assert torch.equal(gate(theta), theta) and gate.penalty(theta) == 0
     gate.rise.fill_(1.0)
     assert torch.equal(gate(theta), torch.tensor([0.0, 2.0, 3.0]))
     assert gate.penalty(theta).item() == pytest.approx(0.5 * gate.score.sigmoid().sum().item())
-    gate.rise.fill_(0.2)        # thresholds of .04
+    gate.rise.fill_(0.2)  # thresholds of .04
     assert torch.equal(gate(theta), theta)
 
 
@@ -231,7 +273,8 @@ def test_a_higher_price_closes_more_gates() -> None:
 
 # -- penalties --------------------
 def test_halo_profile_is_a_concave_penalty() -> None:
-    """min over lambda of xi |w| / lambda^2 + price |lambda| is 1.5 price (2 xi |w| / price)^(1/3)."""
+    """min over lambda of xi |w| / lambda^2 + price |lambda| is 1.5 price (2 xi |w| /
+    price)^(1/3)."""
     w, xi, price = torch.tensor([0.001, 0.1, -2.0], dtype=torch.float64), 0.3, 0.7
     each = AdaptiveLasso(w, xi, price)
     best = (2 * xi * w.abs() / price) ** (1 / 3)
@@ -240,7 +283,7 @@ def test_halo_profile_is_a_concave_penalty() -> None:
     profile = 1.5 * price * (2 * xi * w.abs() / price) ** (1 / 3)
     assert torch.allclose(each.penalty(w), profile.sum())
     each.penalty(w).backward()
-    assert torch.allclose(each.scale.grad, torch.zeros(3, dtype=torch.float64), atol=1e-12)     # type: ignore
+    assert torch.allclose(each.scale.grad, torch.zeros(3, dtype=torch.float64), atol=1e-12)  # type: ignore
     assert torch.equal(each(w), w)
 
 
@@ -251,7 +294,7 @@ def test_halo_without_a_price_is_dense_training_pruned_at_the_end() -> None:
     Dense().run(dense, train)
     best = topk({name: theta.abs() for name, theta in dense.thetas().items()}, 166)
     for name, w in net.weights.items():
-        assert torch.equal(w.support, best[name])       # type: ignore[arg-type]
+        assert torch.equal(w.support, best[name])  # type: ignore[arg-type]
         assert torch.equal(w.psi, dense.thetas()[name].view(-1)[w.support])
 
 
@@ -269,13 +312,16 @@ def test_powers_and_roots_undo_each_other_and_have_the_gradient_of_the_paper() -
         theta = power(phi)
         assert torch.allclose(theta, phi * phi.abs() ** (alpha - 1))
         assert torch.allclose(power.coefficients(theta), phi)
-        grad, = torch.autograd.grad(theta.sum(), phi)
+        (grad,) = torch.autograd.grad(theta.sum(), phi)
         assert torch.allclose(grad, alpha * phi.detach().abs() ** (alpha - 1))
     assert torch.equal(Power(1.0)(phi), phi)
 
 
-@pytest.mark.parametrize("method", [GMP(0.8, Global(), 0.1, 0.7, 5), SNIP(0.8, Global(), "zero", "none", 32), Dense()],
-                         ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "method",
+    [GMP(0.8, Global(), 0.1, 0.7, 5), SNIP(0.8, Global(), "zero", "none", 32), Dense()],
+    ids=lambda m: type(m).__name__,
+)
 def test_power_one_is_the_method_itself(method: GMP) -> None:
     net, train = set_up_powers(1.0)
     method.run(net, train)
@@ -291,7 +337,7 @@ def test_powers_begin_at_the_same_weights_and_leave_scores_of_snip_as_they_are()
     initial = model().state_dict()
     assert all(torch.allclose(value, initial[name]) for name, value in net.values().items())
     SNIP(0.8, Global(), "zero", "none", 32).run(net, train)
-    assert all(torch.equal(w.support, plain.weights[n].support) for n, w in net.weights.items())    # type: ignore
+    assert all(torch.equal(w.support, plain.weights[n].support) for n, w in net.weights.items())  # type: ignore
     assert sum(int(value.count_nonzero()) for value in net.values().values()) == net.dim == 166
 
 
@@ -305,16 +351,20 @@ def test_what_is_frozen_in_powers_keeps_its_initial_weight() -> None:
         assert not torch.allclose(net.values()[name], before[name])
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: PowerProp(0.5), "basis.alpha=0.5 is not allowed. It must be 1 or more."),
-    (lambda: STR(0.8, Global(), 0.0, -5.0, 1.0), "method.until=0.0 is not allowed"),
-    (lambda: DST(0.8, Global(), 0.5, -1.0), "method.alpha=-1.0 is not allowed"),
-    (lambda: SoftMovement(0.8, Global(), 0.5, 0.5, 0.0, 1.0), "method.tau=0.5 is not allowed"),
-    (lambda: Movement(0.8, Global(), 0.5, 0.5, 1, 1.0), "0 <= begin < end < 1"),
-    (lambda: STR(0.8, Global(), 0.5, -5.0, -1.0), "method.decay=-1.0 is not allowed"),
-    (lambda: HALO(0.8, Global(), 0.5, -1.0, 0.0, 0.0), "method.xi, method.price"),
-    (lambda: HALO(0.8, Global(), 0.5, 1.0, 0.0, -1.0), "method.tolerance=-1.0")])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: PowerProp(0.5), "basis.alpha=0.5 is not allowed. It must be 1 or more."),
+        (lambda: STR(0.8, Global(), 0.0, -5.0, 1.0), "method.until=0.0 is not allowed"),
+        (lambda: DST(0.8, Global(), 0.5, -1.0), "method.alpha=-1.0 is not allowed"),
+        (lambda: SoftMovement(0.8, Global(), 0.5, 0.5, 0.0, 1.0), "method.tau=0.5 is not allowed"),
+        (lambda: Movement(0.8, Global(), 0.5, 0.5, 1, 1.0), "0 <= begin < end < 1"),
+        (lambda: STR(0.8, Global(), 0.5, -5.0, -1.0), "method.decay=-1.0 is not allowed"),
+        (lambda: HALO(0.8, Global(), 0.5, -1.0, 0.0, 0.0), "method.xi, method.price"),
+        (lambda: HALO(0.8, Global(), 0.5, 1.0, 0.0, -1.0), "method.tolerance=-1.0"),
+    ],
+)
 def test_what_cannot_be_is_refused(make: object, message: str) -> None:
     with pytest.raises(UserError) as error:
-        make()      # type: ignore[operator]
+        make()  # type: ignore[operator]
     assert message in str(error.value)

@@ -1,4 +1,6 @@
-"""Storage: codes can be read back and have the length of their formula, and a net costs what it must and no more."""
+"""Storage: codes can be read back and have the length of their formula, and a net costs what it
+must and no more."""
+
 from __future__ import annotations
 
 import math
@@ -33,11 +35,24 @@ def lenet(*overrides: str, seed: int = 0) -> Net:
 
 # -- codes --------------------
 @pytest.mark.parametrize("code", CODES)
-@pytest.mark.parametrize(("shape", "count"), [((7, 13), 1), ((7, 13), 30), ((5,), 2), ((300, 784), 2352),
-                                              ((20, 3, 5, 5), 700), ((2, 70_000), 9), ((300, 2), 599), ((1, 1), 1)])
-def test_positions_can_be_read_from_their_code(code: str, shape: tuple[int, ...], count: int) -> None:
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [
+        ((7, 13), 1),
+        ((7, 13), 30),
+        ((5,), 2),
+        ((300, 784), 2352),
+        ((20, 3, 5, 5), 700),
+        ((2, 70_000), 9),
+        ((300, 2), 599),
+        ((1, 1), 1),
+    ],
+)
+def test_positions_can_be_read_from_their_code(
+    code: str, shape: tuple[int, ...], count: int
+) -> None:
     if code == "entropy" and count == math.prod(shape):
-        return      # all of them have no positions
+        return  # all of them have no positions
     encode, decode = CODES[code]
     positions = some(math.prod(shape), count)
     assert decode(encode(positions, shape), count, shape).tolist() == positions.tolist()
@@ -49,7 +64,10 @@ def test_any_mask_can_be_read_from_its_code(mask: list[bool]) -> None:
     positions = np.flatnonzero(mask)
     for name, (encode, decode) in CODES.items():
         if name != "entropy" or not all(mask):
-            assert decode(encode(positions, (len(mask),)), len(positions), (len(mask),)).tolist() == positions.tolist()
+            assert (
+                decode(encode(positions, (len(mask),)), len(positions), (len(mask),)).tolist()
+                == positions.tolist()
+            )
 
 
 def test_codes_have_the_length_of_their_formula() -> None:
@@ -60,8 +78,12 @@ def test_codes_have_the_length_of_their_formula() -> None:
     assert written["csr"] == (rows + 1) * 2 + count * 2
     gaps = np.diff(positions, prepend=-1) - 1
     k = rice(gaps)
-    assert k == round(math.log2(math.log(2) * rows * columns / count))      # the best for geometric gaps
-    assert written["delta"] == 1 + math.ceil(count * k / 8) + math.ceil((count + (gaps >> k).sum()) / 8)
+    assert k == round(
+        math.log2(math.log(2) * rows * columns / count)
+    )  # the best for geometric gaps
+    assert written["delta"] == 1 + math.ceil(count * k / 8) + math.ceil(
+        (count + (gaps >> k).sum()) / 8
+    )
 
 
 @pytest.mark.parametrize("density", [0.005, 0.02, 0.1, 0.5])
@@ -90,25 +112,31 @@ def of(net: Net, name: str = "fc1.weight") -> tuple[np.ndarray, Part]:
 
 def test_an_initial_weight_is_nothing_but_its_draw() -> None:
     value, part = of(lenet())
-    assert part.count == 0 and part.base == lenet().draws["fc1.weight"] and (part.tensor() == value).all()
+    assert (
+        part.count == 0
+        and part.base == lenet().draws["fc1.weight"]
+        and (part.tensor() == value).all()
+    )
 
 
 @pytest.mark.parametrize("base", ["zero", "init"])
 def test_a_weight_is_its_trained_entries_and_its_base(base: str) -> None:
     net = lenet()
     supports = topk(noise(net), net.total // 10)
-    net.keep(supports, base=base)       # type: ignore[arg-type]
+    net.keep(supports, base=base)  # type: ignore[arg-type]
     for w in net.weights.values():
         w.psi.data += 1
     value, part = of(net)
-    assert part.positions is not None and part.positions.tolist() == supports["fc1.weight"].tolist()    # type: ignore
+    assert part.positions is not None and part.positions.tolist() == supports["fc1.weight"].tolist()  # type: ignore
     assert (part.base == 0.0) == (base == "zero") and (part.tensor() == value).all()
 
 
 @pytest.mark.parametrize("scale", [1.0, math.sqrt(2), 0.3])
 @pytest.mark.parametrize("signs", [False, True])
 @pytest.mark.parametrize("flips", [False, True])
-def test_a_mask_of_untrained_weights_is_recognised_to_the_bit(scale: float, signs: bool, flips: bool) -> None:
+def test_a_mask_of_untrained_weights_is_recognised_to_the_bit(
+    scale: float, signs: bool, flips: bool
+) -> None:
     net = lenet()
     theta, score = net.thetas()["fc1.weight"], noise(net)["fc1.weight"]
     mask = score.sign() * (score.abs() > 0.5) if flips else (score > 0.5).float()
@@ -120,7 +148,10 @@ def test_a_mask_of_untrained_weights_is_recognised_to_the_bit(scale: float, sign
 
 def test_a_weight_off_by_one_bit_is_no_mask_of_untrained_weights() -> None:
     net = lenet()
-    draw, value = net.draws["fc1.weight"], tensors(net)["fc1.weight"] * (noise(net)["fc1.weight"] > 0).numpy()
+    draw, value = (
+        net.draws["fc1.weight"],
+        tensors(net)["fc1.weight"] * (noise(net)["fc1.weight"] > 0).numpy(),
+    )
     assert masked(value, draw, draw.values(value.size))
     at = tuple(np.argwhere(value)[-1])
     value[at] = np.nextafter(value[at], np.float32(9))
@@ -129,9 +160,18 @@ def test_a_weight_off_by_one_bit_is_no_mask_of_untrained_weights() -> None:
     assert (part.tensor() == value).all() and part.scale is None
 
 
-@pytest.mark.parametrize("value", [np.zeros((3, 4), np.float32), np.ones(5, np.float32), np.array(7), np.zeros((0, 3)),
-                                   np.array([[np.nan, 0, 1]], np.float32), np.arange(6).reshape(2, 3),
-                                   np.array([True, False])])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.zeros((3, 4), np.float32),
+        np.ones(5, np.float32),
+        np.array(7),
+        np.zeros((0, 3)),
+        np.array([[np.nan, 0, 1]], np.float32),
+        np.arange(6).reshape(2, 3),
+        np.array([True, False]),
+    ],
+)
 def test_any_tensor_is_a_part(value: np.ndarray) -> None:
     part = seeded(value, None, pruned(value))
     np.testing.assert_array_equal(part.tensor(), value)
@@ -146,7 +186,7 @@ def test_a_dense_net_takes_four_bytes_a_number_in_every_form() -> None:
     sizes = storage(net, 0)
     parameters = sum(p.numel() for p in net.model.parameters())
     assert sizes["dense"] == 4 * parameters and sizes["dense_half"] == 2 * parameters
-    assert smallest(sizes) == 4 * net.total     # its biases are zero
+    assert smallest(sizes) == 4 * net.total  # its biases are zero
     assert not any("seed" in name for name in sizes)
 
 
@@ -154,13 +194,14 @@ def test_a_pruned_net_takes_its_nonzero_numbers_and_their_positions() -> None:
     net = lenet()
     net.keep(topk(noise(net), net.total // 50))
     for w in net.weights.values():
-        w.psi.data += 1     # else all of them are a mask of initial weights
+        w.psi.data += 1  # else all of them are a mask of initial weights
     sizes, nonzero = storage(net, 0), net.total // 50
     shapes = [w.param.shape for w in net.weights.values()]
     assert sizes["bitmap"] == 4 * nonzero + sum(math.ceil(math.prod(shape) / 8) for shape in shapes)
     assert sizes["csr"] == 4 * nonzero + sum(
         (rows + 1) * width(w.dim).itemsize + w.dim * width(columns - 1).itemsize
-        for (rows, columns), w in zip(shapes, net.weights.values(), strict=True))
+        for (rows, columns), w in zip(shapes, net.weights.values(), strict=True)
+    )
     least = 4 * nonzero + sum(bound(w.dim, w.size) for w in net.weights.values())
     assert least < sizes["entropy"] < sizes["delta"] + 40 < least + 100
     assert smallest(sizes) == min(sizes["entropy"], sizes["delta"])
@@ -171,14 +212,14 @@ def test_a_frozen_net_takes_a_seed_more_than_a_pruned_one() -> None:
     nets = {}
     for base in ("zero", "init"):
         net = lenet()
-        net.keep(topk(noise(net), net.total // 50), base=base)      # type: ignore[arg-type]
+        net.keep(topk(noise(net), net.total // 50), base=base)  # type: ignore[arg-type]
         for w in net.weights.values():
             w.psi.data += 1
         nets[base] = storage(net, 0)
     for code in CODES:
         assert nets["init"][f"{code}_seed"] == nets["zero"][code] + 4
     assert not any("seed" in name for name in nets["zero"])
-    assert nets["init"]["delta"] > 4 * 50_000       # without the seed it is dense
+    assert nets["init"]["delta"] > 4 * 50_000  # without the seed it is dense
 
 
 def test_large_seeds_take_eight_bytes() -> None:
@@ -189,7 +230,9 @@ def test_large_seeds_take_eight_bytes() -> None:
 def test_weights_of_another_origin_are_stored() -> None:
     net = lenet()
     twin = build_net(compose("model=lenet300", "seed=1"), (1, 8, 8), 10)
-    net.model.load_state_dict(twin.state_dict())        # as pretrained weights are: the draws are not what is there
+    net.model.load_state_dict(
+        twin.state_dict()
+    )  # as pretrained weights are: the draws are not what is there
     assert "seed" not in storage(net, 0) and smallest(storage(net, 0)) == 4 * net.total
 
 
@@ -197,8 +240,12 @@ def test_norms_and_running_statistics_count() -> None:
     net = build_net(compose("model=resnet20"), (1, 8, 8), 10)
     net(torch.rand(9, 1, 8, 8))
     channels, norms = 7 * (16 + 32 + 64), 3 * 7
-    assert storage(net, 0)["dense"] == sum(v.numel() * v.element_size() for v in net.state_dict().values())
-    assert storage(net, 0)["seed"] == 4 + 2 * 4 * channels + norms * (8 + 4)    # statistics; a count, a scale of one
+    assert storage(net, 0)["dense"] == sum(
+        v.numel() * v.element_size() for v in net.state_dict().values()
+    )
+    assert storage(net, 0)["seed"] == 4 + 2 * 4 * channels + norms * (
+        8 + 4
+    )  # statistics; a count, a scale of one
 
 
 def test_maps_are_stored_as_what_they_make_of_theta() -> None:
@@ -213,27 +260,39 @@ def test_maps_are_stored_as_what_they_make_of_theta() -> None:
 
 
 def test_filters_in_a_basis_are_stored_as_coefficients() -> None:
-    net = build_net(compose("model=conv2", "basis=layer", "basis.init=random_orthonormal"), (1, 8, 8), 10)
+    net = build_net(
+        compose("model=conv2", "basis=layer", "basis.init=random_orthonormal"), (1, 8, 8), 10
+    )
     net.keep(topk(noise(net), net.total // 50))
     sizes = storage(net, 0)
     assert sizes["bitmap"] < 4 * (net.total // 50) + net.total / 8 + 2 * 81 * 4 + 4 * 10 + 40
     assert sizes["dense"] == 4 * sum(p.numel() for p in net.model.parameters())
 
 
-@pytest.mark.parametrize(("overrides", "most"), [
-    (["method=freezenet", "sparsity=0.95"], 4 * 2510 + 0.3 * 50_200 / 8 + 1640 + 100),
-    (["method=edge_popup", "sparsity=0.5"], 50_200 / 8 + 30),
-    (["method=signed_supermask", "sparsity=0.5"], 50_200 / 8 * 1.5 + 30),
-    (["method=last_layer"], 4 + 4 * 1010), (["method=intrinsic_dimension", "method.dim=50"], 4 + 4 * 50)])
-def test_runs_that_leave_weights_to_the_seed_are_smallest_so(overrides: list[str], most: float,
-                                                             train: Callable[..., Path]) -> None:
+@pytest.mark.parametrize(
+    ("overrides", "most"),
+    [
+        (["method=freezenet", "sparsity=0.95"], 4 * 2510 + 0.3 * 50_200 / 8 + 1640 + 100),
+        (["method=edge_popup", "sparsity=0.5"], 50_200 / 8 + 30),
+        (["method=signed_supermask", "sparsity=0.5"], 50_200 / 8 * 1.5 + 30),
+        (["method=last_layer"], 4 + 4 * 1010),
+        (["method=intrinsic_dimension", "method.dim=50"], 4 + 4 * 50),
+    ],
+)
+def test_runs_that_leave_weights_to_the_seed_are_smallest_so(
+    overrides: list[str], most: float, train: Callable[..., Path]
+) -> None:
     result = result_of(train("recipe.steps=5", *overrides))
-    assert result["storage_bytes"] == min(n for form, n in result["storage"].items() if form.endswith("seed")) <= most
+    assert (
+        result["storage_bytes"]
+        == min(n for form, n in result["storage"].items() if form.endswith("seed"))
+        <= most
+    )
     assert result["storage"]["dense"] == 202_440
 
 
 def test_millions_of_weights_take_seconds() -> None:
-    net = build_net(compose("model=vgg11"), (3, 32, 32), 10)       # 9.2 million
+    net = build_net(compose("model=vgg11"), (3, 32, 32), 10)  # 9.2 million
     net.keep(topk(noise(net), net.total // 10), base="init")
     start = time.process_time()
     storage(net, 0)

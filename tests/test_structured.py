@@ -1,4 +1,6 @@
-"""Channels worked out by hand on tiny nets, and masked nets against the smaller models made of them."""
+"""Channels worked out by hand on tiny nets, and masked nets against the smaller models made of
+them."""
+
 from __future__ import annotations
 
 import copy
@@ -29,7 +31,11 @@ class Residual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1), nn.Conv2d(2, 4, 1)
+        self.stem, self.a, self.b = (
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.Conv2d(4, 2, 3, padding=1),
+            nn.Conv2d(2, 4, 1),
+        )
         self.norm, self.fc, self.out = nn.BatchNorm2d(4), nn.Linear(16, 5), nn.Linear(5, 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,16 +51,37 @@ def table(numbers: dict[str, Tensor]) -> dict[str, list[int]]:
 # -- what a channel is ---------------------------------------------------------------------------
 def test_channels_of_a_residual_net_worked_out_by_hand() -> None:
     channels = Channels(Net(Residual()), IMAGES)
-    stream, inner, hidden = [0, 1, 2, 3], [4, 5], [6, 7, 8, 9, 10]      # out's two and the images' three stay
+    stream, inner, hidden = (
+        [0, 1, 2, 3],
+        [4, 5],
+        [6, 7, 8, 9, 10],
+    )  # out's two and the images' three stay
     assert channels.count == 11
-    assert table(channels.filters) == {"stem.weight": stream, "a.weight": inner, "b.weight": stream,
-                                       "fc.weight": hidden}
-    flattened = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]        # four pixels of each
-    assert table(channels.columns) == {"a.weight": stream, "b.weight": inner, "fc.weight": flattened,
-                                       "out.weight": hidden}
+    assert table(channels.filters) == {
+        "stem.weight": stream,
+        "a.weight": inner,
+        "b.weight": stream,
+        "fc.weight": hidden,
+    }
+    flattened = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]  # four pixels of each
+    assert table(channels.columns) == {
+        "a.weight": stream,
+        "b.weight": inner,
+        "fc.weight": flattened,
+        "out.weight": hidden,
+    }
     assert table(channels.scales) == {"norm.weight": stream}
-    assert set(channels.rows) == {*channels.filters, "stem.bias", "a.bias", "b.bias", "fc.bias", "norm.weight",
-                                  "norm.bias", "norm.running_mean", "norm.running_var"}
+    assert set(channels.rows) == {
+        *channels.filters,
+        "stem.bias",
+        "a.bias",
+        "b.bias",
+        "fc.bias",
+        "norm.weight",
+        "norm.bias",
+        "norm.running_mean",
+        "norm.running_var",
+    }
 
 
 def test_a_removed_channel_loses_its_filters_and_its_readers_columns() -> None:
@@ -65,7 +92,11 @@ def test_a_removed_channel_loses_its_filters_and_its_readers_columns() -> None:
     net.keep(channels.supports(kept))
     left = {name: w.trained().view(w.param.shape) for name, w in net.weights.items()}
     assert not left["stem.weight"][1].any() and left["stem.weight"][[0, 2, 3]].all()
-    assert not left["a.weight"][0].any() and not left["a.weight"][:, 1].any() and left["a.weight"][1, [0, 2, 3]].all()
+    assert (
+        not left["a.weight"][0].any()
+        and not left["a.weight"][:, 1].any()
+        and left["a.weight"][1, [0, 2, 3]].all()
+    )
     assert not left["b.weight"][1].any() and not left["b.weight"][:, 0].any()
     assert not left["fc.weight"][:, 4:8].any() and left["fc.weight"].sum() == 5 * 12
     assert left["out.weight"].all()
@@ -95,13 +126,16 @@ def test_skipped_layers_keep_their_filters_but_not_their_columns() -> None:
         return [nn.Conv2d(3, 2, 1), nn.Conv2d(2, 3, 1), nn.Conv2d(3, 2, 1)]
 
     channels = of(*layers(), skip=[r"^1\."])
-    assert table(channels.filters) == {"0.weight": [0, 1]} and table(channels.columns) == {"1.weight": [0, 1]}
+    assert table(channels.filters) == {"0.weight": [0, 1]} and table(channels.columns) == {
+        "1.weight": [0, 1]
+    }
     with pytest.raises(UserError, match=r"method.skip: 'conv9' matches no layer with filters"):
         of(*layers(), skip=["conv9"])
 
 
 class Odd(nn.Module):
-    """Whoever reads the result of something unknown, is computed from something or is not covered stays."""
+    """Whoever reads the result of something unknown, is computed from something or is not covered
+    stays."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,14 +143,15 @@ class Odd(nn.Module):
         self.d, self.e = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.b(self.a(x)).softmax(1)                                    # of all channels of b
-        x = F.conv2d(x, self.c.weight - self.c.weight.mean())               # c is standardised
+        x = self.b(self.a(x)).softmax(1)  # of all channels of b
+        x = F.conv2d(x, self.c.weight - self.c.weight.mean())  # c is standardised
         return self.e(self.d(x))
 
 
 def test_a_removed_channel_takes_its_bias_and_norm_along_where_they_are_covered() -> None:
-    net = Net(nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1)),
-              include=["."])
+    net = Net(
+        nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1)), include=["."]
+    )
     channels = Channels(net, IMAGES)
     with torch.no_grad():
         net.weights["1.weight"].psi.copy_(torch.tensor([-3.0, 2.0]))
@@ -126,8 +161,13 @@ def test_a_removed_channel_takes_its_bias_and_norm_along_where_they_are_covered(
     channels.keep(kept)
     trained = {name: w.trained().tolist() for name, w in net.weights.items()}
     assert trained == {
-        "0.weight": [False] * 3 + [True] * 3, "0.bias": [False, True], "1.weight": [False, True],
-        "1.bias": [False, True], "2.weight": [False, True] * 2, "2.bias": [True, True]}
+        "0.weight": [False] * 3 + [True] * 3,
+        "0.bias": [False, True],
+        "1.weight": [False, True],
+        "1.bias": [False, True],
+        "2.weight": [False, True] * 2,
+        "2.bias": [True, True],
+    }
 
 
 def test_what_is_not_understood_stays() -> None:
@@ -137,11 +177,18 @@ def test_what_is_not_understood_stays() -> None:
     assert table(channels.filters) == {"a.weight": [0, 1, 2, 3]}
 
 
-@pytest.mark.parametrize("model", [
-    nn.Sequential(nn.Conv2d(3, 2, 1)), nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), nn.Conv2d(4, 2, 1)),
-    nn.Sequential(nn.Flatten(2), nn.Linear(256, 4), nn.Linear(4, 2))])
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Conv2d(3, 2, 1)),
+        nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), nn.Conv2d(4, 2, 1)),
+        nn.Sequential(nn.Flatten(2), nn.Linear(256, 4), nn.Linear(4, 2)),
+    ],
+)
 def test_a_model_without_removable_channels_is_told_what_is_missing(model: nn.Module) -> None:
-    with pytest.raises(UserError, match=r"no channel that can be removed: it needs .* such as model=vgg11"):
+    with pytest.raises(
+        UserError, match=r"no channel that can be removed: it needs .* such as model=vgg11"
+    ):
         Channels(Net(model), IMAGES)
 
 
@@ -157,14 +204,26 @@ def test_looking_for_channels_changes_nothing() -> None:
 SMALL = {"init": "kaiming_normal", "pretrained": None}
 COLOUR: dict[str, Any] = {"shape": (3, 16, 16), "classes": 5, **SMALL}
 ZOO: dict[str, Callable[[], nn.Module]] = {
-    "lenet5": lambda: models.lenet5(relu=True, **COLOUR), "lenet300": lambda: models.lenet300(**COLOUR),
-    "vgg11": lambda: models.vgg(depth=11, **COLOUR), "conv2": lambda: models.convnet(depth=2, **COLOUR),
+    "lenet5": lambda: models.lenet5(relu=True, **COLOUR),
+    "lenet300": lambda: models.lenet300(**COLOUR),
+    "vgg11": lambda: models.vgg(depth=11, **COLOUR),
+    "conv2": lambda: models.convnet(depth=2, **COLOUR),
     "resnet20": lambda: models.resnet(depth=20, width=1, shortcut="conv", **COLOUR),
     "resnet20-pad": lambda: models.resnet(depth=20, width=1, shortcut="pad", **COLOUR),
     "wrn": lambda: models.wide_resnet(depth=10, width=1, **COLOUR),
-    "mobilenet": lambda: models.mobilenet(width=0.25, stem_stride=1, **COLOUR), "residual": Residual,
-    "grouped": lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 16, 3, groups=4), nn.PReLU(),
-                                     nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))}
+    "mobilenet": lambda: models.mobilenet(width=0.25, stem_stride=1, **COLOUR),
+    "residual": Residual,
+    "grouped": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.PReLU(8),
+        nn.Conv2d(8, 16, 3, groups=4),
+        nn.PReLU(),
+        nn.Dropout(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 5),
+    ),
+}
 
 
 def evaluated(make: Callable[[], nn.Module]) -> Net:
@@ -174,7 +233,12 @@ def evaluated(make: Callable[[], nn.Module]) -> Net:
     with torch.no_grad():
         for m in model.modules():
             if isinstance(m, nn.BatchNorm2d):
-                for value, low in ((m.weight, -2), (m.bias, -2), (m.running_mean, -1), (m.running_var, 0.5)):
+                for value, low in (
+                    (m.weight, -2),
+                    (m.bias, -2),
+                    (m.running_mean, -1),
+                    (m.running_var, 0.5),
+                ):
                     assert value is not None
                     value.uniform_(low, 2)
     return Net(model)
@@ -188,12 +252,14 @@ def test_a_compacted_model_has_the_logits_of_the_masked_one(name: str) -> None:
     net.keep(channels.supports(kept))
     small = compact(net, images)
     with torch.no_grad():
-        assert torch.allclose(small(images), net(images), rtol=0, atol=1e-9 * net(images).abs().max().item())
+        assert torch.allclose(
+            small(images), net(images), rtol=0, atol=1e-9 * net(images).abs().max().item()
+        )
     assert 0.4 < net.dim / net.total <= 0.5
     cut = {name: p for name, p in small.named_parameters() if name in net.weights}
     assert sum(p.numel() for p in cut.values()) == net.dim == channels.cost(kept, "weights")
     assert type(small) is type(net.model) and all(p.requires_grad for p in small.parameters())
-    small.train()(images).sum().backward()      # a model like any other
+    small.train()(images).sum().backward()  # a model like any other
 
 
 def test_the_attributes_of_compacted_layers_say_what_they_are() -> None:
@@ -205,16 +271,25 @@ def test_the_attributes_of_compacted_layers_say_what_they_are() -> None:
     small: Any = compact(net, IMAGES.double())
     assert (small.conv.out_channels, small.bn.num_features) == (7, 7)
     assert (small.block1.depthwise.in_channels, small.block1.depthwise.groups) == (7, 7)
-    assert small.block1.pointwise.in_channels == 7 and small.fc.in_features == net.model.fc.in_features
+    assert (
+        small.block1.pointwise.in_channels == 7 and small.fc.in_features == net.model.fc.in_features
+    )
 
 
 def test_channels_that_nobody_reads_are_cut_even_if_weights_were_pruned_one_by_one() -> None:
-    net = Net(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+    net = Net(
+        nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    )
     readers = torch.ones(2, 3)
-    readers[:, 1] = 0                                   # nobody reads hidden unit 1 of the second layer,
+    readers[:, 1] = 0  # nobody reads hidden unit 1 of the second layer,
     second = torch.ones(3, 4)
-    second[[0, 2], 3] = 0                               # and it alone reads unit 3 of the first
-    net.keep({"2.weight": second.view(-1).nonzero().view(-1), "4.weight": readers.view(-1).nonzero().view(-1)})
+    second[[0, 2], 3] = 0  # and it alone reads unit 3 of the first
+    net.keep(
+        {
+            "2.weight": second.view(-1).nonzero().view(-1),
+            "4.weight": readers.view(-1).nonzero().view(-1),
+        }
+    )
     small: Any = compact(net, torch.zeros(1, 3))
     assert [tuple(small[i].weight.shape) for i in (0, 2, 4)] == [(3, 3), (2, 3), (2, 2)]
     x = torch.randn(5, 3)
@@ -227,7 +302,9 @@ def test_tied_weights_stay_tied() -> None:
     layers[1].weight = layers[0].weight
     net = Net(nn.Sequential(nn.Linear(3, 4), *layers))
     channels = Channels(net, torch.zeros(1, 3))
-    assert channels.count == 4      # what the tied layer reads, what it makes and what it makes of that are one
+    assert (
+        channels.count == 4
+    )  # what the tied layer reads, what it makes and what it makes of that are one
     kept = channels.everything()
     kept[2] = False
     net.keep(channels.supports(kept))
@@ -238,19 +315,35 @@ def test_tied_weights_stay_tied() -> None:
 # -- which channels go ---------------------------------------------------------------------------
 def chain() -> Channels:
     """2 - 4 - 3 - 1, without biases: channels 0-3 and 4-6; 8, 12 and 3 weights."""
-    return Channels(Net(nn.Sequential(nn.Linear(2, 4, bias=False), nn.Linear(4, 3, bias=False),
-                                      nn.Linear(3, 1, bias=False))), torch.zeros(1, 2))
+    return Channels(
+        Net(
+            nn.Sequential(
+                nn.Linear(2, 4, bias=False),
+                nn.Linear(4, 3, bias=False),
+                nn.Linear(3, 1, bias=False),
+            )
+        ),
+        torch.zeros(1, 2),
+    )
 
 
-def kept_by(channels: Channels, scores: list[float], density: float, of: Any = "weights") -> list[int]:
-    return channels.best(torch.tensor(scores, dtype=torch.float64), density, of).nonzero().view(-1).tolist()
+def kept_by(
+    channels: Channels, scores: list[float], density: float, of: Any = "weights"
+) -> list[int]:
+    return (
+        channels.best(torch.tensor(scores, dtype=torch.float64), density, of)
+        .nonzero()
+        .view(-1)
+        .tolist()
+    )
 
 
 def test_the_best_channels_that_fit_are_kept() -> None:
     channels = chain()
     scores = [7.0, 6, 5, 4, 3, 2, 1]
     assert kept_by(channels, scores, 1.0) == [0, 1, 2, 3, 4, 5, 6]
-    # 0-3 and 4 are 8 + 4 + 1 = 13 weights of 23, 0-2 and 4 are 6 + 3 + 1 = 10; with 5 it is 8 + 8 + 2 = 18
+    # 0-3 and 4 are 8 + 4 + 1 = 13 weights of 23, 0-2 and 4 are 6 + 3 + 1 = 10; with 5 it is 8 + 8 +
+    # 2 = 18
     assert kept_by(channels, scores, 13 / 23) == [0, 1, 2, 3, 4]
     assert kept_by(channels, scores, 12 / 23) == [0, 1, 2, 4]
     assert kept_by(channels, scores, 17 / 23) == [0, 1, 2, 3, 4]
@@ -284,7 +377,9 @@ def test_a_channel_scores_the_sum_over_all_filters_that_make_it() -> None:
     net = Net(Residual())
     w = {name: value.detach().abs() for name, value in net.model.named_parameters()}
     sums = Channels(net, IMAGES).sums(magnitude(net))
-    assert torch.allclose(sums[:4].float(), w["stem.weight"].sum((1, 2, 3)) + w["b.weight"].sum((1, 2, 3)))
+    assert torch.allclose(
+        sums[:4].float(), w["stem.weight"].sum((1, 2, 3)) + w["b.weight"].sum((1, 2, 3))
+    )
     assert torch.allclose(sums[4:6].float(), w["a.weight"].sum((1, 2, 3)))
     assert torch.allclose(sums[6:].float(), w["fc.weight"].sum(1))
 
@@ -300,13 +395,27 @@ def test_what_was_removed_does_not_come_back() -> None:
 
 
 # -- methods -------------------------------------------------------------------------------------
-METHODS = [L1Filters(0.5, "weights", 0.5, ()), NetworkSlimming(0.5, "weights", 0.5, 1e-4),
-           *(ChannelAtInit(0.5, "weights", score, across, rounds, 32, "none") for score, across, rounds in (  # type: ignore
-               ("random", "network", 1), ("magnitude", "layer", 1), ("snip", "network", 3), ("grasp", "network", 1),
-               ("synflow", "network", 10), ("crop", "network", 1), ("lamp", "layer", 2)))]
+METHODS = [
+    L1Filters(0.5, "weights", 0.5, ()),
+    NetworkSlimming(0.5, "weights", 0.5, 1e-4),
+    *(
+        ChannelAtInit(0.5, "weights", score, across, rounds, 32, "none")
+        for score, across, rounds in (  # type: ignore
+            ("random", "network", 1),
+            ("magnitude", "layer", 1),
+            ("snip", "network", 3),
+            ("grasp", "network", 1),
+            ("synflow", "network", 10),
+            ("crop", "network", 1),
+            ("lamp", "layer", 2),
+        )
+    ),
+]
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{type(m).__name__}-{getattr(m, 'score', '')}")
+@pytest.mark.parametrize(
+    "method", METHODS, ids=lambda m: f"{type(m).__name__}-{getattr(m, 'score', '')}"
+)
 def test_whole_channels_are_removed_and_what_is_left_fits_the_budget(method: Any) -> None:
     net, train = set_up()
     method.run(net, train)
@@ -314,22 +423,31 @@ def test_whole_channels_are_removed_and_what_is_left_fits_the_budget(method: Any
     images = train.sample(4)[0]
     small = compact(net, images)
     assert sum(p.numel() for p in small.parameters() if p.dim() > 1) == net.dim
-    assert sum(p.numel()
-               for p in small.parameters()) == net.dim + sum(uncovered(net).values()) - removed(net)
+    assert sum(p.numel() for p in small.parameters()) == net.dim + sum(
+        uncovered(net).values()
+    ) - removed(net)
     net.train(False)
     with torch.no_grad():
         assert torch.allclose(small.eval()(images), net(images), atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [L1Filters(0.0, "weights", 0.5, ()), NetworkSlimming(0.0, "weights", 0.5, 0.0),
-                                    ChannelAtInit(0.0, "weights", "snip", "network", 1, 32, "none")],
-                         ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "method",
+    [
+        L1Filters(0.0, "weights", 0.5, ()),
+        NetworkSlimming(0.0, "weights", 0.5, 0.0),
+        ChannelAtInit(0.0, "weights", "snip", "network", 1, 32, "none"),
+    ],
+    ids=lambda m: type(m).__name__,
+)
 def test_nothing_to_remove_is_dense_training(method: Any) -> None:
     net, train = set_up()
     method.run(net, train)
     dense, train = set_up()
     train()
-    assert all(torch.equal(dense.state_dict()[name], value) for name, value in net.state_dict().items())
+    assert all(
+        torch.equal(dense.state_dict()[name], value) for name, value in net.state_dict().items()
+    )
 
 
 def test_channels_are_ablated_as_weights_are() -> None:
@@ -337,14 +455,23 @@ def test_channels_are_ablated_as_weights_are() -> None:
     for ablation in ("none", "shuffle", "reinit", "invert"):
         nets[ablation], _ = set_up()
         train = Train(nets[ablation], Blobs(), dataclasses.replace(RECIPE, lr=1e-30))
-        ChannelAtInit(0.5, "channels", "snip", "network", 2, 32, ablation).run(nets[ablation], train)   # type: ignore
+        ChannelAtInit(0.5, "channels", "snip", "network", 2, 32, ablation).run(
+            nets[ablation], train
+        )  # type: ignore
     none, shuffle, reinit, _ = nets.values()
     for name in ("0.weight", "4.weight"):
-        kept = {key: net.weights[name].trained().view(net.weights[name].param.shape).flatten(1).any(1)
-                for key, net in nets.items()}
-        assert kept["shuffle"].sum() == kept["none"].sum() and torch.equal(kept["reinit"], kept["none"])
+        kept = {
+            key: net.weights[name].trained().view(net.weights[name].param.shape).flatten(1).any(1)
+            for key, net in nets.items()
+        }
+        assert kept["shuffle"].sum() == kept["none"].sum() and torch.equal(
+            kept["reinit"], kept["none"]
+        )
         assert not torch.equal(kept["invert"], kept["none"])
-    assert any(not torch.equal(shuffle.weights[name].trained(), w.trained()) for name, w in none.weights.items())
+    assert any(
+        not torch.equal(shuffle.weights[name].trained(), w.trained())
+        for name, w in none.weights.items()
+    )
     for name, w in reinit.weights.items():
         assert not torch.equal(w.psi, none.weights[name].psi)
         assert torch.isin(w.psi, none.initial()[name]).all()
@@ -368,22 +495,35 @@ def test_l1_filters_skips_what_it_is_told_to() -> None:
 
 
 def test_the_penalty_of_slimming_shrinks_every_scale_by_the_same_amount() -> None:
-    """Where the loss is flat, plain gradient descent takes lr * s from each |gamma|; constant gammas stay constant."""
+    """Where the loss is flat, plain gradient descent takes lr * s from each |gamma|; constant
+    gammas stay constant."""
     net, train = set_up(momentum=0.0, lr=0.1, weight_decay=0.0, steps=2)
     for p in net.parameters().values():
         p.requires_grad_(p is net.rest["1.weight"])
     with torch.no_grad():
-        net.weights["6.weight"].psi.zero_()             # nothing reaches the logits
+        net.weights["6.weight"].psi.zero_()  # nothing reaches the logits
         net.rest["1.weight"].copy_(torch.tensor([0.5, -0.5, 0.5, -0.5]))
     NetworkSlimming(0.0, "weights", 1.0, 0.25).run(net, train)
     assert torch.allclose(net.rest["1.weight"], torch.tensor([0.45, -0.45, 0.45, -0.45]))
 
 
 def test_slimming_keeps_the_largest_scales_wherever_they_are_and_the_first_of_equal_ones() -> None:
-    net = Net(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3),
-                            nn.Conv2d(3, 2, 1)))
+    net = Net(
+        nn.Sequential(
+            nn.Conv2d(3, 3, 1),
+            nn.BatchNorm2d(3),
+            nn.Conv2d(3, 3, 1),
+            nn.BatchNorm2d(3),
+            nn.Conv2d(3, 2, 1),
+        )
+    )
     channels = Channels(net, IMAGES)
-    assert kept_by(channels, channels.mean_scale().tolist(), 4 / 6, "channels") == [0, 1, 2, 3]     # all are 1
+    assert kept_by(channels, channels.mean_scale().tolist(), 4 / 6, "channels") == [
+        0,
+        1,
+        2,
+        3,
+    ]  # all are 1
     with torch.no_grad():
         net.rest["1.weight"].copy_(torch.tensor([0.1, -0.2, 0.3]))
         net.rest["3.weight"].copy_(torch.tensor([-0.6, 0.4, 0.5]))
@@ -397,7 +537,11 @@ def test_the_scale_of_an_added_channel_is_the_mean_and_what_has_none_stays() -> 
     with torch.no_grad():
         net.rest["norm.weight"].copy_(torch.tensor([4.0, -3.0, 2.0, 1.0]))
     assert channels.mean_scale().tolist() == [4, 3, 2, 1, *[torch.inf] * 7]
-    assert kept_by(channels, channels.mean_scale().tolist(), 9 / 11, "channels") == [0, 1, *range(4, 11)]
+    assert kept_by(channels, channels.mean_scale().tolist(), 9 / 11, "channels") == [
+        0,
+        1,
+        *range(4, 11),
+    ]
     net = Net(ZOO["resnet20"]())
     assert (Channels(net, IMAGES).mean_scale() == 1).all()
 
@@ -405,7 +549,9 @@ def test_the_scale_of_an_added_channel_is_the_mean_and_what_has_none_stays() -> 
 def test_slimming_without_norms_is_an_error() -> None:
     _, train = set_up()
     plain = Net(nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.Linear(4, 2)))
-    with pytest.raises(UserError, match=r"network_slimming needs norms .* such as model=vgg11 or model=resnet20"):
+    with pytest.raises(
+        UserError, match=r"network_slimming needs norms .* such as model=vgg11 or model=resnet20"
+    ):
         NetworkSlimming(0.5, "weights", 0.5, 1e-4).run(plain, train)
 
 
@@ -418,7 +564,10 @@ def test_removed_channels_stay_removed_while_training_goes_on() -> None:
         for t in steps(*args, **kwargs):
             zeros.append({name: theta == 0 for name, theta in net.thetas().items()})
             yield t
-    train.steps = watched       # type: ignore[method-assign, assignment]
+
+    train.steps = watched  # type: ignore[method-assign, assignment]
     method.run(net, train)
-    assert len(zeros) == 40 and all(torch.equal(zeros[11][name], zeros[-1][name]) for name in net.weights)
+    assert len(zeros) == 40 and all(
+        torch.equal(zeros[11][name], zeros[-1][name]) for name in net.weights
+    )
     assert sum(int(z.sum()) for z in zeros[-1].values()) == net.total - net.dim

@@ -1,4 +1,6 @@
-"""Subspaces: projections keep lengths, only z trains, lines go through their ends and are judged in the middle."""
+"""Subspaces: projections keep lengths, only z trains, lines go through their ends and are judged in
+the middle."""
+
 from __future__ import annotations
 
 import math
@@ -13,7 +15,16 @@ from toy import set_up
 from dimred import projections as made
 from dimred.errors import UserError
 from dimred.methods import IntrinsicDimension, Subspace, subspace
-from dimred.methods.subspace import Corners, Dense, Fastfood, Offset, Penalised, hadamard, projections, settle
+from dimred.methods.subspace import (
+    Corners,
+    Dense,
+    Fastfood,
+    Offset,
+    Penalised,
+    hadamard,
+    projections,
+    settle,
+)
 from dimred.net import Net
 from dimred.train import Train
 
@@ -23,15 +34,22 @@ KINDS = ["dense", "sparse", "fastfood"]
 def wide(seed: int = 0) -> Net:
     """Weights of sizes that are no powers of two, one of them smaller than z."""
     torch.manual_seed(0)
-    return Net(nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 7), nn.Linear(7, 2)).double(), seed=seed)
+    return Net(
+        nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 7), nn.Linear(7, 2)).double(), seed=seed
+    )
 
 
 def matrix(net: Net, d: int, kind: str) -> Tensor:
     """P (D, d), read off column by column."""
     maps = projections(net, nn.Parameter(torch.zeros(d, dtype=torch.float64)), kind)
     with torch.no_grad():
-        return torch.stack([torch.cat([each.project(e) for each in maps.values()])
-                            for e in torch.eye(d, dtype=torch.float64)], 1)
+        return torch.stack(
+            [
+                torch.cat([each.project(e) for each in maps.values()])
+                for e in torch.eye(d, dtype=torch.float64)
+            ],
+            1,
+        )
 
 
 # -- intrinsic dimension -------------------------------------------------------------------------
@@ -42,9 +60,15 @@ def test_projections_keep_lengths_on_average(kind: str, d: int) -> None:
 
     def ratio(seed: int) -> Tensor:
         parts = projections(wide(seed), nn.Parameter(torch.zeros_like(x)), kind).values()
-        return torch.stack([each.project(x).square().sum() for each in parts]).sum() / x.square().sum()
+        return (
+            torch.stack([each.project(x).square().sum() for each in parts]).sum() / x.square().sum()
+        )
+
     ratios = torch.stack([ratio(seed) for seed in range(60)]).detach()
-    assert ratios.mean() == pytest.approx(1, abs=4 * float(ratios.std()) / math.sqrt(60)) and ratios.std() < 0.4
+    assert (
+        ratios.mean() == pytest.approx(1, abs=4 * float(ratios.std()) / math.sqrt(60))
+        and ratios.std() < 0.4
+    )
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
@@ -54,15 +78,19 @@ def test_columns_have_length_one(kind: str) -> None:
 
 def test_sparse_columns_have_about_sqrt_of_all_entries_all_equal_but_for_their_signs() -> None:
     p = matrix(wide(), 9, "sparse")
-    n = round(math.sqrt(len(p)))        # of 824
-    assert (p != 0).sum(0).tolist() == [n] * 9 and torch.allclose(p[p != 0].abs(), p.new_tensor(1 / math.sqrt(n)))
+    n = round(math.sqrt(len(p)))  # of 824
+    assert (p != 0).sum(0).tolist() == [n] * 9 and torch.allclose(
+        p[p != 0].abs(), p.new_tensor(1 / math.sqrt(n))
+    )
     assert 0.3 < (p[p != 0] > 0).double().mean() < 0.7
 
 
 def test_fastfood_is_its_product_of_matrices() -> None:
     z = nn.Parameter(torch.randn(5, dtype=torch.float64))
     part = Fastfood(z, 11, made.fastfood(0, 0, 11, 100, 5))
-    h = torch.tensor([[(-1.0) ** (i & j).bit_count() for j in range(16)] for i in range(16)], dtype=torch.float64)
+    h = torch.tensor(
+        [[(-1.0) ** (i & j).bit_count() for j in range(16)] for i in range(16)], dtype=torch.float64
+    )
     b, pi, g = part.signs.diag(), torch.eye(16, dtype=torch.float64)[part.order], part.gauss.diag()
     assert part.gauss.square().sum() == pytest.approx(1 / 100)
     assert torch.allclose(part.project(z), (h @ g @ pi @ h @ b)[:11, :5] @ z)
@@ -75,7 +103,9 @@ def test_the_fast_hadamard_transform_is_that_of_sylvester_and_its_own_inverse(bi
     for axis in range(bits):
         a, b = slow.unbind(axis)
         slow = torch.stack((a + b, a - b), axis)
-    assert torch.allclose(hadamard(x), slow.reshape(-1)) and torch.allclose(hadamard(hadamard(x)), x * (1 << bits))
+    assert torch.allclose(hadamard(x), slow.reshape(-1)) and torch.allclose(
+        hadamard(hadamard(x)), x * (1 << bits)
+    )
 
 
 def test_the_fast_hadamard_transform_of_a_known_vector() -> None:
@@ -100,17 +130,21 @@ def test_at_z_0_the_net_is_where_it_began_and_dz_is_the_projected_gradient(kind:
     assert all(torch.equal(net.initial()[name], value) for name, value in theta.items())
 
 
-def test_a_dense_projection_that_is_made_again_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dense_projection_that_is_made_again_in_chunks_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(made, "BLOCK", 50)
     parts: list[Dense] = []
     for kept in (2**20, 0):
         monkeypatch.setattr(subspace, "KEPT", kept)
         z = nn.Parameter(torch.ones(6, dtype=torch.float64))
-        parts.append(projections(wide(), z, "dense")["0.weight"])      # type: ignore[arg-type]
+        parts.append(projections(wide(), z, "dense")["0.weight"])  # type: ignore[arg-type]
         parts[-1].project(z).square().sum().backward()
     held, anew = parts
     assert held.rows is not None and anew.rows is None
-    assert torch.allclose(held.project(held.z), anew.project(anew.z)) and torch.allclose(held.z.grad, anew.z.grad)
+    assert torch.allclose(held.project(held.z), anew.project(anew.z)) and torch.allclose(
+        held.z.grad, anew.z.grad
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -122,16 +156,26 @@ def test_intrinsic_dimension_trains_d_numbers_and_leaves_a_plain_net(kind: Any) 
     def watched(t: int) -> None:
         descend(t)
         seen.append((net.dim, sum(p.numel() for p in net.parameters().values() if p.requires_grad)))
-    train._descend = watched        # type: ignore[method-assign]
+
+    train._descend = watched  # type: ignore[method-assign]
     before = train.evaluate("train")[0]
     IntrinsicDimension(20, kind, 10.0, False).run(net, train)
-    assert set(seen) == {(20, 20)} and net.dim == 20 and not net.maps and train.evaluate("train")[0] < before
+    assert (
+        set(seen) == {(20, 20)}
+        and net.dim == 20
+        and not net.maps
+        and train.evaluate("train")[0] < before
+    )
     p = torch.cat([(theta - net.initial()[name]).view(-1) for name, theta in net.thetas().items()])
     twin, _ = set_up()
     maps = projections(twin_at_version_1(twin), nn.Parameter(torch.zeros(20)), kind)
-    columns = torch.stack([torch.cat([each.project(e) for each in maps.values()]) for e in torch.eye(20)], 1)
+    columns = torch.stack(
+        [torch.cat([each.project(e) for each in maps.values()]) for e in torch.eye(20)], 1
+    )
     z = torch.linalg.lstsq(columns.double(), p.double()[:, None]).solution
-    assert torch.allclose(columns.double() @ z, p.double()[:, None], atol=1e-5)     # it is in the span of P
+    assert torch.allclose(
+        columns.double() @ z, p.double()[:, None], atol=1e-5
+    )  # it is in the span of P
     for name, parameter in net.rest.items():
         assert torch.equal(parameter, net.initial()[name])
 
@@ -141,8 +185,10 @@ def test_weights_in_double_precision_end_at_theta_0_plus_p_z(kind: Any) -> None:
     net, _ = set_up()
     net.to(dtype=torch.float64)
     method, z = IntrinsicDimension(6, kind, 1.0, False), torch.randn(6, dtype=torch.float64)
-    columns, theta_0 = matrix(net, 6,
-                              kind), torch.cat([w.dense().clone() for w in net.weights.values()])
+    columns, theta_0 = (
+        matrix(net, 6, kind),
+        torch.cat([w.dense().clone() for w in net.weights.values()]),
+    )
     net.freeze(dict.fromkeys(net.parameters()))
     net.embed(projections(net, nn.Parameter(z.clone()), kind))
     method.settle(net, z)
@@ -178,7 +224,9 @@ def test_a_checkpoint_holds_z_and_no_projection() -> None:
 def test_biases_and_norms_train_besides_if_told_to() -> None:
     net, train = set_up(steps=2)
     IntrinsicDimension(20, "sparse", 10.0, True).run(net, train)
-    assert sum(p.numel() for p in net.parameters().values() if p.requires_grad) == 4 + 2 * 4 + 12 + 2
+    assert (
+        sum(p.numel() for p in net.parameters().values() if p.requires_grad) == 4 + 2 * 4 + 12 + 2
+    )
     assert not torch.equal(net.model[6].bias, net.initial()["6.bias"])
 
 
@@ -206,7 +254,12 @@ def test_a_line_goes_through_its_ends_and_is_judged_in_the_middle() -> None:
 
 def test_a_curve_is_the_quadratic_bezier() -> None:
     method = Subspace("curve", 3, 1.0, False)
-    for a, expected in ((0.0, (1, 0, 0)), (1.0, (0, 0, 1)), (0.5, (0.25, 0.5, 0.25)), (0.2, (0.64, 0.32, 0.04))):
+    for a, expected in (
+        (0.0, (1, 0, 0)),
+        (1.0, (0, 0, 1)),
+        (0.5, (0.25, 0.5, 0.25)),
+        (0.2, (0.64, 0.32, 0.04)),
+    ):
         assert method.weights(torch.tensor(a)).tolist() == pytest.approx(expected)
 
 
@@ -217,7 +270,7 @@ def test_random_points_are_uniform_on_the_simplex(points: int) -> None:
     at = torch.stack([method.draw(draws) for _ in range(4000)])
     assert torch.allclose(at.sum(1), torch.ones(4000, dtype=torch.float64)) and at.min() >= 0
     assert torch.allclose(at.mean(0), at.new_tensor(1 / points), atol=0.02)
-    variance = (points - 1) / (points**2 * (points + 1))        # of a flat Dirichlet; 1/12 of a line
+    variance = (points - 1) / (points**2 * (points + 1))  # of a flat Dirichlet; 1/12 of a line
     assert torch.allclose(at.var(0), at.new_tensor(variance), rtol=0.1)
 
 
@@ -227,19 +280,24 @@ def test_the_penalty_is_the_mean_squared_cosine_of_whole_nets() -> None:
     maps = {str(i): Corners(each, centre) for i, each in enumerate(points)}
     maps["0"] = Penalised(points[0], centre, 0.7, maps)
     nets = torch.cat([each.flatten(1) for each in points], 1)
-    cosines = [torch.cosine_similarity(nets[i], nets[j], dim=0) ** 2 for i, j in ((0, 1), (0, 2), (1, 2))]
+    cosines = [
+        torch.cosine_similarity(nets[i], nets[j], dim=0) ** 2 for i, j in ((0, 1), (0, 2), (1, 2))
+    ]
     assert torch.allclose(maps["0"].penalty(torch.empty(0)), 0.7 * torch.stack(cosines).mean())
     assert not hasattr(maps["1"], "penalty") and len(list(maps["0"].parameters())) == 1
 
 
-def run(method: Subspace, see: Callable[[Net, int], None] = lambda net, t: None, **recipe: Any) -> tuple[Net, Train]:
+def run(
+    method: Subspace, see: Callable[[Net, int], None] = lambda net, t: None, **recipe: Any
+) -> tuple[Net, Train]:
     net, train = set_up(**recipe)
     descend = train._descend
 
     def watched(t: int) -> None:
         see(net, t)
         descend(t)
-    train._descend = watched        # type: ignore[method-assign]
+
+    train._descend = watched  # type: ignore[method-assign]
     method.run(net, train)
     return net, train
 
@@ -247,8 +305,10 @@ def run(method: Subspace, see: Callable[[Net, int], None] = lambda net, t: None,
 @pytest.mark.parametrize("layerwise", [False, True])
 def test_there_is_a_new_point_in_every_step_for_all_layers_or_for_each(layerwise: bool) -> None:
     seen: list[Tensor] = []
-    run(Subspace("simplex", 2, 1.0, layerwise),
-        lambda net, t: seen.append(torch.stack([each.at for each in net.maps.values()])))      # type: ignore[misc]
+    run(
+        Subspace("simplex", 2, 1.0, layerwise),
+        lambda net, t: seen.append(torch.stack([each.at for each in net.maps.values()])),
+    )  # type: ignore[misc]
     assert len({tuple(at.view(-1).tolist()) for at in seen}) == 40
     for at in seen:
         assert (at[0] == at[1]).all() != layerwise and (at[1] == at[2]).all() != layerwise
@@ -258,13 +318,16 @@ def test_corners_start_as_other_orders_of_the_initial_weights_and_grow_orthogona
     cosines: list[float] = []
 
     def see(net: Net, t: int) -> None:
-        points: Tensor = net.maps["4.weight"].points.detach()      # type: ignore[assignment, union-attr]
+        points: Tensor = net.maps["4.weight"].points.detach()  # type: ignore[assignment, union-attr]
         if t == 0:
             assert net.dim == 3 * net.total
             assert torch.equal(points[0], net.initial()["4.weight"])
             ordered = points.flatten(1).sort().values
             assert torch.equal(ordered[0], ordered[1]) and not torch.equal(points[1], points[2])
-        cosines.append(float(torch.cosine_similarity(points[0].view(-1), points[1].view(-1), dim=0)))
+        cosines.append(
+            float(torch.cosine_similarity(points[0].view(-1), points[1].view(-1), dim=0))
+        )
+
     run(Subspace("simplex", 3, 10.0, False), see)
     assert abs(cosines[-1]) < 0.2
 
@@ -273,7 +336,8 @@ def test_what_is_left_is_the_plain_net_in_the_middle_with_its_own_statistics() -
     last: dict[str, Tensor] = {}
 
     def see(net: Net, t: int) -> None:
-        last.update({name: each.points for name, each in net.maps.items()})     # type: ignore[misc]
+        last.update({name: each.points for name, each in net.maps.items()})  # type: ignore[misc]
+
     net, train = run(Subspace("simplex", 2, 1.0, False), see)
     assert not net.maps and net.dim == net.total
     for name, theta in net.thetas().items():
@@ -281,19 +345,27 @@ def test_what_is_left_is_the_plain_net_in_the_middle_with_its_own_statistics() -
     images = torch.cat([images for images, _ in train.data.train_batches(8, 3, 0)])
     with torch.no_grad():
         means = net.model[0](images).mean((0, 2, 3))
-    assert torch.allclose(net.model[1].running_mean, means, atol=1e-5) and net.model[1].momentum == 0.1
+    assert (
+        torch.allclose(net.model[1].running_mean, means, atol=1e-5) and net.model[1].momentum == 0.1
+    )
     assert train.evaluate("test")[1] > 0.8
 
 
 def test_statistics_settle_only_where_there_are_some() -> None:
     net = Net(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)))
-    settle(net, None)       # type: ignore[arg-type] (no batch is asked for)
+    settle(net, None)  # type: ignore[arg-type] (no batch is asked for)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: IntrinsicDimension(0, "dense", 1.0, False), lambda: IntrinsicDimension(5, "dense", 0.0, False),
-    lambda: Subspace("simplex", 1, 1.0, False), lambda: Subspace("curve", 2, 1.0, False),
-    lambda: Subspace("simplex", 2, -1.0, False)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: IntrinsicDimension(0, "dense", 1.0, False),
+        lambda: IntrinsicDimension(5, "dense", 0.0, False),
+        lambda: Subspace("simplex", 1, 1.0, False),
+        lambda: Subspace("curve", 2, 1.0, False),
+        lambda: Subspace("simplex", 2, -1.0, False),
+    ],
+)
 def test_values_out_of_range_are_errors(make: Callable[[], Any]) -> None:
     with pytest.raises(UserError, match=r"method\.\w+=.* is not allowed"):
         make()

@@ -1,4 +1,5 @@
 """Strong tickets: what is trained, what never is, and which masks follow."""
+
 from __future__ import annotations
 
 import hashlib
@@ -18,7 +19,10 @@ from dimred.train import Train
 
 SCORE = torch.tensor([[0.5, -0.9, 0.1], [-0.3, 0.4, -0.2]])
 THETA = torch.tensor([[1.0, -2.0, 3.0], [4.0, -5.0, 6.0]])
-POPUP, RAND = EdgePopup(0.6, Uniform(), "init", False), IterRand(0.6, Uniform(), "init", False, 7, 0.5)
+POPUP, RAND = (
+    EdgePopup(0.6, Uniform(), "init", False),
+    IterRand(0.6, Uniform(), "init", False, 7, 0.5),
+)
 SIGNED = SignedSupermask(0.6, Uniform(), "signed_constant", True, None, 0.2)
 BERNOULLI = BernoulliSupermask(0.6, Uniform(), "signed_constant", True, 30.0)
 
@@ -33,8 +37,9 @@ def fingerprint(net: Net) -> str:
 
 
 # -- edge-popup ----------------------------------------------------------------------------------
-@pytest.mark.parametrize("method", [POPUP, SIGNED, BERNOULLI],
-                         ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize(
+    "method", [POPUP, SIGNED, BERNOULLI], ids=lambda method: type(method).__name__
+)
 def test_no_weight_bias_or_norm_is_ever_trained(method: EdgePopup) -> None:
     net, train = set_up()
     before = fingerprint(net)
@@ -46,14 +51,24 @@ def test_no_weight_bias_or_norm_is_ever_trained(method: EdgePopup) -> None:
 
 @pytest.mark.parametrize("allocation", [Uniform(), ERK(1.0)])
 @pytest.mark.parametrize("kind", [EdgePopup, IterRand, SignedSupermask, BernoulliSupermask])
-def test_each_layer_uses_exactly_as_many_weights_as_it_was_allotted(kind: Any, allocation: Allocation) -> None:
+def test_each_layer_uses_exactly_as_many_weights_as_it_was_allotted(
+    kind: Any, allocation: Allocation
+) -> None:
     net, train = set_up(steps=12)
-    more = {EdgePopup: (), IterRand: (5, 0.5), SignedSupermask: (None, 1.0),
-            BernoulliSupermask: (9.0,)}
+    more = {
+        EdgePopup: (),
+        IterRand: (5, 0.5),
+        SignedSupermask: (None, 1.0),
+        BernoulliSupermask: (9.0,),
+    }
     counts = allocation(net, 0.3)
     kind(0.7, allocation, "init", False, *more[kind]).run(net, train)
-    assert {name: w.dim for name, w in net.weights.items()} == counts and net.dim == round(0.3 * net.total)
-    assert not net.maps and all(int(value.count_nonzero()) == counts[name] for name, value in net.values().items())
+    assert {name: w.dim for name, w in net.weights.items()} == counts and net.dim == round(
+        0.3 * net.total
+    )
+    assert not net.maps and all(
+        int(value.count_nonzero()) == counts[name] for name, value in net.values().items()
+    )
 
 
 def test_a_mask_counts_biases_that_are_zero() -> None:
@@ -66,20 +81,26 @@ def test_a_mask_counts_biases_that_are_zero() -> None:
         assert net.dim == round((1 - sparsity) * net.total) and not net.thetas()["1.bias"].any()
 
 
-def test_edge_popup_uses_the_largest_scores_and_every_edge_feels_its_gradient_times_its_weight() -> None:
+def test_edge_popup_uses_the_largest_scores_and_every_edge_feels_its_gradient_times_its_weight() -> (
+    None
+):
     popup = TopK(SCORE, 3, "init", False)
     mask = torch.tensor([[True, True, False], [False, True, False]])
     assert torch.equal(popup.mask(), mask) and torch.equal(popup(THETA), THETA * mask)
     upstream = torch.arange(6.0).view(2, 3) + 1
     (popup(THETA) * upstream).sum().backward()
-    assert torch.equal(popup.score.grad, upstream * THETA * SCORE.sign())      # dL/d|score| = dL/dE theta
+    assert torch.equal(
+        popup.score.grad, upstream * THETA * SCORE.sign()
+    )  # dL/d|score| = dL/dE theta
 
 
 def test_weights_are_as_initialised_or_signed_constants_and_grow_with_the_sparsity() -> None:
     assert torch.equal(weights_of(THETA, "init"), THETA)
     assert torch.allclose(weights_of(THETA, "signed_constant"), THETA.sign() * math.sqrt(2 / 3))
     kernel = torch.randn(4, 2, 3, 3)
-    assert torch.allclose(weights_of(kernel, "signed_constant").abs(), torch.tensor(math.sqrt(2 / 18)))
+    assert torch.allclose(
+        weights_of(kernel, "signed_constant").abs(), torch.tensor(math.sqrt(2 / 18))
+    )
     dense, scaled = (TopK(SCORE, 3, "signed_constant", scale)(THETA) for scale in (False, True))
     assert torch.allclose(scaled, dense * math.sqrt(2))
 
@@ -87,15 +108,20 @@ def test_weights_are_as_initialised_or_signed_constants_and_grow_with_the_sparsi
 def test_a_trained_mask_is_another_one_and_better() -> None:
     net, train = set_up(epochs=20)
     POPUP.embed(net)
-    before, untrained = net.maps["4.weight"].mask(), train.evaluate("test")      # type: ignore[operator]
+    before, untrained = net.maps["4.weight"].mask(), train.evaluate("test")  # type: ignore[operator]
     train()
-    after = net.maps["4.weight"].mask()     # type: ignore[operator]
+    after = net.maps["4.weight"].mask()  # type: ignore[operator]
     assert not torch.equal(before, after) and train.evaluate("test")[0] < untrained[0]
 
 
 def test_scores_need_an_allocation_for_each_layer() -> None:
-    for method in (EdgePopup(0.5, Global(), "init", True), SignedSupermask(0.5, Global(), "init", True, None, 1.0)):
-        with pytest.raises(UserError, match="Choose another allocation, such as allocation=uniform"):
+    for method in (
+        EdgePopup(0.5, Global(), "init", True),
+        SignedSupermask(0.5, Global(), "init", True, None, 1.0),
+    ):
+        with pytest.raises(
+            UserError, match="Choose another allocation, such as allocation=uniform"
+        ):
             method.run(*set_up())
 
 
@@ -106,7 +132,7 @@ def test_iter_rand_ranks_scores_with_their_signs_and_they_have_the_gradient_of_t
     assert signed.mask().view(-1).nonzero().view(-1).tolist() == sorted(largest)
     upstream = torch.arange(6.0).view(2, 3) + 1
     (signed(THETA) * upstream).sum().backward()
-    assert torch.equal(signed.score.grad, upstream * THETA)     # type: ignore[arg-type]
+    assert torch.equal(signed.score.grad, upstream * THETA)  # type: ignore[arg-type]
 
 
 class SignedPopup(EdgePopup):
@@ -115,8 +141,10 @@ class SignedPopup(EdgePopup):
 
 def test_iter_rand_without_a_chance_to_be_drawn_is_edge_popup_by_signed_scores() -> None:
     states = []
-    for method in (SignedPopup(0.6, Uniform(), "init", False),
-                   IterRand(0.6, Uniform(), "init", False, 7, 0.0)):
+    for method in (
+        SignedPopup(0.6, Uniform(), "init", False),
+        IterRand(0.6, Uniform(), "init", False, 7, 0.0),
+    ):
         net, train = set_up()
         method.run(net, train)
         states.append(net.state_dict())
@@ -129,17 +157,20 @@ def test_a_draw_changes_unused_weights_alone_with_its_probability(probability: f
     method = IterRand(0.5, Uniform(), "init", False, 7, probability)
     method.embed(net)
     net.moved = True
-    for _ in range(2):      # the second from weights that are not the initial ones any more
-        masks = {name: each.mask() for name, each in net.maps.items()}      # type: ignore[operator]
+    for _ in range(2):  # the second from weights that are not the initial ones any more
+        masks = {name: each.mask() for name, each in net.maps.items()}  # type: ignore[operator]
         before = {name: theta.clone() for name, theta in net.thetas().items()}
         method.redraw(net)
         changed = {name: theta != before[name] for name, theta in net.thetas().items()}
         assert all(not (changed[name] & masks[name]).any() for name in masks)
-        n, k = sum(int((~m).sum()) for m in masks.values()), sum(int(c.sum()) for c in changed.values())
+        n, k = (
+            sum(int((~m).sum()) for m in masks.values()),
+            sum(int(c.sum()) for c in changed.values()),
+        )
         spread = math.sqrt(n * probability * (1 - probability))
-        assert abs(k - probability * n) < 4 * spread + 5        # a few draw themselves
+        assert abs(k - probability * n) < 4 * spread + 5  # a few draw themselves
     for name, theta in net.thetas().items():
-        assert torch.isin(theta, net.initial()[name]).all()     # the layer's own distribution
+        assert torch.isin(theta, net.initial()[name]).all()  # the layer's own distribution
 
 
 def test_two_draws_differ_and_the_same_run_draws_the_same() -> None:
@@ -151,15 +182,28 @@ def test_two_draws_differ_and_the_same_run_draws_the_same() -> None:
             RAND.redraw(net)
             out.append(net.thetas()["4.weight"].clone())
         return out
+
     first, again = redrawn(), redrawn()
-    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1]) and not torch.equal(*first)
+    assert (
+        torch.equal(first[0], again[0])
+        and torch.equal(first[1], again[1])
+        and not torch.equal(*first)
+    )
 
 
 # -- signed supermasks ---------------------------------------------------------------------------
-@pytest.mark.parametrize("threshold, expected", [
-    (None, [[1.0, -1.0, 0.0], [0.0, 1.0, 0.0]]), (0.25, [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]),
-    (0.0, [[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0]]), (1.0, [[0.0] * 3] * 2)])
-def test_a_signed_mask_is_minus_one_zero_or_one(threshold: float | None, expected: list[list[float]]) -> None:
+@pytest.mark.parametrize(
+    "threshold, expected",
+    [
+        (None, [[1.0, -1.0, 0.0], [0.0, 1.0, 0.0]]),
+        (0.25, [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]),
+        (0.0, [[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0]]),
+        (1.0, [[0.0] * 3] * 2),
+    ],
+)
+def test_a_signed_mask_is_minus_one_zero_or_one(
+    threshold: float | None, expected: list[list[float]]
+) -> None:
     signed = Ternary(SCORE, 3, "init", False, threshold)
     assert torch.equal(signed.mask(), torch.tensor(expected))
     assert torch.equal(signed(THETA), THETA * torch.tensor(expected))
@@ -187,22 +231,22 @@ def test_a_bernoulli_mask_is_drawn_with_its_probabilities_and_anew_in_every_step
     # as dense as was asked for
     assert torch.allclose(bernoulli.score.sigmoid(), torch.tensor(0.25))
     with torch.no_grad():
-        bernoulli.score[1] = 2.0        # sigmoid: 0.881
+        bernoulli.score[1] = 2.0  # sigmoid: 0.881
     first, again = bernoulli.mask(), bernoulli.mask()
     bernoulli.step.fill_(1)
     second = bernoulli.mask()
     assert torch.equal(first, again) and not torch.equal(first, second)
-    counts = (first.int() + second.int()).sum(1).tolist()       # of 1000: 250 and 881 are expected
+    counts = (first.int() + second.int()).sum(1).tolist()  # of 1000: 250 and 881 are expected
     assert abs(counts[0] - 250) < 5 * math.sqrt(188) and abs(counts[1] - 881) < 5 * math.sqrt(105)
     bernoulli.eval()
-    assert bernoulli.mask().sum(1).tolist() == [0, 250]     # the most probable ones
+    assert bernoulli.mask().sum(1).tolist() == [0, 250]  # the most probable ones
 
 
 def test_scores_of_a_bernoulli_mask_shift_until_as_many_weights_as_asked_for_are_expected() -> None:
     bernoulli = Bernoulli(THETA, 2, "init", True, 0)
     with torch.no_grad():
         bernoulli.score.zero_()
-    bernoulli.advance(1)        # sum p = 3 of 6, two are asked for, its slope is 6 * 0.25
+    bernoulli.advance(1)  # sum p = 3 of 6, two are asked for, its slope is 6 * 0.25
     assert torch.allclose(bernoulli.score, torch.tensor(-1 / 1.5)) and bernoulli.step == 1
     with torch.no_grad():
         bernoulli.score.copy_(SCORE * 20)
@@ -210,7 +254,7 @@ def test_scores_of_a_bernoulli_mask_shift_until_as_many_weights_as_asked_for_are
         bernoulli.advance(step)
     assert torch.allclose(bernoulli.score.sigmoid().sum(), torch.tensor(2.0))
     apart = bernoulli.score.detach() - SCORE * 20
-    assert torch.allclose(apart, apart[0, 0].expand(2, 3), atol=1e-5)     # all by the same
+    assert torch.allclose(apart, apart[0, 0].expand(2, 3), atol=1e-5)  # all by the same
 
 
 def test_a_bernoulli_mask_is_rescaled_by_what_was_drawn_and_trains_its_probabilities() -> None:
@@ -218,11 +262,11 @@ def test_a_bernoulli_mask_is_rescaled_by_what_was_drawn_and_trains_its_probabili
     mask, upstream = bernoulli.mask().float(), torch.arange(6.0).view(2, 3) + 1
     assert 0 < mask.sum() < 6 and torch.equal(bernoulli(THETA), THETA * mask)
     (bernoulli(THETA) * upstream).sum().backward()
-    slope = 0.5 * 0.5       # of the sigmoid, at a probability of one half
+    slope = 0.5 * 0.5  # of the sigmoid, at a probability of one half
     assert torch.allclose(bernoulli.score.grad, upstream * THETA * slope)
     scaled = Bernoulli(THETA, 3, "init", True, 0)
     assert torch.allclose(scaled(THETA), THETA * mask * 6 / mask.sum())
-    (scaled(THETA) * upstream).sum().backward()     # d/dm_i of 6 sum(u theta m) / sum(m)
+    (scaled(THETA) * upstream).sum().backward()  # d/dm_i of 6 sum(u theta m) / sum(m)
     total, ones = (upstream * THETA * mask).sum(), mask.sum()
     expected = 6 * (upstream * THETA / ones - total / ones**2) * slope
     assert torch.allclose(scaled.score.grad, expected, rtol=1e-5)
@@ -232,10 +276,10 @@ def test_a_bernoulli_supermask_ends_as_constants_at_its_most_probable_weights() 
     net, train = set_up(epochs=10)
     BERNOULLI.embed(net)
     untrained, random = train.evaluate("test"), torch.get_rng_state()
-    assert untrained == train.evaluate("test")      # nothing is drawn there
+    assert untrained == train.evaluate("test")  # nothing is drawn there
     net, train = set_up(epochs=10)
     BERNOULLI.search(net, train)
-    seen = {name: each.score.detach().clone() for name, each in net.maps.items()}   # type: ignore
+    seen = {name: each.score.detach().clone() for name, each in net.maps.items()}  # type: ignore
     assert train.evaluate("test")[0] < untrained[0] and torch.equal(random, torch.get_rng_state())
     net.fold()
     assert net.dim == round(0.4 * net.total)
@@ -265,19 +309,23 @@ def test_a_gem_is_what_is_left_with_a_score_above_one_half() -> None:
 @pytest.mark.parametrize("allocation", [Global(), Uniform()])
 @pytest.mark.parametrize("prunings", [1, 4, 60])
 def test_rare_gems_prune_to_the_target_and_train_what_is_left_from_its_values(
-        prunings: int, allocation: Allocation, monkeypatch: pytest.MonkeyPatch) -> None:
+    prunings: int, allocation: Allocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, train = set_up()
     counts: list[int] = []
     first: dict[str, torch.Tensor] = {}
     keep, restarted = Gem.keep, train.scale_lr
-    monkeypatch.setattr(Gem, "keep", lambda gem, kept: (keep(gem, kept), counts.append(len(kept)))[0])
+    monkeypatch.setattr(
+        Gem, "keep", lambda gem, kept: (keep(gem, kept), counts.append(len(kept)))[0]
+    )
 
     def start(scales: Any) -> None:
         first.update({name: theta.clone() for name, theta in net.thetas().items()})
         restarted(scales)
-    train.scale_lr = start      # type: ignore[method-assign]
+
+    train.scale_lr = start  # type: ignore[method-assign]
     RareGems(0.8, allocation, "signed_constant", prunings, 1e-4, 0.5).run(net, train)
-    left = [sum(counts[i:i + 3]) for i in range(0, len(counts), 3)]
+    left = [sum(counts[i : i + 3]) for i in range(0, len(counts), 3)]
     assert left[-1] == net.dim == round(0.2 * net.total) and train.steps_done == 80
     if prunings == 4:
         assert left == [round(0.2 ** (j / 4) * net.total) for j in (1, 2, 3, 4)]
@@ -285,16 +333,21 @@ def test_rare_gems_prune_to_the_target_and_train_what_is_left_from_its_values(
         initial = net.initial()[name]
         expected = (initial.sign() * math.sqrt(2 / initial[0].numel())).view(-1)
         assert torch.allclose(first[name].view(-1), expected.where(w.trained(), 0.0))
-        assert not w.dense()[~w.trained()].any() and (w.dense() != first[name].view(-1))[w.trained()].any()
+        assert (
+            not w.dense()[~w.trained()].any()
+            and (w.dense() != first[name].view(-1))[w.trained()].any()
+        )
     assert all(p.requires_grad for p in net.rest.values())
-    assert all(group["lr"] == 0.05 for group in train.optimizer.param_groups if group.get("scale") == 0.5)
+    assert all(
+        group["lr"] == 0.05 for group in train.optimizer.param_groups if group.get("scale") == 0.5
+    )
 
 
 def test_nothing_but_scores_trains_until_gems_are_found() -> None:
     net, train = set_up()
     before, during = fingerprint(net), []
     scale_lr = train.scale_lr
-    train.scale_lr = lambda scales: during.append(None) or scale_lr(scales)     # type: ignore[method-assign, func-returns-value]
+    train.scale_lr = lambda scales: during.append(None) or scale_lr(scales)  # type: ignore[method-assign, func-returns-value]
     method = RareGems(0.5, Global(), "init", 4, 0.0, 1e-30)
     descend = train._descend
 
@@ -302,7 +355,8 @@ def test_nothing_but_scores_trains_until_gems_are_found() -> None:
         descend(t)
         if not during:
             assert fingerprint(net) == before
-    train._descend = see        # type: ignore[method-assign]
+
+    train._descend = see  # type: ignore[method-assign]
     method.run(net, train)
     assert during
 
@@ -318,6 +372,7 @@ def test_nothing_but_their_price_pulls_at_gems() -> None:
         for p in gems.values():
             p.grad = torch.zeros_like(p)
         seen.append({name: p.detach().clone() for name, p in gems.items()})
-    train._backward = without_gradient      # type: ignore[method-assign]
+
+    train._backward = without_gradient  # type: ignore[method-assign]
     RareGems(0.5, Global(), "init", 1, 0.0, 1.0).run(net, train)
     assert len(seen[0]) == 3 and all(torch.equal(p, seen[9][name]) for name, p in seen[0].items())

@@ -1,5 +1,6 @@
 """The table that closes a sweep: mean and standard deviation over seeds, every run once, in 100
 columns."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -61,9 +62,13 @@ def test_a_row_has_mean_and_sample_deviation_over_seeds() -> None:
 
 
 def test_a_run_that_several_combinations_share_is_shown_once() -> None:
-    text = sweep_table([outcome("dense", "method=dense", "sparsity=0.5"),
-                        outcome("dense", "method=dense", "sparsity=0.9"),
-                        outcome("snip", "method=snip", "sparsity=0.5")])
+    text = sweep_table(
+        [
+            outcome("dense", "method=dense", "sparsity=0.5"),
+            outcome("dense", "method=dense", "sparsity=0.9"),
+            outcome("snip", "method=snip", "sparsity=0.5"),
+        ]
+    )
     names = [line.split("  ")[0] for line in text.splitlines() if line.startswith("method")]
     assert names == ["method=dense", "method=snip sparsity=0.5"]
     assert text.endswith("3 runs, 0 failed (1 the same as another)")

@@ -1,5 +1,6 @@
 """What a run says while it is computed, and how it is stopped: in a terminal, without one, in a
 sweep."""
+
 from __future__ import annotations
 
 import fcntl
@@ -32,7 +33,8 @@ def messages(log: Path) -> list[str]:
 
 # -- without a terminal --------------------
 def test_log_and_stderr_have_a_line_for_every_epoch_and_every_round(
-        train: Callable[..., Path], start: Callable[..., Command], tmp_path: Path) -> None:
+    train: Callable[..., Path], start: Callable[..., Command], tmp_path: Path
+) -> None:
     outcome = start(
         "train", "method=imp", "sparsity=0.5", "recipe.epochs=2", f"outputs={tmp_path / 'out'}"
     ).wait()
@@ -45,25 +47,28 @@ def test_log_and_stderr_have_a_line_for_every_epoch_and_every_round(
     # of 50200: 0.8, 0.64 and 0.512 of them, rounded, then a half
     trained = (40160, 32128, 25702, 25100)
     for k, (line, dim) in enumerate(zip(ends, trained, strict=True), 1):
-        assert re.fullmatch(rf"round {k} of 4: done in [\d.]+ s, validation accuracy [\d.]+ %, "
-                            rf"{dim} weights trained",
-                            line)
+        assert re.fullmatch(
+            rf"round {k} of 4: done in [\d.]+ s, validation accuracy [\d.]+ %, "
+            rf"{dim} weights trained",
+            line,
+        )
     for line in lines:
         assert f"dimred: {line}\n" in outcome.err
 
 
-def test_a_training_of_many_epochs_does_not_flood_its_log(caplog: pytest.LogCaptureFixture,
-                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_of_many_epochs_does_not_flood_its_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())     # type: ignore[method-assign]
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     monkeypatch.setattr(logging.getLogger("dimred.progress"), "handlers", [handler])
     progress = Progress(total=5000, epoch_steps=2)
     with caplog.at_level(logging.INFO, "dimred.progress"):
         for step in range(2, 5001, 2):
             line = {"step": step, "train_loss": 1.0, "train_accuracy": 0.5, "dim": 7}
             progress.evaluated(line, step == 5000)
-    assert len(lines) == 834        # every third epoch, and the last one
+    assert len(lines) == 834  # every third epoch, and the last one
     assert lines[-1] == "epoch 2500 of 2500, step 5000: loss 1.0000, accuracy 50.0 %"
 
 
@@ -90,7 +95,7 @@ class Terminal:
         while until is None or until not in self.seen:
             try:
                 self.seen += os.read(self._master, 65536)
-            except OSError:     # the command has ended
+            except OSError:  # the command has ended
                 break
         return self.seen.decode()
 
@@ -112,15 +117,22 @@ def terminal() -> Iterator[Callable[..., Terminal]]:
 def test_the_bar_says_run_round_epoch_and_accuracy_in_eighty_columns(
     terminal: Callable[..., Terminal], tmp_path: Path
 ) -> None:
-    shown = terminal("train", "-m", "method=imp", "sparsity=0.3", "seed=0,1", "recipe.epochs=30",
-                     f"outputs={tmp_path}").read()
+    shown = terminal(
+        "train",
+        "-m",
+        "method=imp",
+        "sparsity=0.3",
+        "seed=0,1",
+        "recipe.epochs=30",
+        f"outputs={tmp_path}",
+    ).read()
     bars = [line for line in re.split("[\r\n]", shown) if " left" in line]
     assert all(len(bar) <= 80 for bar in bars)
     assert any(
         re.match(r"run 2 of 2, round 1 of 2, epoch \d+ of 30, [\d.]+ % \|.*left$", bar.strip())
         for bar in bars
     )
-    assert ": loss" not in shown        # lines are for where there is no bar
+    assert ": loss" not in shown  # lines are for where there is no bar
 
 
 def test_scores_that_take_long_have_a_bar_and_end_at_once_by_ctrl_c(

@@ -1,4 +1,5 @@
 """Lottery tickets against closed forms and truth tables."""
+
 from __future__ import annotations
 
 import itertools
@@ -18,7 +19,7 @@ from dimred.net import Net
 from dimred.select import Global, Uniform, topk
 from dimred.train import Train
 
-PLAIN = ("large_final", "zero")     # criterion, and what pruned weights read
+PLAIN = ("large_final", "zero")  # criterion, and what pruned weights read
 
 
 # -- IMP -----------------------------------------------------------------------------------------
@@ -43,9 +44,10 @@ def test_imp_masks_are_nested_and_weights_rewind_to_the_bit(rewind: int) -> None
         ticket.update(state)
         starts.append({name: w.dense().clone() for name, w in net.weights.items()})
         dims.append(net.dim)
-    net.restore = restored      # type: ignore[method-assign, assignment]
+
+    net.restore = restored  # type: ignore[method-assign, assignment]
     IMP(0.7, Global(), 0.3, rewind, "weights", *PLAIN).run(net, train)
-    assert dims == [round(0.7 ** k * net.total) for k in (1, 2, 3)] + [round(0.3 * net.total)]
+    assert dims == [round(0.7**k * net.total) for k in (1, 2, 3)] + [round(0.3 * net.total)]
     for earlier, later in itertools.pairwise(starts):
         assert all(not (later[n] != 0)[earlier[n] == 0].any() for n in net.weights)
     for name, theta in starts[-1].items():
@@ -59,7 +61,7 @@ def test_imp_with_learning_rate_rewinding_leaves_weights_where_they_are() -> Non
     net, train = set_up()
     rates: list[float] = []
     watch(train, lambda t: rates.append(train.optimizer.param_groups[0]["lr"]))
-    net.restore = None      # type: ignore[method-assign, assignment] (calling it would fail)
+    net.restore = None  # type: ignore[method-assign, assignment] (calling it would fail)
     IMP(0.75, Global(), 0.5, 10, "lr", *PLAIN).run(net, train)
     assert len(rates) == 40 + 30 + 30 and net.dim == round(0.25 * net.total)
 
@@ -89,11 +91,13 @@ def test_one_shot_is_imp_with_one_round() -> None:
     assert all(torch.equal(nets[0][key], nets[1][key]) for key in nets[0])
 
 
-def test_fine_tuning_takes_as_many_steps_as_from_rewind_to_the_end_at_the_last_learning_rate() -> None:
+def test_fine_tuning_takes_as_many_steps_as_from_rewind_to_the_end_at_the_last_learning_rate() -> (
+    None
+):
     net, train = set_up(schedule="step", milestones=(0.5, 0.75))
     rates: list[float] = []
     watch(train, lambda t: rates.append(train.optimizer.param_groups[0]["lr"]))
-    net.restore = None      # type: ignore[method-assign, assignment] (calling it would fail)
+    net.restore = None  # type: ignore[method-assign, assignment] (calling it would fail)
     IMP(0.75, Global(), 0.5, 10, "nothing", *PLAIN).run(net, train)
     expected = [0.1] * 20 + [0.01] * 10 + [0.001] * 10 + [0.001] * 60
     assert rates == pytest.approx(expected)
@@ -102,10 +106,12 @@ def test_fine_tuning_takes_as_many_steps_as_from_rewind_to_the_end_at_the_last_l
 def test_imp_counts_round_the_density_or_what_is_left_down() -> None:
     """Of 828: 828 * 0.8^k = 662.4, 529.9, 423.9, 339.1; down: 662, 0.8 * 662 = 529.6, 0.8 * 529 =
     423.2, 338.4."""
+
     def counts(how: Any, sparsity: float) -> list[int]:
         return IMP(sparsity, Global(), 0.2, 0, "weights", *PLAIN, counts=how).counts_left(828)
+
     assert counts("round", 0.5904) == [662, 530, 424, 339]
-    assert counts("floor", 0.5904) == [662, 529, 423, 339]      # 0.4096 * 828 = 339.1 are asked for
+    assert counts("floor", 0.5904) == [662, 529, 423, 339]  # 0.4096 * 828 = 339.1 are asked for
     assert counts("floor", 0.6) == [662, 529, 423, 338, 331] and counts("round", 0.6)[-1] == 331
     net, train = set_up(steps=4)
     IMP(0.7, Global(), 0.3, 0, "weights", *PLAIN, counts="floor").run(net, train)
@@ -114,19 +120,22 @@ def test_imp_counts_round_the_density_or_what_is_left_down() -> None:
 
 @pytest.mark.parametrize("what", ["weights", "lr"])
 def test_with_fresh_momentum_every_training_from_the_rewind_point_on_begins_without_any(
-        what: Any) -> None:
+    what: Any,
+) -> None:
     momentum: dict[bool, list[bool]] = {}
     for fresh in (False, True):
         net, train = set_up()
         seen, backward = momentum.setdefault(fresh, []), train._backward
 
-        def look(*batch: Tensor, net: Net = net, seen: list[bool] = seen,
-                 backward: Any = backward) -> None:
+        def look(
+            *batch: Tensor, net: Net = net, seen: list[bool] = seen, backward: Any = backward
+        ) -> None:
             seen.append(any(net.memory_of(w.psi) for w in net.weights.values()))
             backward(*batch)
-        train._backward = look      # type: ignore[method-assign]
+
+        train._backward = look  # type: ignore[method-assign]
         IMP(0.75, Global(), 0.5, 10, what, *PLAIN, fresh_momentum=fresh).run(net, train)
-    starts = [10, 40, 70]       # of trainings from step 10 on, counted over all
+    starts = [10, 40, 70]  # of trainings from step 10 on, counted over all
     assert momentum[False] == [i > 0 for i in range(100)]
     assert momentum[True] == [i > 0 and i not in starts for i in range(100)]
 
@@ -142,7 +151,8 @@ def test_fresh_momentum_makes_no_difference_where_all_of_training_is_rewound() -
 
 @pytest.mark.parametrize("allocation", [Global(), Uniform()])
 def test_the_output_layer_is_pruned_at_half_the_rate_and_the_others_make_up_for_it(
-        allocation: Any) -> None:
+    allocation: Any,
+) -> None:
     """Sizes 36, 768 and 24, a quarter of all pruned in each of two rounds, then to 400: the output
     layer loses an eighth and an eighth and half of (466 - 400) / 466: 24 -> 21 -> 18 (of 18.4) ->
     17 (of 16.7)."""
@@ -153,9 +163,11 @@ def test_the_output_layer_is_pruned_at_half_the_rate_and_the_others_make_up_for_
     def kept(supports: Any, **how: Any) -> None:
         keep(supports, **how)
         seen.append([w.dim for w in net.weights.values()])
-    net.keep = kept     # type: ignore[method-assign, assignment]
-    IMP(1 - 400 / 828, allocation, 0.25, 0, "weights", *PLAIN,
-        last_at_half_rate=True).run(net, train)
+
+    net.keep = kept  # type: ignore[method-assign, assignment]
+    IMP(1 - 400 / 828, allocation, 0.25, 0, "weights", *PLAIN, last_at_half_rate=True).run(
+        net, train
+    )
     assert [sum(dims) for dims in seen] == [621, 466, 400]
     assert [dims[2] for dims in seen] == [21, 18, 17]
     # 600 of 804: 26.9 and 573.1; 448: 20.1 and 427.9; 383: 17.1 and 365.9
@@ -163,36 +175,42 @@ def test_the_output_layer_is_pruned_at_half_the_rate_and_the_others_make_up_for_
         assert [dims[:2] for dims in seen] == [[27, 573], [20, 428], [17, 366]]
     net, train = set_up(steps=4)
     IMP(0.5, allocation, 1.0, 0, "weights", *PLAIN, last_at_half_rate=True).run(net, train)
-    assert net.dim == 414 and net.weights["6.weight"].dim == 18      # one round: half of 50 %
+    assert net.dim == 414 and net.weights["6.weight"].dim == 18  # one round: half of 50 %
 
 
 def test_the_output_layer_has_no_rate_where_it_is_not_covered() -> None:
     _, train = set_up(steps=4)
     for cover in ({"exclude": ["7"]}, {"include": ["7.weight"]}):
-        net = Net(chain(), **cover)     # type: ignore[arg-type]
-        with pytest.raises(UserError,
-                           match=r"method.last_at_half_rate=true .* 7.weight, the output"):
+        net = Net(chain(), **cover)  # type: ignore[arg-type]
+        with pytest.raises(
+            UserError, match=r"method.last_at_half_rate=true .* 7.weight, the output"
+        ):
             IMP(0.5, Global(), 1.0, 0, "weights", *PLAIN, last_at_half_rate=True).run(
-                net, Train(net, Blobs(), train.recipe))
+                net, Train(net, Blobs(), train.recipe)
+            )
 
 
 FINAL = torch.tensor([3.0, -1.0, 0.5, 4.0, -2.0])
 INIT = torch.tensor([1.0, -2.0, 0.6, -0.5, -1.9])
 
 
-@pytest.mark.parametrize("criterion, expected", [
-    ("large_final", [3.0, 1.0, 0.5, 4.0, 2.0]),
-    ("small_final", [-3.0, -1.0, -0.5, -4.0, -2.0]),
-    ("large_init", [1.0, 2.0, 0.6, 0.5, 1.9]),
-    ("small_init", [-1.0, -2.0, -0.6, -0.5, -1.9]),
-    ("magnitude_increase", [2.0, -1.0, -0.1, 3.5, 0.1]),
-    ("movement", [2.0, 1.0, 0.1, 4.5, 0.1]),
-    ("large_final_same_sign", [3.0, 1.0, 0.5, 0.0, 2.0]),
-    ("magnitude_increase_same_sign", [2.0, -1.0, -0.1, 0.0, 0.1]),
-    # ranks by |init|: 3 5 2 1 4, by |final|: 4 2 1 5 3, of 5; the lower of the two
-    ("large_init_large_final", [0.6, 0.4, 0.2, 0.2, 0.6]),
-    # from below: 3 1 4 5 2 and 2 4 5 1 3
-    ("small_init_small_final", [0.4, 0.2, 0.8, 0.2, 0.4])])
+@pytest.mark.parametrize(
+    "criterion, expected",
+    [
+        ("large_final", [3.0, 1.0, 0.5, 4.0, 2.0]),
+        ("small_final", [-3.0, -1.0, -0.5, -4.0, -2.0]),
+        ("large_init", [1.0, 2.0, 0.6, 0.5, 1.9]),
+        ("small_init", [-1.0, -2.0, -0.6, -0.5, -1.9]),
+        ("magnitude_increase", [2.0, -1.0, -0.1, 3.5, 0.1]),
+        ("movement", [2.0, 1.0, 0.1, 4.5, 0.1]),
+        ("large_final_same_sign", [3.0, 1.0, 0.5, 0.0, 2.0]),
+        ("magnitude_increase_same_sign", [2.0, -1.0, -0.1, 0.0, 0.1]),
+        # ranks by |init|: 3 5 2 1 4, by |final|: 4 2 1 5 3, of 5; the lower of the two
+        ("large_init_large_final", [0.6, 0.4, 0.2, 0.2, 0.6]),
+        # from below: 3 1 4 5 2 and 2 4 5 1 3
+        ("small_init_small_final", [0.4, 0.2, 0.8, 0.2, 0.4]),
+    ],
+)
 def test_criteria_are_those_of_the_table(criterion: str, expected: list[float]) -> None:
     assert torch.allclose(CRITERIA[criterion](FINAL, INIT), torch.tensor(expected))
 
@@ -207,10 +225,14 @@ def test_criteria_score_what_is_trained_and_are_nested(criterion: Any) -> None:
     for name, w in net.weights.items():
         assert torch.equal(score[name].view(-1) == -torch.inf, ~w.trained())
     net.keep(topk(score, 100))
-    assert net.dim == 100 and all(not (w.trained() & ~before[name]).any() for name, w in net.weights.items())
+    assert net.dim == 100 and all(
+        not (w.trained() & ~before[name]).any() for name, w in net.weights.items()
+    )
 
 
-@pytest.mark.parametrize("criterion", ["large_init", "movement", "random", "large_init_large_final"])
+@pytest.mark.parametrize(
+    "criterion", ["large_init", "movement", "random", "large_init_large_final"]
+)
 def test_imp_by_any_criterion_ends_at_the_density(criterion: Any) -> None:
     net, train = set_up(steps=6)
     IMP(0.7, Uniform(), 0.5, 2, "weights", criterion, "zero").run(net, train)
@@ -226,23 +248,30 @@ def test_pruned_weights_read_what_they_moved_towards() -> None:
     with torch.no_grad():
         net.weights["weight"].psi.copy_(torch.tensor([0.5, -2.5, -3.0, 3.0, 7.0, 8.0]))
     prune(net, {"weight": torch.tensor([4, 5])}, "zero_or_init")
-    # 1 -> 0.5: smaller, zero;  -2 -> -2.5: larger, init;  3 -> -3: not smaller, init;  -4 -> 3: smaller, zero
+    # 1 -> 0.5: smaller, zero;  -2 -> -2.5: larger, init;  3 -> -3: not smaller, init;  -4 -> 3:
+    # smaller, zero
     assert net.thetas()["weight"].view(-1).tolist() == [0.0, -2.0, 3.0, 0.0, 7.0, 8.0]
     prune(net, {"weight": torch.tensor([5])}, "zero_or_init")
-    assert net.thetas()["weight"].view(-1).tolist() == [0.0, -2.0, 3.0, 0.0, 5.0, 8.0] and net.dim == 1
+    assert (
+        net.thetas()["weight"].view(-1).tolist() == [0.0, -2.0, 3.0, 0.0, 5.0, 8.0] and net.dim == 1
+    )
 
 
 @pytest.mark.parametrize("what", ["weights", "lr"])
 def test_imp_freezes_pruned_weights_at_their_initial_value_or_at_zero(what: Any) -> None:
     for pruned in ("init", "zero_or_init"):
         net, train = set_up()
-        IMP(0.7, Global(), 0.5, 4, what, "large_final", pruned).run(net, train)      # type: ignore[arg-type]
+        IMP(0.7, Global(), 0.5, 4, what, "large_final", pruned).run(net, train)  # type: ignore[arg-type]
         zeros, others = 0, 0
         for name, w in net.weights.items():
             held, initial = w.dense()[~w.trained()], net.initial()[name].view(-1)[~w.trained()]
             assert ((held == 0) | (held == initial)).all()
             zeros, others = zeros + int((held == 0).sum()), others + int((held != 0).sum())
-        assert net.dim == round(0.3 * net.total) and others > 0 and (zeros > 0) == (pruned == "zero_or_init")
+        assert (
+            net.dim == round(0.3 * net.total)
+            and others > 0
+            and (zeros > 0) == (pruned == "zero_or_init")
+        )
 
 
 # -- continuous sparsification -------------------------------------------------------------------
@@ -272,7 +301,9 @@ def test_the_price_of_the_mask_is_the_sum_of_its_entries() -> None:
     assert torch.allclose(mask.penalty(torch.zeros(5)), torch.tensor(0.25))
 
 
-def test_continuous_sparsification_anneals_every_round_and_rewinds_the_weights_that_it_chose() -> None:
+def test_continuous_sparsification_anneals_every_round_and_rewinds_the_weights_that_it_chose() -> (
+    None
+):
     net, train = set_up(steps=20)
     betas: list[float] = []
     restored: list[dict[str, Tensor]] = []
@@ -280,15 +311,20 @@ def test_continuous_sparsification_anneals_every_round_and_rewinds_the_weights_t
 
     def restoring(state: dict[str, Tensor]) -> None:
         soft = net.maps["0.weight"]
-        restored.append({"s": soft.s.detach().clone(), "then": state["psi/0.weight"]})    # type: ignore[operator]
+        restored.append({"s": soft.s.detach().clone(), "then": state["psi/0.weight"]})  # type: ignore[operator]
         restore(state)
-        restored[0]["now"], restored[0]["trained"] = net.weights["0.weight"].dense().clone(), \
-            net.weights["0.weight"].trained()
-    net.restore = restoring     # type: ignore[method-assign, assignment]
+        restored[0]["now"], restored[0]["trained"] = (
+            net.weights["0.weight"].dense().clone(),
+            net.weights["0.weight"].trained(),
+        )
+
+    net.restore = restoring  # type: ignore[method-assign, assignment]
     watch(train, lambda t: betas.append(float(getattr(net.maps["0.weight"], "beta", 0.0))))
     ContinuousSparsification(0.8, Uniform(), 2, 4, -0.01, 200.0, 1e-8).run(net, train)
     annealed = [200 ** ((t + 1) / 20) for t in range(20)]
-    assert betas == pytest.approx(annealed * 2 + [0.0] * 16, rel=1e-5) and net.dim == round(0.2 * net.total)
+    assert betas == pytest.approx(annealed * 2 + [0.0] * 16, rel=1e-5) and net.dim == round(
+        0.2 * net.total
+    )
     assert not net.maps and len(restored) == 1
     (seen,) = restored
     assert seen["s"].view(-1)[seen["trained"]].min() >= seen["s"].view(-1)[~seen["trained"]].max()
@@ -299,14 +335,26 @@ def test_continuous_sparsification_anneals_every_round_and_rewinds_the_weights_t
 # -- early birds ---------------------------------------------------------------------------------
 def chain() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1),
-                         nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 2))
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(128, 2),
+    )
 
 
 def bird(**recipe: object) -> tuple[Net, Train, EarlyBird]:
     _, train = set_up(epochs=10, **recipe)
     net = Net(chain(), seed=3)
-    return net, Train(net, Blobs(), train.recipe, seed=3), EarlyBird(0.5, "channels", 5, 0.1, 0.9, 1e-4)
+    return (
+        net,
+        Train(net, Blobs(), train.recipe, seed=3),
+        EarlyBird(0.5, "channels", 5, 0.1, 0.9, 1e-4),
+    )
 
 
 def pruned_at(net: Net, train: Train) -> list[int]:
@@ -316,13 +364,15 @@ def pruned_at(net: Net, train: Train) -> list[int]:
 
 
 def test_an_early_bird_is_found_when_the_queue_is_full_and_its_masks_agree() -> None:
-    net, train, method = bird(lr=1e-9)      # scales keep their order
+    net, train, method = bird(lr=1e-9)  # scales keep their order
     with torch.no_grad():
         net.rest["1.weight"].copy_(torch.arange(1.0, 9.0))
         net.rest["4.weight"].copy_(torch.arange(8.0, 0.0, -1.0))
     steps = pruned_at(net, train)
     method.run(net, train)
-    assert steps[0] == 5 * 8 and len(steps) == 40       # after five epochs of eight steps, and to the end
+    assert (
+        steps[0] == 5 * 8 and len(steps) == 40
+    )  # after five epochs of eight steps, and to the end
     kept = net.thetas()["0.weight"].flatten(1).any(1)
     assert kept.tolist() == [False] * 4 + [True] * 4 and not net.maps
 
@@ -332,14 +382,15 @@ def test_the_queue_of_masks() -> None:
     other = ten.clone()
     other[0] = False
     assert [queue.agrees(ten, 0.1) for _ in range(3)] == [False, False, True]
-    assert queue.agrees(other, 0.1)             # one of ten apart
+    assert queue.agrees(other, 0.1)  # one of ten apart
     other = other.clone()
     other[1] = False
-    assert not queue.agrees(other, 0.1)         # two of ten from the oldest
+    assert not queue.agrees(other, 0.1)  # two of ten from the oldest
 
 
 def test_an_early_bird_that_does_not_settle_is_taken_at_the_end_of_the_search(
-        caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(logging.getLogger("dimred"), "propagate", True)
     net, train, method = bird()
     with torch.no_grad():
@@ -349,6 +400,7 @@ def test_an_early_bird_that_does_not_settle_is_taken_at_the_end_of_the_search(
         if net.dim == net.total:
             with torch.no_grad():
                 net.rest["1.weight"].copy_(net.rest["1.weight"].roll(3))
+
     watch(train, shuffle)
     steps = pruned_at(net, train)
     with caplog.at_level(logging.INFO, "dimred"):
@@ -359,16 +411,20 @@ def test_an_early_bird_that_does_not_settle_is_taken_at_the_end_of_the_search(
 def test_the_penalty_pulls_scales_to_zero_until_the_bird_is_found() -> None:
     net, train, method = bird(lr=0.01, momentum=0.0)
     before = net.rest["1.weight"].detach().clone()
-    train._backward = lambda *_: [setattr(p, "grad", torch.zeros_like(p))   # type: ignore[method-assign, func-returns-value]
-                                  for p in net.parameters().values()]
-    train._after = lambda *_: None      # type: ignore[method-assign]
+    train._backward = lambda *_: [
+        setattr(p, "grad", torch.zeros_like(p))  # type: ignore[method-assign, func-returns-value]
+        for p in net.parameters().values()
+    ]
+    train._after = lambda *_: None  # type: ignore[method-assign]
     method.run(net, train)
-    pulled = 41     # steps: the last of them the one that finds it
+    pulled = 41  # steps: the last of them the one that finds it
     assert torch.allclose(net.rest["1.weight"], before - 0.01 * 1e-4 * pulled)
 
 
 def test_early_bird_says_what_it_needs() -> None:
     net = Net(nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2)))
     _, train = set_up()
-    with pytest.raises(UserError, match="early_bird needs norms with a scale for each channel, and Sequential has"):
+    with pytest.raises(
+        UserError, match="early_bird needs norms with a scale for each channel, and Sequential has"
+    ):
         EarlyBird(0.5, "channels", 5, 0.1, 0.5, 1e-4).run(net, train)

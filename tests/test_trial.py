@@ -1,5 +1,6 @@
 """One batch is tried on a model and its data: what fits is used, what does not is one sentence, and
 nothing changes."""
+
 from __future__ import annotations
 
 import random
@@ -77,35 +78,44 @@ def test_logits_are_found_in_what_a_model_returns(kind: str) -> None:
     assert len(model._forward_hooks) == (kind != "tensor")
 
 
-@pytest.mark.parametrize(("returns", "outputs", "problem"), [
-    (lambda y, training: None, 3, "returns None"),
-    (lambda y, training: {"out": y}, 3, "a dictionary with the keys 'out'"),
-    (lambda y, training: ("logits", y), 3, "returns a tuple"),
-    (lambda y, training: y[:, :, None, None], 3, r"shape \(2, 3, 1, 1\) for two images"),
-    (lambda y, training: y.sum(), 3, r"shape \(\) for two images"),
-    (lambda y, training: y.argmax(1), 3, r"shape \(2,\)"),
-    (lambda y, training: y, 2, "2 outputs, but the data has 3 classes"),
-])
+@pytest.mark.parametrize(
+    ("returns", "outputs", "problem"),
+    [
+        (lambda y, training: None, 3, "returns None"),
+        (lambda y, training: {"out": y}, 3, "a dictionary with the keys 'out'"),
+        (lambda y, training: ("logits", y), 3, "returns a tuple"),
+        (lambda y, training: y[:, :, None, None], 3, r"shape \(2, 3, 1, 1\) for two images"),
+        (lambda y, training: y.sum(), 3, r"shape \(\) for two images"),
+        (lambda y, training: y.argmax(1), 3, r"shape \(2,\)"),
+        (lambda y, training: y, 2, "2 outputs, but the data has 3 classes"),
+    ],
+)
 def test_a_model_that_gives_no_logits_is_refused(returns: Any, outputs: int, problem: str) -> None:
     with pytest.raises(UserError, match=rf"own\.build makes a model .*{problem}"):
         own(returns, outputs)
 
 
-@pytest.mark.parametrize(("model", "why"), [
-    (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 3)), "3 channels"),
-    (nn.Sequential(nn.Conv2d(1, 4, 5), nn.Flatten(), nn.Linear(16, 3)),
-     "greater than actual input size"),
-    (nn.Sequential(nn.Flatten(), nn.Linear(17, 3)), "shapes cannot be multiplied"),
-])
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 3)), "3 channels"),
+        (
+            nn.Sequential(nn.Conv2d(1, 4, 5), nn.Flatten(), nn.Linear(16, 3)),
+            "greater than actual input size",
+        ),
+        (nn.Sequential(nn.Flatten(), nn.Linear(17, 3)), "shapes cannot be multiplied"),
+    ],
+)
 def test_a_model_for_other_images_is_refused(model: nn.Module, why: str) -> None:
-    with pytest.raises(UserError, match="own.build cannot compute on images of 1x4x4 "
-                                        f".*{why}.*dataset.resize"):
+    with pytest.raises(
+        UserError, match=f"own.build cannot compute on images of 1x4x4 .*{why}.*dataset.resize"
+    ):
         give_logits(model, SHAPE, CLASSES, "own.build")
 
 
 def test_a_trial_changes_nothing() -> None:
     model = Restless()
-    model.norm.eval()       # as a builder may do
+    model.norm.eval()  # as a builder may do
     before = {name: value.clone() for name, value in model.state_dict().items()}
     states = torch.get_rng_state(), np.random.get_state()[1:3], random.getstate()
     give_logits(model, SHAPE, CLASSES, "own.build")
@@ -136,15 +146,22 @@ class Odd(Blobs):
         return self.change(*super().sample(n, seed))
 
 
-@pytest.mark.parametrize(("change", "problem"), [
-    (lambda images, labels: (images.double(), labels), "images of type torch.float64"),
-    (lambda images, labels: (images[:, 0], labels),
-     r"images of type torch.float32 and shape \(2, "),
-    (lambda images, labels: (images, labels.int()), "labels of type torch.int32"),
-    (lambda images, labels: (images, labels[:, None]),
-     r"labels of type torch.int64 and shape \(2, 1\)"),
-    (lambda images, labels: (images, labels - 10), "gives the labels"),
-])
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda images, labels: (images.double(), labels), "images of type torch.float64"),
+        (
+            lambda images, labels: (images[:, 0], labels),
+            r"images of type torch.float32 and shape \(2, ",
+        ),
+        (lambda images, labels: (images, labels.int()), "labels of type torch.int32"),
+        (
+            lambda images, labels: (images, labels[:, None]),
+            r"labels of type torch.int64 and shape \(2, 1\)",
+        ),
+        (lambda images, labels: (images, labels - 10), "gives the labels"),
+    ],
+)
 def test_batches_that_are_not_what_they_have_to_be_are_refused(change: Any, problem: str) -> None:
     data = Odd(change)
     model = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(data.shape)), data.classes))
@@ -177,14 +194,16 @@ FORMS: list[tuple[Any, Any]] = [(as_onnx, run_onnx), (as_program, run_program)]
 @pytest.mark.parametrize(("write", "run"), FORMS)
 @pytest.mark.parametrize("kind", ["tuple", "dictionary"])
 def test_exported_models_give_logits_for_batches_of_any_size(
-        write: Any, run: Any, kind: str) -> None:
+    write: Any, run: Any, kind: str
+) -> None:
     model, images = own(OUTPUTS[kind]).eval(), torch.zeros(2, *SHAPE)
     assert batches(run(write(model, images)), model, images) == "for batches of any size"
 
 
 @pytest.mark.parametrize(("write", "run"), FORMS)
 def test_a_model_that_fixes_the_size_of_its_batches_is_exported_with_a_word(
-        write: Any, run: Any) -> None:
+    write: Any, run: Any
+) -> None:
     model, images = OneByOne().eval(), torch.zeros(2, *SHAPE)
     assert "NOT for batches of 1 or 5" in batches(run(write(model, images)), model, images)
 
@@ -196,5 +215,6 @@ def test_other_logits_and_failing_exports_are_errors() -> None:
 
     def returns(y: Tensor, training: bool) -> Tensor:
         return y if float(y.sum()) > 1e9 else y * 2
+
     with pytest.raises(UserError, match="PyTorch cannot export Own"):
         as_program(Own(returns).eval(), images)

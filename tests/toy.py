@@ -1,4 +1,6 @@
-"""A problem that trains in milliseconds (`dimred check` uses it, too), and ways to look on and to break off."""
+"""A problem that trains in milliseconds (`dimred check` uses it, too), and ways to look on and to
+break off."""
+
 from collections.abc import Callable
 
 from dimred.conformance.toy import RECIPE, Blobs, model, set_up
@@ -14,7 +16,8 @@ def watch(train: Train, see: Callable[[int], None]) -> None:
     def seen(t: int) -> None:
         descend(t)
         see(t)
-    train._descend = seen       # type: ignore[method-assign]
+
+    train._descend = seen  # type: ignore[method-assign]
 
 
 class Crash(Exception):
@@ -23,6 +26,7 @@ class Crash(Exception):
 
 class Fragile(Train):
     """Saves after every third step and crashes before its `last` one is taken."""
+
     last = -1
 
     def _save_checkpoint(self, call: int, t: int) -> None:

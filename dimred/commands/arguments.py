@@ -1,4 +1,5 @@
 """What the commands take off their arguments."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -13,11 +14,14 @@ def flag(arguments: list[str], name: str) -> bool:
 
 
 def flags(arguments: list[str], *names: str, options: Iterable[str] = ()) -> set[str]:
-    """Take flags off the arguments; those that were there. UserError if there are others; `options` could have been."""
+    """Take flags off the arguments; those that were there. UserError if there are others; `options`
+    could have been."""
     given = set(names) & set(arguments)
     arguments[:] = [a for a in arguments if a not in given]
     if unknown := [a for a in arguments if a.startswith("-")]:
-        raise UserError(f"unknown option {unknown[0]}. {nearest(unknown[0], {*names, *options, '--debug'})}")
+        raise UserError(
+            f"unknown option {unknown[0]}. {nearest(unknown[0], {*names, *options, '--debug'})}"
+        )
     return given
 
 
@@ -29,7 +33,7 @@ def option(arguments: list[str], name: str, value_is: str = "DIR") -> str | None
         if not joined and i + 1 == len(arguments):
             raise UserError(f"{name} needs a value: {name} {value_is}")
         value = arguments[i].partition("=")[2] if joined else arguments[i + 1]
-        del arguments[i:i + (1 if joined else 2)]
+        del arguments[i : i + (1 if joined else 2)]
         return value
     return None
 

@@ -1,4 +1,5 @@
 """dimred check: the conformance suite, for one method."""
+
 from __future__ import annotations
 
 import logging
@@ -17,14 +18,20 @@ def check(arguments: list[str]) -> int:
     usage = "usage: dimred check METHOD [FIELD=VALUE ...] [basis=NAME] [--config-dir DIR]"
     folder = option(arguments, "--config-dir")
     flag(arguments, "--config-dir")
-    if not arguments or "=" in arguments[0] or not all("=" in argument for argument in arguments[1:]):
+    if (
+        not arguments
+        or "=" in arguments[0]
+        or not all("=" in argument for argument in arguments[1:])
+    ):
         raise UserError(f"{usage} (got {' '.join(arguments) or 'no method'})")
     name, fields = arguments[0], dict(argument.split("=", 1) for argument in arguments[1:])
-    logging.getLogger(PROGRESS).disabled = True     # of hundreds of small trainings
+    logging.getLogger(PROGRESS).disabled = True  # of hundreds of small trainings
     from dimred.conformance import NOT_EXAMINED, Make, examine
 
     if name in NOT_EXAMINED:
-        raise UserError(f"{name} cannot be checked: {NOT_EXAMINED[name]}. Check another method, such as random")
+        raise UserError(
+            f"{name} cannot be checked: {NOT_EXAMINED[name]}. Check another method, such as random"
+        )
     cfg = compose_method(name, fields, fields.pop("basis", "none"), folder)
     findings = list(examine(Make(name, cfg, fields)))
     print(table(("check", "outcome", "why"), findings))
@@ -34,18 +41,29 @@ def check(arguments: list[str]) -> int:
 
 
 def compose_method(name: str, fields: Mapping[str, str], basis: str, folder: str | None) -> Any:
-    """The configuration of a run with a method of conf/method or of the folder, or with a class of one's own."""
+    """The configuration of a run with a method of conf/method or of the folder, or with a class of
+    one's own."""
     overrides = [f"method={name}", *(f"method.{field}={value}" for field, value in fields.items())]
     if "." in name:
         from dimred.schema import required, resolve
+
         _, takes = resolve(name, "method")
         for key in set(fields) - set(takes):
             raise UserError(f"unknown key method.{key}. {nearest(key, takes)}")
-        given = {key: f"${{{key}}}" for key in ("sparsity", "allocation") if key in takes} | dict(fields)
+        given = {key: f"${{{key}}}" for key in ("sparsity", "allocation") if key in takes} | dict(
+            fields
+        )
         if missing := [key for key in required(takes) if key not in given]:
-            raise UserError(f"{name} needs a value for {', '.join(missing)}. Give it: dimred check {name} "
-                            + " ".join([*(f"{k}={v}" for k, v in fields.items()), *(f"{k}=..." for k in missing)]))
-        overrides = ["~method", f"+method._target_={name}", *(f"+method.{key}={value}" for key, value in given.items())]
+            raise UserError(
+                f"{name} needs a value for {', '.join(missing)}. Give it: dimred check {name} "
+                + " ".join(
+                    [*(f"{k}={v}" for k, v in fields.items()), *(f"{k}=..." for k in missing)]
+                )
+            )
+        overrides = [
+            "~method",
+            f"+method._target_={name}",
+            *(f"+method.{key}={value}" for key, value in given.items()),
+        ]
     overrides.append(f"basis={basis}")
     return composed(overrides, own_folder(folder) if folder else None)
-

@@ -1,5 +1,6 @@
 """dimred completion: what a shell needs to complete commands, options, keys, values, runs and
 tables."""
+
 from __future__ import annotations
 
 import os
@@ -87,7 +88,7 @@ def script(shell: str) -> str:
 
 def complete(line: str) -> list[str]:
     """What the last word of a line may become: whole words, sorted."""
-    words = split(line)[1:]     # without the program
+    words = split(line)[1:]  # without the program
     *before, word = words or [""]
     if not before:
         return matching(word, [*COMMANDS, "--help", "--version"])
@@ -99,7 +100,7 @@ def complete(line: str) -> list[str]:
 
 def split(line: str) -> list[str]:
     """The words of a line as a shell splits it, the last one unfinished."""
-    for end in ("", "'", '"'):      # a quote may be open
+    for end in ("", "'", '"'):  # a quote may be open
         try:
             words = shlex.split(line + end)
         except ValueError:
@@ -200,8 +201,12 @@ def runs(word: str) -> list[str]:
     """Run folders: those under what is typed, or under outputs."""
     place = word if word.endswith("/") else ""
     roots = [Path(place).expanduser()] if place else [Path("outputs/runs")]
-    found = [path.parent for root in roots for depth in ("", "*/", "*/*/", "*/*/*/")
-             for path in root.glob(f"{depth}config.yaml")]
+    found = [
+        path.parent
+        for root in roots
+        for depth in ("", "*/", "*/*/", "*/*/*/")
+        for path in root.glob(f"{depth}config.yaml")
+    ]
     return [str(path) for path in found]
 
 
@@ -214,5 +219,8 @@ def paths(word: str, folders_only: bool = False) -> list[str]:
     except OSError:
         return []
     shown = [entry for entry in entries if start.startswith(".") or not entry.name.startswith(".")]
-    return [f"{folder}{entry.name}/" if entry.is_dir() else f"{folder}{entry.name}"
-            for entry in shown if entry.is_dir() or not folders_only]
+    return [
+        f"{folder}{entry.name}/" if entry.is_dir() else f"{folder}{entry.name}"
+        for entry in shown
+        if entry.is_dir() or not folders_only
+    ]

@@ -1,4 +1,5 @@
 """Every command of dimred: what it takes and what for. Help and completion are made of this."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dimred.errors import UserError, nearest
 
 class Option(NamedTuple):
     """value: what it takes, as DIR or one of md|latex|csv; empty for a flag."""
+
     name: str
     value: str = ""
     help: str = ""
@@ -27,6 +29,7 @@ class Command(NamedTuple):
     usage: what may follow the name, in each form of the command
     takes: the kinds of what follows, for completion; the last kind is that of all others, too
     more: paragraphs for its help"""
+
     target: str
     usage: tuple[str, ...]
     summary: str
@@ -40,9 +43,12 @@ OWN = Option("--config-dir", "DIR", "your own configurations, in folders method/
 JSON = Option("--json", "", "as JSON")
 RUNS = Option("--runs", "DIR", "where the runs are (default: outputs)")
 TRUST = Option("--trust", "", "run the code of a model that is not dimred's")
-TABLES = (Option("--seeds", "N", "how many seeds, or which: 0,1,2"),
-          Option("--scale", "FRACTION", "make every recipe shorter"),
-          Option("--only", "REGEX", "only the rows and columns that match"), OWN)
+TABLES = (
+    Option("--seeds", "N", "how many seeds, or which: 0,1,2"),
+    Option("--scale", "FRACTION", "make every recipe shorter"),
+    Option("--only", "REGEX", "only the rows and columns that match"),
+    OWN,
+)
 
 COMMANDS: Mapping[str, Command] = {
     "train": Command(
@@ -152,7 +158,7 @@ COMMANDS: Mapping[str, Command] = {
         (),
         ("bash|zsh|fish",),
         'bash: eval "$(dimred completion bash)" in ~/.bashrc. zsh: eval "$(dimred completion zsh)" '
-        'in ~/.zshrc. '
+        "in ~/.zshrc. "
         "fish: dimred completion fish | source in ~/.config/fish/config.fish.",
     ),
 }

@@ -1,4 +1,5 @@
 """dimred export: a trained network for other programs."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -27,13 +28,17 @@ def export(arguments: list[str]) -> int:
     if form not in FORMATS:
         raise UserError(f"unknown format {form!r}. {nearest(form, FORMATS)}")
     if "--half" in given and form != "compact":
-        raise UserError(f"--half is for --format compact, and not for --format {form}. Leave it out")
+        raise UserError(
+            f"--half is for --format compact, and not for --format {form}. Leave it out"
+        )
     if len(arguments) != 2:
         raise UserError(f"usage: {USAGE} (got {len(arguments)} arguments)")
     if form == "onnx" and not all(
         map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))
     ):
-        raise UserError("--format onnx needs a library that is not installed. Install it: pip install 'dimred[onnx]'")
+        raise UserError(
+            "--format onnx needs a library that is not installed. Install it: pip install 'dimred[onnx]'"
+        )
     from dimred.build import load_run
 
     path = output(arguments[1], arguments[0])
@@ -43,12 +48,17 @@ def export(arguments: list[str]) -> int:
 
 
 def output(name: str, source: str) -> Path:
-    """Where to write to. UserError if that is not for files, or would take something of a run or of the source away."""
+    """Where to write to. UserError if that is not for files, or would take something of a run or of
+    the source away."""
     path, given = Path(name).expanduser(), Path(source).expanduser()
     if not path.name or (path.exists() and not path.is_file()):
         raise UserError(f"cannot write to {name!r}: that is no file. Name one")
-    if (path.parent / "config.yaml").exists() or (given.exists() and path.resolve() == given.resolve()):
-        raise UserError(f"cannot write to {path}: that is part of a run, or what is read. Name a file elsewhere")
+    if (path.parent / "config.yaml").exists() or (
+        given.exists() and path.resolve() == given.resolve()
+    ):
+        raise UserError(
+            f"cannot write to {path}: that is part of a run, or what is read. Name a file elsewhere"
+        )
     return path
 
 
@@ -81,6 +91,7 @@ def write_as(form: str, net: Net, about: Json, path: Path, half: bool) -> str:
 def plain(net: Net) -> nn.Module:
     """The model with its weights written out."""
     import copy
+
     model = copy.deepcopy(net.model)
     model.load_state_dict(net.state_dict())
     return model
@@ -89,6 +100,7 @@ def plain(net: Net) -> nn.Module:
 def as_program(model: nn.Module, images: Tensor) -> bytes:
     """A torch.export program, of batches of any size."""
     import torch
+
     file = BytesIO()
     with exporting(model):
         torch.export.save(torch.export.export(model, (images,), dynamic_shapes=any_batch()), file)
@@ -97,6 +109,7 @@ def as_program(model: nn.Module, images: Tensor) -> bytes:
 
 def as_onnx(model: nn.Module, images: Tensor) -> bytes:
     import torch
+
     with exporting(model):
         program = torch.onnx.export(
             model,
@@ -113,6 +126,7 @@ def as_onnx(model: nn.Module, images: Tensor) -> bytes:
 
 def any_batch() -> Any:
     import torch
+
     return ({0: torch.export.Dim.AUTO},)
 
 
@@ -131,14 +145,16 @@ def exporting(model: nn.Module) -> Iterator[None]:
 
 def run_program(content: bytes) -> Callable[[Tensor], Tensor]:
     import torch
+
     return torch.export.load(BytesIO(content)).module()
 
 
 def run_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
     import onnxruntime
     import torch
+
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4      # `batches` says what fails
+    options.log_severity_level = 4  # `batches` says what fails
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
@@ -164,11 +180,12 @@ def agree(
 ) -> bool:
     """Whether the logits of a batch of that size are the model's."""
     import torch
+
     inputs = torch.rand(size, *images.shape[1:], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         try:
             found = exported(inputs)
-        except Exception:       # of kinds of their own, in onnxruntime and torch.export
+        except Exception:  # of kinds of their own, in onnxruntime and torch.export
             return False
         logits = model(inputs)
     return found.shape == logits.shape and torch.allclose(found, logits, rtol=1e-3, atol=1e-4)

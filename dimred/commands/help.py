@@ -1,4 +1,5 @@
 """The help of commands, of groups and of methods, in lines that fit the terminal."""
+
 from __future__ import annotations
 
 import re
@@ -12,8 +13,10 @@ from dimred.fields import Field, fields, find_file, group_files, own_folders
 from dimred.printing import table
 from dimred.terminal import width
 
-TITLE = ("dimred: dimensionality-reduced training. Train a few coordinates of a network, prune or "
-         "freeze the rest.")
+TITLE = (
+    "dimred: dimensionality-reduced training. Train a few coordinates of a network, prune or "
+    "freeze the rest."
+)
 EXAMPLE = "dimred train method=rigl sparsity=0.95 recipe.epochs=20"
 
 
@@ -58,8 +61,10 @@ def of_train(words: Sequence[str]) -> str:
     values = re.findall(
         r"^(\w+): (\S.*?)(?:\s+# (.*))?$", (conf() / "config.yaml").read_text(), re.MULTILINE
     )
-    rows = [(f"{key}=", re.sub(r"\$\{oc[.]env:\w+,'(.*)'\}", r"\1", default), comment)
-            for key, default, comment in values]
+    rows = [
+        (f"{key}=", re.sub(r"\$\{oc[.]env:\w+,'(.*)'\}", r"\1", default), comment)
+        for key, default, comment in values
+    ]
     keys = table(("", "", ""), rows, width() - 2, wrap=2)
     return "\n".join(
         [
@@ -83,8 +88,11 @@ def of_group(group: str, name: str, folders: Sequence[Path]) -> str:
     """What a member of a group is: its docstring where dimred has it, then its fields."""
     found = fields(group, find_file(group, name, folders), folders)
     paragraphs = found.about.split("\n\n")
-    shown = [equation(part) if part.startswith("    ") else wrapped(" ".join(part.split()))
-             for part in paragraphs if part]
+    shown = [
+        equation(part) if part.startswith("    ") else wrapped(" ".join(part.split()))
+        for part in paragraphs
+        if part
+    ]
     return "\n\n".join(
         [f"{group}={name}", *shown, *([field_table(group, found.fields)] if found.fields else [])]
     )

@@ -1,4 +1,5 @@
 """dimred import: a compact file as a plain state dict."""
+
 from __future__ import annotations
 
 from dimred.commands.arguments import flag

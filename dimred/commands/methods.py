@@ -1,4 +1,5 @@
 """dimred methods: what there is to choose from."""
+
 from __future__ import annotations
 
 import json
@@ -21,8 +22,15 @@ def methods(arguments: list[str]) -> int:
         return 0
     found = {name: find_file("method", name, folders) for name in arguments}
     if as_json:
-        print(json.dumps([{"name": name, **fields("method", path, folders).as_json()}
-                          for name, path in found.items()], indent=2))
+        print(
+            json.dumps(
+                [
+                    {"name": name, **fields("method", path, folders).as_json()}
+                    for name, path in found.items()
+                ],
+                indent=2,
+            )
+        )
     else:
         print("\n\n".join(help.of_group("method", name, folders) for name in found))
     return 0

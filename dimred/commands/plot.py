@@ -1,4 +1,5 @@
 """dimred plot: pictures of runs, and a page of them all."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -16,20 +17,24 @@ log = logging.getLogger("dimred")
 WHAT = ("sparsity", "storage", "flops", "layers", "support", "curves", "overview")
 FORMATS = ("svg", "png", "pdf")
 USAGE = "dimred plot [WHAT ...] [--runs DIR|RUN ...] [--out DIR] [--format svg|png|pdf]"
-NEEDS = ("matplotlib", "jinja2", "itables")     # the extra "plot"
-MANY = 9        # lines on what is not drawn, in a terminal
+NEEDS = ("matplotlib", "jinja2", "itables")  # the extra "plot"
+MANY = 9  # lines on what is not drawn, in a terminal
 
 
 def plot(arguments: list[str]) -> int:
     what, folders, out, form = parse(arguments)
     if missing := [name for name in NEEDS if importlib.util.find_spec(name) is None]:
-        raise UserError(f"pictures need {' and '.join(missing)}, not installed here: pip install 'dimred[plot]'")
+        raise UserError(
+            f"pictures need {' and '.join(missing)}, not installed here: pip install 'dimred[plot]'"
+        )
     from dimred.report.figures_data import settings_of
     from dimred.report.runs import find_runs
 
     found = {run.folder.resolve(): run for folder in folders for run in find_runs(folder)}
     done = [run for run in found.values() if run.state == "done"]
-    notes = [f"{run.folder}: {run.state} ({run.why})" for run in found.values() if run.state != "done"]
+    notes = [
+        f"{run.folder}: {run.state} ({run.why})" for run in found.values() if run.state != "done"
+    ]
     if not done:
         where = ", ".join(map(str, folders))
         what_to_do = "Train some with dimred train, or name another folder with --runs"
@@ -41,8 +46,16 @@ def plot(arguments: list[str]) -> int:
     return draw(what or WHAT, settings, notes, out, form, named=bool(what))
 
 
-def draw(what: Sequence[str], settings: Sequence[Setting], notes: list[str], out: Path, form: str, named: bool) -> int:
-    """Write the files and print their paths. UserError if one was named and there is nothing to draw in it."""
+def draw(
+    what: Sequence[str],
+    settings: Sequence[Setting],
+    notes: list[str],
+    out: Path,
+    form: str,
+    named: bool,
+) -> int:
+    """Write the files and print their paths. UserError if one was named and there is nothing to
+    draw in it."""
     from dimred.record import write
     from dimred.report.figures import DRAWINGS, pictures
 
@@ -59,7 +72,11 @@ def draw(what: Sequence[str], settings: Sequence[Setting], notes: list[str], out
                 print(path)
     if "overview" in what:
         from dimred.report.overview import page
-        write(path := out / "overview.html", page(settings, [p for some in drawn.values() for p in some], notes))
+
+        write(
+            path := out / "overview.html",
+            page(settings, [p for some in drawn.values() for p in some], notes),
+        )
         print(path)
     if named and empty:
         raise UserError(f"nothing to draw for {', '.join(empty)}, see above")
@@ -67,7 +84,8 @@ def draw(what: Sequence[str], settings: Sequence[Setting], notes: list[str], out
 
 
 def parse(arguments: list[str]) -> tuple[list[str], list[Path], Path, str]:
-    """What, the folders of runs, where to, the format. Every --runs takes all folders up to the next option."""
+    """What, the folders of runs, where to, the format. Every --runs takes all folders up to the
+    next option."""
     values: dict[str, list[str]] = {"": [], "--runs": [], "--out": [], "--format": []}
     into = ""
     for argument in arguments:
@@ -80,11 +98,15 @@ def parse(arguments: list[str]) -> tuple[list[str], list[Path], Path, str]:
             values[name] += [value] if equals else []
         else:
             # a WHAT may stand behind options, too, unless a folder is called so
-            values["" if argument in WHAT and not Path(argument).is_dir() else into].append(argument)
+            values["" if argument in WHAT and not Path(argument).is_dir() else into].append(
+                argument
+            )
             into = into if into == "--runs" else ""
     for option in ("--out", "--format"):
         if len(values[option]) > 1:
-            raise UserError(f"{option} takes one value (got {' '.join(values[option])}). Usage: {USAGE}")
+            raise UserError(
+                f"{option} takes one value (got {' '.join(values[option])}). Usage: {USAGE}"
+            )
     if into in ("--out", "--format") or (into == "--runs" and not values["--runs"]):
         raise UserError(f"{into} needs a value. Usage: {USAGE}")
     for word in values[""]:

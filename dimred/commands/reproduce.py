@@ -1,4 +1,5 @@
 """dimred reproduce: run what is missing of a published table, and print it."""
+
 from __future__ import annotations
 
 import hashlib
@@ -27,9 +28,11 @@ def reproduce(arguments: list[str]) -> int:
     dry = "--dry-run" in arguments
     arguments = [argument for argument in arguments if argument != "--dry-run"]
     if option(arguments, "--runs"):
-        raise UserError("what is missing has to be run somewhere. Instead of --runs DIR, give outputs=DIR")
+        raise UserError(
+            "what is missing has to be run somewhere. Instead of --runs DIR, give outputs=DIR"
+        )
     typed = [*arguments]
-    option(typed, "--only")     # what is written is the whole table
+    option(typed, "--only")  # what is written is the whole table
     command = shlex.join(["dimred", "reproduce", *typed])
     asked = request(arguments, "dimred reproduce NAME [--dry-run]")
     from dimred.report.plan import estimate, left, sweeps
@@ -54,16 +57,21 @@ def reproduce(arguments: list[str]) -> int:
 
 
 def words(box: Box, asked: Request) -> list[str]:
-    return ["-m", *(f"{key}={','.join(values)}" for key, values in box.items()),
-            *(f"{key}={value}" for key, value in asked.where.items())]
+    return [
+        "-m",
+        *(f"{key}={','.join(values)}" for key, values in box.items()),
+        *(f"{key}={value}" for key, value in asked.where.items()),
+    ]
 
 
 def sweep(arguments: list[str]) -> int:
-    """`dimred train -m ...`; the exit status. What fails is said and the others go on; only a signal ends it all."""
+    """`dimred train -m ...`; the exit status. What fails is said and the others go on; only a
+    signal ends it all."""
     from dimred.commands.train import train
+
     try:
         return train(arguments)
-    except UserError as error:      # nothing of this sweep could be started
+    except UserError as error:  # nothing of this sweep could be started
         print(f"dimred: {printable(str(error))}", file=sys.stderr)
         return 1
 
@@ -77,8 +85,11 @@ def show(asked: Request, command: str, runs: Iterable[Run]) -> None:
     runs = list(runs)
     document = fill(asked.whole, runs, asked.where)
     used = folders(document)
-    made = [f"written by `{command}`, which counts all runs that are there", machine(),
-            *environment(run for run in runs if run.folder in used)]
+    made = [
+        f"written by `{command}`, which counts all runs that are there",
+        machine(),
+        *environment(run for run in runs if run.folder in used),
+    ]
     path = output(asked)
     write(path, (markdown(document) + "\n" + "".join(f"- {line}\n" for line in made)).encode())
     write(path.with_suffix(".json"), as_json(document | {"made": made}).encode())
@@ -99,7 +110,9 @@ def check_output(asked: Request) -> None:
     with suppress(OSError, UnicodeDecodeError):
         first = path.read_text().partition("\n")[0]
         if first != f"# {asked.whole.heading}":
-            raise UserError(f"{path} holds another table ({first.strip('# ')!r}). Rename yours, or move that file")
+            raise UserError(
+                f"{path} holds another table ({first.strip('# ')!r}). Rename yours, or move that file"
+            )
 
 
 def file_name(asked: Request) -> str:

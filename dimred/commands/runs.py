@@ -1,4 +1,5 @@
 """dimred runs: all runs with their numbers, to look at or for pandas."""
+
 from __future__ import annotations
 
 import csv
@@ -24,7 +25,7 @@ SHOWN = {
     "density": "nonzero",
     "storage_bytes": "storage",
 }
-TOO_MANY = ("layers", "command")    # of a run; `dimred show RUN --json` has them
+TOO_MANY = ("layers", "command")  # of a run; `dimred show RUN --json` has them
 
 
 def runs(arguments: list[str]) -> int:
@@ -56,8 +57,7 @@ def as_table(found: Sequence[Run]) -> str:
     for run in found:
         folders.setdefault(run.folder.parent, []).append(run)
     parts = [
-        f"{printable(str(folder))}\n"
-        + table(("run", "state", *SHOWN.values()), map(row, runs))
+        f"{printable(str(folder))}\n" + table(("run", "state", *SHOWN.values()), map(row, runs))
         for folder, runs in folders.items()
     ]
     states = [run.state for run in found]
@@ -70,6 +70,7 @@ def as_table(found: Sequence[Run]) -> str:
 
 def row(run: Run) -> tuple[object, ...]:
     from dimred.report.measures import MEASURES
+
     values = {name: MEASURES[name].value(run.result) for name in SHOWN}
     cells = ["" if value is None else MEASURES[name].text(value) for name, value in values.items()]
     return (run.folder.name, run.state, *cells)
@@ -79,6 +80,7 @@ def flat_row(run: Run) -> dict[str, Any]:
     """One run in flat columns: its state, configuration (by the keys of the command line) and
     result."""
     from dimred.report.compose import read_yaml
+
     try:
         config = read_yaml(run.folder / "config.yaml")
     except UserError:

@@ -1,4 +1,5 @@
 """dimred show: a run in numbers."""
+
 from __future__ import annotations
 
 import json
@@ -21,7 +22,9 @@ def show(arguments: list[str]) -> int:
             if (folder / "config.yaml").exists()
             else "not a run"
         )
-        raise UserError(f"{folder} has no result.json; it is {state}. Runs lie in outputs/runs/DATASET/MODEL/")
+        raise UserError(
+            f"{folder} has no result.json; it is {state}. Runs lie in outputs/runs/DATASET/MODEL/"
+        )
     try:
         result = json.loads(path.read_text())
         if not isinstance(result, dict):
@@ -42,9 +45,18 @@ def show(arguments: list[str]) -> int:
 
 
 def shown(result: dict[str, Any], config: Path) -> str:
-    layers = table(("layer", "shape", "total", "trained", "nonzero"), [
-        (name, "x".join(map(str, v["shape"])), v["total"], f"{v['trained']} ({percent(v['trained'] / v['total'])})",
-         f"{v['nonzero']} ({percent(v['nonzero'] / v['total'])})") for name, v in result.get("layers", {}).items()])
+    layers = table(
+        ("layer", "shape", "total", "trained", "nonzero"),
+        [
+            (
+                name,
+                "x".join(map(str, v["shape"])),
+                v["total"],
+                f"{v['trained']} ({percent(v['trained'] / v['total'])})",
+                f"{v['nonzero']} ({percent(v['nonzero'] / v['total'])})",
+            )
+            for name, v in result.get("layers", {}).items()
+        ],
+    )
     numbers = table(("", ""), [(key, value) for key, value in result.items() if key != "layers"])
     return f"{layers}\n\n{numbers}\n\n{printable(config.read_text().rstrip())}"
-

@@ -1,4 +1,5 @@
 """dimred table: a published table, from run folders alone."""
+
 from __future__ import annotations
 
 import re
@@ -21,12 +22,13 @@ WHERE = ("device", "data_dir", "outputs", "checkpoint_seconds", "hydra")
 
 class Request(NamedTuple):
     whole: Table
-    table: Table        # what --only leaves of it
+    table: Table  # what --only leaves of it
     where: Overrides
 
     def shown(self, filled: Json) -> Json:
         """What --only leaves of the filled whole."""
         from dimred.report.excerpt import excerpt
+
         return excerpt(filled, self.whole, self.table) if self.table.only else filled
 
 
@@ -45,7 +47,9 @@ def table(arguments: list[str]) -> int:
     asked = request(arguments, "dimred table [NAME] [--runs DIR] [--format md|latex|csv|json]")
     outputs = folder or asked.where.get("outputs", "outputs")
     place = Path(outputs).expanduser()
-    runs = [] if outputs == "outputs" and not place.exists() else find_runs(place)      # nothing has been run yet
+    runs = (
+        [] if outputs == "outputs" and not place.exists() else find_runs(place)
+    )  # nothing has been run yet
     where = asked.where | ({"outputs": str(outputs_of(place))} if folder else {})
     print(FORMATS[form](asked.shown(fill(asked.whole, runs, where))), end="")
     return 0
@@ -58,6 +62,7 @@ def outputs_of(place: Path) -> Path:
 
 def listed() -> str:
     from dimred.report.published import raw_table
+
     rows = [(name, raw_table(name)["title"]) for name in names("table")]
     return columns(("table", f"what it is (more in {conf() / 'table'})"), rows)
 
@@ -69,13 +74,22 @@ def request(arguments: list[str], usage: str) -> Request:
     from dimred.report.published import read_table
 
     usage = f"{usage} [--seeds N or N,N,...] [--scale FRACTION] [--only REGEX] [--config-dir DIR] [KEY=VALUE ...]"
-    seeds, scale, some, own = (option(arguments, name, value) for name, value in (
-        ("--seeds", "N (how many) or N,N,..."), ("--scale", "FRACTION"), ("--only", "REGEX"), ("--config-dir", "DIR")))
-    flags(arguments, options=re.findall(r"--[a-z-]+", usage))      # none is left that could be
+    seeds, scale, some, own = (
+        option(arguments, name, value)
+        for name, value in (
+            ("--seeds", "N (how many) or N,N,..."),
+            ("--scale", "FRACTION"),
+            ("--only", "REGEX"),
+            ("--config-dir", "DIR"),
+        )
+    )
+    flags(arguments, options=re.findall(r"--[a-z-]+", usage))  # none is left that could be
     typed = compose.split([argument for argument in arguments if "=" in argument])
     given = [argument for argument in arguments if "=" not in argument]
     if len(given) != 1:
-        raise UserError(f"usage: {usage} (got {' '.join(given) or 'no name'}). dimred table lists the tables")
+        raise UserError(
+            f"usage: {usage} (got {' '.join(given) or 'no name'}). dimred table lists the tables"
+        )
     where = {key: value for key, value in typed.items() if re.split("[./]", key)[0] in WHERE}
     if own:
         folder = own_folder(own)
@@ -87,8 +101,12 @@ def request(arguments: list[str], usage: str) -> Request:
         if key == "seed":
             raise UserError("a table has seeds of its own. Others: --seeds 0,1,2")
         if key.partition(".")[0] not in (*GROUPS, "sparsity", "include", "exclude"):
-            raise UserError(f"unknown key {key}. {nearest(key, {*GROUPS, *NOT_DESCRIPTIVE, 'include', 'exclude'})}")
-    whole = read_table(given[0], compose.Change(scale_of(scale), tuple(changes.items())), seeds_of(seeds))
+            raise UserError(
+                f"unknown key {key}. {nearest(key, {*GROUPS, *NOT_DESCRIPTIVE, 'include', 'exclude'})}"
+            )
+    whole = read_table(
+        given[0], compose.Change(scale_of(scale), tuple(changes.items())), seeds_of(seeds)
+    )
     return Request(whole, only(whole, some) if some else whole, where)
 
 
@@ -98,7 +116,9 @@ def scale_of(text: str | None) -> float:
     except ValueError:
         scale = -1.0
     if not 0 < scale <= 1:
-        raise UserError(f"--scale {text} is not allowed. It must be a fraction of the recipe's length, in (0, 1]")
+        raise UserError(
+            f"--scale {text} is not allowed. It must be a fraction of the recipe's length, in (0, 1]"
+        )
     return scale
 
 
@@ -107,11 +127,19 @@ def seeds_of(text: str | None) -> list[int] | None:
     if text is None:
         return None
     if text.strip() == "0":
-        raise UserError("--seeds 0 is none: one number is how many. Seed 0 alone: --seeds 1; any one alone: --seeds 7,")
+        raise UserError(
+            "--seeds 0 is none: one number is how many. Seed 0 alone: --seeds 1; any one alone: --seeds 7,"
+        )
     try:
-        seeds = [int(seed) for seed in text.split(",") if seed] if "," in text else list(range(int(text)))
+        seeds = (
+            [int(seed) for seed in text.split(",") if seed]
+            if "," in text
+            else list(range(int(text)))
+        )
     except ValueError:
         seeds = []
     if not seeds or min(seeds) < 0:
-        raise UserError(f"--seeds {text} is not allowed. It must be how many (3), or which ones (0,1,2; of one: 7,)")
+        raise UserError(
+            f"--seeds {text} is not allowed. It must be how many (3), or which ones (0,1,2; of one: 7,)"
+        )
     return list(dict.fromkeys(seeds))

@@ -1,4 +1,5 @@
 """dimred train: a run, or a sweep of runs. Hydra reads the command line."""
+
 from __future__ import annotations
 
 import os
@@ -39,7 +40,9 @@ def train(arguments: list[str]) -> int:
 
     sweep.command = sweep.Command()
     start = register(Path(run).expanduser(), own) if run is not None else "config"
-    arguments.sort(key=lambda a: a[:1] == "~" or (a[:1] != "-" and "=" in a))     # argparse wants these in one piece
+    arguments.sort(
+        key=lambda a: a[:1] == "~" or (a[:1] != "-" and "=" in a)
+    )  # argparse wants these in one piece
     # Hydra raises its errors; `explained` turns them into ours
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["dimred train", *(f"method.{a}" if a.startswith("mask=") else a for a in arguments)]
@@ -48,10 +51,12 @@ def train(arguments: list[str]) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explained(error)) from error
     except OSError as error:
-        if not error.filename:      # no file's, but the reader of our output has seen enough
+        if not error.filename:  # no file's, but the reader of our output has seen enough
             raise
-        raise UserError(f"{error.strerror}: {error.filename}. Choose another folder with outputs=...") from error
-    except SystemExit as stop:      # argparse has said what is wrong with an option
+        raise UserError(
+            f"{error.strerror}: {error.filename}. Choose another folder with outputs=..."
+        ) from error
+    except SystemExit as stop:  # argparse has said what is wrong with an option
         return int(stop.code or 0)
     return finish(sweep.command)
 
@@ -85,6 +90,7 @@ def finish(command: Command) -> int:
         raise command.error
     if command.outcomes:
         from dimred.report.sweep_table import sweep_table
+
         print(f"\n{sweep_table(command.outcomes)}")
     return int(any(outcome["status"] != "done" for outcome in command.outcomes))
 

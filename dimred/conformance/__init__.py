@@ -1,4 +1,6 @@
-"""The promises of every method (checks.py), checked without a test of its own: `dimred check NAME`."""
+"""The promises of every method (checks.py), checked without a test of its own: `dimred check
+NAME`."""
+
 from dimred.conformance.checks import CHECKS, NotApplicable
 from dimred.conformance.exceptions import EXCEPTIONS, NOT_EXAMINED
 from dimred.conformance.make import Make

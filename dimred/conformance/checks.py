@@ -1,5 +1,6 @@
-"""What every method promises. A check runs the method on toy problems and raises AssertionError, saying what was
-expected, or NotApplicable, saying why the method promises nothing of the kind."""
+"""What every method promises. A check runs the method on toy problems and raises AssertionError,
+saying what was expected, or NotApplicable, saying why the method promises nothing of the kind."""
+
 from __future__ import annotations
 
 import logging
@@ -16,7 +17,16 @@ import torch
 from torch import Tensor
 
 from dimred.conformance.make import SPARSITY, Make
-from dimred.conformance.observe import STEPS, Crash, WatchedNet, difference, logits, run, toy_net, trained
+from dimred.conformance.observe import (
+    STEPS,
+    Crash,
+    WatchedNet,
+    difference,
+    logits,
+    run,
+    toy_net,
+    trained,
+)
 from dimred.conformance.toy import NETS, other_covers
 from dimred.errors import UserError
 from dimred.methods import Dense, Method
@@ -40,21 +50,28 @@ def check_training(make: Make) -> None:
 
 
 # -- counts --------------------
-ALLOCATIONS = {name: {"_target_": f"dimred.allocate.{name}", **more} for name, more in (
-    ("Global", {}), ("Uniform", {}), ("ERK", {"power": 1.0}))}
+ALLOCATIONS = {
+    name: {"_target_": f"dimred.allocate.{name}", **more}
+    for name, more in (("Global", {}), ("Uniform", {}), ("ERK", {"power": 1.0}))
+}
 
 
 def check_exact_count(make: Make) -> None:
-    """In the end round((1 - sparsity) * total) weights are kept; in every step as many, whatever the seed."""
+    """In the end round((1 - sparsity) * total) weights are kept; in every step as many, whatever
+    the seed."""
     needs(make, "sparsity")
     seen = [observe(make).trace.counts, observe(make, seed=1).trace.counts]
-    assert seen[0] == seen[1], f"the number of trained weights depends on the seed: {first_difference(*seen)}"
+    assert seen[0] == seen[1], (
+        f"the number of trained weights depends on the seed: {first_difference(*seen)}"
+    )
     expect_count(observe(make), SPARSITY)
     for sparsity, allocation in ((0.35, "Uniform"), (0.8, "Global"), (0.9, "ERK")):
-        shared: dict[str, Any] = {"allocation": ALLOCATIONS[allocation]} if make.has("allocation") else {}
+        shared: dict[str, Any] = (
+            {"allocation": ALLOCATIONS[allocation]} if make.has("allocation") else {}
+        )
         try:
             net = train(make, sparsity=sparsity, **shared)
-        except UserError as error:      # not every method can rank all layers together
+        except UserError as error:  # not every method can rank all layers together
             expect_advice(error)
             continue
         expect_count(net, sparsity, f" (allocation {allocation})")
@@ -80,7 +97,8 @@ def check_sparsity_zero(make: Make) -> None:
 
 
 def check_extreme_sparsity(make: Make) -> None:
-    """With next to nothing left it says so, by an error or a warning, or keeps some of every layer."""
+    """With next to nothing left it says so, by an error or a warning, or keeps some of every
+    layer."""
     needs(make, "sparsity")
     for sparsity in (0.99, 0.9999):
         with said() as warnings:
@@ -90,7 +108,9 @@ def check_extreme_sparsity(make: Make) -> None:
                 expect_advice(error)
                 continue
         empty = [name for name, value in net.values().items() if not value.any()]
-        assert warnings or not empty, f"at sparsity {sparsity}, {empty[0]} is all zero, and no warning said so"
+        assert warnings or not empty, (
+            f"at sparsity {sparsity}, {empty[0]} is all zero, and no warning said so"
+        )
         expect_finite(net, f"at sparsity {sparsity}")
 
 
@@ -115,14 +135,17 @@ def check_scoring(make: Make) -> None:
 
 # -- repetition --------------------
 def check_determinism(make: Make) -> None:
-    """The same seed gives the same bits, whatever Python's and numpy's random states; another seed gives others."""
+    """The same seed gives the same bits, whatever Python's and numpy's random states; another seed
+    gives others."""
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
     again = train(make).trace.state
     name = difference(observe(make).trace.state, again)
     assert not name, f"a second training with the same seed differs in {name}"
-    assert difference(again, observe(make, seed=1).trace.state), "training with another seed gives the same bits"
+    assert difference(again, observe(make, seed=1).trace.state), (
+        "training with another seed gives the same bits"
+    )
 
 
 def check_resume(make: Make) -> None:
@@ -138,11 +161,18 @@ def check_resume(make: Make) -> None:
                         net = train(make, record=again, crash=crash, optimizer=optimizer)
                 except Crash:
                     continue
-            reports = record.metrics.read_text().splitlines(), again.metrics.read_text().splitlines()
+            reports = (
+                record.metrics.read_text().splitlines(),
+                again.metrics.read_text().splitlines(),
+            )
         name = difference(whole.trace.state, net.trace.state)
-        assert not name, f"taken up after crashes ({optimizer}), it ends with another {name} than in one go"
+        assert not name, (
+            f"taken up after crashes ({optimizer}), it ends with another {name} than in one go"
+        )
         for line, expected in zip(*reports, strict=True):
-            assert line == expected, f"taken up after crashes ({optimizer}), it reports {line}, in one go {expected}"
+            assert line == expected, (
+                f"taken up after crashes ({optimizer}), it reports {line}, in one go {expected}"
+            )
 
 
 def check_saving(make: Make) -> None:
@@ -151,15 +181,20 @@ def check_saving(make: Make) -> None:
     net = observe(make)
     expected = outputs(net)
     twin = toy_net(home(make), make.basis())
-    state, _ = finished(net)        # without draws: these nets keep copies of their initial weights
+    state, _ = finished(net)  # without draws: these nets keep copies of their initial weights
     twin.load(state)
     advice = ": call net.fold() at the end of run" if net.maps else ""
-    assert twin.dim == net.dim, \
+    assert twin.dim == net.dim, (
         f"the net loaded from its state has dim {twin.dim} instead of {net.dim}{advice}"
-    assert torch.equal(outputs(twin), expected), f"the net loaded from its state gives other logits{advice}"
+    )
+    assert torch.equal(outputs(twin), expected), (
+        f"the net loaded from its state gives other logits{advice}"
+    )
     plain = NETS[home(make)]()
     plain.load_state_dict(net.state_dict())
-    assert torch.equal(logits(plain), expected), "the plain model with net.state_dict() gives other logits"
+    assert torch.equal(logits(plain), expected), (
+        "the plain model with net.state_dict() gives other logits"
+    )
 
 
 # -- where it works --------------------
@@ -174,15 +209,18 @@ def check_models(make: Make) -> None:
             continue
         expect_finite(net, f"of the {kind} net")
         initial = net.initial()
-        moved = [name for name in sorted(net.fixed)
-                 if not torch.equal(net.rest[name], initial[name])]
-        assert not moved, \
+        moved = [
+            name for name in sorted(net.fixed) if not torch.equal(net.rest[name], initial[name])
+        ]
+        assert not moved, (
             f"{moved[0]}, which the {kind} net has frozen (requires_grad=False), has changed"
+        )
         silent(net.trace.frozen + net.trace.memory, f"in the {kind} net")
         plain = NETS[kind]()
         plain.load_state_dict(net.state_dict())
-        assert torch.allclose(logits(plain), outputs(net), atol=1e-5), \
+        assert torch.allclose(logits(plain), outputs(net), atol=1e-5), (
             f"the plain {kind} net with net.state_dict() gives other logits"
+        )
 
 
 def check_covers(make: Make) -> None:
@@ -197,12 +235,16 @@ def check_number_formats(make: Make) -> None:
     for dtype, bf16 in ((torch.float32, True), (torch.float64, False)):
         net = train(make, dtype=dtype, bf16=bf16)
         what = "under bf16 autocast" if bf16 else "in float64"
-        wrong = [n for n, p in net.parameters().items() if p.is_floating_point() and p.dtype != dtype]
+        wrong = [
+            n for n, p in net.parameters().items() if p.is_floating_point() and p.dtype != dtype
+        ]
         assert not wrong, f"{what}, {wrong[0]} has become {net.parameters()[wrong[0]].dtype}"
         expect_finite(net, what)
         silent(net.trace.frozen, what)
         if make.has("sparsity"):
-            assert net.trace.counts == observe(make).trace.counts, f"{what}, other numbers of weights are trained"
+            assert net.trace.counts == observe(make).trace.counts, (
+                f"{what}, other numbers of weights are trained"
+            )
 
 
 def check_compile(make: Make) -> None:
@@ -212,7 +254,10 @@ def check_compile(make: Make) -> None:
 
 
 CHECKS: dict[str, Check] = {
-    name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")}
+    name.removeprefix("check_"): check
+    for name, check in list(globals().items())
+    if name.startswith("check_")
+}
 
 
 # -- what checks share --------------------
@@ -230,20 +275,26 @@ def observed(make: Make, kind: str, optimizer: str = "sgd", seed: int = 0) -> Wa
 def short_trainings(make: Make) -> list[tuple[str, WatchedNet]]:
     """The nets after trainings of so few steps that what a method does in between may not
     happen."""
-    return list(allowed((f"recipe.steps={steps}", partial(train, make, steps=steps))
-                        for steps in (1, 2, 3)))
+    return list(
+        allowed((f"recipe.steps={steps}", partial(train, make, steps=steps)) for steps in (1, 2, 3))
+    )
 
 
 @lru_cache(maxsize=1)
 def covers(make: Make) -> list[tuple[str, WatchedNet]]:
     """The nets after trainings in which other parameters are covered."""
     kind = home(make)
-    return list(allowed((f"{what} covered", partial(train, make, include=names, steps=10))
-                        for what, names in other_covers(NETS[kind]()).items()))
+    return list(
+        allowed(
+            (f"{what} covered", partial(train, make, include=names, steps=10))
+            for what, names in other_covers(NETS[kind]()).items()
+        )
+    )
 
 
-def allowed(trainings: Iterable[tuple[str, Callable[[], WatchedNet]]]
-            ) -> Iterator[tuple[str, WatchedNet]]:
+def allowed(
+    trainings: Iterable[tuple[str, Callable[[], WatchedNet]]],
+) -> Iterator[tuple[str, WatchedNet]]:
     """Those that the method does not refuse; it has to say what would do."""
     for what, training in trainings:
         try:
@@ -286,10 +337,12 @@ def needs(make: Make, field: str) -> None:
 
 
 def expect_count(net: WatchedNet, sparsity: float, more: str = "") -> None:
-    """Kept are weights that are trained or, where maps were folded, nonzero: both are the sizes of supports. Biases,
-    norms and parameters of maps and bases do not count."""
+    """Kept are weights that are trained or, where maps were folded, nonzero: both are the sizes of
+    supports. Biases, norms and parameters of maps and bases do not count."""
     left, total = round((1 - sparsity) * net.total), net.total
-    assert trained(net) == left, f"sparsity {sparsity}{more} must leave {left} of {total} weights, not {trained(net)}"
+    assert trained(net) == left, (
+        f"sparsity {sparsity}{more} must leave {left} of {total} weights, not {trained(net)}"
+    )
 
 
 def expect_finite(net: WatchedNet, what: str) -> None:

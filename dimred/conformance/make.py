@@ -1,4 +1,5 @@
 """The method under test, made anew at any sparsity, for trainings of twenty steps."""
+
 from __future__ import annotations
 
 import copy
@@ -8,7 +9,8 @@ from typing import Any
 from dimred.build import build
 from dimred.methods import Method
 
-#: A training has 20 steps here, of 16 examples. Whole numbers are intervals, rounds or repetitions: none is larger than
+#: A training has 20 steps here, of 16 examples. Whole numbers are intervals, rounds or repetitions:
+#: none is larger than
 LARGEST = 5
 #: but these count examples,
 EXAMPLES = {"examples": 32, "batch_size": 32}
@@ -18,9 +20,10 @@ SPARSITY = 0.6
 
 
 class Make:
-    """make(sparsity=0.9) is the method that `dimred train method=NAME sparsity=0.9` runs, but for this rule, which
-    spares the keys that are `given`: a whole number above 5 becomes 5 (above 32, if it counts examples), a `rate` below
-    0.5 becomes 0.5 (of what is left, pruned in every round), more than one of `epochs` becomes one.
+    """make(sparsity=0.9) is the method that `dimred train method=NAME sparsity=0.9` runs, but for
+    this rule, which spares the keys that are `given`: a whole number above 5 becomes 5 (above 32,
+    if it counts examples), a `rate` below 0.5 becomes 0.5 (of what is left, pruned in every round),
+    more than one of `epochs` becomes one.
 
     cfg: what `dimred train method=NAME` composes; it is copied.
     """
@@ -33,7 +36,8 @@ class Make:
                 self._cfg.method[key] = quick(key, value)
 
     def __call__(self, **changes: Any) -> Method:
-        """The method, with other values of the keys outside of its group (sparsity, allocation) or of its fields."""
+        """The method, with other values of the keys outside of its group (sparsity, allocation) or
+        of its fields."""
         cfg = copy.deepcopy(self._cfg)
         for key, value in changes.items():
             (cfg if key in cfg else cfg.method)[key] = value

@@ -1,4 +1,5 @@
 """Every check of a method, and what came of it."""
+
 from __future__ import annotations
 
 import logging
@@ -15,7 +16,9 @@ log = logging.getLogger("dimred")
 class Finding(NamedTuple):
     check: str
     outcome: Literal["passes", "fails", "exception", "not applicable"]
-    why: str    # what was expected and did not hold, or why it need not; of what passes, what it means
+    why: (
+        str  # what was expected and did not hold, or why it need not; of what passes, what it means
+    )
 
 
 def examine(make: Make) -> Iterator[Finding]:
@@ -32,7 +35,15 @@ def examine(make: Make) -> Iterator[Finding]:
             yield Finding(name, "not applicable", str(reason))
         except Exception as error:
             log.debug("%s", name, exc_info=error)
-            why = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-            yield Finding(name, "exception", exception) if exception else Finding(name, "fails", " ".join(why.split()))
+            why = (
+                str(error)
+                if isinstance(error, AssertionError)
+                else f"{type(error).__name__}: {error}"
+            )
+            yield (
+                Finding(name, "exception", exception)
+                if exception
+                else Finding(name, "fails", " ".join(why.split()))
+            )
         else:
             yield Finding(name, "passes", " ".join((check.__doc__ or "").split()))

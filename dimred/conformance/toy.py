@@ -1,4 +1,6 @@
-"""Problems that train in milliseconds: two classes that can be told apart, and a small net of every kind."""
+"""Problems that train in milliseconds: two classes that can be told apart, and a small net of every
+kind."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -18,8 +20,9 @@ from dimred.train import Recipe, Train
 
 class Blobs(Data):
     """Two classes that can be told apart; 64 training examples of 1x4x4."""
+
     name, classes, shape = "blobs", 2, (1, 4, 4)
-    sizes = {"train": 64, "val": 16, "test": 16}        # noqa: RUF012
+    sizes = {"train": 64, "val": 16, "test": 16}  # noqa: RUF012
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self.dtype = dtype
@@ -33,7 +36,9 @@ class Blobs(Data):
         images = draws.normal(size=(n, 1, 4, 4)) + 0.7 * (2 * labels - 1).reshape(n, 1, 1, 1)
         return torch.tensor(images, dtype=self.dtype), torch.tensor(labels)
 
-    def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def train_batches(
+        self, batch_size: int, seed: int, epoch: int, start: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         for i in range(start, self.steps_per_epoch(batch_size)):
             yield self.examples(batch_size, 1, seed, epoch, i)
 
@@ -44,15 +49,38 @@ class Blobs(Data):
         return self.examples(n, 3, seed)
 
 
-RECIPE = Recipe(optimizer="sgd", lr=0.1, momentum=0.9, nesterov=False, weight_decay=1e-3, schedule="constant",
-                milestones=(), gamma=0.1, warmup=0.0, label_smoothing=0.0, clip=None, batch_size=8, epochs=5,
-                steps=None, bf16=False, channels_last=True, compile=False)      # 8 steps an epoch, 40 in all
+RECIPE = Recipe(
+    optimizer="sgd",
+    lr=0.1,
+    momentum=0.9,
+    nesterov=False,
+    weight_decay=1e-3,
+    schedule="constant",
+    milestones=(),
+    gamma=0.1,
+    warmup=0.0,
+    label_smoothing=0.0,
+    clip=None,
+    batch_size=8,
+    epochs=5,
+    steps=None,
+    bf16=False,
+    channels_last=True,
+    compile=False,
+)  # 8 steps an epoch, 40 in all
 
 
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 12),
-                         nn.ReLU(), nn.Linear(12, 2))
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, 12),
+        nn.ReLU(),
+        nn.Linear(12, 2),
+    )
 
 
 def set_up(record: Record | None = None, **recipe: Any) -> tuple[Net, Train]:
@@ -63,23 +91,40 @@ def set_up(record: Record | None = None, **recipe: Any) -> tuple[Net, Train]:
 # -- a net of every kind --------------------
 def conv_norm() -> nn.Module:
     """Convolutions with norms, something random in every step, two Linear layers."""
-    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(),
-                         nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-                         nn.Dropout(0.1), nn.Linear(32, 12), nn.ReLU(), nn.Linear(12, 2))
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.1),
+        nn.Linear(32, 12),
+        nn.ReLU(),
+        nn.Linear(12, 2),
+    )
 
 
 def mlp() -> nn.Module:
     """As LeNet-300-100: Linear layers with biases, no norms."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 12), nn.ReLU(), nn.Linear(12, 2))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 12), nn.ReLU(), nn.Linear(12, 2)
+    )
 
 
 class Residual(nn.Module):
-    """As a ResNet: a strided block with a shortcut of its own, then one whose shortcut is the identity."""
+    """As a ResNet: a strided block with a shortcut of its own, then one whose shortcut is the
+    identity."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.norm = nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
-        self.conv1, self.norm1 = nn.Conv2d(4, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.conv1, self.norm1 = (
+            nn.Conv2d(4, 8, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+        )
         self.shortcut = nn.Conv2d(4, 8, 1, stride=2, bias=False)
         self.conv2, self.norm2 = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
         self.fc = nn.Linear(8, 2)
@@ -93,10 +138,20 @@ class Residual(nn.Module):
 
 def grouped() -> nn.Module:
     """As MobileNet: a depthwise and a grouped pointwise convolution."""
-    return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
-                         nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
-                         nn.Conv2d(8, 16, 1, groups=2, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2))
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 1, groups=2, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 2),
+    )
 
 
 class Attention(nn.Module):
@@ -143,8 +198,14 @@ def partly_frozen() -> nn.Module:
 
 
 NETS: dict[str, Callable[[], nn.Module]] = {
-    "conv_norm": conv_norm, "mlp": mlp, "residual": Residual, "grouped": grouped,
-    "attention": Attention, "tied": Tied, "partly_frozen": partly_frozen}
+    "conv_norm": conv_norm,
+    "mlp": mlp,
+    "residual": Residual,
+    "grouped": grouped,
+    "attention": Attention,
+    "tied": Tied,
+    "partly_frozen": partly_frozen,
+}
 
 
 def other_covers(model: nn.Module) -> dict[str, list[str]]:

@@ -1,5 +1,6 @@
 """Examples as tensors: their images and labels in one form, or one sentence on why they have
 another."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -32,9 +33,11 @@ def tidy(examples: Examples, what: str) -> Examples:
     images, labels = (torch.as_tensor(given) for given in examples)
     images = images[:, None] if images.dim() == 3 else images
     if images.dim() != 4 or len(images) != len(labels):
-        raise UserError(f"{what} has images of shape {tuple(images.shape)} and labels of shape "
-                        f"{tuple(labels.shape)}; "
-                        "allowed are images (n, channels, height, width) and labels (n,).")
+        raise UserError(
+            f"{what} has images of shape {tuple(images.shape)} and labels of shape "
+            f"{tuple(labels.shape)}; "
+            "allowed are images (n, channels, height, width) and labels (n,)."
+        )
     return Examples(tidy_images(images, what), tidy_labels(labels, what))
 
 
@@ -45,12 +48,15 @@ def tidy_images(images: Tensor, what: str) -> Tensor:
         return images.to(torch.uint8) * 255
     if images.is_floating_point():
         if not images.isfinite().all():
-            raise UserError(f"{what} has images with values that are infinite or no numbers. "
-                            "Repair or remove them.")
+            raise UserError(
+                f"{what} has images with values that are infinite or no numbers. "
+                "Repair or remove them."
+            )
         return images.to(torch.float32)
     if images.is_complex():
-        raise UserError(f"{what} has complex images. Give real ones, for instance their absolute "
-                        "values.")
+        raise UserError(
+            f"{what} has complex images. Give real ones, for instance their absolute values."
+        )
     values = images.numpy()  # torch has no minimum of uint16
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 255:
@@ -87,9 +93,11 @@ def classes_of(parts: Sequence[Examples]) -> tuple[int, list[str]]:
     if not absent:
         return classes, []
     listed = ", ".join(map(str, absent[:5])) + (", ..." if len(absent) > 5 else "")
-    return classes, [f"labels go from 0 to {classes - 1}, but no training example has {listed}: "
-                     "the model gets outputs "
-                     "for them all the same. Number the classes from 0 without gaps to avoid that"]
+    return classes, [
+        f"labels go from 0 to {classes - 1}, but no training example has {listed}: "
+        "the model gets outputs "
+        "for them all the same. Number the classes from 0 without gaps to avoid that"
+    ]
 
 
 def resized(examples: Examples, size: int | None) -> Examples:

@@ -1,4 +1,5 @@
 """What every data set offers to training: one epoch of batches, evaluation batches, a sample."""
+
 from __future__ import annotations
 
 import logging
@@ -16,15 +17,16 @@ log = logging.getLogger(__name__)
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
-# Purposes of random draws. They lead every key, so that an epoch's order says nothing about SNIP's sample.
+# Purposes of random draws. They lead every key, so that an epoch's order says nothing about SNIP's
+# sample.
 EPOCH, SAMPLE, SPLIT, ITEM = range(1, 5)
 
 
 class Data(ABC):
     """A classification data set with a train, a val and a test split.
 
-    All randomness is a pure function of the arguments: torch's global random state is neither read nor changed.
-    """
+    All randomness is a pure function of the arguments: torch's global random state is neither read
+    nor changed."""
 
     name: str  # as reported, e.g. "CIFAR-10-JPEG"
     classes: int
@@ -37,9 +39,9 @@ class Data(ABC):
     def steps_per_epoch(self, batch_size: int) -> int:
         """Whole batches in an epoch. UserError unless 1 <= batch_size <= sizes["train"].
 
-        The last incomplete batch is dropped: every step then averages over equally many examples, and BatchNorm never
-        sees a batch of one. The order changes with the epoch, so other examples are left out each time.
-        """
+        The last incomplete batch is dropped: every step then averages over equally many examples,
+        and BatchNorm never sees a batch of one. The order changes with the epoch, so other examples
+        are left out each time."""
         examples = self.sizes["train"]
         if not 1 <= batch_size <= examples:
             raise UserError(
@@ -54,15 +56,16 @@ class Data(ABC):
 
     @abstractmethod
     def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Batches:
-        """Normalised, augmented float32 images (N, C, H, W) and int64 labels (N,) of one epoch, from batch `start` on.
+        """Normalised, augmented float32 images (N, C, H, W) and int64 labels (N,) of one epoch,
+        from batch `start` on.
 
-        Order and augmentation depend on (seed, epoch) and an example's position alone: starting at k gives the same
-        bits as skipping k batches. UserError as in `steps_per_epoch`.
-        """
+        Order and augmentation depend on (seed, epoch) and an example's position alone: starting at
+        k gives the same bits as skipping k batches. UserError as in `steps_per_epoch`."""
 
     @abstractmethod
     def eval_batches(self, split: str, batch_size: int = 1024) -> Batches:
-        """Every example of "train", "val" or "test" exactly once, in order, normalised and not augmented."""
+        """Every example of "train", "val" or "test" exactly once, in order, normalised and not
+        augmented."""
 
     @abstractmethod
     def sample(self, n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -86,19 +89,21 @@ def draws(*key: int) -> np.random.Generator:
 
 
 def held_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Positions to keep and positions to hold out, both sorted; the same for every run, whatever its seed.
+    """Positions to keep and positions to hold out, both sorted; the same for every run, whatever
+    its seed.
 
-    Walk through the examples class by class, in random order within a class, and hold one out whenever the running
-    quota reaches another whole number. That holds out round(fraction * n) in all, and fraction * n_c +- 1 of a class.
-    UserError if that is all of them.
-    """
+    Walk through the examples class by class, in random order within a class, and hold one out
+    whenever the running quota reaches another whole number. That holds out round(fraction * n) in
+    all, and fraction * n_c +- 1 of a class. UserError if that is all of them."""
     n = len(labels)
     walk = np.lexsort((draws(SPLIT).random(n), labels))
     quota = np.floor(np.arange(n + 1) * fraction + 0.5)
     held = walk[np.diff(quota) > 0]
     if len(held) == n:
-        raise UserError(f"dataset.val_fraction={fraction} holds out all of the {n} training examples, and none is left "
-                        "to train with. Choose a smaller fraction, such as 0.1.")
+        raise UserError(
+            f"dataset.val_fraction={fraction} holds out all of the {n} training examples, and none is left "
+            "to train with. Choose a smaller fraction, such as 0.1."
+        )
     return np.setdiff1d(np.arange(n), held), np.sort(held)
 
 
@@ -120,7 +125,8 @@ def tell(name: str, notes: list[str]) -> None:
 
 
 def check_range(**options: tuple[float | None, float, float]) -> None:
-    """UserError unless low <= value < high for every option given as name=(value, low, high); None passes."""
+    """UserError unless low <= value < high for every option given as name=(value, low, high); None
+    passes."""
     for name, (value, low, high) in options.items():
         if value is not None and not low <= value < high:
             raise UserError(f"Got dataset.{name}={value}; allowed is {low} <= {name} < {high}.")

@@ -1,4 +1,6 @@
-"""Files that are there, are downloaded whole or not at all, and are what they should be; and a cache."""
+"""Files that are there, are downloaded whole or not at all, and are what they should be; and a
+cache."""
+
 from __future__ import annotations
 
 import hashlib
@@ -20,8 +22,8 @@ from dimred.errors import UserError
 def fetch(path: Path, urls: Sequence[str], md5: str, expected: str) -> Path:
     """`path`, downloaded from the first of `urls` that works if it is missing.
 
-    UserError if that fails (no network, unwritable folder), with the sentence `expected`: which files belong where.
-    """
+    UserError if that fails (no network, unwritable folder), with the sentence `expected`: which
+    files belong where."""
     problems = []
     for url in [] if path.exists() else urls:
         try:
@@ -32,15 +34,18 @@ def fetch(path: Path, urls: Sequence[str], md5: str, expected: str) -> Path:
     require_regular(path)
     if path.exists():
         return path
-    raise UserError(f"{path} is missing and its download failed ({'; '.join(problems)}). {expected}")
+    raise UserError(
+        f"{path} is missing and its download failed ({'; '.join(problems)}). {expected}"
+    )
 
 
 def require_regular(path: Path | str) -> None:
     """UserError for what is there and neither a file nor a directory: reading a FIFO or a device
     may never end."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
-        raise UserError(f"{path} is no regular file (but a FIFO, a socket or a device). Replace "
-                        "it by a file.")
+        raise UserError(
+            f"{path} is no regular file (but a FIFO, a socket or a device). Replace it by a file."
+        )
 
 
 def files_below(folder: Path) -> Iterator[str]:
@@ -74,7 +79,9 @@ def download(url: str, path: Path, md5: str) -> None:
 
 
 def damaged(path: Path | str, why: object) -> UserError:
-    return UserError(f"{path} is damaged or not what it should be ({why}). Delete it or replace it by a good copy.")
+    return UserError(
+        f"{path} is damaged or not what it should be ({why}). Delete it or replace it by a good copy."
+    )
 
 
 @contextmanager
@@ -101,7 +108,8 @@ def checked(path: Path, md5: str) -> bytes:
 
 
 def remembered(key: object, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """make(), or what it returned for the same key (by its repr) in an earlier process; a cache that may be lost.
+    """make(), or what it returned for the same key (by its repr) in an earlier process; a cache
+    that may be lost.
 
     Kept as safetensors in $DIMRED_CACHE or ~/.cache/dimred, with a checksum of key and content. A
     folder that cannot be written only means no cache.
@@ -115,7 +123,9 @@ def remembered(key: object, make: Callable[[], dict[str, Tensor]]) -> dict[str, 
     tensors = make()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as fresh:  # two processes may do this at the same time
+        with tempfile.TemporaryDirectory(
+            dir=folder
+        ) as fresh:  # two processes may do this at the same time
             save_file(tensors, Path(fresh, path.name), {"checksum": checksum(key, tensors)})
             os.replace(Path(fresh, path.name), path)
     except (OSError, SafetensorError):

@@ -1,4 +1,6 @@
-"""Data sets published as image files, decoded into memory; `imagefolder` reads any such set, or streams it."""
+"""Data sets published as image files, decoded into memory; `imagefolder` reads any such set, or
+streams it."""
+
 from __future__ import annotations
 
 import io
@@ -30,8 +32,8 @@ class ImageFiles(Memory):
     """Image files decoded into memory by `workers` threads (0 counts as 1), and remembered for the
     next run.
 
-    `resize` scales every image to that square, whatever its proportions; it is needed if their sizes differ.
-    """
+    `resize` scales every image to that square, whatever its proportions; it is needed if their
+    sizes differ."""
 
     workers: int
 
@@ -55,15 +57,18 @@ class ImageFiles(Memory):
         tensors = remembered(key, lambda: self.decode(path, channels))
         tell(self.name, bytes(tensors["notes"].tolist()).decode().splitlines())
         splits = [split for split in ("train", "val", "test") if f"{split}_labels" in tensors]
-        return tuple(Examples(tensors[f"{split}_images"], tensors[f"{split}_labels"])
-                     for split in splits)
+        return tuple(
+            Examples(tensors[f"{split}_images"], tensors[f"{split}_labels"]) for split in splits
+        )
 
     def decode(self, path: Path, channels: int | None) -> dict[str, torch.Tensor]:
-        names, images, notes = decode_all(self.members(path), path, self.resize, channels,
-                                          self.workers)
+        names, images, notes = decode_all(
+            self.members(path), path, self.resize, channels, self.workers
+        )
         layout = arrange(names, path)
-        tensors = {"notes": torch.tensor(list("\n".join(notes + layout.notes).encode()),
-                                         dtype=torch.uint8)}
+        tensors = {
+            "notes": torch.tensor(list("\n".join(notes + layout.notes).encode()), dtype=torch.uint8)
+        }
         for split, part in layout.parts().items():
             tensors[f"{split}_images"] = torch.from_numpy(images[part.positions])
             tensors[f"{split}_labels"] = torch.from_numpy(part.labels)
@@ -114,7 +119,8 @@ def imagefolder(
     `layout.arrange`.
 
     channels: 1 (grey), 3 (colour), or null: 1 if all images are grey, else 3.
-    in_memory: decoded once into memory, from a directory or straight from an archive; see `Memory` and `ImageFiles`.
+    in_memory: decoded once into memory, from a directory or straight from an archive; see `Memory`
+    and `ImageFiles`.
     Otherwise: streamed from a directory by `workers` processes (0: this one); see `Stream`.
     """
     if in_memory:
@@ -136,7 +142,8 @@ def imagefolder(
 
 @dataclass(kw_only=True)
 class TinyImageNet(ImageFiles):
-    """200 classes of 3x64x64, from data_dir/tiny-imagenet-200.zip or that folder; its labelled val/ is the test set."""
+    """200 classes of 3x64x64, from data_dir/tiny-imagenet-200.zip or that folder; its labelled val/
+    is the test set."""
 
     data_dir: str
 
@@ -149,7 +156,11 @@ class TinyImageNet(ImageFiles):
         expected = f"{self.name} is read from {self.folder}.zip or the folder {self.folder} in {home}, or set data_dir."
         url = f"http://cs231n.stanford.edu/{self.folder}.zip"
         unpacked = home / self.folder
-        return unpacked if unpacked.is_dir() else fetch(home / f"{self.folder}.zip", [url], self.md5, expected)
+        return (
+            unpacked
+            if unpacked.is_dir()
+            else fetch(home / f"{self.folder}.zip", [url], self.md5, expected)
+        )
 
     def members(self, path: Path) -> Iterator[Member]:
         classes = dict(line.split("\t")[:2] for line in self.annotations(path).splitlines())
@@ -171,10 +182,11 @@ class TinyImageNet(ImageFiles):
 
 @dataclass(kw_only=True)
 class Caltech101(ImageFiles):
-    """101 classes of 31 to 800 images, without BACKGROUND_Google; a fixed fifth of every class is the test set.
+    """101 classes of 31 to 800 images, without BACKGROUND_Google; a fixed fifth of every class is
+    the test set.
 
-    From the folder data_dir/caltech101/101_ObjectCategories (as torchvision unpacks it) or caltech101/caltech-101.zip.
-    """
+    From the folder data_dir/caltech101/101_ObjectCategories (as torchvision unpacks it) or
+    caltech101/caltech-101.zip."""
 
     data_dir: str
 
@@ -186,15 +198,27 @@ class Caltech101(ImageFiles):
         expected = f"{self.name} is read from caltech-101.zip or 101_ObjectCategories in {home}, or set data_dir."
         url = "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip"
         unpacked = home / "101_ObjectCategories"
-        return unpacked if unpacked.is_dir() else fetch(home / "caltech-101.zip", [url], self.md5, expected)
+        return (
+            unpacked
+            if unpacked.is_dir()
+            else fetch(home / "caltech-101.zip", [url], self.md5, expected)
+        )
 
     def members(self, path: Path) -> Iterator[Member]:
         everything = members(path) if path.is_dir() else self.zipped(path)
-        return ((name, content) for name, content in everything if "BACKGROUND_Google" not in name.split("/"))
+        return (
+            (name, content)
+            for name, content in everything
+            if "BACKGROUND_Google" not in name.split("/")
+        )
 
     def zipped(self, path: Path) -> Iterator[Member]:
         """The zip has the images in an archive of its own."""
         inner = "caltech-101/101_ObjectCategories.tar.gz"
         content = io.BytesIO(checked(path, self.md5))
-        with reading(path, zipfile.BadZipFile, KeyError), zipfile.ZipFile(content) as outer, outer.open(inner) as tar:
+        with (
+            reading(path, zipfile.BadZipFile, KeyError),
+            zipfile.ZipFile(content) as outer,
+            outer.open(inner) as tar,
+        ):
             yield from tar_members(path / inner, tar)

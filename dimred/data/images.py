@@ -1,5 +1,6 @@
 """Image files in a directory or straight from a .tar(.gz, .xz, .bz2) or .zip: their names and
 contents."""
+
 from __future__ import annotations
 
 import bz2
@@ -39,7 +40,8 @@ def members(path: Path) -> Iterator[Member]:
 
 
 def suitable(path: Path) -> Path:
-    """The path itself; UserError unless it is a directory or looks like an archive that `members` can read."""
+    """The path itself; UserError unless it is a directory or looks like an archive that `members`
+    can read."""
     if path.is_dir() or (path.is_file() and path.suffix in {".zip", *OPENERS}):
         return path
     raise UserError(
@@ -56,8 +58,9 @@ def usable(name: str) -> str | None:
     Passed over is what is hidden (._x, __MACOSX) or would reach out of its archive.
     """
     path = PurePosixPath(name)
-    if path.is_absolute() or any(part == ".." or part.startswith((".", "__MACOSX"))
-                                 for part in path.parts):
+    if path.is_absolute() or any(
+        part == ".." or part.startswith((".", "__MACOSX")) for part in path.parts
+    ):
         return None
     if path.suffix.lower() in SUFFIXES and not name.endswith("/"):
         return name
@@ -86,8 +89,12 @@ def zip_members(path: Path) -> Iterator[Member]:
 
 
 def tar_members(path: Path, source: Path | IO[bytes]) -> Iterator[Member]:
-    """The images in the tar `source`, compressed as the name of `path` says. Links and devices are passed over."""
-    with reading(path, tarfile.TarError, zlib.error, lzma.LZMAError), OPENERS[path.suffix](source, "rb") as plain:
+    """The images in the tar `source`, compressed as the name of `path` says. Links and devices are
+    passed over."""
+    with (
+        reading(path, tarfile.TarError, zlib.error, lzma.LZMAError),
+        OPENERS[path.suffix](source, "rb") as plain,
+    ):
         with tarfile.open(fileobj=plain, mode="r|") as archive:
             for member in archive:
                 name = usable(f"{member.name}/" if member.isdir() else member.name)
@@ -95,7 +102,8 @@ def tar_members(path: Path, source: Path | IO[bytes]) -> Iterator[Member]:
                     yield name, b""
                 elif name and member.isfile() and (file := archive.extractfile(member)):
                     yield name, file.read()
-        # tarfile takes a cut between two members for the end, and never sees the checksum behind the last one.
+        # tarfile takes a cut between two members for the end, and never sees the checksum behind
+        # the last one.
         while plain.read(1 << 20):
             pass
         if plain.tell() < archive.offset + tarfile.BLOCKSIZE:

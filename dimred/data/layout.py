@@ -1,5 +1,6 @@
 """Which images of a folder train, validate and test, and which class each has, by the names of the
 folders."""
+
 from __future__ import annotations
 
 import re
@@ -52,16 +53,20 @@ def arrange(names: list[str], path: Path) -> Layout:
     paths = unwrapped([name.split("/") for name in names])
     splits = splits_in(paths, path)
     depth = 1 if splits else 0
-    placed = [(tops(parts, depth), parts, i) for i, parts in enumerate(paths)
-              if len(parts) > depth + 1]
+    placed = [
+        (tops(parts, depth), parts, i) for i, parts in enumerate(paths) if len(parts) > depth + 1
+    ]
     first = splits.get("train", "")
     classes = sorted({parts[depth] for top, parts, _ in placed if top == first})
     if len(classes) < 2:
         images = sum(not name.endswith("/") for name in names)
-        raise UserError(f"{path} has {images} images in {len(classes)} class folders; expected is "
-                        f"{LAYOUT}.")
-    found = {role: part(placed, folder, depth, classes)
-             for role, folder in (splits or {"train": ""}).items()}
+        raise UserError(
+            f"{path} has {images} images in {len(classes)} class folders; expected is {LAYOUT}."
+        )
+    found = {
+        role: part(placed, folder, depth, classes)
+        for role, folder in (splits or {"train": ""}).items()
+    }
     check_classes(found["train"], classes, f"{path}/{first}".rstrip("/"))
     return divided(found, splits, path, ignored(paths, splits))
 
@@ -110,8 +115,9 @@ def splits_in(paths: list[list[str]], path: Path) -> dict[str, str]:
     return {split: same[0] for split, same in named.items()}
 
 
-def part(placed: list[tuple[str, list[str], int]], folder: str, depth: int,
-         classes: list[str]) -> Part:
+def part(
+    placed: list[tuple[str, list[str], int]], folder: str, depth: int, classes: list[str]
+) -> Part:
     """The images in `folder`, which is that of a split, or "" for all."""
     number = {label: i for i, label in enumerate(classes)}
     here = [(i, parts[depth]) for top, parts, i in placed if top == folder and parts[-1]]
@@ -120,8 +126,10 @@ def part(placed: list[tuple[str, list[str], int]], folder: str, depth: int,
             f"The class folders {sorted(unknown)[:5]} are in {folder}/ but not in train/. Train "
             "and test must have the same classes: rename or remove these folders."
         )
-    return Part(np.array([i for i, _ in here], np.int64),
-                np.array([number[label] for _, label in here], np.int64))
+    return Part(
+        np.array([i for i, _ in here], np.int64),
+        np.array([number[label] for _, label in here], np.int64),
+    )
 
 
 def check_classes(train: Part, classes: list[str], path: str) -> None:
@@ -134,8 +142,9 @@ def check_classes(train: Part, classes: list[str], path: str) -> None:
         )
 
 
-def divided(found: Mapping[str, Part], splits: Mapping[str, str], path: Path,
-            notes: list[str]) -> Layout:
+def divided(
+    found: Mapping[str, Part], splits: Mapping[str, str], path: Path, notes: list[str]
+) -> Layout:
     """Train, val and test, where some of them may be missing; `notes` gets a line on each
     decision."""
     train, val, test = (found.get(split) for split in USUAL)

@@ -3,6 +3,7 @@ a time.
 
 In the manner of Keller Jordan's airbench (github.com/KellerJordan/cifar10-airbench).
 """
+
 from __future__ import annotations
 
 import copy
@@ -72,7 +73,9 @@ class Memory(Data):
     def to(self, device: torch.device) -> Memory:
         moved = copy.copy(self)
         moved.scale, moved.shift = self.scale.to(device), self.shift.to(device)
-        moved.splits = {name: Examples(*(t.to(device) for t in part)) for name, part in self.splits.items()}
+        moved.splits = {
+            name: Examples(*(t.to(device) for t in part)) for name, part in self.splits.items()
+        }
         return moved
 
     def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Batches:
@@ -91,15 +94,18 @@ class Memory(Data):
             yield self.normalise(images), labels[at]
 
     def draw(self, seed: int, epoch: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Order (n,), upper left corners (2, n) of the crops and which (n,) to mirror; None where that is not done.
+        """Order (n,), upper left corners (2, n) of the crops and which (n,) to mirror; None where
+        that is not done.
 
-        For the whole epoch and on the CPU: neither the first batch wanted nor the device can then change them.
-        """
+        For the whole epoch and on the CPU: neither the first batch wanted nor the device can then
+        change them."""
         n, rng = self.sizes["train"], draws(EPOCH, seed, epoch)
         order = torch.from_numpy(rng.permutation(n)).to(self.device)
         corner = mirrored = None
         if self.crop_padding:
-            corner = torch.from_numpy(rng.integers(0, 2 * self.crop_padding + 1, (2, n))).to(self.device)
+            corner = torch.from_numpy(rng.integers(0, 2 * self.crop_padding + 1, (2, n))).to(
+                self.device
+            )
         if self.flip:
             mirrored = torch.from_numpy(rng.random(n) < 0.5).to(self.device)
         return order, corner, mirrored
@@ -128,15 +134,19 @@ class Memory(Data):
 
 
 def crop(padded: Tensor, index: Tensor, corner: Tensor, size: tuple[int, ...]) -> Tensor:
-    """The windows of `size` (H, W) of padded[index] (n, C, .., ..) whose upper left corners are corner (2, n)."""
+    """The windows of `size` (H, W) of padded[index] (n, C, .., ..) whose upper left corners are
+    corner (2, n)."""
     (height, width), (_, channels, *_) = size, padded.shape
     per_image, per_channel, per_row, _ = padded.stride()
-    # Every run of `width` bytes, as a view: copying whole rows out of it is twice as fast as indexing windows.
+    # Every run of `width` bytes, as a view: copying whole rows out of it is twice as fast as
+    # indexing windows.
     runs = padded.view(-1).unfold(0, width, 1)
     first = index * per_image + corner[0] * per_row + corner[1]
     planes = torch.arange(channels, device=index.device)[:, None] * per_channel
     rows = planes + torch.arange(height, device=index.device) * per_row
-    return runs.index_select(0, (first[:, None, None] + rows).view(-1)).view(-1, channels, height, width)
+    return runs.index_select(0, (first[:, None, None] + rows).view(-1)).view(
+        -1, channels, height, width
+    )
 
 
 def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
@@ -148,12 +158,17 @@ def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
     return images.flip(3).bitwise_xor_(images).bitwise_and_(mask).bitwise_xor_(images)
 
 
-def affine(mean: Sequence[float] | None, std: Sequence[float] | None, train: Tensor) -> tuple[Tensor, Tensor]:
+def affine(
+    mean: Sequence[float] | None, std: Sequence[float] | None, train: Tensor
+) -> tuple[Tensor, Tensor]:
     """Scale and shift, float32 (C, 1, 1), that normalise a value; null means the moments of the
     train images."""
     largest = 1 if train.is_floating_point() else 255  # what counts as 1
     measured = moments(train) if mean is None or std is None else (mean, std)
-    centre, spread = (torch.tensor(list(given or found)) for given, found in zip((mean, std), measured, strict=True))
+    centre, spread = (
+        torch.tensor(list(given or found))
+        for given, found in zip((mean, std), measured, strict=True)
+    )
     if not len(centre) == len(spread) == train.shape[1] or not (spread > 0).all():
         raise UserError(
             f"Got dataset.mean={centre.tolist()} and dataset.std={spread.tolist()}; allowed are one number per "
@@ -172,7 +187,9 @@ def moments(images: Tensor) -> tuple[list[float], list[float]]:
         std, mean = torch.std_mean(images.double(), (0, 2, 3), correction=0)
         return mean.tolist(), std.tolist()
     levels = torch.arange(256, dtype=torch.float64) / 255
-    share = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).double()
+    share = torch.stack(
+        [torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]
+    ).double()
     share /= share.sum(1, keepdim=True)
     mean = share @ levels
     return mean.tolist(), (share @ levels**2 - mean**2).clamp(min=0).sqrt().tolist()

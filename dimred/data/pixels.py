@@ -1,5 +1,6 @@
 """Pixels of image files: decoded, scaled to one size, with the same number of channels, in 8
 bits."""
+
 from __future__ import annotations
 
 import io
@@ -19,6 +20,7 @@ GREY = {"1", "L", "LA", "La"}  # modes of Pillow: one channel of 8 bits
 DEEP = {"I", "F"}
 # what Pillow raises, but for OSError
 UNREADABLE = SyntaxError, ValueError, Image.DecompressionBombError
+
 
 def mode_of(image: Image.Image, channels: int | None) -> str:
     """L, RGB or, for images deeper than 8 bits, F. `channels` is null (what the image is), 1 or
@@ -74,15 +76,17 @@ def decode_all(
     if not arrays:
         return names, np.empty((0, 3, 0, 0), np.uint8), []
     arrays, notes = in_8_bits(names, arrays, path)
-    images = np.empty((len(arrays), channels or max(map(len, arrays)), *arrays[0].shape[1:]),
-                      np.uint8)
+    images = np.empty(
+        (len(arrays), channels or max(map(len, arrays)), *arrays[0].shape[1:]), np.uint8
+    )
     for i, array in enumerate(arrays):
         images[i] = array  # one channel is repeated where there are three
     return names, images, notes
 
 
-def in_8_bits(names: list[str], arrays: list[np.ndarray],
-              path: Path) -> tuple[list[np.ndarray], list[str]]:
+def in_8_bits(
+    names: list[str], arrays: list[np.ndarray], path: Path
+) -> tuple[list[np.ndarray], list[str]]:
     """The arrays as uint8, and notes; deeper ones are scaled by the range of them all, so that they
     stay comparable."""
     deep = [array.dtype != np.uint8 for array in arrays]
@@ -97,9 +101,13 @@ def in_8_bits(names: list[str], arrays: list[np.ndarray],
     low = min(float(array.min()) for array in arrays)
     high = max(float(array.max()) for array in arrays)
     if not all(np.isfinite(array).all() for array in arrays):
-        raise UserError(f"Some images in {path} have values that are infinite or no numbers. "
-                        "Repair or remove them.")
+        raise UserError(
+            f"Some images in {path} have values that are infinite or no numbers. "
+            "Repair or remove them."
+        )
     scale = 255 / (high - low) if high > low else 0.0
-    note = (f"the images are deeper than 8 bits: their range, {low:g} to {high:g}, is scaled to "
-            "0 to 255")
+    note = (
+        f"the images are deeper than 8 bits: their range, {low:g} to {high:g}, is scaled to "
+        "0 to 255"
+    )
     return [((array - low) * scale + 0.5).astype(np.uint8) for array in arrays], [note]

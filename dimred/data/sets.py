@@ -1,4 +1,5 @@
 """The data sets published as arrays: digits, MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 and SVHN."""
+
 from __future__ import annotations
 
 import gzip
@@ -21,12 +22,15 @@ from dimred.data.memory import Examples, Memory
 
 
 def examples(images: np.ndarray, labels: np.ndarray) -> Examples:
-    return Examples(torch.tensor(images, dtype=torch.uint8), torch.tensor(labels, dtype=torch.int64))
+    return Examples(
+        torch.tensor(images, dtype=torch.uint8), torch.tensor(labels, dtype=torch.int64)
+    )
 
 
 @dataclass(kw_only=True)
 class Digits(Memory):
-    """scikit-learn's 1797 handwritten digits, 1x8x8; needs no file. A fixed fifth of every class is the test set."""
+    """scikit-learn's 1797 handwritten digits, 1x8x8; needs no file. A fixed fifth of every class is
+    the test set."""
 
     name = "digits"
 
@@ -54,29 +58,43 @@ class MNIST(Memory):
     }
 
     def read(self) -> tuple[Examples, Examples]:
-        train, train_labels, test, test_labels = (self.array(name, md5) for name, md5 in self.source.resources)
+        train, train_labels, test, test_labels = (
+            self.array(name, md5) for name, md5 in self.source.resources
+        )
         return examples(train[:, None], train_labels), examples(test[:, None], test_labels)
 
     def array(self, name: str, md5: str) -> np.ndarray:
         folder = Path(self.data_dir).expanduser() / self.source.__name__ / "raw"
         files = ", ".join(resource for resource, _ in self.source.resources)
         expected = f"{self.name} is read from {files} in {folder}: put them there, or set data_dir."
-        path = fetch(folder / name, [mirror + name for mirror in self.source.mirrors], md5, expected)
+        path = fetch(
+            folder / name, [mirror + name for mirror in self.source.mirrors], md5, expected
+        )
         with reading(path, zlib.error):
             packed = path.read_bytes()
             content = gzip.decompress(packed)
         if md5_of(packed) != md5 and md5_of(content) != self.content_md5.get(name):
-            raise damaged(path, f"its md5 is not {md5}, and its content is not the published one either")
+            raise damaged(
+                path, f"its md5 is not {md5}, and its content is not the published one either"
+            )
         return idx(path, content)
 
 
 def idx(path: Path, content: bytes) -> np.ndarray:
-    """The uint8 array of an IDX file: two zeros, type 8, the number of axes, big-endian int32 lengths, the values."""
-    if len(content) < 4 or content[:3] != b"\0\0\x08" or len(content) < (start := 4 + 4 * content[3]):
+    """The uint8 array of an IDX file: two zeros, type 8, the number of axes, big-endian int32
+    lengths, the values."""
+    if (
+        len(content) < 4
+        or content[:3] != b"\0\0\x08"
+        or len(content) < (start := 4 + 4 * content[3])
+    ):
         raise damaged(path, "not an IDX file of bytes")
     shape = np.frombuffer(content[4:start], ">i4")
     if len(content) != start + np.prod(shape, dtype=np.int64):
-        raise damaged(path, f"its header promises {'x'.join(map(str, shape))} bytes, it has {len(content) - start}")
+        raise damaged(
+            path,
+            f"its header promises {'x'.join(map(str, shape))} bytes, it has {len(content) - start}",
+        )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
@@ -91,7 +109,8 @@ class FashionMNIST(MNIST):
 
 @dataclass(kw_only=True)
 class CIFAR10(Memory):
-    """3x32x32, from data_dir/cifar-10-binary.tar.gz: the binary version, because the Python version is a pickle."""
+    """3x32x32, from data_dir/cifar-10-binary.tar.gz: the binary version, because the Python version
+    is a pickle."""
 
     data_dir: str
 
@@ -99,15 +118,24 @@ class CIFAR10(Memory):
     archive = "cifar-10-binary.tar.gz"
     md5 = "c32a1d4ab5d03f1284b67883e8d87530"
     label_bytes = 1
-    alike: ClassVar[dict[str, str]] = {"cifar10-jpeg.tar.xz": "cifar10_jpeg"}  # file: data set, to suggest instead
+    alike: ClassVar[dict[str, str]] = {
+        "cifar10-jpeg.tar.xz": "cifar10_jpeg"
+    }  # file: data set, to suggest instead
 
     def read(self) -> tuple[Examples, Examples]:
         folder = Path(self.data_dir).expanduser()
-        expected = f"{self.name} is read from {self.archive} in {folder}: put it there, or set data_dir."
+        expected = (
+            f"{self.name} is read from {self.archive} in {folder}: put it there, or set data_dir."
+        )
         for file, dataset in self.alike.items():
             if (folder / file).exists():
                 expected += f" The same images as JPEGs are there: try dataset={dataset}."
-        path = fetch(folder / self.archive, [f"https://www.cs.toronto.edu/~kriz/{self.archive}"], self.md5, expected)
+        path = fetch(
+            folder / self.archive,
+            [f"https://www.cs.toronto.edu/~kriz/{self.archive}"],
+            self.md5,
+            expected,
+        )
         with reading(path, tarfile.TarError, zlib.error):
             files = tar_files(checked(path, self.md5), ".bin")
         train = b"".join(files[name] for name in sorted(files) if "test" not in name)
@@ -118,7 +146,11 @@ class CIFAR10(Memory):
 def tar_files(archive: bytes, suffix: str) -> dict[str, bytes]:
     """Name and content of the regular files of a .tar.gz whose names end in `suffix`."""
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
-        opened = ((Path(member.name).name, tar.extractfile(member)) for member in tar if member.name.endswith(suffix))
+        opened = (
+            (Path(member.name).name, tar.extractfile(member))
+            for member in tar
+            if member.name.endswith(suffix)
+        )
         return {name: file.read() for name, file in opened if file}
 
 
@@ -144,7 +176,8 @@ class CIFAR100(CIFAR10):
 
 @dataclass(kw_only=True)
 class SVHN(Memory):
-    """3x32x32 house numbers, from data_dir/SVHN/{train,test}_32x32.mat; the digit 0 is class 0 (published: 10)."""
+    """3x32x32 house numbers, from data_dir/SVHN/{train,test}_32x32.mat; the digit 0 is class 0
+    (published: 10)."""
 
     data_dir: str
 

@@ -1,4 +1,6 @@
-"""Image folders too large for memory: read by DataLoader workers, with the same batches for any number of them."""
+"""Image folders too large for memory: read by DataLoader workers, with the same batches for any
+number of them."""
+
 from __future__ import annotations
 
 import copy
@@ -40,9 +42,9 @@ GREY_IMAGENET = (0.449,), (0.226,)  # their means over the channels
 class Stream(Data):
     """A directory of class folders, read again in every epoch; see `imagefolder` for the fields.
 
-    Train images are a random part of the image (RandomResizedCrop) scaled to `resize` x `resize` pixels, evaluation
-    images the centre of the image whose shorter side was scaled to 256/224 of that.
-    """
+    Train images are a random part of the image (RandomResizedCrop) scaled to `resize` x `resize`
+    pixels, evaluation images the centre of the image whose shorter side was scaled to 256/224 of
+    that."""
 
     name: str
     path: str
@@ -71,13 +73,24 @@ class Stream(Data):
         channels = self.channels or (1 if self.all_grey() else 3)
         self.shape = (channels, self.resize, self.resize)
         usual = GREY_IMAGENET if channels == 1 else IMAGENET
-        mean, std = (given or by_default
-                     for given, by_default in zip((self.mean, self.std), usual, strict=True))
-        self.scale, self.shift = affine(mean, std,
-                                        torch.empty(0, channels, 0, 0, dtype=torch.uint8))
-        random = [v2.RandomResizedCrop(self.resize, antialias=True), v2.RandomHorizontalFlip(0.5 if self.flip else 0.0)]
-        centre = [v2.Resize(round(self.resize * 256 / 224), antialias=True), v2.CenterCrop(self.resize)]
-        self.random, self.centre = (v2.Compose([*steps, v2.PILToTensor()]) for steps in (random, centre))
+        mean, std = (
+            given or by_default
+            for given, by_default in zip((self.mean, self.std), usual, strict=True)
+        )
+        self.scale, self.shift = affine(
+            mean, std, torch.empty(0, channels, 0, 0, dtype=torch.uint8)
+        )
+        random = [
+            v2.RandomResizedCrop(self.resize, antialias=True),
+            v2.RandomHorizontalFlip(0.5 if self.flip else 0.0),
+        ]
+        centre = [
+            v2.Resize(round(self.resize * 256 / 224), antialias=True),
+            v2.CenterCrop(self.resize),
+        ]
+        self.random, self.centre = (
+            v2.Compose([*steps, v2.PILToTensor()]) for steps in (random, centre)
+        )
 
     def all_grey(self) -> bool:
         """Looks at headers, up to the first image that is not."""
@@ -92,7 +105,9 @@ class Stream(Data):
     def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Batches:
         steps = self.steps_per_epoch(batch_size)
         order = draws(EPOCH, seed, epoch).permutation(self.sizes["train"])
-        chosen = (order[step * batch_size : (step + 1) * batch_size] for step in range(start, steps))
+        chosen = (
+            order[step * batch_size : (step + 1) * batch_size] for step in range(start, steps)
+        )
         keys = ([(seed, epoch, int(i)) for i in batch] for batch in chosen)
         return self.batches("train", self.random, keys)
 
@@ -115,7 +130,8 @@ class Stream(Data):
             num_workers=self.workers,
             collate_fn=collate,
             pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # else each epoch would draw its workers' seed from the global state
+            # else each epoch would draw its workers' seed from the global state
+            generator=torch.Generator(),
         )
         for batch in loader:
             if isinstance(batch, UserError):
@@ -126,7 +142,8 @@ class Stream(Data):
 
 @dataclass
 class Items(Dataset):
-    """The transformed images of a part, looked up by Key: what an item looks like is in its key, not in the worker."""
+    """The transformed images of a part, looked up by Key: what an item looks like is in its key,
+    not in the worker."""
 
     root: Path
     names: list[str]
@@ -150,7 +167,8 @@ class Items(Dataset):
         except UserError as error:
             return error
         with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed: that would seed the accelerators as well, which nothing restores here.
+            # Not torch.manual_seed: that would seed the accelerators as well, which nothing
+            # restores here.
             torch.default_generator.manual_seed(int(draws(ITEM, *key).integers(2**63)))
             return self.transform(image), int(self.part.labels[key[2]])
 

@@ -1,8 +1,9 @@
 """Methods: programs that choose the coordinates of a net and train them.
 
-A method is a frozen dataclass with a `run`. Its fields are its hyper-parameters, and conf/method/NAME.yaml gives them
-their values. Docstrings have three parts: one sentence, the equation, the source.
-"""
+A method is a frozen dataclass with a `run`. Its fields are its hyper-parameters, and
+conf/method/NAME.yaml gives them their values. Docstrings have three parts: one sentence, the
+equation, the source."""
+
 from typing import Protocol
 
 from dimred.methods.at_init import (
@@ -25,7 +26,15 @@ from dimred.methods.at_init import (
 )
 from dimred.methods.dormant import DeepR, TopKAST
 from dimred.methods.dynamic import DSR, ITOP, MEST, SET, SNFS, GraNet, RigL
-from dimred.methods.freeze import ELM, DropBack, FreezeNetValues, FreezeNetWD, LastLayer, NormOnly, PartialFilters
+from dimred.methods.freeze import (
+    ELM,
+    DropBack,
+    FreezeNetValues,
+    FreezeNetWD,
+    LastLayer,
+    NormOnly,
+    PartialFilters,
+)
 from dimred.methods.from_mask import FromMask
 from dimred.methods.gradual import ACDC, DPF, GMP, Dense, MagnitudeAfter, WeightMom
 from dimred.methods.layer_freezing import AutoFreeze, FreezeOut

@@ -1,4 +1,5 @@
 """Sparse training in which weights wait outside of the network for their turn."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -19,20 +20,24 @@ from dimred.train import Train
 
 @dataclass(frozen=True)
 class DeepR(RandomStart):
-    """Every weight has its sign for good: one that would cross zero goes dormant, and a random one wakes up instead.
+    """Every weight has its sign for good: one that would cross zero goes dormant, and a random one
+    wakes up instead.
 
         theta = sign * max(0, sign * psi);  psi <- psi - lr (dL/dtheta + l1 sign + noise * N(0, 1))
 
-    The sign is that of the initial value. A weight that woke up starts at zero and trains from the next step on. Layers
-    that are full train as usual. In every step the number of weights of every layer is the same.
+    The sign is that of the initial value. A weight that woke up starts at zero and trains from the
+    next step on. Layers that are full train as usual. In every step the number of weights of every
+    layer is the same.
 
-    Trains: d weights, not always the same; stores: their positions (while it trains, the seed of the signs, too);
+    Trains: d weights, not always the same; stores: their positions (while it trains, the seed of
+    the signs, too);
     needs: nothing.
 
-    Bellec, Kappel, Maass, Legenstein, ICLR 2018 (arXiv:1711.05136); the scales of l1 and noise as in the official code.
-    """
-    l1: float               # alpha, the pull towards zero
-    noise: float            # standard deviation of the random walk
+    Bellec, Kappel, Maass, Legenstein, ICLR 2018 (arXiv:1711.05136); the scales of l1 and noise as
+    in the official code."""
+
+    l1: float  # alpha, the pull towards zero
+    noise: float  # standard deviation of the random walk
 
     def __post_init__(self) -> None:
         require(self.l1 >= 0, "method.l1", self.l1, "0 or more")
@@ -40,13 +45,18 @@ class DeepR(RandomStart):
 
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)
-        maps = {name: Signed(net.initial()[name].to(w.param)) for name, w in net.weights.items()
-                if w.support is not None}
+        maps = {
+            name: Signed(net.initial()[name].to(w.param))
+            for name, w in net.weights.items()
+            if w.support is not None
+        }
         net.embed(maps)
         for t in train.steps():
             dormant = sleep(net, maps)
             self.walk(net, maps, t, train.recipe.lr_at(t, len(train)))
-            wake(net, dormant)      # after the walk: they have to be at zero until they have felt a gradient
+            wake(
+                net, dormant
+            )  # after the walk: they have to be at zero until they have felt a gradient
         wake(net, sleep(net, maps))
         net.fold(net.supports)
 
@@ -55,21 +65,29 @@ class DeepR(RandomStart):
         draws = generator(net, f"walk {t}")
         for name, each in maps.items():
             w = net.weights[name]
-            w.psi.add_(torch.randn(w.dim, generator=draws, dtype=w.psi.dtype).to(w.psi.device), alpha=lr * self.noise)
+            w.psi.add_(
+                torch.randn(w.dim, generator=draws, dtype=w.psi.dtype).to(w.psi.device),
+                alpha=lr * self.noise,
+            )
             w.psi.sub_(w.gather(each.sign.view(-1)), alpha=lr * self.l1)
 
 
 class Signed(nn.Module):
-    """theta where it has its sign, zero where not. The signs are those of the initial weights and not saved."""
+    """theta where it has its sign, zero where not. The signs are those of the initial weights and
+    not saved."""
 
     sign: Tensor
 
     def __init__(self, initial: Tensor) -> None:
         super().__init__()
-        self.register_buffer("sign", torch.where(initial < 0, -1.0, 1.0).to(initial.dtype), persistent=False)
+        self.register_buffer(
+            "sign", torch.where(initial < 0, -1.0, 1.0).to(initial.dtype), persistent=False
+        )
 
     def forward(self, theta: Tensor) -> Tensor:
-        return theta * (theta.detach() * self.sign >= 0)    # at zero there is a gradient: so wake those who were asleep
+        return theta * (
+            theta.detach() * self.sign >= 0
+        )  # at zero there is a gradient: so wake those who were asleep
 
 
 def sleep(net: Net, maps: Mapping[str, Signed]) -> dict[str, int]:
@@ -94,24 +112,28 @@ def wake(net: Net, counts: Mapping[str, int]) -> None:
 
 @dataclass(frozen=True)
 class TopKAST:
-    """Use the largest weights, train some more of them, and hold the rest: always sparse, forward and backward.
+    """Use the largest weights, train some more of them, and hold the rest: always sparse, forward
+    and backward.
 
-        A = the D largest, B = the D + M largest; E(theta) = theta on A, dL/dtheta acts on B; chosen anew every so often
-        loss + strength (|theta_A|^2 + |theta_{B \\ A}|^2 / D), with D as a density
+        A = the D largest, B = the D + M largest; E(theta) = theta on A, dL/dtheta acts on B; chosen
+        anew every so often loss + strength (|theta_A|^2 + |theta_{B \\ A}|^2 / D), with D as a
+        density
 
-    Weights outside B stay where they are, and may come back. The penalty comes on top of the recipe's weight decay, its
-    form and strength are from memory. In a layer whose weights are all in A there is none.
+    Weights outside B stay where they are, and may come back. The penalty comes on top of the
+    recipe's weight decay, its form and strength are from memory. In a layer whose weights are all
+    in A there is none.
 
-    Trains: D of the density and M more, not always the same; stores: the positions of the D; needs: dense weights, held
-    and not computed with.
+    Trains: D of the density and M more, not always the same; stores: the positions of the D; needs:
+    dense weights, held and not computed with.
 
     Jayakumar, Pascanu, Rae, Osindero, Elsen, NeurIPS 2020 (arXiv:2106.03517).
     """
+
     sparsity: float
     allocation: Allocation
-    explore: float          # M, as a multiple of D
-    every: int | float            # steps, or a fraction of training
-    strength: float         # of the penalty
+    explore: float  # M, as a multiple of D
+    every: int | float  # steps, or a fraction of training
+    strength: float  # of the penalty
 
     def __post_init__(self) -> None:
         require(self.explore >= 0, "method.explore", self.explore, "0 or more")
@@ -131,7 +153,10 @@ class TopKAST:
 
     def choose(self, net: Net, maps: Mapping[str, Explored]) -> None:
         """A and B, by the size of all weights, trained or not."""
-        size, density = {name: theta.abs() for name, theta in net.thetas().items()}, 1 - self.sparsity
+        size, density = (
+            {name: theta.abs() for name, theta in net.thetas().items()},
+            1 - self.sparsity,
+        )
         used = topk(size, self.allocation(net, density))
         trained = topk(size, self.allocation(net, min(1.0, density * (1 + self.explore))))
         net.keep(trained, base="held")

@@ -1,4 +1,5 @@
 """Masks that another run has found."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from dimred.train import Train
 
 @dataclass(frozen=True)
 class FromMask:
-    """Train the weights that another run has trained in the end, from the initial values of this run's seed.
+    """Train the weights that another run has trained in the end, from the initial values of this
+    run's seed.
 
         support = {i: mask_i},  theta_i = 0 elsewhere, or its initial value
 
@@ -25,8 +27,9 @@ class FromMask:
 
     Trains: d weights; stores: their positions; needs: nothing.
 
-    Morcos, Yu, Paganini, Tian, NeurIPS 2019 (arXiv:1906.02773), who carry tickets to other data sets and optimisers.
-    """
+    Morcos, Yu, Paganini, Tian, NeurIPS 2019 (arXiv:1906.02773), who carry tickets to other data
+    sets and optimisers."""
+
     mask: str
     base: Literal["zero", "init"]
 
@@ -34,18 +37,29 @@ class FromMask:
         masks = read_masks(Path(self.mask).expanduser())
         require_fit(masks, net, self.mask)
         device = next(net.model.parameters()).device
-        net.keep({name: torch.from_numpy(mask).view(-1).nonzero().view(-1).to(device) for name, mask in masks.items()},
-                 base=self.base)
+        net.keep(
+            {
+                name: torch.from_numpy(mask).view(-1).nonzero().view(-1).to(device)
+                for name, mask in masks.items()
+            },
+            base=self.base,
+        )
         train()
 
 
 def require_fit(masks: Masks, net: Net, path: str) -> None:
     """UserError unless the masks are of the weights that this net covers."""
-    wrong = [f"{name} is {'x'.join(map(str, masks[name].shape))} there, {'x'.join(map(str, w.param.shape))} here"
-             if name in masks else f"{name} is only here" for name, w in net.weights.items()
-             if name not in masks or masks[name].shape != w.param.shape]
+    wrong = [
+        f"{name} is {'x'.join(map(str, masks[name].shape))} there, {'x'.join(map(str, w.param.shape))} here"
+        if name in masks
+        else f"{name} is only here"
+        for name, w in net.weights.items()
+        if name not in masks or masks[name].shape != w.param.shape
+    ]
     wrong += [f"{name} is only there" for name in masks if name not in net.weights]
     if wrong:
-        raise UserError(f"method.mask={path} is of another network ({wrong[0]}"
-                        f"{f', and {len(wrong) - 1} more' if wrong[1:] else ''}). Choose the model, the size of "
-                        "images, include and exclude of its run, or a mask of this network")
+        raise UserError(
+            f"method.mask={path} is of another network ({wrong[0]}"
+            f"{f', and {len(wrong) - 1} more' if wrong[1:] else ''}). Choose the model, the size of "
+            "images, include and exclude of its run, or a mask of this network"
+        )

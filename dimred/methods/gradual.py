@@ -1,4 +1,5 @@
 """From dense to sparse while training."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -39,20 +40,25 @@ class GMP:
     By default it prunes every layer alike, as the paper does; allocation=global ranks all layers
     together.
 
-    Trains: all weights at first, in the end d; stores: their positions; needs: dense weights and gradients until it
-    prunes.
+    Trains: all weights at first, in the end d; stores: their positions; needs: dense weights and
+    gradients until it prunes.
 
     Zhu, Gupta, ICLR workshop 2018 (arXiv:1710.01878), eq. 1.
     """
+
     sparsity: float
     allocation: Allocation
-    begin: float        # t0 and t1, as fractions of training
+    begin: float  # t0 and t1, as fractions of training
     end: float
-    every: int | float        # steps, or a fraction of training
+    every: int | float  # steps, or a fraction of training
 
     def __post_init__(self) -> None:
-        require(0 <= self.begin < self.end < 1, "method.begin, method.end", (self.begin, self.end),
-                "0 <= begin < end < 1")
+        require(
+            0 <= self.begin < self.end < 1,
+            "method.begin, method.end",
+            (self.begin, self.end),
+            "0 <= begin < end < 1",
+        )
         require_period(self.every)
 
     def density(self, t: int, total: int) -> float | None:
@@ -72,14 +78,16 @@ class GMP:
 
 @dataclass(frozen=True)
 class DPF(GMP):
-    """Use only the largest weights, but let every weight learn from their gradient: what was pruned by mistake returns.
+    """Use only the largest weights, but let every weight learn from their gradient: what was pruned
+    by mistake returns.
 
         psi <- psi - lr dL/dtheta (theta),  theta = psi * (|psi| among the largest), chosen anew every so often
 
-    The density falls as in GMP and then stays, while the choice goes on changing. Momentum and weight decay act on all
-    of psi. Memory and time are those of dense training.
+    The density falls as in GMP and then stays, while the choice goes on changing. Momentum and
+    weight decay act on all of psi. Memory and time are those of dense training.
 
-    Trains: all weights, d in use; stores: their positions; needs: dense weights and gradients in every step.
+    Trains: all weights, d in use; stores: their positions; needs: dense weights and gradients in
+    every step.
 
     Lin, Stich, Barba, Dmitriev, Jaggi, ICLR 2020 (arXiv:2006.07253).
     """
@@ -107,15 +115,16 @@ class WeightMom(GMP):
 
         v_t = mu v_{t-1} + (1 - mu) |theta_t|,  v_0 = |theta_0|;  prune the smallest v on GMP's schedule
 
-    This rule is ours: the paper prunes by the momentum of weights over previous iterations, with a share for each layer
-    by its importance, but its formulas were not at hand; here one ranking over all layers decides, unless the
-    allocation shares out. With mu = 0 it is GMP.
+    This rule is ours: the paper prunes by the momentum of weights over previous iterations, with a
+    share for each layer by its importance, but its formulas were not at hand; here one ranking over
+    all layers decides, unless the allocation shares out. With mu = 0 it is GMP.
 
-    Trains: all weights at first, in the end d; stores: their positions; needs: dense weights and gradients until it
-    prunes, and an average of their size.
+    Trains: all weights at first, in the end d; stores: their positions; needs: dense weights and
+    gradients until it prunes, and an average of their size.
 
     After Johnson, Tang, Samudrala, 2022 (arXiv:2208.05970; authors from memory); the rule is ours.
     """
+
     mu: float
 
     def __post_init__(self) -> None:
@@ -159,27 +168,40 @@ class ACDC:
 
         compress: keep the largest weights, train them;  decompress: train all again, the others from zero
 
-    Decompression forgets the optimiser's memory. The default phases are those of 200 epochs of CIFAR, as fractions.
+    Decompression forgets the optimiser's memory. The default phases are those of 200 epochs of
+    CIFAR, as fractions.
 
-    Trains: all weights and d of them by turns; stores: their positions; needs: dense weights and gradients in the dense
-    phases.
+    Trains: all weights and d of them by turns; stores: their positions; needs: dense weights and
+    gradients in the dense phases.
 
     Peste, Iofinova, Vladu, Alistarh, NeurIPS 2021 (arXiv:2106.12379), alg. 1.
     """
+
     sparsity: float
     allocation: Allocation
-    compress: tuple[float, ...]         # moments, as fractions of training
+    compress: tuple[float, ...]  # moments, as fractions of training
     decompress: tuple[float, ...]
 
     def __post_init__(self) -> None:
         moments = (*self.compress, *self.decompress)
-        require(all(0 <= m < 1 for m in moments), "method.compress, method.decompress", moments, "fractions in [0, 1)")
+        require(
+            all(0 <= m < 1 for m in moments),
+            "method.compress, method.decompress",
+            moments,
+            "fractions in [0, 1)",
+        )
         alternating = [name for _, name in self.phases()]
-        require(alternating == ["compress", "decompress"] * (len(moments) // 2) + ["compress"],
-                "method.compress, method.decompress", moments, "moments that alternate, first and last to compress")
+        require(
+            alternating == ["compress", "decompress"] * (len(moments) // 2) + ["compress"],
+            "method.compress, method.decompress",
+            moments,
+            "moments that alternate, first and last to compress",
+        )
 
     def phases(self) -> list[tuple[float, str]]:
-        return sorted([(m, "compress") for m in self.compress] + [(m, "decompress") for m in self.decompress])
+        return sorted(
+            [(m, "compress") for m in self.compress] + [(m, "decompress") for m in self.decompress]
+        )
 
     def run(self, net: Net, train: Train) -> None:
         start = 0
@@ -202,18 +224,25 @@ class MagnitudeAfter:
 
     All of it is one training: fine-tuning goes on with the learning rate as it then is.
 
-    Trains: all weights, after pruning d; stores: their positions; needs: dense weights and gradients until it prunes.
+    Trains: all weights, after pruning d; stores: their positions; needs: dense weights and
+    gradients until it prunes.
 
     Han, Pool, Tran, Dally, NeurIPS 2015 (arXiv:1506.02626).
     """
+
     sparsity: float
     allocation: Allocation
-    rounds: int             # 1 is one-shot
-    finetune: float         # fraction of training
+    rounds: int  # 1 is one-shot
+    finetune: float  # fraction of training
 
     def __post_init__(self) -> None:
         require(self.rounds > 0, "method.rounds", self.rounds, "1 or more")
-        require(0 <= self.finetune <= 1, "method.finetune", self.finetune, "a fraction of training, in [0, 1]")
+        require(
+            0 <= self.finetune <= 1,
+            "method.finetune",
+            self.finetune,
+            "a fraction of training, in [0, 1]",
+        )
 
     def run(self, net: Net, train: Train) -> None:
         start = 0

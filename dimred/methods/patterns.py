@@ -1,4 +1,5 @@
 """Dynamic sparse training with a pattern that hardware can use."""
+
 from __future__ import annotations
 
 import logging
@@ -23,25 +24,28 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SRigL(RandomStart):
-    """RigL in which all neurons of a layer have the same number of inputs, but for neurons that are ablated.
+    """RigL in which all neurons of a layer have the same number of inputs, but for neurons that are
+    ablated.
 
         inputs k = weights of the layer / neurons that live;  a neuron lives if gamma k_0 of its
         weights are salient: among those that RigL keeps, or among the largest gradients;  k_0: k
         where all neurons live
 
-    k is rounded down, as in the official code, so less than one weight a neuron is left unused. A neuron may come back.
-    The last layer loses none, and no layer more than its weights can do without. Layers that are full are left alone.
-    Where biases and norms are covered, each entry is a neuron with one input.
+    k is rounded down, as in the official code, so less than one weight a neuron is left unused. A
+    neuron may come back. The last layer loses none, and no layer more than its weights can do
+    without. Layers that are full are left alone. Where biases and norms are covered, each entry is
+    a neuron with one input.
 
-    Trains: d weights, not always the same; stores: as many positions for every neuron, and which neurons live; needs:
-    dense gradients in the steps that rewire.
+    Trains: d weights, not always the same; stores: as many positions for every neuron, and which
+    neurons live; needs: dense gradients in the steps that rewire.
 
     Lasby, Golubeva, Evci, Nica, Ioannou, ICLR 2024 (arXiv:2305.02299).
     """
-    every: int | float            # steps, or a fraction of training
-    fraction: float         # alpha
-    until: float            # T_end, as a fraction of training
-    ablation: float         # gamma; 0 keeps all neurons
+
+    every: int | float  # steps, or a fraction of training
+    fraction: float  # alpha
+    until: float  # T_end, as a fraction of training
+    ablation: float  # gamma; 0 keeps all neurons
 
     def __post_init__(self) -> None:
         require_period(self.every)
@@ -49,8 +53,11 @@ class SRigL(RandomStart):
 
     def run(self, net: Net, train: Train) -> None:
         draws = noise(net)
-        budget = {name: len(support) for name, support in
-                  topk(draws, self.allocation(net, 1 - self.sparsity)).items() if support is not None}
+        budget = {
+            name: len(support)
+            for name, support in topk(draws, self.allocation(net, 1 - self.sparsity)).items()
+            if support is not None
+        }
         net.keep({name: first(rows(draws[name]), count) for name, count in budget.items()})
         if self.scale_fan_in:
             scale_by_fan_in(net)
@@ -62,19 +69,41 @@ class SRigL(RandomStart):
                 size, gradient = magnitude(net), net.grads()
                 changing = [name for name, w in net.weights.items() if 0 < w.dim < w.size]
                 ablation = dict.fromkeys(changing, self.ablation) | dict.fromkeys(last, 0.0)
-                net.keep({name: self.rewired(rows(size[name]), rows(gradient[name].abs()),
-                                             net.weights[name], fraction, budget[name],
-                                             ablation[name]) for name in changing})
+                net.keep(
+                    {
+                        name: self.rewired(
+                            rows(size[name]),
+                            rows(gradient[name].abs()),
+                            net.weights[name],
+                            fraction,
+                            budget[name],
+                            ablation[name],
+                        )
+                        for name in changing
+                    }
+                )
                 net.zero_grad()
 
-    def rewired(self, size: Tensor, gradient: Tensor, w: Coordinates, fraction: float, budget: int,
-                ablation: float) -> Tensor:
-        """The new support of a layer, from |theta| (-inf where it is not trained) and |dL/dtheta|, a row a neuron."""
+    def rewired(
+        self,
+        size: Tensor,
+        gradient: Tensor,
+        w: Coordinates,
+        fraction: float,
+        budget: int,
+        ablation: float,
+    ) -> Tensor:
+        """The new support of a layer, from |theta| (-inf where it is not trained) and |dL/dtheta|,
+        a row a neuron."""
         drop = int(fraction * w.dim)
         kept = mask(size, w.dim - drop)
         salient = (kept | mask(gradient, drop)).sum(1)
         inputs = fan_in(budget, len(size), size.shape[1])
-        alive = salient >= max(1, int(ablation * inputs)) if ablation else torch.ones_like(salient, dtype=torch.bool)
+        alive = (
+            salient >= max(1, int(ablation * inputs))
+            if ablation
+            else torch.ones_like(salient, dtype=torch.bool)
+        )
         neurons = min(max(int(alive.sum()), math.ceil(budget / size.shape[1])), budget)
         alive = mask(salient.double() + alive * w.size, neurons)
         inputs = fan_in(budget, neurons, size.shape[1])
@@ -89,9 +118,12 @@ def rows(weight: Tensor) -> Tensor:
 
 
 def first(draws: Tensor, budget: int) -> Tensor:
-    """A random support with the same number of inputs for every neuron, or for as many as there are weights."""
+    """A random support with the same number of inputs for every neuron, or for as many as there are
+    weights."""
     neurons = mask(draws[:, 0], budget)
-    chosen = best_of_rows(draws, fan_in(budget, int(neurons.sum()), draws.shape[1])) & neurons[:, None]
+    chosen = (
+        best_of_rows(draws, fan_in(budget, int(neurons.sum()), draws.shape[1])) & neurons[:, None]
+    )
     return chosen.view(-1).nonzero().view(-1)
 
 
@@ -118,34 +150,44 @@ class NM:
 
         E(theta) = theta * (among the n largest of its group);  dL/dtheta <- dL/dE + decay * (theta not used)
 
-    A group is m consecutive inputs of a neuron, channels running fastest (NHWC). Layers whose number of inputs is no
-    multiple of m stay dense. Memory and time are those of dense training; the network in the end is sparse.
+    A group is m consecutive inputs of a neuron, channels running fastest (NHWC). Layers whose
+    number of inputs is no multiple of m stay dense. Memory and time are those of dense training;
+    the network in the end is sparse.
 
-    Trains: all weights, n of m in use; stores: which n of every m, 2 bits for each in use at 2:4; needs: dense weights
-    and gradients in every step.
+    Trains: all weights, n of m in use; stores: which n of every m, 2 bits for each in use at 2:4;
+    needs: dense weights and gradients in every step.
 
     Zhou et al., ICLR 2021 (arXiv:2102.04010): SR-STE.
     """
+
     n: int
     m: int
-    decay: float        # lambda_W
+    decay: float  # lambda_W
 
     def __post_init__(self) -> None:
         require(0 < self.n <= self.m, "method.n, method.m", (self.n, self.m), "0 < n <= m")
         require(self.decay >= 0, "method.decay", self.decay, "0 or more")
 
     def run(self, net: Net, train: Train) -> None:
-        maps = {name: LargestOf(self.n, self.m, self.decay) for name, w in net.weights.items()
-                if w.param.dim() > 1 and math.prod(w.param.shape[1:]) % self.m == 0}
+        maps = {
+            name: LargestOf(self.n, self.m, self.decay)
+            for name, w in net.weights.items()
+            if w.param.dim() > 1 and math.prod(w.param.shape[1:]) % self.m == 0
+        }
         if not maps:
-            raise UserError(f"no layer has a multiple of method.m={self.m} inputs to a neuron. Choose another method.m "
-                            "or a model that has some, such as model=resnet20 for method.m=4")
+            raise UserError(
+                f"no layer has a multiple of method.m={self.m} inputs to a neuron. Choose another method.m "
+                "or a model that has some, such as model=resnet20 for method.m=4"
+            )
         if dense := [name for name in net.weights if name not in maps]:
             log.warning("dense, for want of a multiple of %d inputs: %s", self.m, ", ".join(dense))
         net.embed(maps)
         train()
         thetas = net.thetas()
-        used = {name: each.kept(thetas[name]).reshape(-1).nonzero().view(-1) for name, each in maps.items()}
+        used = {
+            name: each.kept(thetas[name]).reshape(-1).nonzero().view(-1)
+            for name, each in maps.items()
+        }
         net.fold(used)
 
 
@@ -159,11 +201,11 @@ class LargestOf(nn.Module):
     def kept(self, theta: Tensor) -> Tensor:
         """True at the n largest of every group; among equals the first win."""
         size = theta.detach().abs().movedim(1, -1)
-        places = size.reshape(-1, self.m).T.contiguous()    # the i-th of every group, in a row
+        places = size.reshape(-1, self.m).T.contiguous()  # the i-th of every group, in a row
         ahead = torch.zeros_like(places, dtype=torch.int16)
         for i in range(self.m):
             ahead[:i] += places[i] > places[:i]
-            ahead[i + 1:] += places[i] >= places[i + 1:]
+            ahead[i + 1 :] += places[i] >= places[i + 1 :]
         return (ahead < self.n).T.reshape(size.shape).movedim(-1, 1)
 
     def forward(self, theta: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Between what is trained and what the model uses: thresholds, gates, penalties and powers of the weights.
+"""Between what is trained and what the model uses: thresholds, gates, penalties and powers of the
+weights.
 
 How sparse thresholds, gates and penalties make a network is learned, steered by a parameter of the
 paper's. To be comparable, each of these methods ends with exactly the sparsity that was asked for:
@@ -12,6 +13,7 @@ Strengths are those of the whole soft phase: in each of its steps a penalty coun
 over their number. So a longer training is not a sparser one. The papers give strengths per step:
 multiply these by the steps.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -34,14 +36,17 @@ from dimred.train import Train
 @dataclass(frozen=True)
 class Emergent:
     """A soft phase, then exactly the weights with the largest margin."""
+
     sparsity: float
     allocation: Allocation
-    until: float        # the end of the soft phase, as a fraction of training
+    until: float  # the end of the soft phase, as a fraction of training
 
-    strength: ClassVar[str]     # the field by which more weights are pruned
+    strength: ClassVar[str]  # the field by which more weights are pruned
 
     def __post_init__(self) -> None:
-        require(0 < self.until <= 1, "method.until", self.until, "a fraction of training, in (0, 1]")
+        require(
+            0 < self.until <= 1, "method.until", self.until, "a fraction of training, in (0, 1]"
+        )
 
     def stop(self, train: Train) -> int:
         return round(self.until * len(train))
@@ -53,8 +58,9 @@ class Emergent:
     @torch.no_grad()
     def used(self, net: Net) -> int:
         """How many weights the method itself would keep."""
-        return sum(int(net.maps[name](theta).count_nonzero())
-                   for name, theta in net.thetas().items())
+        return sum(
+            int(net.maps[name](theta).count_nonzero()) for name, theta in net.thetas().items()
+        )
 
     def settle(self, net: Net, train: Train, margins: Mapping[str, Tensor]) -> None:
         """Keep exactly the weights with the largest margins, and train them to the end."""
@@ -76,13 +82,14 @@ class STR(Emergent):
     the paper it is that of the weights (start -3200, 2e-5 a step for 90 % of ResNet-50 in 100
     epochs).
 
-    Trains: all weights and a threshold for each tensor, after the soft phase d weights; stores: their positions; needs:
-    dense weights and gradients in the soft phase.
+    Trains: all weights and a threshold for each tensor, after the soft phase d weights; stores:
+    their positions; needs: dense weights and gradients in the soft phase.
 
     Kusupati, Ramanujan, Somani, Wortsman, Jain, Kakade, Farhadi, ICML 2020 (arXiv:2002.03231).
     """
-    start: float        # of every s
-    decay: float        # of s
+
+    start: float  # of every s
+    decay: float  # of s
 
     strength: ClassVar[str] = "decay"
 
@@ -94,7 +101,9 @@ class STR(Emergent):
         maps = {name: SoftThreshold(w.param, self.start) for name, w in net.weights.items()}
         net.embed(maps, decay=self.per_step(train, self.decay))
         train(0, self.stop(train))
-        self.settle(net, train, {name: maps[name].margin(theta) for name, theta in net.thetas().items()})
+        self.settle(
+            net, train, {name: maps[name].margin(theta) for name, theta in net.thetas().items()}
+        )
 
 
 class SoftThreshold(nn.Module):
@@ -114,7 +123,8 @@ class SoftThreshold(nn.Module):
 
 @dataclass(frozen=True)
 class DST(Emergent):
-    """Zero the weights below the threshold of their neuron or filter; thresholds are trained with the weights.
+    """Zero the weights below the threshold of their neuron or filter; thresholds are trained with
+    the weights.
 
         E(psi) = psi * step(|psi| - tau_row);  loss + alpha * sum exp(-tau)
 
@@ -125,11 +135,12 @@ class DST(Emergent):
     sparse it becomes (the official code has 5e-4 a step for LeNets, 5e-6 for VGG-16); thresholds do
     not decay.
 
-    Trains: all weights and a threshold for each neuron, after the soft phase d weights; stores: their positions; needs:
-    dense weights and gradients in the soft phase.
+    Trains: all weights and a threshold for each neuron, after the soft phase d weights; stores:
+    their positions; needs: dense weights and gradients in the soft phase.
 
     Liu, Xu, Shi, Cheung, So, ICLR 2020 (arXiv:2005.06870).
     """
+
     alpha: float
 
     strength: ClassVar[str] = "alpha"
@@ -145,7 +156,9 @@ class DST(Emergent):
         for _ in train.steps(0, self.stop(train)):
             for name, theta in net.thetas().items():
                 maps[name].reopen(theta)
-        self.settle(net, train, {name: maps[name].margin(theta) for name, theta in net.thetas().items()})
+        self.settle(
+            net, train, {name: maps[name].margin(theta) for name, theta in net.thetas().items()}
+        )
 
 
 class RowThresholds(nn.Module):
@@ -181,28 +194,34 @@ def step(x: Tensor) -> Tensor:
 # -- gates --------------------
 @dataclass(frozen=True)
 class Movement:
-    """Keep the weights that moved away from zero: scores learn, through the mask, where growing a weight helps.
+    """Keep the weights that moved away from zero: scores learn, through the mask, where growing a
+    weight helps.
 
         E(psi) = psi * m,  m = 1 at the largest S of each layer;  dL/dS := dL/dE * psi,  so S = -lr sum dL/dE * psi
 
-    The density falls as in gradual magnitude pruning between `begin` and `end`, and stays; scores and weights train all
-    the time. Made for fine-tuning pretrained networks.
+    The density falls as in gradual magnitude pruning between `begin` and `end`, and stays; scores
+    and weights train all the time. Made for fine-tuning pretrained networks.
 
-    Trains: all weights and a score for each, in the end d weights; stores: their positions; needs: dense weights,
-    scores and their gradients until it is as sparse as it will be.
+    Trains: all weights and a score for each, in the end d weights; stores: their positions; needs:
+    dense weights, scores and their gradients until it is as sparse as it will be.
 
     Sanh, Wolf, Rush, NeurIPS 2020 (arXiv:2005.07683).
     """
+
     sparsity: float
     allocation: Allocation
-    begin: float        # of pruning, as a fraction of training
+    begin: float  # of pruning, as a fraction of training
     end: float
-    every: int | float        # steps, or a fraction of training
-    lr: float           # of the scores, as a multiple of the learning rate
+    every: int | float  # steps, or a fraction of training
+    lr: float  # of the scores, as a multiple of the learning rate
 
     def __post_init__(self) -> None:
-        require(0 <= self.begin < self.end < 1, "method.begin, method.end", (self.begin, self.end),
-                "0 <= begin < end < 1")
+        require(
+            0 <= self.begin < self.end < 1,
+            "method.begin, method.end",
+            (self.begin, self.end),
+            "0 <= begin < end < 1",
+        )
         require_period(self.every)
         require(self.lr > 0, "method.lr", self.lr, "a number above 0")
 
@@ -214,7 +233,9 @@ class Movement:
         period = train.period(self.every)
         for t in train.steps():
             if t >= begin and (t % period == 0 or t == total - 1):
-                density = cubic(self.sparsity, min(1.0, (t - begin) / (end - begin)) if end > begin else 1.0)
+                density = cubic(
+                    self.sparsity, min(1.0, (t - begin) / (end - begin)) if end > begin else 1.0
+                )
                 for name, support in topk(scores_of(gates), self.allocation(net, density)).items():
                     gates[name].keep(support)
         used = {name: gate.kept.view(-1).nonzero().view(-1) for name, gate in gates.items()}
@@ -228,23 +249,30 @@ class SoftMovement(Emergent):
 
         E(psi) = psi * [sigmoid(S) > tau];  loss + price * sum sigmoid(S);  dL/dS := dL/dE * psi;  margin S
 
-    tau and the price rise together from 0, as the sparsity does in gradual pruning, until the soft phase ends. The
-    price controls how sparse it becomes. The official code averages within layers where the paper and we sum.
+    tau and the price rise together from 0, as the sparsity does in gradual pruning, until the soft
+    phase ends. The price controls how sparse it becomes. The official code averages within layers
+    where the paper and we sum.
 
-    Trains: all weights and a score for each, after the soft phase d weights; stores: their positions; needs: dense
-    weights, scores and their gradients in the soft phase.
+    Trains: all weights and a score for each, after the soft phase d weights; stores: their
+    positions; needs: dense weights, scores and their gradients in the soft phase.
 
     Sanh, Wolf, Rush, NeurIPS 2020 (arXiv:2005.07683).
     """
+
     tau: float
     price: float
-    lr: float           # of the scores, as a multiple of the learning rate
+    lr: float  # of the scores, as a multiple of the learning rate
 
     strength: ClassVar[str] = "price"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.tau < 0.5, "method.tau", self.tau, "a number in [0, 0.5): sigmoid(S) starts at 0.5")
+        require(
+            0 <= self.tau < 0.5,
+            "method.tau",
+            self.tau,
+            "a number in [0, 0.5): sigmoid(S) starts at 0.5",
+        )
         require(self.price >= 0, "method.price", self.price, "0 or more")
         require(self.lr > 0, "method.lr", self.lr, "a number above 0")
 
@@ -260,7 +288,8 @@ class SoftMovement(Emergent):
 
 
 class SigmoidGate(Gated):
-    """Open where sigmoid(score) exceeds the threshold. tau and price come in as `rise` goes from 0 to 1."""
+    """Open where sigmoid(score) exceeds the threshold. tau and price come in as `rise` goes from 0
+    to 1."""
 
     rise: Tensor
 
@@ -284,7 +313,8 @@ def scores_of(gates: Mapping[str, Gated]) -> dict[str, Tensor]:
 # -- penalties --------------------
 @dataclass(frozen=True)
 class HALO(Emergent):
-    """A lasso with a weight of its own for every parameter, learned as well, which spares what is large.
+    """A lasso with a weight of its own for every parameter, learned as well, which spares what is
+    large.
 
         loss + xi * sum |psi_j| / lambda_j^2 + price * sum |lambda_j|,  lambda_j from 1;  margin |psi|
 
@@ -295,20 +325,26 @@ class HALO(Emergent):
     official code counts weights below 1e-5 as zero, for which a learning rate must have become
     small.
 
-    Trains: all weights and a lambda for each, after the penalty d weights; stores: their positions; needs: dense
-    weights, lambdas and their gradients while there is a penalty.
+    Trains: all weights and a lambda for each, after the penalty d weights; stores: their positions;
+    needs: dense weights, lambdas and their gradients while there is a penalty.
 
     Seto, Wells, Zhang, 2020 (arXiv:2008.10183).
     """
+
     xi: float
     price: float
-    tolerance: float    # of |psi|
+    tolerance: float  # of |psi|
 
     strength: ClassVar[str] = "xi"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.xi >= 0 and self.price >= 0, "method.xi, method.price", (self.xi, self.price), "0 or more")
+        require(
+            self.xi >= 0 and self.price >= 0,
+            "method.xi, method.price",
+            (self.xi, self.price),
+            "0 or more",
+        )
         require(self.tolerance >= 0, "method.tolerance", self.tolerance, "0 or more")
 
     def used(self, net: Net) -> int:
@@ -323,36 +359,41 @@ class HALO(Emergent):
 
 class AdaptiveLasso(nn.Module):
     """The identity, with a penalty."""
+
     numbers = "penalty weights"
 
     def __init__(self, weight: Tensor, xi: float, price: float) -> None:
         super().__init__()
         self.xi, self.price = xi, price
-        self.scale = nn.Parameter(torch.ones_like(weight, requires_grad=False))     # lambda
+        self.scale = nn.Parameter(torch.ones_like(weight, requires_grad=False))  # lambda
 
     def forward(self, theta: Tensor) -> Tensor:
         return theta
 
     def penalty(self, theta: Tensor) -> Tensor:
-        return self.xi * (theta.abs() / self.scale ** 2).sum() + self.price * self.scale.abs().sum()
+        return self.xi * (theta.abs() / self.scale**2).sum() + self.price * self.scale.abs().sum()
 
 
 # -- powers --------------------
 @dataclass(frozen=True)
 class PowerProp:
-    """Train a root of every weight, so that large weights learn faster than small ones, and prune by any method.
+    """Train a root of every weight, so that large weights learn faster than small ones, and prune
+    by any method.
 
         theta = phi |phi|^(alpha - 1),  phi_0 = sign(w_0) |w_0|^(1 / alpha);  gradient g alpha |phi|^(alpha - 1)
 
-    An option of every method, which then sees phi: magnitudes rank as those of weights do, and so do phi * dL/dphi =
-    alpha w * dL/dw. alpha = 1 changes nothing. For alpha > 1 a weight at zero has no gradient and stays there: methods
-    that grow weights from zero do not go with it, and a warning says so. Weight decay acts on phi. The last layer is
-    pruned as the others are, where the paper halves its sparsity.
+    An option of every method, which then sees phi: magnitudes rank as those of weights do, and so
+    do phi * dL/dphi = alpha w * dL/dw. alpha = 1 changes nothing. For alpha > 1 a weight at zero
+    has no gradient and stays there: methods that grow weights from zero do not go with it, and a
+    warning says so. Weight decay acts on phi. The last layer is pruned as the others are, where the
+    paper halves its sparsity.
 
-    Trains: what the method trains, as roots; stores: what the method stores; needs: what the method needs.
+    Trains: what the method trains, as roots; stores: what the method stores; needs: what the method
+    needs.
 
     Schwarz, Jayakumar, Pascanu, Latham, Teh, NeurIPS 2021 (arXiv:2110.00296).
     """
+
     alpha: float
 
     def __post_init__(self) -> None:

@@ -1,4 +1,5 @@
 """Lottery tickets: train, prune, rewind, again."""
+
 from __future__ import annotations
 
 import copy
@@ -22,22 +23,34 @@ from dimred.train import Train
 
 log = logging.getLogger(__name__)
 
-MOST_ROUNDS = 1000      # of training, pruning and rewinding
+MOST_ROUNDS = 1000  # of training, pruning and rewinding
 
 Criterion = Literal[
-    "large_final", "small_final", "large_init", "small_init", "large_init_large_final", "small_init_small_final",
-    "magnitude_increase", "movement", "large_final_same_sign", "magnitude_increase_same_sign", "random"]
+    "large_final",
+    "small_final",
+    "large_init",
+    "small_init",
+    "large_init_large_final",
+    "small_init_small_final",
+    "magnitude_increase",
+    "movement",
+    "large_final_same_sign",
+    "magnitude_increase_same_sign",
+    "random",
+]
 
 
 @dataclass(frozen=True)
 class IMP:
-    """Iterative magnitude pruning: train, prune a fifth of what is left, rewind, until sparse enough, and train.
+    """Iterative magnitude pruning: train, prune a fifth of what is left, rewind, until sparse
+    enough, and train.
 
         density after round k = max(1 - s, (1 - rate)^k);  then psi <- theta_rewind[support], or only lr goes back
 
-    What goes back: `weights` (with norms and momentum) and the learning rate; `lr` alone; or `nothing`, which is
-    fine-tuning: as many steps as from `rewind` to the end, all at the last learning rate. The criteria, and what to do
-    with pruned weights, are those of Zhou et al.; "init" is the beginning of training wherever weights rewind to.
+    What goes back: `weights` (with norms and momentum) and the learning rate; `lr` alone; or
+    `nothing`, which is fine-tuning: as many steps as from `rewind` to the end, all at the last
+    learning rate. The criteria, and what to do with pruned weights, are those of Zhou et al.;
+    "init" is the beginning of training wherever weights rewind to.
 
     Three switches follow official codes. By default a round keeps round(density D) weights; with
     counts=floor it keeps what was left times 1 - rate, rounded down (open_lth). With fresh_momentum
@@ -45,20 +58,22 @@ class IMP:
     momentum goes back with the weights. With last_at_half_rate the output layer loses half as large
     a fraction of its weights as all together (Frankle, Carbin), and the others make up for it.
 
-    Trains: all weights in the first round, a fifth fewer in each, d in the last; stores: their positions; needs: dense
-    weights and gradients in the first round, and the weights to go back to.
+    Trains: all weights in the first round, a fifth fewer in each, d in the last; stores: their
+    positions; needs: dense weights and gradients in the first round, and the weights to go back to.
 
-    Frankle, Carbin, ICLR 2019 (arXiv:1803.03635); rewinding: Frankle et al., ICML 2020 (arXiv:1912.05671); learning
-    rate rewinding, fine-tuning: Renda et al., ICLR 2020 (arXiv:2003.02389); criteria, pruned weights: Zhou et al.,
-    NeurIPS 2019 (arXiv:1905.01067).
-    """
+    Frankle, Carbin, ICLR 2019 (arXiv:1803.03635); rewinding: Frankle et al., ICML 2020
+    (arXiv:1912.05671); learning rate rewinding, fine-tuning: Renda et al., ICLR 2020
+    (arXiv:2003.02389); criteria, pruned weights: Zhou et al., NeurIPS 2019 (arXiv:1905.01067)."""
+
     sparsity: float
     allocation: Allocation
-    rate: float                             # of the remaining weights, pruned in every round; 1 is one-shot
-    rewind: int                             # the step to go back to
+    rate: float  # of the remaining weights, pruned in every round; 1 is one-shot
+    rewind: int  # the step to go back to
     what: Literal["weights", "lr", "nothing"]
-    criterion: Criterion                    # the weights that score highest stay
-    pruned: Literal["zero", "init", "zero_or_init"]     # what they read; the last: zero if they moved towards it
+    criterion: Criterion  # the weights that score highest stay
+    pruned: Literal[
+        "zero", "init", "zero_or_init"
+    ]  # what they read; the last: zero if they moved towards it
     counts: Literal["round", "floor"] = field(default="round", kw_only=True)
     fresh_momentum: bool = field(default=False, kw_only=True)
     last_at_half_rate: bool = field(default=False, kw_only=True)
@@ -67,15 +82,21 @@ class IMP:
         require(0 < self.rate <= 1, "method.rate", self.rate, "a fraction in (0, 1]")
         if (rounds := self.rounds()) > MOST_ROUNDS:
             enough = 1.1 * (1 - (1 - self.sparsity) ** (1 / MOST_ROUNDS))
-            raise UserError(f"method.rate={self.rate} reaches sparsity={self.sparsity} in {rounds} rounds, each a "
-                            f"whole training; {MOST_ROUNDS} are allowed. Choose a larger one: {enough:.2g} would do, "
-                            "the paper's is 0.2")
+            raise UserError(
+                f"method.rate={self.rate} reaches sparsity={self.sparsity} in {rounds} rounds, each a "
+                f"whole training; {MOST_ROUNDS} are allowed. Choose a larger one: {enough:.2g} would do, "
+                "the paper's is 0.2"
+            )
 
     def rounds(self) -> int:
         """How often to prune: the least k with (1 - rate)^k <= 1 - sparsity."""
         if self.sparsity == 0:
             return 0
-        return 1 if self.rate == 1 else math.ceil(math.log1p(-self.sparsity) / math.log1p(-self.rate) - 1e-9)
+        return (
+            1
+            if self.rate == 1
+            else math.ceil(math.log1p(-self.sparsity) / math.log1p(-self.rate) - 1e-9)
+        )
 
     def run(self, net: Net, train: Train) -> None:
         train(0, self.rewind)
@@ -110,8 +131,12 @@ class IMP:
         if not self.last_at_half_rate:
             return topk(ranks, self.allocation(net, left / net.total))
         name = last_matrix(net)
-        require(name in net.weights and len(net.weights) > 1, "method.last_at_half_rate", True,
-                f"false where {name}, the output layer, is not covered, or nothing else is")
+        require(
+            name in net.weights and len(net.weights) > 1,
+            "method.last_at_half_rate",
+            True,
+            f"false where {name}, the output layer, is not covered, or nothing else is",
+        )
         trained = {each: w.dim for each, w in net.weights.items()}
         kept = min(left, round(trained[name] * (1 + left / sum(trained.values())) / 2))
         others = copy.copy(net)
@@ -123,14 +148,15 @@ class IMP:
 
 @torch.no_grad()
 def prune(net: Net, supports: Supports, pruned: Literal["zero", "init", "zero_or_init"]) -> None:
-    """Train these supports alone. A pruned weight reads zero or its initial value, or of both what it moved towards."""
+    """Train these supports alone. A pruned weight reads zero or its initial value, or of both what
+    it moved towards."""
     if pruned != "zero_or_init":
         net.keep(supports, base=pruned)
         return
     initial, gone = net.initial(), {}
     for name, w in net.weights.items():
         start = initial[name].to(w.param).view(-1)
-        left = w.trained().index_fill(0, supports[name], False)     # type: ignore[arg-type]
+        left = w.trained().index_fill(0, supports[name], False)  # type: ignore[arg-type]
         held = torch.where(left, start.where(w.dense().abs() >= start.abs(), 0.0), w.dense())
         w.psi.copy_(w.gather(held))
         gone[name] = left.nonzero().view(-1)
@@ -142,9 +168,15 @@ def scores(net: Net, criterion: Criterion) -> Scores:
     if criterion == "random":
         return trained_only(net, noise(net))
     initial = net.initial()
-    return trained_only(net, {name: w.scatter(CRITERIA[criterion](
-        w.psi.detach(), w.gather(initial[name].to(w.param).view(-1)))).view(w.param.shape)
-        for name, w in net.weights.items()})
+    return trained_only(
+        net,
+        {
+            name: w.scatter(
+                CRITERIA[criterion](w.psi.detach(), w.gather(initial[name].to(w.param).view(-1)))
+            ).view(w.param.shape)
+            for name, w in net.weights.items()
+        },
+    )
 
 
 def _rank(values: Tensor) -> Tensor:
@@ -152,43 +184,53 @@ def _rank(values: Tensor) -> Tensor:
     return (values.argsort(stable=True).argsort() + 1) / max(1, len(values))
 
 
-#: of final and initial values of a layer's trained weights (d each); "both large": no percentile of either is low
+#: of final and initial values of a layer's trained weights (d each); "both large": no percentile of
+#: either is low
 CRITERIA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "large_final": lambda final, init: final.abs(),
     "small_final": lambda final, init: -final.abs(),
     "large_init": lambda final, init: init.abs(),
     "small_init": lambda final, init: -init.abs(),
-    "large_init_large_final": lambda final, init: torch.minimum(_rank(init.abs()), _rank(final.abs())),
-    "small_init_small_final": lambda final, init: torch.minimum(_rank(-init.abs()), _rank(-final.abs())),
+    "large_init_large_final": lambda final, init: torch.minimum(
+        _rank(init.abs()), _rank(final.abs())
+    ),
+    "small_init_small_final": lambda final, init: torch.minimum(
+        _rank(-init.abs()), _rank(-final.abs())
+    ),
     "magnitude_increase": lambda final, init: final.abs() - init.abs(),
     "movement": lambda final, init: (final - init).abs(),
     "large_final_same_sign": lambda final, init: final.abs() * (final.sign() == init.sign()),
-    "magnitude_increase_same_sign": lambda final, init: (final.abs() - init.abs()) * (final.sign() == init.sign()),
+    "magnitude_increase_same_sign": lambda final, init: (
+        (final.abs() - init.abs()) * (final.sign() == init.sign())
+    ),
 }
 
 
 @dataclass(frozen=True)
 class ContinuousSparsification:
-    """Multiply weights by a soft mask that hardens while both are trained, then rewind the weights that it chose.
+    """Multiply weights by a soft mask that hardens while both are trained, then rewind the weights
+    that it chose.
 
         E(psi) = psi * sigmoid(beta s) / sigmoid(s_0);  beta = beta_T^(t / T);  loss + price * sum sigmoid(beta s)
 
-    Between rounds s <- min(beta_T s, s_0) and beta <- 1, so that only what was pruned stays so. The paper's ticket is
-    what has s > 0, and s_0 controls how sparse it is; here it is as many weights as were asked for, those with the
-    largest s. The result's `measures` have the density of the paper's ticket (`own_density`).
+    Between rounds s <- min(beta_T s, s_0) and beta <- 1, so that only what was pruned stays so. The
+    paper's ticket is what has s > 0, and s_0 controls how sparse it is; here it is as many weights
+    as were asked for, those with the largest s. The result's `measures` have the density of the
+    paper's ticket (`own_density`).
 
-    Trains: all weights and a score for each, d weights in the end; stores: their positions; needs: dense weights,
-    scores and their gradients until the last round, and the weights to go back to.
+    Trains: all weights and a score for each, d weights in the end; stores: their positions; needs:
+    dense weights, scores and their gradients until the last round, and the weights to go back to.
 
     Savarese, Silva, Maire, NeurIPS 2020 (arXiv:1912.04427).
     """
+
     sparsity: float
     allocation: Allocation
     rounds: int
-    rewind: int         # the step to go back to
-    start: float        # s_0
-    beta: float         # beta_T
-    price: float        # of a weight
+    rewind: int  # the step to go back to
+    start: float  # s_0
+    beta: float  # beta_T
+    price: float  # of a weight
 
     def __post_init__(self) -> None:
         require(self.rounds > 0, "method.rounds", self.rounds, "1 or more")
@@ -205,12 +247,18 @@ class ContinuousSparsification:
             for mask in masks.values():
                 mask.reset()
             self.anneal(train, masks, 0, len(train))
-        chosen = topk({name: mask.s.detach() for name, mask in masks.items()}, self.allocation(net, 1 - self.sparsity))
-        train.once(lambda: note_own_density(net, used(masks), 1 - self.sparsity,
-                                            "Choose a smaller method.start"))
+        chosen = topk(
+            {name: mask.s.detach() for name, mask in masks.items()},
+            self.allocation(net, 1 - self.sparsity),
+        )
+        train.once(
+            lambda: note_own_density(
+                net, used(masks), 1 - self.sparsity, "Choose a smaller method.start"
+            )
+        )
         net.keep(chosen)
         net.restore(ticket)
-        net.zero_grad()         # so that masks are left alone
+        net.zero_grad()  # so that masks are left alone
         net.embed({name: Times(masks[name].scale) for name in masks})
         train(self.rewind)
         net.fold(net.supports)
@@ -260,29 +308,36 @@ class Times(nn.Module):
 
 @dataclass(frozen=True)
 class EarlyBird:
-    """Train with an L1 penalty on the scales of norms until the channels worth keeping are known, and go on with them.
+    """Train with an L1 penalty on the scales of norms until the channels worth keeping are known,
+    and go on with them.
 
         mask = the channels with the largest |gamma|, one after every epoch;  found when each of the last `masks` masks
         differs from the newest in at most the fraction `distance` of all channels;  gradient of gamma += s sign(gamma)
 
-    Where it is not found in time, what is best then is kept (ours). The penalty ends with the search. Channels that are
-    added have several scales; their mean decides (ours).
+    Where it is not found in time, what is best then is kept (ours). The penalty ends with the
+    search. Channels that are added have several scales; their mean decides (ours).
 
-    Trains: all weights until the ticket is found, then its channels; stores: nothing: what is left is a small dense
-    net; needs: dense weights and gradients until the ticket is found.
+    Trains: all weights until the ticket is found, then its channels; stores: nothing: what is left
+    is a small dense net; needs: dense weights and gradients until the ticket is found.
 
     You, Li, Xu, Fu, Wang, Chen, Baraniuk, Wang, Lin, ICLR 2020 (arXiv:1909.11957), alg. 1.
     """
+
     sparsity: float
     of: Literal["weights", "channels"]
-    masks: int              # that have to agree
+    masks: int  # that have to agree
     distance: float
-    until: float            # the end of the search, as a fraction of training
-    penalty: float          # s
+    until: float  # the end of the search, as a fraction of training
+    penalty: float  # s
 
     def __post_init__(self) -> None:
         require(self.masks > 1, "method.masks", self.masks, "2 or more")
-        require(0 <= self.distance <= 1, "method.distance", self.distance, "a fraction of the channels, in [0, 1]")
+        require(
+            0 <= self.distance <= 1,
+            "method.distance",
+            self.distance,
+            "a fraction of the channels, in [0, 1]",
+        )
         require(0 < self.until < 1, "method.until", self.until, "a fraction of training, in (0, 1)")
         require(self.penalty >= 0, "method.penalty", self.penalty, "0 or more")
 
@@ -290,14 +345,18 @@ class EarlyBird:
         channels, end = Channels(net, train.sample(1)[0]), int(self.until * len(train))
         channels.require_scales("early_bird")
         queue = Queue(channels.everything().repeat(self.masks, 1))
-        net.embed({next(iter(net.weights)): queue})     # so that it is saved with the net
+        net.embed({next(iter(net.weights)): queue})  # so that it is saved with the net
         for t in train.steps():
             if queue.found:
                 continue
             if (t and t % train.epoch_steps == 0) or t == end:
                 mask = channels.best(channels.mean_scale(), 1 - self.sparsity, self.of)
                 if queue.agrees(mask, self.distance) or t == end:
-                    log.info("channels chosen at step %d%s", t, " (they have not settled)" if t == end else "")
+                    log.info(
+                        "channels chosen at step %d%s",
+                        t,
+                        " (they have not settled)" if t == end else "",
+                    )
                     channels.keep(mask)
                     queue.found.fill_(True)
             channels.pull(self.penalty)

@@ -1,4 +1,5 @@
 """What every builder shares: the starting weights, and saying no to images that are too small."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
@@ -19,11 +20,14 @@ TORCH_DEFAULT = "torch_default"
 
 
 def initialise(model: nn.Module, init: str) -> None:
-    """Draw every Conv and Linear weight by `init` and zero the biases; `torch_default` leaves what the modules drew."""
+    """Draw every Conv and Linear weight by `init` and zero the biases; `torch_default` leaves what
+    the modules drew."""
     if init == TORCH_DEFAULT:
         return
     if init not in INITS:
-        raise UserError(f"Unknown model.init={init!r}. {nearest(str(init), [*INITS, TORCH_DEFAULT])}")
+        raise UserError(
+            f"Unknown model.init={init!r}. {nearest(str(init), [*INITS, TORCH_DEFAULT])}"
+        )
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             INITS[init](module.weight)
@@ -43,9 +47,11 @@ def require_size(name: str, shape: Sequence[int], smallest: int) -> None:
     """Raise unless the images of `shape` (C, H, W) are at least `smallest` pixels high and wide."""
     _, height, width = shape
     if min(height, width) < smallest:
-        raise UserError(f"{name} needs images of at least {smallest}x{smallest} pixels, got {height}x{width}. "
-                        f"Set dataset.resize={smallest} or larger, or choose a model with less pooling, "
-                        f"such as model=resnet20 or model=lenet300.")
+        raise UserError(
+            f"{name} needs images of at least {smallest}x{smallest} pixels, got {height}x{width}. "
+            f"Set dataset.resize={smallest} or larger, or choose a model with less pooling, "
+            f"such as model=resnet20 or model=lenet300."
+        )
 
 
 def require_depth(name: str, depth: int, allowed: Collection[int], rule: str) -> None:
@@ -57,5 +63,7 @@ def require_depth(name: str, depth: int, allowed: Collection[int], rule: str) ->
 def scaled(channels: int, width: float) -> int:
     """`channels` times the width multiplier, at least one."""
     if width <= 0:
-        raise UserError(f"model.width={width} leaves no channels. Set it to a number above 0, such as 1.")
+        raise UserError(
+            f"model.width={width} leaves no channels. Set it to a number above 0, such as 1."
+        )
     return max(1, round(channels * width))

@@ -6,6 +6,7 @@ written by safetensors or by torch.save, of the model itself or of what Distribu
 (`module.`) or torch.compile (`_orig_mod.`) made of it. All of them are read, and no code in them is
 run.
 """
+
 from __future__ import annotations
 
 import logging
@@ -29,8 +30,10 @@ SUFFIXES = (".safetensors", ".pt", ".pth")
 NESTED = ("state_dict", "model_state_dict", "model", "net")
 #: what wrappers put before the names
 PREFIXES = ("module.", "_orig_mod.")
-ALLOWED = ("Allowed is null, the folder of a run, or a file of the model's state dict: "
-           ".safetensors, .pt or .pth")
+ALLOWED = (
+    "Allowed is null, the folder of a run, or a file of the model's state dict: "
+    ".safetensors, .pt or .pth"
+)
 
 
 def is_file(pretrained: str) -> bool:
@@ -43,18 +46,31 @@ def read(path: str, model: nn.Module) -> dict[str, Tensor]:
     UserError."""
     file = Path(str(path)).expanduser().absolute()
     try:
-        found = load_file(file) if file.suffix not in (".pt", ".pth") else \
-            torch.load(file, map_location="cpu", weights_only=True)
+        found = (
+            load_file(file)
+            if file.suffix not in (".pt", ".pth")
+            else torch.load(file, map_location="cpu", weights_only=True)
+        )
     except pickle.UnpicklingError:
-        raise UserError(f"Cannot read model.pretrained={path}: torch.load(weights_only=True) "
-                        "refuses it. It is damaged, or it holds more than tensors, and no code in "
-                        "a file is run. Write the state dict "
-                        "alone: torch.save(model.state_dict(), path)") from None
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError,
-            zipfile.BadZipFile) as error:
+        raise UserError(
+            f"Cannot read model.pretrained={path}: torch.load(weights_only=True) "
+            "refuses it. It is damaged, or it holds more than tensors, and no code in "
+            "a file is run. Write the state dict "
+            "alone: torch.save(model.state_dict(), path)"
+        ) from None
+    except (
+        OSError,
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+    ) as error:
         why = str(error).split("\n")[0]
-        raise UserError(f"Cannot read model.pretrained={path} ({file}): {why}. "
-                        f"{ALLOWED}") from error
+        raise UserError(
+            f"Cannot read model.pretrained={path} ({file}): {why}. {ALLOWED}"
+        ) from error
     state = model.state_dict()  # carries the module versions that some torchvision models insist on
     tensors = unwrapped(state_dict_in(found, path), set(state))
     state.clear()
@@ -67,18 +83,23 @@ def state_dict_in(found: Any, path: str) -> dict[str, Tensor]:
     content = found if isinstance(found, Mapping) else {}
     for name in (None, *NESTED):
         state = content if name is None else content.get(name)
-        if isinstance(state, Mapping) and state \
-                and all(isinstance(value, Tensor) for value in state.values()):
+        if (
+            isinstance(state, Mapping)
+            and state
+            and all(isinstance(value, Tensor) for value in state.values())
+        ):
             return dict(state)
     holds = f"the entries {_few(map(str, content))}" if content else f"a {type(found).__name__}"
-    raise UserError(f"model.pretrained={path} has no state dict: it holds {holds}. Allowed are "
-                    f"tensors by their names, alone or as one of {', '.join(NESTED)}. Write them "
-                    "so: torch.save(model.state_dict(), path)")
+    raise UserError(
+        f"model.pretrained={path} has no state dict: it holds {holds}. Allowed are "
+        f"tensors by their names, alone or as one of {', '.join(NESTED)}. Write them "
+        "so: torch.save(model.state_dict(), path)"
+    )
 
 
 def unwrapped(state: dict[str, Tensor], names: set[str]) -> dict[str, Tensor]:
     """A state dict without the prefixes of wrappers, which all of its names have."""
-    for prefix in (*PREFIXES, *PREFIXES):       # in either order
+    for prefix in (*PREFIXES, *PREFIXES):  # in either order
         bare = {name.removeprefix(prefix): value for name, value in state.items()}
         # a module of the model itself may be called so: then its names fit better as they are
         fits = len(names & bare.keys()) >= len(names & state.keys())
@@ -98,10 +119,14 @@ def load(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     if why:
         state.update({key: own[key] for key in _parts(name, own)})
     # files older than PyTorch 0.4.1 do not count the batches that BatchNorm has seen
-    state.update({key: own[key] for key in own if key.endswith("num_batches_tracked")
-                  and key not in state})
-    shapes = [f"{key} {list(state[key].shape)} instead of {list(own[key].shape)}"
-              for key in own if key in state and state[key].shape != own[key].shape]
+    state.update(
+        {key: own[key] for key in own if key.endswith("num_batches_tracked") and key not in state}
+    )
+    shapes = [
+        f"{key} {list(state[key].shape)} instead of {list(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
     missing, unexpected = ([], []) if shapes else model.load_state_dict(state, strict=False)
     _require_match(source, shapes, missing, unexpected)
     if why:
@@ -109,8 +134,11 @@ def load(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
 
 
 def head(model: nn.Module) -> str:
-    """The name of the final classifier: the Linear (in SqueezeNet the Conv) that was registered last."""
-    return [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))][-1]
+    """The name of the final classifier: the Linear (in SqueezeNet the Conv) that was registered
+    last."""
+    return [
+        name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))
+    ][-1]
 
 
 def _parts(name: str, state: dict[str, Tensor]) -> list[str]:
@@ -129,12 +157,20 @@ def _new_head(name: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> st
     return f"has {len(there)} classes, this model {len(own[weight])}"
 
 
-def _require_match(source: str, shapes: list[str], missing: list[str], unexpected: list[str]) -> None:
-    found = [("wrong shape", shapes), ("only in this model", missing), ("only in the file", unexpected)]
+def _require_match(
+    source: str, shapes: list[str], missing: list[str], unexpected: list[str]
+) -> None:
+    found = [
+        ("wrong shape", shapes),
+        ("only in this model", missing),
+        ("only in the file", unexpected),
+    ]
     problems = [f"{what}: {_few(names)}" for what, names in found if names]
     if problems:
-        raise UserError(f"model.pretrained={source} holds another network. {'; '.join(problems)}. "
-                        f"Choose the model (and its width and depth) that was saved, or model.pretrained=null.")
+        raise UserError(
+            f"model.pretrained={source} holds another network. {'; '.join(problems)}. "
+            f"Choose the model (and its width and depth) that was saved, or model.pretrained=null."
+        )
 
 
 def _few(names: Iterable[str], shown: int = 3) -> str:

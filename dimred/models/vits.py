@@ -1,4 +1,5 @@
 """Vision transformers for small images. Dosovitskiy et al., ICLR 2021 (arXiv:2010.11929)."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,8 +12,18 @@ from dimred.errors import require
 from dimred.models.common import prepare, require_size
 
 
-def vit(*, shape: Sequence[int], classes: int, patch: int | None, dim: int, depth: int, heads: int,
-        mlp: int, init: str, pretrained: str | None) -> nn.Module:
+def vit(
+    *,
+    shape: Sequence[int],
+    classes: int,
+    patch: int | None,
+    dim: int,
+    depth: int,
+    heads: int,
+    mlp: int,
+    init: str,
+    pretrained: str | None,
+) -> nn.Module:
     """A vision transformer: square patches, a class token, `depth` blocks of attention and an MLP.
 
     As in the paper, with pre-norm, GELU and learned positions, without dropout. `mlp` is the width
@@ -22,8 +33,12 @@ def vit(*, shape: Sequence[int], classes: int, patch: int | None, dim: int, dept
     if patch is None:
         patch = 2 if min(shape[1:]) < 16 else 4
     require(patch > 0, "model.patch", patch, "1 or more pixels")
-    require(heads > 0 and dim > 0 and dim % heads == 0, "model.dim", dim,
-            f"a multiple of model.heads, which is {heads}")
+    require(
+        heads > 0 and dim > 0 and dim % heads == 0,
+        "model.dim",
+        dim,
+        f"a multiple of model.heads, which is {heads}",
+    )
     require_size("vit", shape, patch)
     return prepare(ViT(shape, classes, patch, dim, depth, heads, mlp), init, pretrained)
 
@@ -31,8 +46,16 @@ def vit(*, shape: Sequence[int], classes: int, patch: int | None, dim: int, dept
 class ViT(nn.Module):
     """Patches become tokens of `dim` numbers; the class token is what the head reads."""
 
-    def __init__(self, shape: Sequence[int], classes: int, patch: int, dim: int, depth: int,
-                 heads: int, mlp: int) -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        classes: int,
+        patch: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp: int,
+    ) -> None:
         super().__init__()
         channels, height, width = shape
         tokens = 1 + (height // patch) * (width // patch)

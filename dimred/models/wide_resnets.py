@@ -1,4 +1,5 @@
 """Wide residual networks. Zagoruyko & Komodakis, BMVC 2016 (arXiv:1605.07146)."""
+
 from __future__ import annotations
 
 from collections import OrderedDict
@@ -11,9 +12,17 @@ from dimred.models.common import prepare, require_depth, require_size, scaled
 from dimred.models.resnets import conv3x3
 
 
-def wide_resnet(*, shape: Sequence[int], classes: int, depth: int, width: int | float,
-                init: str, pretrained: str | None) -> nn.Module:
-    """WRN-(6n+4)-width: three stages of n pre-activation blocks behind a stem of 16 channels, without dropout."""
+def wide_resnet(
+    *,
+    shape: Sequence[int],
+    classes: int,
+    depth: int,
+    width: int | float,
+    init: str,
+    pretrained: str | None,
+) -> nn.Module:
+    """WRN-(6n+4)-width: three stages of n pre-activation blocks behind a stem of 16 channels,
+    without dropout."""
     require_depth("wide_resnet", depth, range(10, 1205, 6), "6n+4, such as 16, 22, 28 or 40")
     require_size(f"wrn{depth}", shape, 4)
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv3x3(shape[0], 16))
@@ -22,15 +31,22 @@ def wide_resnet(*, shape: Sequence[int], classes: int, depth: int, width: int | 
         out = scaled(16 * 2**stage, width)
         layers[f"stage{stage + 1}"] = nn.Sequential(
             Block(channels, out, 2 if stage else 1),
-            *(Block(out, out, 1) for _ in range((depth - 4) // 6 - 1)))
+            *(Block(out, out, 1) for _ in range((depth - 4) // 6 - 1)),
+        )
         channels = out
-    layers.update(bn=nn.BatchNorm2d(channels), relu=nn.ReLU(), mean=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(),
-                  fc=nn.Linear(channels, classes))
+    layers.update(
+        bn=nn.BatchNorm2d(channels),
+        relu=nn.ReLU(),
+        mean=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(channels, classes),
+    )
     return prepare(nn.Sequential(layers), init, pretrained)
 
 
 class Block(nn.Module):
-    """x + conv(relu(bn(conv(relu(bn(x)))))); where the shape changes, x is a 1x1 convolution of relu(bn(x)) instead."""
+    """x + conv(relu(bn(conv(relu(bn(x)))))); where the shape changes, x is a 1x1 convolution of
+    relu(bn(x)) instead."""
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()

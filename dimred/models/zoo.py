@@ -1,4 +1,5 @@
 """Any classification model of torchvision, from scratch or with torchvision's own weights."""
+
 from __future__ import annotations
 
 import re
@@ -16,17 +17,23 @@ from dimred.models.common import prepare
 from dimred.models.pretrained import SUFFIXES, is_file, load
 
 
-def torchvision(*, shape: Sequence[int], classes: int, name: str, init: str, pretrained: str | None) -> nn.Module:
+def torchvision(
+    *, shape: Sequence[int], classes: int, name: str, init: str, pretrained: str | None
+) -> nn.Module:
     """torchvision's model `name`; `pretrained` is a file of its state dict or one of torchvision's
     weights by name."""
     _require_known(name, shape)
     from_file = pretrained is not None and is_file(pretrained)
     weights = None if pretrained is None or from_file else _weights(name, str(pretrained))
 
-    model = prepare(_build(name, shape, classes, weights is not None), init, pretrained if from_file else None)
+    model = prepare(
+        _build(name, shape, classes, weights is not None), init, pretrained if from_file else None
+    )
     for module in model.modules():
         if "inplace" in vars(module):
-            vars(module)["inplace"] = False  # a saliency may still need what an in-place ReLU would overwrite
+            vars(module)["inplace"] = (
+                False  # a saliency may still need what an in-place ReLU would overwrite
+            )
     if weights is not None:
         load(model, _download(name, weights), f"torchvision's {name} {weights.name}")
     return model
@@ -34,53 +41,73 @@ def torchvision(*, shape: Sequence[int], classes: int, name: str, init: str, pre
 
 def _require_known(name: str, shape: Sequence[int]) -> None:
     if name not in (known := zoo.list_models(module=zoo)):
-        raise UserError(f"Unknown torchvision model model.name={name!r}. {nearest(str(name), known)}")
+        raise UserError(
+            f"Unknown torchvision model model.name={name!r}. {nearest(str(name), known)}"
+        )
     if shape[0] != 3:
-        raise UserError(f"torchvision's {name} reads colour images (3 channels), these have {shape[0]}. Choose a "
-                        f"dataset with 3 channels, or a model for any number of them, such as model=resnet18.")
+        raise UserError(
+            f"torchvision's {name} reads colour images (3 channels), these have {shape[0]}. Choose a "
+            f"dataset with 3 channels, or a model for any number of them, such as model=resnet18."
+        )
 
 
 def _weights(name: str, pretrained: str) -> Any:
-    """The entry of torchvision's weights enumeration; DEFAULT is an alias that torchvision moves to the best one."""
+    """The entry of torchvision's weights enumeration; DEFAULT is an alias that torchvision moves to
+    the best one."""
     known = zoo.get_model_weights(name).__members__
     if pretrained not in known:
-        raise UserError(f"torchvision's {name} has no weights model.pretrained={pretrained!r}. "
-                        f"{nearest(pretrained, known)} Or null, the folder of a run, or a path "
-                        f"that ends in {', '.join(SUFFIXES)}.")
+        raise UserError(
+            f"torchvision's {name} has no weights model.pretrained={pretrained!r}. "
+            f"{nearest(pretrained, known)} Or null, the folder of a run, or a path "
+            f"that ends in {', '.join(SUFFIXES)}."
+        )
     return known[pretrained]
 
 
 def _build(name: str, shape: Sequence[int], classes: int, pretrained: bool) -> nn.Module:
-    """The model, once one image of `shape` has passed through it without data, on the meta device."""
+    """The model, once one image of `shape` has passed through it without data, on the meta
+    device."""
     try:
-        model = zoo.get_model(name, weights=None, num_classes=classes, **_options(name, shape, pretrained))
+        model = zoo.get_model(
+            name, weights=None, num_classes=classes, **_options(name, shape, pretrained)
+        )
         state = {key: tensor.to("meta") for key, tensor in model.state_dict().items()}
         with torch.no_grad():
             functional_call(model.eval(), state, torch.empty(1, *shape, device="meta"))
         return model.train()
     except (RuntimeError, AssertionError, ValueError) as error:
         smallest = min(weights.meta["min_size"][0] for weights in zoo.get_model_weights(name))
-        raise UserError(f"torchvision's {name} cannot take images of {shape[1]}x{shape[2]} pixels ({error}). "
-                        f"Set dataset.resize={smallest}, the smallest size it is made for.") from error
+        raise UserError(
+            f"torchvision's {name} cannot take images of {shape[1]}x{shape[2]} pixels ({error}). "
+            f"Set dataset.resize={smallest}, the smallest size it is made for."
+        ) from error
 
 
 def _options(name: str, shape: Sequence[int], pretrained: bool) -> dict[str, Any]:
-    """What some builders must be told: no auxiliary outputs (a model returns logits only), the size of the image."""
+    """What some builders must be told: no auxiliary outputs (a model returns logits only), the size
+    of the image."""
     if name in ("googlenet", "inception_v3"):
         return {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
     return {"image_size": shape[1]} if name.startswith("vit_") else {}
 
 
 def _download(name: str, weights: Any) -> dict[str, Tensor]:
-    """torchvision's state dict, from its cache or the network, read without running any pickled code."""
+    """torchvision's state dict, from its cache or the network, read without running any pickled
+    code."""
     file = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
     try:
-        state = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
-    except Exception as error:  # a network or a damaged file can fail in many ways; the remedy is the same
+        state = weights.get_state_dict(
+            progress=False, check_hash=True, map_location="cpu", weights_only=True
+        )
+    except (
+        Exception
+    ) as error:  # a network or a damaged file can fail in many ways; the remedy is the same
         reason = str(error).split(". ")[0]  # torch goes on to advise running the code in the file
-        raise UserError(f"Cannot load torchvision's {name} {weights.name} ({type(error).__name__}: {reason}). "
-                        f"Get {weights.url} where there is a network and put it at {file}, replacing what is there, "
-                        f"or set model.pretrained=null.") from error
+        raise UserError(
+            f"Cannot load torchvision's {name} {weights.name} ({type(error).__name__}: {reason}). "
+            f"Get {weights.url} where there is a network and put it at {file}, replacing what is there, "
+            f"or set model.pretrained=null."
+        ) from error
     auxiliary = ("AuxLogits.", "aux1.", "aux2.")
     for key in [key for key in state if key.startswith(auxiliary)]:
         del state[key]

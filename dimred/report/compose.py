@@ -1,4 +1,5 @@
 """What `dimred train OVERRIDES` would run, and how a table's settings may be changed."""
+
 from __future__ import annotations
 
 import re
@@ -16,24 +17,31 @@ from dimred.errors import UserError, nearest, require
 from dimred.overrides import require_one_way
 
 Json = dict[str, Any]
-Overrides = dict[str, str]      # as typed: {"method": "rigl", "method.every": "50"}; in this order
+Overrides = dict[str, str]  # as typed: {"method": "rigl", "method.every": "50"}; in this order
 
 
-folders: list[Path] = []        # with configurations of one's own, beside conf/ (of the command line: --config-dir)
+folders: list[
+    Path
+] = []  # with configurations of one's own, beside conf/ (of the command line: --config-dir)
 
 
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):    # type: ignore[misc]
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Reads 1e-4 as the number that it is, as OmegaConf does, and no key twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Json:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is there twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{twice[0]!r} is there twice", node.start_mark
+            )
         return super().construct_mapping(node, deep)
 
 
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-                             list("-+0123456789"))
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
 
 
 class Verbatim(Loader):
@@ -62,16 +70,20 @@ def load(text: str | bytes, loader: type[Loader] = Loader) -> Any:
 
 
 def split(words: Iterable[str]) -> Overrides:
-    """Overrides as on the command line: method=rigl, sparsity=0.95. UserError for what is no KEY=VALUE."""
+    """Overrides as on the command line: method=rigl, sparsity=0.95. UserError for what is no
+    KEY=VALUE."""
     pairs = [word.partition("=") for word in words]
     for key, equals, value in pairs:
         if not equals or not re.fullmatch(r"[\w./]+", key):
-            raise UserError(f"cannot understand {key + equals + value!r}. Write KEY=VALUE, and a list as KEY=[A,B]")
+            raise UserError(
+                f"cannot understand {key + equals + value!r}. Write KEY=VALUE, and a list as KEY=[A,B]"
+            )
     return {key: value for key, _, value in pairs}
 
 
 def composed(overrides: Overrides) -> Json:
-    """The description (dimred.configs.description) of the run. UserError for an unknown name or key."""
+    """The description (dimred.configs.description) of the run. UserError for an unknown name or
+    key."""
     require_one_way(f"{key}={value}" for key, value in overrides.items())
     cfg = dict(chosen(tuple((key, value) for key, value in overrides.items() if key in GROUPS)))
     for key, value in overrides.items():
@@ -97,7 +109,7 @@ def chosen(groups: tuple[tuple[str, str], ...]) -> Json:
     )
 
 
-ALONE = "dense"     # a method that chooses no other files
+ALONE = "dense"  # a method that chooses no other files
 
 
 def values_alone(method: str) -> Json | None:
@@ -112,25 +124,34 @@ def values_alone(method: str) -> Json | None:
 
 
 def put(cfg: Json, key: str, value: Any) -> None:
-    """Set a value that is there. Files are shared between compositions, so what is on the way to it is copied."""
+    """Set a value that is there. Files are shared between compositions, so what is on the way to it
+    is copied."""
     *path, last = key.split(".")
     for depth, step in enumerate(path):
-        cfg[step] = cfg = dict(cfg[step]) if isinstance(cfg.get(step), dict) else unknown(path[:depth + 1], cfg)
+        cfg[step] = cfg = (
+            dict(cfg[step]) if isinstance(cfg.get(step), dict) else unknown(path[: depth + 1], cfg)
+        )
     if last not in cfg:
         unknown([*path, last], cfg)
     cfg[last] = value
 
 
 def unknown(path: list[str], among: Json) -> Any:
-    raise UserError(f"unknown key {'.'.join(path)}. {nearest(path[-1], [k for k in among if k != '_target_'])}")
+    raise UserError(
+        f"unknown key {'.'.join(path)}. {nearest(path[-1], [k for k in among if k != '_target_'])}"
+    )
 
 
 def size_of(recipe: Json) -> tuple[str, float]:
     """How long training is: ("epochs", 160). UserError if that is no number."""
     name = "epochs" if recipe.get("steps") is None else "steps"
     size = recipe[name]
-    require(isinstance(size, (int, float)) and not isinstance(size, bool) and 0 <= size < 1e15, f"recipe.{name}", size,
-            "a number, 0 or more")
+    require(
+        isinstance(size, (int, float)) and not isinstance(size, bool) and 0 <= size < 1e15,
+        f"recipe.{name}",
+        size,
+        "a number, 0 or more",
+    )
     return name, size
 
 
@@ -138,7 +159,9 @@ def flat(node: Json, prefix: str = "") -> Json:
     """Nested dictionaries as one, keys joined by dots."""
     found: Json = {}
     for key, value in node.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        found |= (
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        )
     return found
 
 
@@ -151,19 +174,25 @@ def read_yaml(path: Path, loader: type[Loader] = Loader) -> Any:
 
 
 # -- other settings than a table's --------------------
-LENGTH = {"recipe.epochs", "recipe.steps"}      # either takes the other's place
+LENGTH = {"recipe.epochs", "recipe.steps"}  # either takes the other's place
 
 
 @dataclass(frozen=True)
 class Change:
-    """What makes another table of a published one, so that it has to be said wherever it is shown."""
-    scale: float = 1.0                      # of epochs (or steps), and of the step to rewind to
+    """What makes another table of a published one, so that it has to be said wherever it is
+    shown."""
+
+    scale: float = 1.0  # of epochs (or steps), and of the step to rewind to
     overrides: tuple[tuple[str, str], ...] = ()
-    seeds: tuple[int, ...] = ()             # where they are not the table's own
+    seeds: tuple[int, ...] = ()  # where they are not the table's own
 
     def __str__(self) -> str:
         scaled = [f"recipe shortened to {self.scale:g} of its length"] if self.scale != 1 else []
-        seeds = [f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"] if self.seeds else []
+        seeds = (
+            [f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"]
+            if self.seeds
+            else []
+        )
         return ", ".join([*scaled, *(f"{name}={value}" for name, value in self.overrides), *seeds])
 
     def applied(self, overrides: Overrides) -> Overrides:
@@ -172,18 +201,28 @@ class Change:
             cell = composed(overrides)
             name, size = size_of(cell["recipe"])
             long = size * self.scale
-            overrides = overrides | {f"recipe.{name}": f"{long if name == 'epochs' else max(1, round(long)):.6g}"}
-            if rewind := cell["method"].get("rewind"):      # a point of training, as milestones are
+            overrides = overrides | {
+                f"recipe.{name}": f"{long if name == 'epochs' else max(1, round(long)):.6g}"
+            }
+            if rewind := cell["method"].get("rewind"):  # a point of training, as milestones are
                 overrides = overrides | {"method.rewind": f"{round(rewind * self.scale)}"}
         return overrides
 
     def check(self, owners: Mapping[str, str]) -> None:
-        """UserError if it sets what tells cells apart (by what: "the rows"): they would not be what they are called."""
+        """UserError if it sets what tells cells apart (by what: "the rows"): they would not be what
+        they are called."""
         for name, value in self.overrides:
-            same = {name, name.removesuffix("._target_"), name.removeprefix("method."), *(LENGTH & {name} and LENGTH)}
+            same = {
+                name,
+                name.removesuffix("._target_"),
+                name.removeprefix("method."),
+                *(LENGTH & {name} and LENGTH),
+            }
             for key in sorted(same & owners.keys()):
-                raise UserError(f"{name}={value} is not allowed: {owners[key]} of the table set {key}, and cells would "
-                                "not be what they are called. Leave it out; --only REGEX chooses cells by their name")
+                raise UserError(
+                    f"{name}={value} is not allowed: {owners[key]} of the table set {key}, and cells would "
+                    "not be what they are called. Leave it out; --only REGEX chooses cells by their name"
+                )
 
 
 AS_PUBLISHED = Change()

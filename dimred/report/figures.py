@@ -1,4 +1,5 @@
 """Pictures of runs: what there is to draw, and what each picture needs of a run."""
+
 from __future__ import annotations
 
 from collections import defaultdict
@@ -17,7 +18,7 @@ from dimred.report.runs import Run
 
 class Drawing(NamedTuple):
     draw: Callable[[Setting, Mapping[str, Style]], Iterable[Picture | None]]
-    fault: Callable[[Run], str]         # of a run that lacks what is needed, in words; or empty
+    fault: Callable[[Run], str]  # of a run that lacks what is needed, in words; or empty
 
 
 def lines_have(*keys: str) -> Callable[[Run], str]:
@@ -43,50 +44,77 @@ def fault(lines: Sequence[Json], keys: Sequence[str], file: str) -> str:
 def layers_fault(run: Run) -> str:
     if layer_shares(run):
         return ""
-    return "layers in result.json cannot be read" if "layers" in run.result else fault([{}], ["layers"], "result.json")
+    return (
+        "layers in result.json cannot be read"
+        if "layers" in run.result
+        else fault([{}], ["layers"], "result.json")
+    )
 
 
 DRAWINGS = {
-    "sparsity": Drawing(lambda s, styles: [tradeoff(s, SPARSITY, styles)],
-                        result_has("test_accuracy", "total", "dim", "density")),
-    "storage": Drawing(lambda s, styles: [tradeoff(s, STORAGE, styles)], result_has("test_accuracy", "storage_bytes")),
-    "flops": Drawing(lambda s, styles: [tradeoff(s, FLOPS, styles)], result_has("test_accuracy", "training_flops")),
+    "sparsity": Drawing(
+        lambda s, styles: [tradeoff(s, SPARSITY, styles)],
+        result_has("test_accuracy", "total", "dim", "density"),
+    ),
+    "storage": Drawing(
+        lambda s, styles: [tradeoff(s, STORAGE, styles)],
+        result_has("test_accuracy", "storage_bytes"),
+    ),
+    "flops": Drawing(
+        lambda s, styles: [tradeoff(s, FLOPS, styles)],
+        result_has("test_accuracy", "training_flops"),
+    ),
     "layers": Drawing(lambda s, styles: [layers(s)], layers_fault),
-    "support": Drawing(lambda s, styles: [over_time(s, SUPPORT)], lines_have("overlap", "explored")),
-    "curves": Drawing(lambda s, styles: [over_time(s, ACCURACY), over_time(s, LOSS)],
-                      lines_have("train_loss", "train_accuracy")),
+    "support": Drawing(
+        lambda s, styles: [over_time(s, SUPPORT)], lines_have("overlap", "explored")
+    ),
+    "curves": Drawing(
+        lambda s, styles: [over_time(s, ACCURACY), over_time(s, LOSS)],
+        lines_have("train_loss", "train_accuracy"),
+    ),
 }
 
 
 def pictures(what: str, settings: Sequence[Setting]) -> tuple[list[Picture], list[str]]:
-    """The pictures of a kind, one or two for each setting, and a line on what is not drawn, and why."""
+    """The pictures of a kind, one or two for each setting, and a line on what is not drawn, and
+    why."""
     drawing, styles = DRAWINGS[what], styles_of(sorted_methods(settings), sharing(settings))
-    drawn = [picture for setting in settings for picture in drawing.draw(setting, styles) if picture]
+    drawn = [
+        picture for setting in settings for picture in drawing.draw(setting, styles) if picture
+    ]
     runs = [run for setting in settings for run in setting.runs]
     faults = defaultdict[str, list[str]](list)
     for run in runs:
         if why := drawing.fault(run):
             faults[why].append(run.folder.name)
-    notes = [f"{what}: {len(names)} of {len(runs)} runs are not drawn ({why}): {listed(names)}"
-             for why, names in faults.items()]
+    notes = [
+        f"{what}: {len(names)} of {len(runs)} runs are not drawn ({why}): {listed(names)}"
+        for why, names in faults.items()
+    ]
     if not drawn and not faults:
-        notes.append(f"{what}: there is nothing to draw: {NOTHING.get(what, 'all values are the same')}")
+        notes.append(
+            f"{what}: there is nothing to draw: {NOTHING.get(what, 'all values are the same')}"
+        )
     return drawn, notes
 
 
-NOTHING = {"layers": "all weights of all layers are trained and nonzero",
-           "support": "the same weights are trained throughout"}
+NOTHING = {
+    "layers": "all weights of all layers are trained and nonzero",
+    "support": "the same weights are trained throughout",
+}
 
 
 def sorted_methods(settings: Sequence[Setting]) -> list[str]:
     """By family, over all settings, so that neighbours differ in colour."""
-    families = {method: family for setting in settings for method, family in setting.methods.items()}
+    families = {
+        method: family for setting in settings for method, family in setting.methods.items()
+    }
     return sorted(families, key=lambda method: (families[method], method))
 
 
 def sharing(settings: Sequence[Setting]) -> list[list[str]]:
-    """The methods that share a panel in colour, for each such panel. A Pareto front is one if there are enough colours;
-    its points are numbered, too."""
+    """The methods that share a panel in colour, for each such panel. A Pareto front is one if there
+    are enough colours; its points are numbered, too."""
     found = []
     for setting in settings:
         for cost in (SPARSITY, STORAGE, FLOPS):

@@ -1,4 +1,6 @@
-"""What is drawn where accuracy is weighed against a cost: points, the best of them, groups of methods, the range."""
+"""What is drawn where accuracy is weighed against a cost: points, the best of them, groups of
+methods, the range."""
+
 from __future__ import annotations
 
 import math
@@ -15,7 +17,9 @@ from dimred.report.figures_style import COLOURS
 
 @dataclass(frozen=True)
 class Cost:
-    """A horizontal axis: what, in which unit. front: is less better, so that there is a Pareto front?"""
+    """A horizontal axis: what, in which unit. front: is less better, so that there is a Pareto
+    front?"""
+
     name: str
     title: str
     what: str
@@ -42,17 +46,28 @@ SPARSITY = Cost(
     front=False,
 )
 STORAGE = Cost(
-    "storage", "accuracy against storage", "storage", "bytes",
+    "storage",
+    "accuracy against storage",
+    "storage",
+    "bytes",
     "Storage: of the trained network, in its smallest exact form. On the Pareto front, nothing else is as small and as "
-    "accurate.", lambda run: number(run.result, "storage_bytes"))
+    "accurate.",
+    lambda run: number(run.result, "storage_bytes"),
+)
 FLOPS = Cost(
-    "flops", "accuracy against training cost", "training", "FLOPs",
+    "flops",
+    "accuracy against training cost",
+    "training",
+    "FLOPs",
     "FLOPs: of the whole training, scoring and all rounds included. On the Pareto front, nothing else is as cheap and "
-    "as accurate.", lambda run: number(run.result, "training_flops"))
+    "as accurate.",
+    lambda run: number(run.result, "training_flops"),
+)
 
 
 class Mark(NamedTuple):
     """A point as it is drawn."""
+
     method: str
     sparsity: float | None
     x: float
@@ -67,7 +82,11 @@ def marks_of(setting: Setting, cost: Cost) -> list[Mark]:
     """Over the runs that have both numbers."""
     marks = []
     for point in setting.points:
-        pairs = [(x, y) for run in point.runs if (x := cost.value(run)) and (y := accuracy(run)) is not None and x > 0]
+        pairs = [
+            (x, y)
+            for run in point.runs
+            if (x := cost.value(run)) and (y := accuracy(run)) is not None and x > 0
+        ]
         if pairs:
             xs, ys = zip(*pairs, strict=True)
             marks.append(Mark(point.method, point.sparsity, statistics.fmean(xs), stat(ys)))
@@ -75,7 +94,8 @@ def marks_of(setting: Setting, cost: Cost) -> list[Mark]:
 
 
 def pareto(marks: Sequence[Mark]) -> list[Mark]:
-    """Those that no other beats, by their cost: none is as cheap and as accurate, and better in one of both."""
+    """Those that no other beats, by their cost: none is as cheap and as accurate, and better in one
+    of both."""
     front: list[Mark] = []
     for mark in sorted(marks, key=lambda m: (m.x, -m.y.mean)):
         if not front or mark.y.mean > front[-1].y.mean:
@@ -84,13 +104,17 @@ def pareto(marks: Sequence[Mark]) -> list[Mark]:
 
 
 def panels(setting: Setting, marks: Sequence[Mark]) -> list[tuple[str, list[str]]]:
-    """The methods that are drawn in colour in each panel, and its title; dense is in all of them."""
+    """The methods that are drawn in colour in each panel, and its title; dense is in all of
+    them."""
     drawn = {mark.method for mark in marks} - {"dense"}
-    return grouped({method: family for method, family in setting.methods.items() if method in drawn})
+    return grouped(
+        {method: family for method, family in setting.methods.items() if method in drawn}
+    )
 
 
 def grouped(methods: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """All methods if there is a colour for each, or else the families, large ones in parts: [("at init, 1", [...])]."""
+    """All methods if there is a colour for each, or else the families, large ones in parts: [("at
+    init, 1", [...])]."""
     if len(methods) <= len(COLOURS):
         return [("", list(methods))]
     families: dict[str, list[str]] = defaultdict(list)
@@ -100,7 +124,7 @@ def grouped(methods: Mapping[str, str]) -> list[tuple[str, list[str]]]:
     for family, members in families.items():
         parts = math.ceil(len(members) / len(COLOURS))
         for i in range(parts):
-            part = members[i * len(members) // parts:(i + 1) * len(members) // parts]
+            part = members[i * len(members) // parts : (i + 1) * len(members) // parts]
             groups.append((f"{family}, {i + 1} of {parts}" if parts > 1 else family, part))
     return groups
 
@@ -108,11 +132,12 @@ def grouped(methods: Mapping[str, str]) -> list[tuple[str, list[str]]]:
 class Scale(NamedTuple):
     low: float
     high: float
-    log: bool       # of the distance from 1
+    log: bool  # of the distance from 1
 
 
 def scale_of(marks: Sequence[Mark]) -> Scale:
-    """The range of accuracies. Errors that differ five-fold, and none of which is 0, need a log scale."""
+    """The range of accuracies. Errors that differ five-fold, and none of which is 0, need a log
+    scale."""
     low, high = min(m.y.mean - m.y.std for m in marks), max(m.y.mean for m in marks)
     log = high < 1 and (1 - low) / (1 - high) > 5
     if log:

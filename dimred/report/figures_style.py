@@ -1,4 +1,5 @@
 """How pictures look, in light and dark, and the bytes of their files."""
+
 from __future__ import annotations
 
 import io
@@ -14,25 +15,80 @@ from typing import NamedTuple
 from matplotlib import style as themes
 from matplotlib.figure import Figure
 
-WIDE, NARROW = 10.0, 3.8        # inches, 72 points each: a page, and a phone held upright
+WIDE, NARROW = 10.0, 3.8  # inches, 72 points each: a page, and a phone held upright
 INK, MUTED, GRID, FAINT = "#1f2328", "#59636e", "#e4e7eb", "#c6ccd4"
-#: the colour-blind can tell them apart (9 in 100 OKLab or more, red-green by Machado et al. 2009), and everybody from
-#: the background (3:1 or more)
+#: the colour-blind can tell them apart (9 in 100 OKLab or more, red-green by Machado et al. 2009),
+#: and everybody from the background (3:1 or more)
 COLOURS = "#2749d4", "#d48019", "#0d846c", "#7a0f2b", "#b96db4", "#5592fe", "#3b2068"
-MARKERS = "o", "s", "^", "D", "v", "P", "X", "p", "h"       # 9 and 7: 63 styles before one is used again
-SHADES = "#58c765", "#2cb17e", "#1f988b", "#27808e", "#31678e", "#3e4a89", "#472c7a", "#46085c"     # viridis
+MARKERS = "o", "s", "^", "D", "v", "P", "X", "p", "h"  # 9 and 7: 63 styles before one is used again
+SHADES = (
+    "#58c765",
+    "#2cb17e",
+    "#1f988b",
+    "#27808e",
+    "#31678e",
+    "#3e4a89",
+    "#472c7a",
+    "#46085c",
+)  # viridis
 #: what a colour becomes on a dark page
-DARK = {INK: "#e6edf3", MUTED: "#9aa4af", GRID: "#2a3038", FAINT: "#47505b",
-        **dict(zip(COLOURS, ("#5f80ff", "#fd983c", "#41c889", "#d8304a", "#ffa8c8", "#49d9ff", "#995ec2"),
-                   strict=True)),
-        **dict(zip(SHADES, ("#306a8e", "#26818e", "#1f978b", "#27ad81", "#4cc26c", "#81d34d", "#c0df25", "#fde725"),
-                   strict=True))}
-RC = {"font.family": "DejaVu Sans", "font.size": 9.0, "text.parse_math": False, "axes.edgecolor": MUTED,
-      "axes.labelcolor": INK, "axes.labelsize": 9.0, "axes.linewidth": 0.8, "axes.spines.top": False,
-      "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.8,
-      "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
-      "lines.linewidth": 1.6, "lines.markersize": 5.0, "figure.facecolor": "white", "axes.facecolor": "none",
-      "savefig.facecolor": "white", "svg.hashsalt": "dimred", "pdf.fonttype": 42, "savefig.dpi": 160}
+DARK = {
+    INK: "#e6edf3",
+    MUTED: "#9aa4af",
+    GRID: "#2a3038",
+    FAINT: "#47505b",
+    **dict(
+        zip(
+            COLOURS,
+            ("#5f80ff", "#fd983c", "#41c889", "#d8304a", "#ffa8c8", "#49d9ff", "#995ec2"),
+            strict=True,
+        )
+    ),
+    **dict(
+        zip(
+            SHADES,
+            (
+                "#306a8e",
+                "#26818e",
+                "#1f978b",
+                "#27ad81",
+                "#4cc26c",
+                "#81d34d",
+                "#c0df25",
+                "#fde725",
+            ),
+            strict=True,
+        )
+    ),
+}
+RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "text.parse_math": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9.0,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.0,
+    "figure.facecolor": "white",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "dimred",
+    "pdf.fonttype": 42,
+    "savefig.dpi": 160,
+}
 
 
 class Style(NamedTuple):
@@ -42,7 +98,9 @@ class Style(NamedTuple):
 
 @dataclass(frozen=True)
 class Picture:
-    """Of a setting (its slug). draw: it, so many inches wide. caption: what a reader has to know, in sentences."""
+    """Of a setting (its slug). draw: it, so many inches wide. caption: what a reader has to know,
+    in sentences."""
+
     kind: str
     setting: str
     title: str
@@ -58,25 +116,47 @@ class Picture:
         return self._saved(WIDE, form)
 
     def inline(self, width: float, name: str) -> str:
-        """An SVG for a page: letters are text, the background is the page's, colours are variables of its style sheet
-        (--c1f2328), and no identifier is that of another picture with another name."""
-        svg = self._saved(width, "svg", {"svg.fonttype": "none", "savefig.facecolor": "none"}).decode()
-        svg = svg[svg.index("<svg"):]
+        """An SVG for a page: letters are text, the background is the page's, colours are variables
+        of its style sheet (--c1f2328), and no identifier is that of another picture with another
+        name."""
+        svg = self._saved(
+            width, "svg", {"svg.fonttype": "none", "savefig.facecolor": "none"}
+        ).decode()
+        svg = svg[svg.index("<svg") :]
         for pattern, replacement in (
-                (r"<metadata>.*?</metadata>", ""), (r"<g id=\"[^\"]*\"", "<g"), (r"<g ?/>", ""), (r"\n\s+", "\n")):
+            (r"<metadata>.*?</metadata>", ""),
+            (r"<g id=\"[^\"]*\"", "<g"),
+            (r"<g ?/>", ""),
+            (r"\n\s+", "\n"),
+        ):
             svg = re.sub(pattern, replacement, svg, flags=re.S)
-        svg = re.sub(r" (d|x|y)=\"[^\"]*\"", lambda m: re.sub(r"(\.\d)\d+", r"\1", m[0]), svg)   # tenths of a point
-        svg = re.sub(r"#[0-9a-f]{6}(?=[;\"])", lambda m: f"var(--c{m[0][1:]})" if m[0] in DARK else m[0], svg)
+        svg = re.sub(
+            r" (d|x|y)=\"[^\"]*\"", lambda m: re.sub(r"(\.\d)\d+", r"\1", m[0]), svg
+        )  # tenths of a point
+        svg = re.sub(
+            r"#[0-9a-f]{6}(?=[;\"])", lambda m: f"var(--c{m[0][1:]})" if m[0] in DARK else m[0], svg
+        )
         svg = re.sub(r"( id=\"|url\(#|href=\"#)", lambda m: f"{m[1]}{name}-", svg)
-        tags = re.compile(r"(<[a-z][^<>]*?) style=\"([^\"]*)\"")      # of a tag: what a run says is no style sheet
-        styles = {text: f"{name}-s{i}" for i, text in enumerate(dict.fromkeys(text for _, text in tags.findall(svg)))}
-        svg = tags.sub(lambda m: f'{m[1]} class="{styles[m[2]]}"', svg)     # each is there once
-        return svg.replace("</style>", "".join(f".{own}{{{text}}}" for text, own in styles.items()) + "</style>", 1)
+        tags = re.compile(
+            r"(<[a-z][^<>]*?) style=\"([^\"]*)\""
+        )  # of a tag: what a run says is no style sheet
+        styles = {
+            text: f"{name}-s{i}"
+            for i, text in enumerate(dict.fromkeys(text for _, text in tags.findall(svg)))
+        }
+        svg = tags.sub(lambda m: f'{m[1]} class="{styles[m[2]]}"', svg)  # each is there once
+        return svg.replace(
+            "</style>", "".join(f".{own}{{{text}}}" for text, own in styles.items()) + "</style>", 1
+        )
 
-    def _saved(self, width: float, form: str, changes: Mapping[str, object] = MappingProxyType({})) -> bytes:
+    def _saved(
+        self, width: float, form: str, changes: Mapping[str, object] = MappingProxyType({})
+    ) -> bytes:
         dateless: dict[str, dict[str, object]] = {
-            "svg": {"Date": None, "Creator": None}, "png": {"Software": None},
-            "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
+            "svg": {"Date": None, "Creator": None},
+            "png": {"Software": None},
+            "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+        }
         content = io.BytesIO()
         with styled(changes):
             self.draw(width).savefig(content, format=form, metadata=dateless[form])
@@ -87,27 +167,42 @@ class Picture:
 def styled(changes: Mapping[str, object]) -> Iterator[None]:
     """A block in which matplotlib draws in our style, whatever the user's own matplotlibrc says."""
     with themes.context(["default", {**RC, **changes}]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name in letters that the font lacks: boxes
+        warnings.filterwarnings(
+            "ignore", "Glyph .* missing from"
+        )  # a name in letters that the font lacks: boxes
         yield
 
 
 def styles_of(methods: Sequence[str], panels: Sequence[Sequence[str]] = ()) -> dict[str, Style]:
-    """Of every method; the same in all pictures of a command. Methods that share a panel differ in colour as long as
+    """Of every method; the same in all pictures of a command. Methods that share a panel differ in
+    colour as long as
     there are enough: who has the fewest colours to choose from chooses next (DSATUR)."""
     places = {method: i for i, method in enumerate(m for m in methods if m != "dense")}
-    near = {method: {other for panel in panels if method in panel for other in panel} for method in places}
-    every = [Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(len(COLOURS) * len(MARKERS))]
+    near = {
+        method: {other for panel in panels if method in panel for other in panel}
+        for method in places
+    }
+    every = [
+        Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
+        for i in range(len(COLOURS) * len(MARKERS))
+    ]
     styles = {"dense": Style(INK, "*")}
     while left := [method for method in places if method not in styles]:
-        around = {m: Counter(styles[other].colour for other in near[m] if other in styles) for m in left}
+        around = {
+            m: Counter(styles[other].colour for other in near[m] if other in styles) for m in left
+        }
         method, used = max(left, key=lambda m: len(around[m])), Counter(styles.values())
         start = places[method] % len(every)
-        styles[method] = min(every[start:] + every[:start], key=lambda s: (around[method][s.colour], used[s]))
+        styles[method] = min(
+            every[start:] + every[:start], key=lambda s: (around[method][s.colour], used[s])
+        )
     return styles
 
 
 def shades(sparsities: Sequence[float | None]) -> dict[float | None, str]:
     """Of sparsities, ascending: sparser is darker (on a dark page, brighter)."""
     steps = max(1, len(sparsities) - 1)
-    return {s: SHADES[round((len(SHADES) - 1) * (1 - 0.9 * (len(sparsities) - 1 - i) / steps))]
-            for i, s in enumerate(sparsities)}
+    return {
+        s: SHADES[round((len(SHADES) - 1) * (1 - 0.9 * (len(sparsities) - 1 - i) / steps))]
+        for i, s in enumerate(sparsities)
+    }

@@ -1,4 +1,6 @@
-"""Run folders, found and read by their content: config.yaml says what a run is, result.json what came of it."""
+"""Run folders, found and read by their content: config.yaml says what a run is, result.json what
+came of it."""
+
 from __future__ import annotations
 
 import json
@@ -11,7 +13,11 @@ from dimred.configs import description, plain_numbers
 from dimred.errors import UserError
 from dimred.report.compose import Json, flat, read_yaml
 
-LEFT_BY_RUNS = ("result.json", "log.txt", ".lock")      # so it is one, whatever has become of its config.yaml
+LEFT_BY_RUNS = (
+    "result.json",
+    "log.txt",
+    ".lock",
+)  # so it is one, whatever has become of its config.yaml
 State = Literal["done", "failed", "unfinished", "damaged"]
 
 
@@ -23,6 +29,7 @@ class Run:
     result: result.json, or nothing
     why: it failed, or what is damaged
     """
+
     folder: Path
     seed: int
     description: Json
@@ -41,13 +48,20 @@ def key(description: Json) -> str:
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Every run below a folder, in the order of their paths. UserError if there is no such folder."""
+    """Every run below a folder, in the order of their paths. UserError if there is no such
+    folder."""
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}. Name the one that holds the runs (of `dimred train`: outputs), "
-                        "or train some")
+        raise UserError(
+            f"no folder {folder}. Name the one that holds the runs (of `dimred train`: outputs), "
+            "or train some"
+        )
     places = {path.parent for name in ("config.yaml", "result.json") for path in folder.rglob(name)}
     runs = [read_run(place) for place in sorted(places)]
-    return [run for run in runs if run.description or any((run.folder / name).exists() for name in LEFT_BY_RUNS)]
+    return [
+        run
+        for run in runs
+        if run.description or any((run.folder / name).exists() for name in LEFT_BY_RUNS)
+    ]
 
 
 def read_run(folder: Path) -> Run:
@@ -61,8 +75,14 @@ def read_run(folder: Path) -> Run:
         if type(seed) is not int:
             raise TypeError(f"seed={seed}")
     except (UserError, AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
-        why = str(error) if isinstance(error, UserError) else f"config.yaml describes no run ({error!r})"
-        return Run(folder, -1, {}, "damaged", {}, why if path.exists() else "config.yaml is missing")
+        why = (
+            str(error)
+            if isinstance(error, UserError)
+            else f"config.yaml describes no run ({error!r})"
+        )
+        return Run(
+            folder, -1, {}, "damaged", {}, why if path.exists() else "config.yaml is missing"
+        )
     try:
         result = json.loads((folder / "result.json").read_text())
         if not isinstance(result, dict):
@@ -79,23 +99,38 @@ def read_run(folder: Path) -> Run:
 
 
 def differences(run: Json, wanted: Json) -> dict[str, tuple[Any, Any]]:
-    """Where two descriptions differ: (the run's value, the wanted one), "absent" where there is none."""
+    """Where two descriptions differ: (the run's value, the wanted one), "absent" where there is
+    none."""
     one, other = flat(run), flat(wanted)
-    return {name: (one.get(name, "absent"), other.get(name, "absent")) for name in sorted(one.keys() | other.keys())
-            if plain_numbers(one.get(name, "absent")) != plain_numbers(other.get(name, "absent"))}
+    return {
+        name: (one.get(name, "absent"), other.get(name, "absent"))
+        for name in sorted(one.keys() | other.keys())
+        if plain_numbers(one.get(name, "absent")) != plain_numbers(other.get(name, "absent"))
+    }
 
 
 def same_experiment(description: Json) -> tuple[str, ...]:
-    """What runs have in common that a reader might take for one: method, sparsity, model and data."""
+    """What runs have in common that a reader might take for one: method, sparsity, model and
+    data."""
     values = flat(plain_numbers(description))
-    about = ("method._target_", "method.sparsity", "method.dim", "dataset._target_", "dataset.path", "basis._target_")
+    about = (
+        "method._target_",
+        "method.sparsity",
+        "method.dim",
+        "dataset._target_",
+        "dataset.path",
+        "basis._target_",
+    )
     model = {name: value for name, value in values.items() if name.startswith("model.")}
     return (*(str(values.get(name)) for name in about), key(model))
 
 
 def newest(runs: Iterable[Run]) -> Run:
-    """Of several folders that hold the same run: one that is done, and of these the one written last."""
-    return max(runs, key=lambda run: (run.state == "done", run.state == "failed", _written(run.folder)))
+    """Of several folders that hold the same run: one that is done, and of these the one written
+    last."""
+    return max(
+        runs, key=lambda run: (run.state == "done", run.state == "failed", _written(run.folder))
+    )
 
 
 def _written(folder: Path) -> float:

@@ -1,5 +1,6 @@
 """What a sweep came to: a row for every description, with mean and standard deviation over its
 seeds."""
+
 from __future__ import annotations
 
 import statistics
@@ -13,9 +14,14 @@ from dimred.terminal import printable
 
 WIDTH = 100
 #: what is shown of MEASURES, and the title of its column
-COLUMNS = {"test_accuracy": "test accuracy %", "dim": "dim", "density": "nonzero",
-           "training_flops": "training FLOPs", "storage_bytes": "storage"}
-UNITS = {"h": 3600, "min": 60, "s": 1}      # of time
+COLUMNS = {
+    "test_accuracy": "test accuracy %",
+    "dim": "dim",
+    "density": "nonzero",
+    "training_flops": "training FLOPs",
+    "storage_bytes": "storage",
+}
+UNITS = {"h": 3600, "min": 60, "s": 1}  # of time
 
 
 def sweep_table(outcomes: Sequence[Result], width: int = WIDTH) -> str:
@@ -55,8 +61,10 @@ def distinct_runs(outcomes: Sequence[Result]) -> list[Result]:
         if len(outcomes) > 1
         else set()
     )
-    return [{**run, "overrides": [each for each in run["overrides"] if each not in everywhere]}
-            for run in runs.values()]
+    return [
+        {**run, "overrides": [each for each in run["overrides"] if each not in everywhere]}
+        for run in runs.values()
+    ]
 
 
 def name_of(run: Mapping[str, Any]) -> str:

@@ -1,4 +1,5 @@
 """What each word of a table's file may say."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -7,7 +8,9 @@ from typing import Any
 from dimred.errors import UserError, nearest, require
 from dimred.report.measures import MEASURES, is_number
 
-Allowed = tuple[Callable[[Any], bool], str]     # of a value: whether it may be, and what it must be in words
+Allowed = tuple[
+    Callable[[Any], bool], str
+]  # of a value: whether it may be, and what it must be in words
 
 
 def list_of(item: Callable[[Any], bool], least: int = 0) -> Callable[[Any], bool]:
@@ -25,36 +28,60 @@ def kind(*types: type) -> Callable[[Any], bool]:
 TEXT: Allowed = kind(str), "a text"
 YES_OR_NO: Allowed = kind(bool), "true or false"
 LABELS: Allowed = list_of(kind(str, int, float)), "a list of labels: [SNIP, dense]"
-AXES: Allowed = (mapping_of(mapping_of(kind(str, type(None)))),
-                 "axes of labels with their overrides: {method: {SNIP: method=snip}}")
-MEASURE: Allowed = lambda value: isinstance(value, str) and value in MEASURES, f"one of {', '.join(MEASURES)}"
+AXES: Allowed = (
+    mapping_of(mapping_of(kind(str, type(None)))),
+    "axes of labels with their overrides: {method: {SNIP: method=snip}}",
+)
+MEASURE: Allowed = (
+    lambda value: isinstance(value, str) and value in MEASURES,
+    f"one of {', '.join(MEASURES)}",
+)
 
 PART: dict[str, Allowed] = {
     "settings": (kind(str), "a text of overrides: dataset=mnist recipe.epochs=20"),
-    "seeds": (list_of(lambda seed: type(seed) is int and seed >= 0, 1), "a list of whole numbers: [0, 1, 2]"),
+    "seeds": (
+        list_of(lambda seed: type(seed) is int and seed >= 0, 1),
+        "a list of whole numbers: [0, 1, 2]",
+    ),
     "measures": (list_of(MEASURE[0], 1), f"a list of some of {', '.join(MEASURES)}"),
-    "rows": AXES, "columns": AXES, "baselines": LABELS,
+    "rows": AXES,
+    "columns": AXES,
+    "baselines": LABELS,
     "published": (list_of(kind(dict)), "a list of sources, each with its values"),
     "claims": (list_of(kind(dict)), "a list of claims, each with its cell"),
 }
 TABLE: dict[str, Allowed] = {
-    "title": TEXT, "source": TEXT, "notes": (list_of(kind(str)), "a list of texts"), "extends": TEXT,
-    "parts": (mapping_of(kind(dict, type(None))), "parts by their name"), **PART,
+    "title": TEXT,
+    "source": TEXT,
+    "notes": (list_of(kind(str)), "a list of texts"),
+    "extends": TEXT,
+    "parts": (mapping_of(kind(dict, type(None))), "parts by their name"),
+    **PART,
 }
 SOURCE: dict[str, Allowed] = {
-    "source": TEXT, "values": (kind(dict), "lists of numbers by the label of their row"), "measure": MEASURE,
-    "tolerance": (lambda value: is_number(value) and value >= 0, "a number, 0 or more"), "recalled": YES_OR_NO,
-    "best_test_epoch": YES_OR_NO, "note": TEXT,
+    "source": TEXT,
+    "values": (kind(dict), "lists of numbers by the label of their row"),
+    "measure": MEASURE,
+    "tolerance": (lambda value: is_number(value) and value >= 0, "a number, 0 or more"),
+    "recalled": YES_OR_NO,
+    "best_test_epoch": YES_OR_NO,
+    "note": TEXT,
 }
 CLAIM: dict[str, Allowed] = {
-    "says": TEXT, "cell": LABELS, "against": LABELS, "measure": MEASURE, "ratio_at_least": (is_number, "a number"),
+    "says": TEXT,
+    "cell": LABELS,
+    "against": LABELS,
+    "measure": MEASURE,
+    "ratio_at_least": (is_number, "a number"),
     "difference_at_least": (is_number, "a number"),
 }
 
 
-def check(where: str, said: Any, words: Mapping[str, Allowed], needed: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What it says, without nulls, which are as good as nothing. UserError for a word that is unknown or missing, or
-    whose value is not what it may be."""
+def check(
+    where: str, said: Any, words: Mapping[str, Allowed], needed: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """What it says, without nulls, which are as good as nothing. UserError for a word that is
+    unknown or missing, or whose value is not what it may be."""
     require(isinstance(said, dict), where, said, "words and what they say (docs/tables.md)")
     for word, value in said.items():
         if word not in words:

@@ -1,8 +1,10 @@
-"""How much a coordinate matters: pure functions of the net and a batch, one value for every covered weight.
+"""How much a coordinate matters: pure functions of the net and a batch, one value for every covered
+weight.
 
-A score changes nothing: neither the net, nor BatchNorm statistics, nor the random state. What is not trained cannot be
-chosen by its own merit, so it ranks last (-inf) wherever a score is about trained coordinates.
-"""
+A score changes nothing: neither the net, nor BatchNorm statistics, nor the random state. What is
+not trained cannot be chosen by its own merit, so it ranks last (-inf) wherever a score is about
+trained coordinates."""
+
 from dimred.scores.basic import (
     Batch,
     Scores,
@@ -25,7 +27,31 @@ from dimred.scores.named import NAMED, Named
 from dimred.scores.tangent import kernel_product, ntk_sap, transfer
 from dimred.scores.walks import phew
 
-__all__ = ["NAMED", "Batch", "Named", "Scores", "Thetas", "balanced", "combined", "generator",
-           "gradient_flow", "gradients", "grasp", "halves_by_class", "kernel_product", "lamp",
-           "magnitude", "masked", "noise", "ntk_sap", "phew", "prospr", "redrawn", "snip",
-           "synflow", "trained_only", "transfer", "untouched"]
+__all__ = [
+    "NAMED",
+    "Batch",
+    "Named",
+    "Scores",
+    "Thetas",
+    "balanced",
+    "combined",
+    "generator",
+    "gradient_flow",
+    "gradients",
+    "grasp",
+    "halves_by_class",
+    "kernel_product",
+    "lamp",
+    "magnitude",
+    "masked",
+    "noise",
+    "ntk_sap",
+    "phew",
+    "prospr",
+    "redrawn",
+    "snip",
+    "synflow",
+    "trained_only",
+    "transfer",
+    "untouched",
+]

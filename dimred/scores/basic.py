@@ -1,4 +1,6 @@
-"""What scores are made of (randomness, gradients that leave no trace), and those that take a line."""
+"""What scores are made of (randomness, gradients that leave no trace), and those that take a
+line."""
+
 from __future__ import annotations
 
 import hashlib
@@ -21,14 +23,18 @@ Thetas = Mapping[str, Tensor]
 
 
 def noise(net: Net, purpose: str = "") -> dict[str, Tensor]:
-    """Standard normal scores, the same on every machine, on every rank and after a resume: see `generator` for what
-    they depend on. Name two purposes for two draws."""
+    """Standard normal scores, the same on every machine, on every rank and after a resume: see
+    `generator` for what they depend on. Name two purposes for two draws."""
     draws = generator(net, purpose)
-    return {name: torch.randn(w.param.shape, generator=draws).to(w.param.device) for name, w in net.weights.items()}
+    return {
+        name: torch.randn(w.param.shape, generator=draws).to(w.param.device)
+        for name, w in net.weights.items()
+    }
 
 
 def generator(net: Net, purpose: str) -> torch.Generator:
-    """A generator on the CPU that depends on the seed, on how often supports have changed and on the purpose."""
+    """A generator on the CPU that depends on the seed, on how often supports have changed and on
+    the purpose."""
     key = f"{net.seed}/{net.version}/{purpose}".encode()
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:7], "little"))
 
@@ -36,15 +42,23 @@ def generator(net: Net, purpose: str) -> torch.Generator:
 def magnitude(net: Net) -> dict[str, Tensor]:
     """|psi|: Janowsky 1989; Han et al., NeurIPS 2015 (arXiv:1506.02626)."""
     with torch.no_grad():
-        return {name: w.param.new_full((w.size,), -torch.inf).index_copy_(0, w.support, w.psi.abs()).view(w.param.shape)
-                if w.support is not None else w.psi.abs().view(w.param.shape) for name, w in net.weights.items()}
+        return {
+            name: w.param.new_full((w.size,), -torch.inf)
+            .index_copy_(0, w.support, w.psi.abs())
+            .view(w.param.shape)
+            if w.support is not None
+            else w.psi.abs().view(w.param.shape)
+            for name, w in net.weights.items()
+        }
 
 
 def lamp(net: Net) -> dict[str, Tensor]:
-    """theta^2 over the sum of the squares of the weights of its layer that are not smaller, itself included: what
-    pruning it costs the layer. Lee, Park, Mo, Ahn, Shin, ICLR 2021 (arXiv:2010.07611), eq. 4.
+    """theta^2 over the sum of the squares of the weights of its layer that are not smaller, itself
+    included: what pruning it costs the layer. Lee, Park, Mo, Ahn, Shin, ICLR 2021
+    (arXiv:2010.07611), eq. 4.
 
-    The largest of every layer scores 1, so that no layer is ever emptied by it. Equal weights rank by position."""
+    The largest of every layer scores 1, so that no layer is ever emptied by it. Equal weights rank
+    by position."""
     scores = {}
     for name, theta in net.thetas().items():
         square, order = theta.reshape(-1).double().square().sort(descending=True, stable=True)
@@ -58,37 +72,60 @@ def snip(net: Net, batch: Batch) -> dict[str, Tensor]:
 
     Lee et al., ICLR 2019 (arXiv:1810.02340), eq. 4-5.
 
-    The paper divides by the sum over all connections; that does not change the ranking and is left out. The mode of the
-    model (BatchNorm in training mode when called before training) is left as it is.
-    """
+    The paper divides by the sum over all connections; that does not change the ranking and is left
+    out. The mode of the model (BatchNorm in training mode when called before training) is left as
+    it is."""
     grads = gradients(net, batch)
-    return trained_only(net, {name: (theta * grads[name]).abs() for name, theta in net.thetas().items()})
+    return trained_only(
+        net, {name: (theta * grads[name]).abs() for name, theta in net.thetas().items()}
+    )
 
 
-def gradients(net: Net, batch: Batch, loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
-              at: Thetas | None = None) -> dict[str, Tensor]:
-    """Dense dL/dtheta of the mean loss of one batch, for every covered weight, trained or not; for other weights than
-    the net's own, `at` them."""
+def gradients(
+    net: Net,
+    batch: Batch,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    at: Thetas | None = None,
+) -> dict[str, Tensor]:
+    """Dense dL/dtheta of the mean loss of one batch, for every covered weight, trained or not; for
+    other weights than the net's own, `at` them."""
     images, labels = batch
-    thetas = {name: theta.detach().clone().requires_grad_() for name, theta in (at or net.thetas()).items()}
+    thetas = {
+        name: theta.detach().clone().requires_grad_()
+        for name, theta in (at or net.thetas()).items()
+    }
     with untouched(net.model), net.live(thetas) as model:
-        grads = torch.autograd.grad(loss(model(images), labels), list(thetas.values()), allow_unused=True)
-    return {name: torch.zeros_like(theta) if grad is None else grad
-            for (name, theta), grad in zip(thetas.items(), grads, strict=True)}
+        grads = torch.autograd.grad(
+            loss(model(images), labels), list(thetas.values()), allow_unused=True
+        )
+    return {
+        name: torch.zeros_like(theta) if grad is None else grad
+        for (name, theta), grad in zip(thetas.items(), grads, strict=True)
+    }
 
 
 def masked(values: Thetas, supports: Supports, fill: float = 0.0) -> dict[str, Tensor]:
     """The values, with `fill` outside the supports."""
-    return {name: value if (support := supports[name]) is None else
-            value.new_full((value.numel(),), fill).index_copy_(0, support, value.reshape(-1)[support]).view(value.shape)
-            for name, value in values.items()}
+    return {
+        name: value
+        if (support := supports[name]) is None
+        else value.new_full((value.numel(),), fill)
+        .index_copy_(0, support, value.reshape(-1)[support])
+        .view(value.shape)
+        for name, value in values.items()
+    }
 
 
 def redrawn(thetas: Thetas, draws: torch.Generator) -> dict[str, Tensor]:
-    """The values of each weight in another order: initial weights that are independent of each other are as likely in
-    any order, so this is another draw of them, whatever their distribution."""
-    return {name: theta.reshape(-1)[torch.randperm(theta.numel(), generator=draws).to(theta.device)].view(theta.shape)
-            for name, theta in thetas.items()}
+    """The values of each weight in another order: initial weights that are independent of each
+    other are as likely in any order, so this is another draw of them, whatever their
+    distribution."""
+    return {
+        name: theta.reshape(-1)[
+            torch.randperm(theta.numel(), generator=draws).to(theta.device)
+        ].view(theta.shape)
+        for name, theta in thetas.items()
+    }
 
 
 def trained_only(net: Net, scores: dict[str, Tensor]) -> dict[str, Tensor]:

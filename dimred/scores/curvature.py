@@ -1,4 +1,6 @@
-"""Scores that look past the gradient: at the curvature of the loss, or at where some steps of training lead."""
+"""Scores that look past the gradient: at the curvature of the loss, or at where some steps of
+training lead."""
+
 from __future__ import annotations
 
 import copy
@@ -13,7 +15,8 @@ from dimred.scores.basic import Batch, trained_only, untouched
 
 
 def grasp(net: Net, batch: Batch, temperature: float = 200.0) -> dict[str, Tensor]:
-    """theta * (H g): by how much the norm of the gradient falls when the weight goes; the largest stay.
+    """theta * (H g): by how much the norm of the gradient falls when the weight goes; the largest
+    stay.
 
     Wang, Zhang, Grosse, ICLR 2020 (arXiv:2002.07376), eq. 8, where -theta * (H g) is the score and
     its largest go.
@@ -39,25 +42,38 @@ def gradient_flow(net: Net, batches: Sequence[Batch], temperature: float) -> dic
         curved = [torch.zeros_like(weight) for weight in weights]
         for batch in batches:
             grads = gradient(batch, graph=True)
-            pairs = zip(totals or grads, grads, strict=True)    # a single batch is its own total
+            pairs = zip(totals or grads, grads, strict=True)  # a single batch is its own total
             along = torch.stack([(total.detach() * grad).sum() for total, grad in pairs]).sum()
             products = torch.autograd.grad(along, weights, materialize_grads=True)
             torch._foreach_add_(curved, products)
-    return trained_only(net, {name: (theta * product).detach()
-                              for (name, theta), product in zip(thetas.items(), curved, strict=True)})
+    return trained_only(
+        net,
+        {
+            name: (theta * product).detach()
+            for (name, theta), product in zip(thetas.items(), curved, strict=True)
+        },
+    )
 
 
-def prospr(net: Net, batches: Sequence[Batch], lr: float, first_order: bool = False,
-           others: bool = True,
-           rounds: Callable[[Sequence[Batch]], Iterator[Batch]] = iter) -> dict[str, Tensor]:
-    """|dL/dc| of the last batch at c = 1, after a step of SGD on each of the others from the weights theta * c.
+def prospr(
+    net: Net,
+    batches: Sequence[Batch],
+    lr: float,
+    first_order: bool = False,
+    others: bool = True,
+    rounds: Callable[[Sequence[Batch]], Iterator[Batch]] = iter,
+) -> dict[str, Tensor]:
+    """|dL/dc| of the last batch at c = 1, after a step of SGD on each of the others from the
+    weights theta * c.
 
     Alizadeh et al., ICLR 2022 (arXiv:2202.08132). With `others`, parameters that are not covered
     take the steps, too. With `first_order` the steps are constants: no second derivatives.
     `rounds` yields the batches and may report progress.
     """
     twin = copy.deepcopy(net)
-    gates = {name: torch.ones_like(theta, requires_grad=True) for name, theta in twin.thetas().items()}
+    gates = {
+        name: torch.ones_like(theta, requires_grad=True) for name, theta in twin.thetas().items()
+    }
     moving: dict[str, Tensor] = {name: theta * gates[name] for name, theta in twin.thetas().items()}
     if others:
         named = dict(twin.model.named_parameters())
@@ -67,7 +83,9 @@ def prospr(net: Net, batches: Sequence[Batch], lr: float, first_order: bool = Fa
         with twin.live(moving) as model:
             loss = F.cross_entropy(model(batch[0]), batch[1])
         # thetas of an inner step hang on the gates: the graph is walked again
-        return torch.autograd.grad(loss, list(of), create_graph=graph, retain_graph=True, materialize_grads=True)
+        return torch.autograd.grad(
+            loss, list(of), create_graph=graph, retain_graph=True, materialize_grads=True
+        )
 
     with untouched(twin.model):
         for t, batch in enumerate(rounds(batches), start=1):
@@ -75,8 +93,10 @@ def prospr(net: Net, batches: Sequence[Batch], lr: float, first_order: bool = Fa
                 last = grads(batch, list(gates.values()), False)
                 continue
             steps = grads(batch, list(moving.values()), not first_order)
-            moving = {name: value - lr * step
-                      for (name, value), step in zip(moving.items(), steps, strict=True)}
+            moving = {
+                name: value - lr * step
+                for (name, value), step in zip(moving.items(), steps, strict=True)
+            }
     return trained_only(net, {name: grad.abs() for name, grad in zip(gates, last, strict=True)})
 
 

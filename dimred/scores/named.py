@@ -1,4 +1,5 @@
 """Scores by their names, for methods that take any of them."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -21,5 +22,11 @@ def _synflow(net: Net, batch: Batch) -> Scores:
 
 
 NAMED: dict[Named, Callable[[Net, Batch], Scores]] = {
-    "snip": snip, "grasp": grasp, "crop": _crop, "synflow": _synflow, "magnitude": lambda net, _: magnitude(net),
-    "lamp": lambda net, _: lamp(net), "random": lambda net, _: noise(net)}
+    "snip": snip,
+    "grasp": grasp,
+    "crop": _crop,
+    "synflow": _synflow,
+    "magnitude": lambda net, _: magnitude(net),
+    "lamp": lambda net, _: lamp(net),
+    "random": lambda net, _: noise(net),
+}

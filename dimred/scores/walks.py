@@ -1,4 +1,6 @@
-"""Random walks through a network, from its inputs to its outputs and back, that prefer large weights."""
+"""Random walks through a network, from its inputs to its outputs and back, that prefer large
+weights."""
+
 from __future__ import annotations
 
 import copy
@@ -13,11 +15,13 @@ from dimred.net import Net
 
 
 class Layer(NamedTuple):
-    """A covered weight between channels; the features that a Linear layer reads count as channels."""
-    size: Tensor        # |w| (in, out, kernel), zero where a grouped convolution has no weight
-    place: Tensor       # of each in the flat weights of the whole net, one after another
-    after: list[str]    # the layers that read what this one makes; none: it makes the output
-    before: list[str]   # the layers that make what this one reads; none: it reads the image
+    """A covered weight between channels; the features that a Linear layer reads count as
+    channels."""
+
+    size: Tensor  # |w| (in, out, kernel), zero where a grouped convolution has no weight
+    place: Tensor  # of each in the flat weights of the whole net, one after another
+    after: list[str]  # the layers that read what this one makes; none: it makes the output
+    before: list[str]  # the layers that make what this one reads; none: it reads the image
 
 
 def phew(net: Net, shape: Sequence[int], count: int, random: torch.Generator) -> dict[str, Tensor]:
@@ -31,18 +35,20 @@ def phew(net: Net, shape: Sequence[int], count: int, random: torch.Generator) ->
     not those of a walk but single ones, the largest that connect channels that walks came by: so
     the first `count` are exactly so many, and all of them lie on paths.
 
-    Patil, Dovrolis, ICML 2021 (arXiv:2010.11354). They end early where they find next to nothing new (high density).
-    """
+    Patil, Dovrolis, ICML 2021 (arXiv:2010.11354). They end early where they find next to nothing
+    new (high density)."""
     layers = read_layers(net, shape)
     tables = {name: _tables(layer) for name, layer in layers.items()}
     sizes = torch.cat([theta.reshape(-1) for theta in net.thetas().values()]).cpu().double().abs()
-    order = torch.full_like(sizes, torch.inf)       # when walks came by
+    order = torch.full_like(sizes, torch.inf)  # when walks came by
     came, first = 0, 0
     while came < count:
         walks = max(2, min(8192, (count - came) // (4 * len(layers))))
         found, walk = _walks(layers, tables, range(first, first + walks), random)
         new, owner = _fresh(found, walk, order)
-        fits = torch.bincount(owner - first, minlength=walks).cumsum(0) <= count - came     # whole walks only
+        fits = (
+            torch.bincount(owner - first, minlength=walks).cumsum(0) <= count - came
+        )  # whole walks only
         new = new[fits[owner - first]]
         order[new] = torch.arange(came, came + len(new), dtype=order.dtype)
         came, first = came + len(new), first + walks
@@ -50,21 +56,23 @@ def phew(net: Net, shape: Sequence[int], count: int, random: torch.Generator) ->
             break
     while came < count:
         bridges = _bridges(layers, order)
-        new = bridges[sizes[bridges].argsort(descending=True, stable=True)][:count - came]
+        new = bridges[sizes[bridges].argsort(descending=True, stable=True)][: count - came]
         if len(new) == 0:
             break
         order[new] = torch.arange(came, came + len(new), dtype=order.dtype)
         came += len(new)
     score = torch.where(order.isfinite(), 1 + came - order, sizes / sizes.max())
     parts = score.split([w.size for w in net.weights.values()])
-    return {name: part.view(w.param.shape).to(w.param.device)
-            for (name, w), part in zip(net.weights.items(), parts, strict=True)}
+    return {
+        name: part.view(w.param.shape).to(w.param.device)
+        for (name, w), part in zip(net.weights.items(), parts, strict=True)
+    }
 
 
 def _fresh(found: Tensor, walk: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     """The places that no walk came by before, and the first walks that did, sorted by walk."""
     sort = walk.argsort(stable=True)
-    sort = sort[found[sort].argsort(stable=True)]       # by place and, among the same, by walk
+    sort = sort[found[sort].argsort(stable=True)]  # by place and, among the same, by walk
     found, walk = found[sort], walk[sort]
     first = torch.ones_like(found, dtype=torch.bool)
     first[1:] = found[1:] != found[:-1]
@@ -74,13 +82,21 @@ def _fresh(found: Tensor, walk: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     return found[sort], walk[sort]
 
 
-def _walks(layers: Mapping[str, Layer], tables: Mapping[str, tuple[Tensor, Tensor]], ids: range,
-           random: torch.Generator) -> tuple[Tensor, Tensor]:
+def _walks(
+    layers: Mapping[str, Layer],
+    tables: Mapping[str, tuple[Tensor, Tensor]],
+    ids: range,
+    random: torch.Generator,
+) -> tuple[Tensor, Tensor]:
     """The places that walks visit, and the walks; even ones go forwards, odd ones backwards."""
     found, walks = [], []
     for backwards in (False, True):
         mine = torch.tensor([i for i in ids if i % 2 == backwards])
-        ends = [name for name, layer in layers.items() if not (layer.after if backwards else layer.before)]
+        ends = [
+            name
+            for name, layer in layers.items()
+            if not (layer.after if backwards else layer.before)
+        ]
         channels = layers[ends[0]].size.shape[1 if backwards else 0]
         waiting = {"": [(mine, (mine // 2) % channels)]}
         for name in ["", *(reversed(list(layers)) if backwards else layers)]:
@@ -89,9 +105,12 @@ def _walks(layers: Mapping[str, Layer], tables: Mapping[str, tuple[Tensor, Tenso
             if name not in waiting or not targets:
                 continue
             walk, channel = (torch.cat(each) for each in zip(*waiting.pop(name), strict=True))
-            doors = torch.stack([
-                _doors(layers[t], here, channel, backwards, tables[t][backwards], random)
-                for t in targets])
+            doors = torch.stack(
+                [
+                    _doors(layers[t], here, channel, backwards, tables[t][backwards], random)
+                    for t in targets
+                ]
+            )
             widths = (doors[:, 1] - doors[:, 0]).cumsum(0)
             draw = torch.rand(len(walk), generator=random, dtype=torch.float64) * widths[-1]
             which = (widths <= draw).sum(0)
@@ -99,7 +118,7 @@ def _walks(layers: Mapping[str, Layer], tables: Mapping[str, tuple[Tensor, Tenso
                 taken = ((which == i) & (widths[-1] > 0)).nonzero().view(-1)
                 low, high = doors[i, :, taken]
                 into = low + draw[taken] - (widths[i - 1, taken] if i else 0.0)
-                into = torch.minimum(into, torch.nextafter(high, low))      # sums are rounded
+                into = torch.minimum(into, torch.nextafter(high, low))  # sums are rounded
                 entry = torch.searchsorted(tables[target][backwards][1:], into, right=True)
                 place, arrived = _entry(layers[target], entry, backwards)
                 found.append(place)
@@ -108,9 +127,16 @@ def _walks(layers: Mapping[str, Layer], tables: Mapping[str, tuple[Tensor, Tenso
     return torch.cat(found), torch.cat(walks)
 
 
-def _doors(target: Layer, here: Layer | None, channel: Tensor, backwards: bool, table: Tensor,
-           random: torch.Generator) -> Tensor:
-    """Between which sums of sizes, of the target, the weights lie that lead on from these channels (2, n)."""
+def _doors(
+    target: Layer,
+    here: Layer | None,
+    channel: Tensor,
+    backwards: bool,
+    table: Tensor,
+    random: torch.Generator,
+) -> Tensor:
+    """Between which sums of sizes, of the target, the weights lie that lead on from these channels
+    (2, n)."""
     rows = target.size.shape[1 if backwards else 0]
     width = target.size.numel() // rows
     row = channel
@@ -125,26 +151,34 @@ def _doors(target: Layer, here: Layer | None, channel: Tensor, backwards: bool, 
 def _entry(layer: Layer, entry: Tensor, backwards: bool) -> tuple[Tensor, Tensor]:
     """The places of entries of a table, and the channels that they lead to."""
     inputs, outputs, kernel = layer.size.shape
-    row, column, cell = entry // kernel // (inputs if backwards else outputs), \
-        entry // kernel % (inputs if backwards else outputs), entry % kernel
+    row, column, cell = (
+        entry // kernel // (inputs if backwards else outputs),
+        entry // kernel % (inputs if backwards else outputs),
+        entry % kernel,
+    )
     return layer.place[(column, row, cell) if backwards else (row, column, cell)], column
 
 
 def _tables(layer: Layer) -> tuple[Tensor, Tensor]:
     """Sums of sizes, channel by channel that is read, and channel by channel that is made."""
     both = layer.size, layer.size.transpose(0, 1)
-    return tuple(torch.cat([size.new_zeros(1), size.reshape(-1).cumsum(0)]) for size in both)   # type: ignore
+    return tuple(torch.cat([size.new_zeros(1), size.reshape(-1).cumsum(0)]) for size in both)  # type: ignore
 
 
 def _flattened(maker: Layer, reader: Layer) -> int:
-    """How many features of a reader a maker's channel becomes: its pixels, where images are flattened."""
+    """How many features of a reader a maker's channel becomes: its pixels, where images are
+    flattened."""
     features, channels = reader.size.shape[0], maker.size.shape[1]
     return features // channels if reader.size.shape[2] == 1 and features % channels == 0 else 1
 
 
 def _bridges(layers: Mapping[str, Layer], order: Tensor) -> Tensor:
-    """Places that no walk came by, between channels that some did: each closes a path on its own."""
-    used = {name: order[layer.place.clamp(min=0)].isfinite() & (layer.place >= 0) for name, layer in layers.items()}
+    """Places that no walk came by, between channels that some did: each closes a path on its
+    own."""
+    used = {
+        name: order[layer.place.clamp(min=0)].isfinite() & (layer.place >= 0)
+        for name, layer in layers.items()
+    }
     out = []
     for name, layer in layers.items():
         fed = torch.zeros(layer.size.shape[0], dtype=torch.bool) | (not layer.before)
@@ -155,7 +189,11 @@ def _bridges(layers: Mapping[str, Layer], order: Tensor) -> Tensor:
         heard = torch.zeros(layer.size.shape[1], dtype=torch.bool) | (not layer.after)
         for reader in layer.after:
             features = used[reader].any(2).any(1)
-            heard |= features[:len(heard) * _flattened(layer, layers[reader])].view(len(heard), -1).any(1)
+            heard |= (
+                features[: len(heard) * _flattened(layer, layers[reader])]
+                .view(len(heard), -1)
+                .any(1)
+            )
         free = fed[:, None, None] & heard[None, :, None] & ~used[name] & (layer.place >= 0)
         out.append(layer.place[free])
     return torch.cat(out)
@@ -168,8 +206,11 @@ def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
     twin = copy.deepcopy(net).to("cpu")
     twin.train(False)
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
-    modules = {f"{prefix}.weight".lstrip("."): m for prefix, m in twin.model.named_modules()
-               if isinstance(m, kinds)}
+    modules = {
+        f"{prefix}.weight".lstrip("."): m
+        for prefix, m in twin.model.named_modules()
+        if isinstance(m, kinds)
+    }
     require_walkable(net, modules.keys())
     reads: dict[str, Tensor] = {}
     makes: dict[str, Tensor] = {}
@@ -178,6 +219,7 @@ def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
         def cut(_: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
             reads[name], makes[name] = inputs[0].sum(), out.detach().requires_grad_()
             return makes[name].clone()
+
         module.register_forward_hook(cut)
 
     for name in filter(modules.__contains__, net.weights):
@@ -186,7 +228,9 @@ def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
     twin(torch.zeros(1, *shape, dtype=dtype).requires_grad_())
     before: dict[str, list[str]] = {}
     for name, total in reads.items():
-        grads = torch.autograd.grad(total, list(makes.values()), allow_unused=True, retain_graph=True)
+        grads = torch.autograd.grad(
+            total, list(makes.values()), allow_unused=True, retain_graph=True
+        )
         before[name] = [maker for maker, grad in zip(makes, grads, strict=True) if grad is not None]
     layers, offset = {}, {}
     at = 0
@@ -200,9 +244,11 @@ def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
     for layer in layers.values():
         for maker in layer.before:
             if layer.size.shape[0] < layers[maker].size.shape[1]:
-                raise UserError(f"method phew walks from channel to channel, and in {type(net.model).__name__} a layer "
-                                "reads only a part of the channels that another makes. Choose a model of "
-                                "convolutions in a row or with residual connections, such as model=resnet20")
+                raise UserError(
+                    f"method phew walks from channel to channel, and in {type(net.model).__name__} a layer "
+                    "reads only a part of the channels that another makes. Choose a model of "
+                    "convolutions in a row or with residual connections, such as model=resnet20"
+                )
     return layers
 
 
@@ -211,10 +257,12 @@ def require_walkable(net: Net, layers: Set[str]) -> None:
     others = [name for name, w in net.weights.items() if w.param.dim() > 1 and name not in layers]
     if others or not net.weights.keys() & layers:
         wrong = f"{others[0]} is of neither" if others else "none of them is covered"
-        raise UserError(f"method phew walks through Conv and Linear layers, and {wrong}. Choose "
-                        "include and exclude "
-                        "that cover only such weights, and biases and norms if you like, or "
-                        "another method")
+        raise UserError(
+            f"method phew walks through Conv and Linear layers, and {wrong}. Choose "
+            "include and exclude "
+            "that cover only such weights, and biases and norms if you like, or "
+            "another method"
+        )
 
 
 def _by_channel(twin: Net, name: str, module: Any, offset: int) -> tuple[Tensor, Tensor]:

@@ -1,15 +1,18 @@
-"""How many bytes the final network takes, written in several forms: measured, from bytes that can be read back.
+"""How many bytes the final network takes, written in several forms: measured, from bytes that can
+be read back.
 
     dense                           every number
     bitmap, csr, delta, entropy     the nonzero numbers, and their positions in that code
     bitmap_seed, ..., or seed       the same, but what the seed draws is not written: of FreezeNet the trained numbers,
-                                    of a mask of untrained weights the mask alone, in a subspace z; `seed` if no
-                                    position is left
+                                    of a mask of untrained weights the mask alone, in a subspace z;
+                                    `seed` if no position is left
     NAME_half                       numbers in half precision: nearly the same network
 
-Norms, biases and running statistics count in all of them; shapes, names and the distributions that weights are drawn
+Norms, biases and running statistics count in all of them; shapes, names and the distributions that
+weights are drawn
 from do not: they belong to the model. A tensor is written densely wherever that takes fewer bytes.
 """
+
 from __future__ import annotations
 
 from collections.abc import Collection
@@ -19,13 +22,25 @@ import numpy as np
 from dimred.draws import Draw
 from dimred.net import Net
 from dimred.storage.codes import CODES
-from dimred.storage.parts import Moved, Part, array, cost, drawn, fits_half, pruned, seeded, subspaces, tensors
+from dimred.storage.parts import (
+    Moved,
+    Part,
+    array,
+    cost,
+    drawn,
+    fits_half,
+    pruned,
+    seeded,
+    subspaces,
+    tensors,
+)
 
 __all__ = ["smallest", "storage"]
 
 
 def storage(net: Net, seed: int) -> dict[str, int]:
-    """Bytes of the net in every form that applies to it, of dimred's own seed. A few seconds for 25 million weights."""
+    """Bytes of the net in every form that applies to it, of dimred's own seed. A few seconds for 25
+    million weights."""
     whole = tensors(net)
     written = whole | coefficients(net)
     plain = {name: pruned(value) for name, value in written.items()}
@@ -38,12 +53,21 @@ def storage(net: Net, seed: int) -> dict[str, int]:
     places = any(each.codes["bitmap"] for each in from_seed)
 
     sizes: dict[str, int] = {}
-    for end, half in (("", False), *([("_half", True)] if all(map(fits_half, whole.values())) else [])):
-        sizes[f"dense{end}"] = sum(number(value.dtype, half) * value.size for value in whole.values())
+    for end, half in (
+        ("", False),
+        *([("_half", True)] if all(map(fits_half, whole.values())) else []),
+    ):
+        sizes[f"dense{end}"] = sum(
+            number(value.dtype, half) * value.size for value in whole.values()
+        )
         sizes |= {code + end: total(from_plain, code, half) for code in CODES}
         if seeds:
-            sizes |= {f"{code}_seed{end}" if places else f"seed{end}":
-                      (4 if seed < 2**32 else 8) + z + total(from_seed, code, half) for code in CODES}
+            sizes |= {
+                f"{code}_seed{end}" if places else f"seed{end}": (4 if seed < 2**32 else 8)
+                + z
+                + total(from_seed, code, half)
+                for code in CODES
+            }
     return sizes
 
 
@@ -53,13 +77,20 @@ def smallest(sizes: dict[str, int]) -> int:
 
 
 class Written:
-    """A part, and the bytes of its positions in every code; none if there are no positions to write."""
+    """A part, and the bytes of its positions in every code; none if there are no positions to
+    write."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
-        sparse = part.positions is not None and part.count > 0 and cost(part) < part.dtype.itemsize * part.size
-        self.codes = {name: len(encode(part.positions, part.shape)) if sparse else 0    # type: ignore[arg-type]
-                      for name, (encode, _) in CODES.items()}
+        sparse = (
+            part.positions is not None
+            and part.count > 0
+            and cost(part) < part.dtype.itemsize * part.size
+        )
+        self.codes = {
+            name: len(encode(part.positions, part.shape)) if sparse else 0  # type: ignore[arg-type]
+            for name, (encode, _) in CODES.items()
+        }
 
     def size(self, code: str, half: bool) -> int:
         """Bytes, of the dense tensor if they are fewer."""
@@ -85,5 +116,8 @@ def coefficients(net: Net) -> dict[str, np.ndarray]:
     if not net.bases:
         return {}
     thetas = {name: array(theta) for name, theta in net.thetas().items()}
-    return thetas | {f"basis {i}: {key}": array(value) for i, basis in enumerate(dict.fromkeys(net.bases.values()))
-                     for key, value in basis.state_dict().items()}
+    return thetas | {
+        f"basis {i}: {key}": array(value)
+        for i, basis in enumerate(dict.fromkeys(net.bases.values()))
+        for key, value in basis.state_dict().items()
+    }

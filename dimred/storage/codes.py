@@ -1,4 +1,5 @@
-"""Positions as bytes, and back. A code takes n sorted flat positions in a tensor of a shape, with D entries.
+"""Positions as bytes, and back. A code takes n sorted flat positions in a tensor of a shape, with D
+entries.
 
                 what is written                                     bytes
     bitmap      a bit for every entry                               D / 8
@@ -6,8 +7,9 @@
     delta       the gaps between positions, by Rice's code          1 + n k / 8 + (n + sum of gap >> k) / 8, best k
     entropy     a bit for every entry, by a range coder             close to D H(n / D) / 8, which is the least
 
-w(x) is the width of an integer up to x: 1, 2, 4 or 8 bytes. docs/storage.md has the layouts. Rice, JPL 79-22, 1979.
-"""
+w(x) is the width of an integer up to x: 1, 2, 4 or 8 bytes. docs/storage.md has the layouts. Rice,
+JPL 79-22, 1979."""
+
 from __future__ import annotations
 
 import math
@@ -55,13 +57,18 @@ def csr(positions: Positions, shape: Shape) -> bytes:
     """Rows are the first dimension of a weight; a vector is one row."""
     rows, columns = rows_columns(shape)
     ends = np.searchsorted(positions, np.arange(rows + 1) * columns)
-    return ends.astype(width(len(positions))).tobytes() + (positions % columns).astype(width(columns - 1)).tobytes()
+    return (
+        ends.astype(width(len(positions))).tobytes()
+        + (positions % columns).astype(width(columns - 1)).tobytes()
+    )
 
 
 def from_csr(code: bytes, count: int, shape: Shape) -> Positions:
     rows, columns = rows_columns(shape)
     ends = np.frombuffer(code, width(count), rows + 1).astype(np.int64)
-    column = np.frombuffer(code, width(columns - 1), count, ends.size * width(count).itemsize).astype(np.int64)
+    column = np.frombuffer(
+        code, width(columns - 1), count, ends.size * width(count).itemsize
+    ).astype(np.int64)
     return np.repeat(np.arange(rows), np.diff(ends)) * columns + column
 
 
@@ -71,7 +78,8 @@ def rows_columns(shape: Shape) -> tuple[int, int]:
 
 # -- gaps --------------------
 def delta(positions: Positions, shape: Shape) -> bytes:
-    """k; the low k bits of every gap, one after the other; what is above them in unary: as many zeros, and a one."""
+    """k; the low k bits of every gap, one after the other; what is above them in unary: as many
+    zeros, and a one."""
     gaps = np.diff(positions, prepend=-1) - 1
     k = rice(gaps)
     low = (gaps[:, None] >> np.arange(k)) & 1
@@ -98,6 +106,7 @@ def from_delta(code: bytes, count: int, shape: Shape) -> Positions:
 # -- a range coder --------------------
 def entropy(positions: Positions, shape: Shape) -> bytes:
     from constriction import stream
+
     size, encoder = math.prod(shape), stream.queue.RangeEncoder()
     law = stream.model.Bernoulli(len(positions) / size, perfect=False)
     encoder.encode(marked(positions, size).astype(np.int32), law)
@@ -106,13 +115,15 @@ def entropy(positions: Positions, shape: Shape) -> bytes:
 
 def from_entropy(code: bytes, count: int, shape: Shape) -> Positions:
     from constriction import stream
+
     size = math.prod(shape)
     decoder = stream.queue.RangeDecoder(np.frombuffer(code, "<u4").astype(np.uint32))
     return np.flatnonzero(decoder.decode(stream.model.Bernoulli(count / size, perfect=False), size))
 
 
 def bound(count: int, size: int) -> float:
-    """The least bytes that tell, on average, which `count` of `size` entries they are: size * H(count / size) / 8."""
+    """The least bytes that tell, on average, which `count` of `size` entries they are: size *
+    H(count / size) / 8."""
     p = count / max(1, size)
     return size * sum(-q * math.log2(q) for q in (p, 1 - p) if q) / 8
 
@@ -120,5 +131,8 @@ def bound(count: int, size: int) -> float:
 Encode = Callable[[Positions, Shape], bytes]
 Decode = Callable[[bytes, int, Shape], Positions]
 CODES: dict[str, tuple[Encode, Decode]] = {
-    "bitmap": (bitmap, from_bitmap), "csr": (csr, from_csr), "delta": (delta, from_delta),
-    "entropy": (entropy, from_entropy)}
+    "bitmap": (bitmap, from_bitmap),
+    "csr": (csr, from_csr),
+    "delta": (delta, from_delta),
+    "entropy": (entropy, from_entropy),
+}

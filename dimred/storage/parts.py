@@ -1,11 +1,13 @@
 """What must be written of a tensor. In plain words:
 
-A tensor reads its base but at some positions, where its values are written. The base is zero (pruning), the numbers
-that its seed draws (freezing), or a constant (a norm that never trained). Or a mask says where a tensor is its base
-times a constant, with signs or without, and zero elsewhere (edge-popup): then no value is written at all.
+A tensor reads its base but at some positions, where its values are written. The base is zero
+(pruning), the numbers that its seed draws (freezing), or a constant (a norm that never trained). Or
+a mask says where a tensor is its base times a constant, with signs or without, and zero elsewhere
+(edge-popup): then no value is written at all.
 
 Every part is exact: who reads it finds the same bits, but for the sign of zeros.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -20,11 +22,12 @@ from dimred.net import Net
 from dimred.projections import Kind, moved
 from dimred.storage.codes import Positions, Shape, bound
 
-SAMPLE = 2**12      # entries that are looked at before all are
+SAMPLE = 2**12  # entries that are looked at before all are
 
 
 class Moved(NamedTuple):
     """What a seed draws, moved by a projection of a few numbers (flat, double precision)."""
+
     draw: Draw
     by: np.ndarray
 
@@ -39,10 +42,12 @@ Base = Draw | Moved | float
 @dataclass(frozen=True, eq=False)
 class Part:
     """base: the constant that is everywhere but at the positions, or the numbers that are.
-    scale: None, or the constant of a mask: entries are 0, and at the positions `scale` times the base, or its signs.
+    scale: None, or the constant of a mask: entries are 0, and at the positions `scale` times the
+    base, or its signs.
     positions: sorted, flat; None for all of them.
-    values: the entries at the positions; of a mask, which of them have the other sign (bool), none if no one has.
-    """
+    values: the entries at the positions; of a mask, which of them have the other sign (bool), none
+    if no one has."""
+
     shape: Shape
     base: Base
     values: np.ndarray
@@ -63,8 +68,11 @@ class Part:
         """The tensor that this is a part of, in its shape."""
         if self.positions is None:
             return self.values.astype(self.dtype).reshape(self.shape)
-        base = self.base.values(self.size) if isinstance(self.base, (Draw, Moved)) else \
-            np.full(self.size, self.base, self.dtype)
+        base = (
+            self.base.values(self.size)
+            if isinstance(self.base, (Draw, Moved))
+            else np.full(self.size, self.base, self.dtype)
+        )
         if self.scale is not None:
             kept = scaled(base[self.positions], self.scale, self.signs)
             base = np.zeros(self.size, self.dtype)
@@ -86,7 +94,9 @@ def cost(part: Part) -> float:
 
 def fits_half(values: np.ndarray) -> bool:
     """Whether no finite number becomes infinite in half precision (those from 65520 on do)."""
-    return values.dtype.kind != "f" or not bool((np.isfinite(values) & (np.abs(values) >= 65520)).any())
+    return values.dtype.kind != "f" or not bool(
+        (np.isfinite(values) & (np.abs(values) >= 65520)).any()
+    )
 
 
 def pruned(value: np.ndarray) -> Part:
@@ -104,7 +114,8 @@ def changed(value: np.ndarray, base: Base, read: np.ndarray) -> Part:
 
 
 def masked(value: np.ndarray, draw: Draw | Moved, read: np.ndarray) -> Part | None:
-    """A tensor as a mask of +-`scale` times what the draw reads, or times its signs; None if it is none."""
+    """A tensor as a mask of +-`scale` times what the draw reads, or times its signs; None if it is
+    none."""
     flat = value.reshape(-1)
     positions = np.flatnonzero(flat)
     kept, base = flat[positions], read[positions]
@@ -113,44 +124,70 @@ def masked(value: np.ndarray, draw: Draw | Moved, read: np.ndarray) -> Part | No
     first = int(np.abs(base).argmax())
     for signs in (False, True):
         near = np.abs(kept[first] if signs else kept[first] / base[first])
-        for scale in (near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf))):
+        for scale in (
+            near,
+            np.nextafter(near, np.float32(0)),
+            np.nextafter(near, np.float32(np.inf)),
+        ):
             if (np.abs(kept) == np.abs(scaled(base, float(scale), signs))).all():
                 flips = (kept < 0) != (base < 0)
-                return Part(value.shape, draw, flips if flips.any() else flips[:0], positions, float(scale), signs)
+                return Part(
+                    value.shape,
+                    draw,
+                    flips if flips.any() else flips[:0],
+                    positions,
+                    float(scale),
+                    signs,
+                )
     return None
 
 
 def seeded(value: np.ndarray, draw: Draw | Moved | None, plain: Part) -> Part:
-    """A tensor as the least that tells it from what its seed draws, or from a constant, or, `plain`, from zero."""
+    """A tensor as the least that tells it from what its seed draws, or from a constant, or,
+    `plain`, from zero."""
     flat, parts = value.reshape(-1), [plain]
     if flat.size and (flat == flat[0]).all():
         parts.append(changed(value, flat[0].item(), flat[:1]))
     elif draw and value.dtype == np.float32:
-        read = draw.values(min(flat.size, SAMPLE))      # enough to see that it has been trained
+        read = draw.values(min(flat.size, SAMPLE))  # enough to see that it has been trained
         mask = not flat[:SAMPLE].any() or masked(flat[:SAMPLE], draw, read)
         if mask or (flat[:SAMPLE] == read).any():
             read = draw.values(flat.size)
-            parts += [changed(value, draw, read), *filter(None, [masked(value, draw, read) if mask else None])]
+            parts += [
+                changed(value, draw, read),
+                *filter(None, [masked(value, draw, read) if mask else None]),
+            ]
     return min(parts, key=cost)
 
 
 def drawn(net: Net) -> dict[str, Draw | Moved]:
-    """What the seed and, in a subspace, z make of the parameters of a net, as far as it is known."""
+    """What the seed and, in a subspace, z make of the parameters of a net, as far as it is
+    known."""
     draws: dict[str, Draw | Moved] = dict(net.draws)
     for kind, z in subspaces(net).items():
         by = moved(kind, net.seed, {name: w.size for name, w in net.weights.items()}, z)
-        draws |= {name: Moved(net.draws[name], by[name]) for name in net.weights if name in net.draws}
+        draws |= {
+            name: Moved(net.draws[name], by[name]) for name in net.weights if name in net.draws
+        }
     return draws
 
 
 def subspaces(net: Net) -> dict[Kind, np.ndarray]:
     """The numbers z that a projection of this kind has moved all weights by; of most nets none."""
-    return {} if net.bases else {kind: array(net.notes[f"z/{kind}"]) for kind in get_args(Kind)
-                                 if f"z/{kind}" in net.notes}
+    return (
+        {}
+        if net.bases
+        else {
+            kind: array(net.notes[f"z/{kind}"])
+            for kind in get_args(Kind)
+            if f"z/{kind}" in net.notes
+        }
+    )
 
 
 def tensors(net: Net) -> dict[str, np.ndarray]:
-    """What the plain model consists of (parameters and buffers), by the first name of what is tied."""
+    """What the plain model consists of (parameters and buffers), by the first name of what is
+    tied."""
     found: dict[int, tuple[str, Tensor]] = {}
     values = net.values()
     for name, tensor in net.model.state_dict().items():

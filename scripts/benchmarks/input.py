@@ -1,10 +1,12 @@
-"""Images per second of the training input: dimred's batches against a DataLoader with torchvision's transforms.
+"""Images per second of the training input: dimred's batches against a DataLoader with torchvision's
+transforms.
 
-Both give shuffled, augmented, normalised float32 batches of 128 on the CPU. The DataLoader reads PIL images made from
-arrays, as torchvision's CIFAR10 and MNIST do; the better of 0 and 2 workers counts. The contestants take turns, so that
-other load on the machine hits all of them; medians over the rounds are shown. dimred gets one thread: with more, OpenMP
-turns any other load into waiting, a hundredfold, for a time slice per operation.
-"""
+Both give shuffled, augmented, normalised float32 batches of 128 on the CPU. The DataLoader reads
+PIL images made from arrays, as torchvision's CIFAR10 and MNIST do; the better of 0 and 2 workers
+counts. The contestants take turns, so that other load on the machine hits all of them; medians over
+the rounds are shown. dimred gets one thread: with more, OpenMP turns any other load into waiting, a
+hundredfold, for a time slice per operation."""
+
 from __future__ import annotations
 
 import itertools
@@ -60,7 +62,9 @@ def torchvision_epochs(pictures: Pictures, workers: int) -> Iterator[Any]:
 
 
 def dimred_epochs(data: Memory) -> Iterator[Any]:
-    return itertools.chain.from_iterable(data.train_batches(BATCH, 0, epoch) for epoch in itertools.count())
+    return itertools.chain.from_iterable(
+        data.train_batches(BATCH, 0, epoch) for epoch in itertools.count()
+    )
 
 
 def rate(batches: Iterator[Any]) -> float:
@@ -77,7 +81,9 @@ def rate(batches: Iterator[Any]) -> float:
 def contest(arrays: np.ndarray, augment: bool) -> tuple[float, float]:
     """Median images per second of the better DataLoader and of dimred."""
     channels = arrays.shape[3] if arrays.ndim == 4 else 1
-    random = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()] if augment else []
+    random = (
+        [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()] if augment else []
+    )
     to_tensor = [transforms.ToTensor(), transforms.Normalize([0.5] * channels, [0.25] * channels)]
     pictures = Pictures(arrays, transforms.Compose([*random, *to_tensor]))
     data = Noise(
@@ -87,7 +93,9 @@ def contest(arrays: np.ndarray, augment: bool) -> tuple[float, float]:
     rates: list[list[float]] = [[], [], []]
     for _ in range(ROUNDS):
         for results, batches in zip(
-            rates, (torchvision_epochs(pictures, 0), torchvision_epochs(pictures, 2), dimred_epochs(data)), strict=True
+            rates,
+            (torchvision_epochs(pictures, 0), torchvision_epochs(pictures, 2), dimred_epochs(data)),
+            strict=True,
         ):
             results.append(rate(batches))
     here, workers, ours = map(median, rates)

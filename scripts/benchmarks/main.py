@@ -1,13 +1,15 @@
-"""One table, in one run: what a training step, its state, the input and a rewiring cost, beside plain PyTorch.
+"""One table, in one run: what a training step, its state, the input and a rewiring cost, beside
+plain PyTorch.
 
-The contestants of a row take turns step by step, so that other load on the machine hits all of them alike; the figures
-are medians over the rounds, and the ratios are medians of the ratios within a round.
-"""
+The contestants of a row take turns step by step, so that other load on the machine hits all of them
+alike; the figures are medians over the rounds, and the ratios are medians of the ratios within a
+round."""
+
 from __future__ import annotations
 
 from dimred.machine import settle
 
-settle()    # as the command line does, before torch is imported
+settle()  # as the command line does, before torch is imported
 
 import os
 import platform
@@ -31,12 +33,40 @@ from dimred.select import ERK, drop, grow, topk
 DENSITY = 0.05
 Step = Callable[[], None]
 INITS = {"init": "kaiming_normal", "pretrained": None}
-MODELS = [      # name, builder, image shape, batch size, rounds, steps in a round
-    ("LeNet-300-100", lambda: lenet300(shape=(1, 28, 28), classes=10, **INITS), (1, 28, 28), 100, 60, 20),
-    ("LeNet-5", lambda: lenet5(shape=(1, 28, 28), classes=10, relu=True, **INITS), (1, 28, 28), 100, 30, 5),
-    ("ResNet-20", lambda: resnet(shape=(3, 32, 32), classes=10, depth=20, width=1, shortcut="conv", **INITS),
-     (3, 32, 32), 64, 12, 1),
-    ("VGG-16", lambda: vgg(shape=(3, 32, 32), classes=10, depth=16, **INITS), (3, 32, 32), 32, 8, 1)]
+MODELS = [  # name, builder, image shape, batch size, rounds, steps in a round
+    (
+        "LeNet-300-100",
+        lambda: lenet300(shape=(1, 28, 28), classes=10, **INITS),
+        (1, 28, 28),
+        100,
+        60,
+        20,
+    ),
+    (
+        "LeNet-5",
+        lambda: lenet5(shape=(1, 28, 28), classes=10, relu=True, **INITS),
+        (1, 28, 28),
+        100,
+        30,
+        5,
+    ),
+    (
+        "ResNet-20",
+        lambda: resnet(shape=(3, 32, 32), classes=10, depth=20, width=1, shortcut="conv", **INITS),
+        (3, 32, 32),
+        64,
+        12,
+        1,
+    ),
+    (
+        "VGG-16",
+        lambda: vgg(shape=(3, 32, 32), classes=10, depth=16, **INITS),
+        (3, 32, 32),
+        32,
+        8,
+        1,
+    ),
+]
 
 
 def covered(model: nn.Module) -> list[nn.Module]:
@@ -44,27 +74,33 @@ def covered(model: nn.Module) -> list[nn.Module]:
 
 
 def sgd(parameters: object) -> torch.optim.SGD:
-    # Learning next to nothing: a net that memorises the batch makes its own max-pooling up to twice as fast (branches
-    # are predicted better), dense nets sooner than sparse ones, which says nothing about the contestants.
-    return torch.optim.SGD(parameters, lr=1e-9, momentum=0.9)     # type: ignore[arg-type]
+    # Learning next to nothing: a net that memorises the batch makes its own max-pooling up to twice
+    # as fast (branches are predicted better), dense nets sooner than sparse ones, which says
+    # nothing about the contestants.
+    return torch.optim.SGD(parameters, lr=1e-9, momentum=0.9)  # type: ignore[arg-type]
 
 
 def size(*tensors: Tensor | None) -> int:
     return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
 
-def training(model: Callable[[Tensor], Tensor], optimizer: torch.optim.SGD, batch: tuple[Tensor, Tensor]) -> Step:
+def training(
+    model: Callable[[Tensor], Tensor], optimizer: torch.optim.SGD, batch: tuple[Tensor, Tensor]
+) -> Step:
     def step() -> None:
         optimizer.zero_grad()
         F.cross_entropy(model(batch[0]), batch[1]).backward()
         optimizer.step()
+
     return step
 
 
 def plain(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Step, Callable[[], int]]:
     optimizer = sgd(model.parameters())
     return training(model, optimizer, batch), lambda: sum(
-        size(m.weight, m.weight.grad, optimizer.state[m.weight]["momentum_buffer"]) for m in covered(model))
+        size(m.weight, m.weight.grad, optimizer.state[m.weight]["momentum_buffer"])
+        for m in covered(model)
+    )
 
 
 def pruned(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Step, Callable[[], int]]:
@@ -73,8 +109,15 @@ def pruned(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Step, Callab
         prune.random_unstructured(module, "weight", amount=1 - DENSITY)
     optimizer = sgd(model.parameters())
     return training(model, optimizer, batch), lambda: sum(
-        size(m.weight, m.weight_mask, m.weight_orig, m.weight_orig.grad,
-             optimizer.state[m.weight_orig]["momentum_buffer"]) for m in covered(model))
+        size(
+            m.weight,
+            m.weight_mask,
+            m.weight_orig,
+            m.weight_orig.grad,
+            optimizer.state[m.weight_orig]["momentum_buffer"],
+        )
+        for m in covered(model)
+    )
 
 
 def masked(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Step, Callable[[], int]]:
@@ -87,6 +130,7 @@ def masked(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Step, Callab
         with torch.no_grad():
             for module, mask in masks.items():
                 module.weight.mul_(mask)
+
     return step, lambda: dense_state() + size(*masks.values())
 
 
@@ -100,24 +144,39 @@ def ours(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Step, Callable
 CONTESTANTS = {"plain dense": plain, "dimred": ours, "prune": pruned, "mask loop": masked}
 
 
-def contest(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], n: int, rounds: int, steps: int) -> str:
+def contest(
+    name: str,
+    build: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    n: int,
+    rounds: int,
+    steps: int,
+) -> str:
     batch = torch.randn(n, *shape), torch.randint(10, (n,))
     pairs = {who: make(build(), batch) for who, make in CONTESTANTS.items()}
     times: dict[str, list[float]] = {who: [] for who in pairs}
     for i in range(rounds + 2):
-        turn = i % len(pairs)       # each goes first in its turn: what ran before it warms or cools the caches
+        turn = i % len(
+            pairs
+        )  # each goes first in its turn: what ran before it warms or cools the caches
         for who in [*list(pairs)[turn:], *list(pairs)[:turn]]:
             step, _ = pairs[who]
             start = time.perf_counter()
             for _ in range(steps):
                 step()
-            if i >= 2:      # the first rounds warm up
+            if i >= 2:  # the first rounds warm up
                 times[who].append((time.perf_counter() - start) / steps)
     dense = pairs["plain dense"][1]()
     cells = [f"{1e3 * median(times['plain dense']):.2f} ms"]
-    cells += [f"{median(a / b for a, b in zip(times[who], times['plain dense'], strict=True)):.2f}x"
-              for who in pairs if who != "plain dense"]
-    cells += [f"{dense / 1e6:.2f} MB", *(f"{pairs[who][1]() / dense:.2f}x" for who in pairs if who != "plain dense")]
+    cells += [
+        f"{median(a / b for a, b in zip(times[who], times['plain dense'], strict=True)):.2f}x"
+        for who in pairs
+        if who != "plain dense"
+    ]
+    cells += [
+        f"{dense / 1e6:.2f} MB",
+        *(f"{pairs[who][1]() / dense:.2f}x" for who in pairs if who != "plain dense"),
+    ]
     return f"| {name} (batch {n}) | {' | '.join(cells)} |"
 
 
@@ -136,7 +195,9 @@ def rewiring(name: str, model: nn.Module, density: float) -> str:
         start = time.perf_counter()
         net.keep(grow(drop(net, magnitude(net), counts), gradient, counts))
         taken.append(time.perf_counter() - start)
-    return f"| {RigL.__name__} update, {name}, {density:.0%} density | {1e3 * median(taken):.1f} ms |"
+    return (
+        f"| {RigL.__name__} update, {name}, {density:.0%} density | {1e3 * median(taken):.1f} ms |"
+    )
 
 
 def selecting(n: int) -> str:
@@ -150,12 +211,19 @@ def selecting(n: int) -> str:
 
 def main() -> None:
     torch.manual_seed(0)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} on "
-          f"{torch.get_num_threads()} threads, Python {platform.python_version()}\n")
-    print(f"Step: forward, backward and SGD with momentum, at {DENSITY:.0%} density. State: weights, gradients, "
-          "momentum, masks, positions.\n")
-    print("| model | plain dense step | dimred | torch prune | mask loop | plain dense state | dimred | torch prune "
-          "| mask loop |\n|---|---|---|---|---|---|---|---|---|", flush=True)
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} on "
+        f"{torch.get_num_threads()} threads, Python {platform.python_version()}\n"
+    )
+    print(
+        f"Step: forward, backward and SGD with momentum, at {DENSITY:.0%} density. State: weights, gradients, "
+        "momentum, masks, positions.\n"
+    )
+    print(
+        "| model | plain dense step | dimred | torch prune | mask loop | plain dense state | dimred | torch prune "
+        "| mask loop |\n|---|---|---|---|---|---|---|---|---|",
+        flush=True,
+    )
     for row in MODELS:
         if len(sys.argv) < 2 or row[0] in sys.argv[1:]:
             print(contest(*row), flush=True)

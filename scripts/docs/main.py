@@ -1,4 +1,5 @@
 """docs/methods.md: every method, basis and allocation, from docstrings and configurations alone."""
+
 from __future__ import annotations
 
 import ast
@@ -37,22 +38,33 @@ def main() -> int:
 
 
 def page() -> str:
-    methods = sorted((entry("method", path) for path in (ROOT / "conf/method").glob("*.yaml")),
-                     key=lambda row: (row["family"], row["name"]))
+    methods = sorted(
+        (entry("method", path) for path in (ROOT / "conf/method").glob("*.yaml")),
+        key=lambda row: (row["family"], row["name"]),
+    )
     parts = [INTRODUCTION.format(count=len(methods))]
     for family, rows in groupby(methods, key=lambda row: row["family"]):
         stem = f"methods/{family.replace(' ', '_')}"
         file = f"{stem}/__init__.py" if (PACKAGE / stem).is_dir() else f"{stem}.py"
-        parts += [f"## {family.capitalize()}\n", f"{first_paragraph(PACKAGE / file)} (`dimred/{file}`)\n", table(rows)]
+        parts += [
+            f"## {family.capitalize()}\n",
+            f"{first_paragraph(PACKAGE / file)} (`dimred/{file}`)\n",
+            table(rows),
+        ]
     for group, title in (("basis", "Bases"), ("allocation", "Allocations")):
         rows = [entry(group, path) for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
-        parts += [f"## {title}\n", f"{GROUPS[group]} `dimred train {group}=NAME`.\n",
-                  table([row for row in rows if row["summary"]])]
+        parts += [
+            f"## {title}\n",
+            f"{GROUPS[group]} `dimred train {group}=NAME`.\n",
+            table([row for row in rows if row["summary"]]),
+        ]
     return "\n".join(parts)
 
 
-GROUPS = {"basis": "What the weights are written in, for any method: then it is coefficients that are trained.",
-          "allocation": "How a sparsity is shared out among layers, for any method that has an allocation."}
+GROUPS = {
+    "basis": "What the weights are written in, for any method: then it is coefficients that are trained.",
+    "allocation": "How a sparsity is shared out among layers, for any method that has an allocation.",
+}
 
 
 def entry(group: str, path: Path) -> dict[str, str]:
@@ -60,10 +72,17 @@ def entry(group: str, path: Path) -> dict[str, str]:
     keys: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
     target = keys.get("_target_")
     about = describe(target) if target else {"summary": ""}
-    others = [line.split(": ", 1) for override in keys.get("defaults", []) for line in yaml.dump(override).splitlines()]
+    others = [
+        line.split(": ", 1)
+        for override in keys.get("defaults", [])
+        for line in yaml.dump(override).splitlines()
+    ]
     values = [f"{key.partition('.')[2] or key}={value}" for key, value in others]
-    values += [f"{key}={plain(value)}" for key, value in keys.items()
-               if key not in ("_target_", "defaults") and not str(value).startswith("${")]
+    values += [
+        f"{key}={plain(value)}"
+        for key, value in keys.items()
+        if key not in ("_target_", "defaults") and not str(value).startswith("${")
+    ]
     return {**about, "name": path.stem, "values": ", ".join(values)}
 
 
@@ -74,8 +93,16 @@ def plain(value: object) -> str:
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
-COLUMNS = {"name": "name", "what it does": "summary", "equation": "equation", "trains": "trains", "stores": "stores",
-           "needs": "needs", "values": "values", "source": "source"}
+COLUMNS = {
+    "name": "name",
+    "what it does": "summary",
+    "equation": "equation",
+    "trains": "trains",
+    "stores": "stores",
+    "needs": "needs",
+    "values": "values",
+    "source": "source",
+}
 
 
 def table(rows: Any) -> str:

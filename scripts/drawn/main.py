@@ -4,6 +4,7 @@ A drawn configuration either trains, and then all of what it left behind must ag
 exported and imported weights, logits, accuracy), or it is refused in a sentence before training.
 What else happens is a failure, printed with the command that repeats it.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -35,18 +36,34 @@ from dimred.run import readable, run
 #: models that train in a second, with the settings that make them small, and what they need of
 #: images
 MODELS = {
-    "lenet300": [], "mlp": ["model.hidden=[24,12]"], "mlp ": ["model.hidden=[40]"],
-    "lenet": ["dataset.resize=16"], "lenet5": ["dataset.resize=16"], "conv2": [], "conv4": [],
-    "resnet20": ["model.width=0.5"], "resnet20 ": ["model.width=0.5", "model.shortcut=pad"],
-    "mobilenet": ["model.width=0.125"], "vgg11": ["dataset.resize=32"], "vit": [],
+    "lenet300": [],
+    "mlp": ["model.hidden=[24,12]"],
+    "mlp ": ["model.hidden=[40]"],
+    "lenet": ["dataset.resize=16"],
+    "lenet5": ["dataset.resize=16"],
+    "conv2": [],
+    "conv4": [],
+    "resnet20": ["model.width=0.5"],
+    "resnet20 ": ["model.width=0.5", "model.shortcut=pad"],
+    "mobilenet": ["model.width=0.125"],
+    "vgg11": ["dataset.resize=32"],
+    "vit": [],
 }
-COVERS = [[], [], [], ["exclude=[bias]"], ["include=[weight]"], ["include=[.*]"],
-          ["exclude=['(fc|fc3|head)[.]weight']"]]
+COVERS = [
+    [],
+    [],
+    [],
+    ["exclude=[bias]"],
+    ["include=[weight]"],
+    ["include=[.*]"],
+    ["exclude=['(fc|fc3|head)[.]weight']"],
+]
 SPARSITIES = ["0", "0.3", "0.5", "0.8", "0.9", "0.95", "0.98", "0.99"]
 
 
 class Drawn(NamedTuple):
     """One configuration, as it is typed."""
+
     choices: dict[str, str]
     settings: list[str]
 
@@ -60,24 +77,36 @@ def draw(draws: random.Random) -> Drawn:
         return [draws.choice(settings)] if draws.random() < share else []
 
     model = draws.choice(list(MODELS))
-    choices = {"method": draws.choice([name for name in names("method") if name != "from_mask"]),
-               "model": model.strip(), "dataset": "digits", "recipe": "digits"}
+    choices = {
+        "method": draws.choice([name for name in names("method") if name != "from_mask"]),
+        "model": model.strip(),
+        "dataset": "digits",
+        "recipe": "digits",
+    }
     if draws.random() < 0.3:
         choices["allocation"] = draws.choice(names("allocation"))
     if draws.random() < 0.15:
         choices["basis"] = draws.choice(names("basis"))
     batch = draws.choice([32, 64, 128])
     settings = [
-        *MODELS[model], f"sparsity={draws.choice(SPARSITIES)}", f"seed={draws.randrange(5)}",
-        *draws.choice(COVERS), f"recipe.steps={draws.choice([1, 3, 12, 25, 40])}",
-        f"recipe.batch_size={batch}", f"recipe.lr={draws.choice([0.003, 0.01, 0.03])}",
+        *MODELS[model],
+        f"sparsity={draws.choice(SPARSITIES)}",
+        f"seed={draws.randrange(5)}",
+        *draws.choice(COVERS),
+        f"recipe.steps={draws.choice([1, 3, 12, 25, 40])}",
+        f"recipe.batch_size={batch}",
+        f"recipe.lr={draws.choice([0.003, 0.01, 0.03])}",
         *now_and_then(0.3, "recipe.optimizer=adam", "recipe.optimizer=adamw"),
         *now_and_then(0.2, "recipe.momentum=0", "recipe.nesterov=true"),
         *now_and_then(0.3, "recipe.schedule=cosine", "recipe.schedule=constant"),
-        *now_and_then(0.2, "recipe.bf16=true"), *now_and_then(0.3, "recipe.channels_last=false"),
-        *now_and_then(0.2, "recipe.clip=1"), *now_and_then(0.2, "recipe.label_smoothing=0.1"),
-        *now_and_then(0.2, "recipe.warmup=0.2"), *now_and_then(0.2, "dataset.val_fraction=0"),
-        *now_and_then(0.2, "dataset.crop_padding=1")]
+        *now_and_then(0.2, "recipe.bf16=true"),
+        *now_and_then(0.3, "recipe.channels_last=false"),
+        *now_and_then(0.2, "recipe.clip=1"),
+        *now_and_then(0.2, "recipe.label_smoothing=0.1"),
+        *now_and_then(0.2, "recipe.warmup=0.2"),
+        *now_and_then(0.2, "dataset.val_fraction=0"),
+        *now_and_then(0.2, "dataset.crop_padding=1"),
+    ]
     return Drawn(choices, settings)
 
 

@@ -1,4 +1,5 @@
 """Coordinates chosen once, before training."""
+
 from dimred.methods.at_init.base import AtInit
 from dimred.methods.at_init.cops import COPS
 from dimred.methods.at_init.iterative import FORCE, NTKSAP, IterSNIP, SynFlow
@@ -15,5 +16,21 @@ from dimred.methods.at_init.one_look import (
 from dimred.methods.at_init.phew import PHEW
 from dimred.methods.at_init.transfer import NTT
 
-__all__ = ["COPS", "FORCE", "LAMP", "NTKSAP", "NTT", "PHEW", "SNIP", "AtInit", "CroP", "FreezeNet",
-           "GraSP", "IterSNIP", "Magnitude", "ProsPr", "Random", "SynFlow"]
+__all__ = [
+    "COPS",
+    "FORCE",
+    "LAMP",
+    "NTKSAP",
+    "NTT",
+    "PHEW",
+    "SNIP",
+    "AtInit",
+    "CroP",
+    "FreezeNet",
+    "GraSP",
+    "IterSNIP",
+    "Magnitude",
+    "ProsPr",
+    "Random",
+    "SynFlow",
+]

@@ -1,4 +1,5 @@
 """What methods that choose their coordinates before training share."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ class AtInit:
 
     Every method of this family can be ablated (dimred/ablations.py).
     """
+
     sparsity: float
     allocation: Allocation
     base: Literal["zero", "init"]
@@ -38,8 +40,9 @@ class AtInit:
 
     def prune(self, net: Net, train: Train) -> None:
         supports = self.choose(net, train)
-        net.keep(shuffled(net, supports) if self.ablation == "shuffle" else supports,
-                 base=self.base)
+        net.keep(
+            shuffled(net, supports) if self.ablation == "shuffle" else supports, base=self.base
+        )
         if self.ablation == "reinit":
             reinitialise(net)
 
@@ -51,6 +54,7 @@ class AtInit:
 @dataclass(frozen=True)
 class Scored(AtInit):
     """A method that scores weights on training examples."""
+
     # score with crops and flips, as in training
     augment: bool = field(default=False, kw_only=True)
 
@@ -59,8 +63,10 @@ def batches(train: Train, examples: int, count: int, augment: bool) -> list[Batc
     """Batches of examples to score with, different ones as long as there are enough."""
     there = train.data.sizes["train"]
     images, labels = train.sample(max(examples, min(examples * count, there)), augment)
-    rows = [torch.arange(i * examples, (i + 1) * examples, device=images.device) % len(images)
-            for i in range(count)]
+    rows = [
+        torch.arange(i * examples, (i + 1) * examples, device=images.device) % len(images)
+        for i in range(count)
+    ]
     return [(images[row], labels[row]) for row in rows]
 
 

@@ -1,4 +1,5 @@
 """One score under constraints by others."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -26,16 +27,25 @@ class COPS(Scored):
 
     Wimmer, Mehnert, Condurache, 2021 (arXiv:2107.12673).
     """
+
     maximise: Named
     subject_to: tuple[Named, ...]
     levels: tuple[float, ...]
     examples: int
 
     def __post_init__(self) -> None:
-        require(len(self.levels) == len(self.subject_to) > 0, "method.levels", self.levels,
-                "one number for each score of method.subject_to")
-        require(all(0 <= level <= 1 for level in self.levels), "method.levels", self.levels,
-                "fractions in [0, 1]")
+        require(
+            len(self.levels) == len(self.subject_to) > 0,
+            "method.levels",
+            self.levels,
+            "one number for each score of method.subject_to",
+        )
+        require(
+            all(0 <= level <= 1 for level in self.levels),
+            "method.levels",
+            self.levels,
+            "fractions in [0, 1]",
+        )
 
     def scores(self, net: Net, train: Train) -> Scores:
         batch = train.sample(self.examples, self.augment)

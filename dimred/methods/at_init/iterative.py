@@ -1,4 +1,5 @@
 """Score, prune a little, score what is left, and so on."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -17,11 +18,12 @@ from dimred.train import Train
 @dataclass(frozen=True)
 class Iterative(AtInit):
     """Score, prune a little, score what is left, and so on."""
-    rounds: int                                     # T
+
+    rounds: int  # T
     # how many weights a round keeps, of density * total
     counts: Literal["round", "floor"] = field(default="round", kw_only=True)
     schedule: Literal["exponential", "linear"]
-    regrow: ClassVar[bool] = False                  # may what was pruned return?
+    regrow: ClassVar[bool] = False  # may what was pruned return?
 
     def __post_init__(self) -> None:
         require(self.rounds > 0, "method.rounds", self.rounds, "1 or more")
@@ -40,7 +42,7 @@ class Iterative(AtInit):
                 yield 1 - self.sparsity * done
 
     def budget(self, net: Net, density: float) -> Budget:
-        if self.counts == "floor":      # allocations round: give them a whole number of weights
+        if self.counts == "floor":  # allocations round: give them a whole number of weights
             density = rounded_down(density * net.total) / net.total
         return self.allocation(net, density)
 
@@ -65,6 +67,7 @@ class IterSNIP(Iterative, Scored):
 
     de Jorge et al., ICLR 2021 (arXiv:2006.09081); Verdenius et al., 2020 (arXiv:2006.00896).
     """
+
     examples: int
 
     def scorer(self, net: Net, train: Train) -> Callable[[Supports, int], Scores]:
@@ -74,6 +77,7 @@ class IterSNIP(Iterative, Scored):
             thetas = net.thetas()
             grads = gradients(net, pool[t], at=masked(thetas, supports))
             return {name: (theta * grads[name]).abs() for name, theta in thetas.items()}
+
         return score
 
 
@@ -90,6 +94,7 @@ class FORCE(IterSNIP):
 
     de Jorge et al., ICLR 2021 (arXiv:2006.09081).
     """
+
     regrow: ClassVar[bool] = True
 
 
@@ -109,6 +114,7 @@ class SynFlow(Iterative):
 
     Tanaka, Kunin, Yamins, Ganguli, NeurIPS 2020 (arXiv:2006.05467), alg. 1.
     """
+
     power: int
 
     def __post_init__(self) -> None:
@@ -135,8 +141,9 @@ class NTKSAP(Iterative):
 
     Wang, Li, Sun, ICLR 2023 (arXiv:2304.02840).
     """
+
     examples: int
-    draws: int              # R
+    draws: int  # R
     epsilon: float
 
     def __post_init__(self) -> None:
@@ -146,5 +153,12 @@ class NTKSAP(Iterative):
         require(self.epsilon > 0, "method.epsilon", self.epsilon, "a number above 0")
 
     def scorer(self, net: Net, train: Train) -> Callable[[Supports, int], Scores]:
-        return lambda supports, t: ntk_sap(net, train.data.shape, supports, self.examples,
-                                           self.draws, self.epsilon, generator(net, f"ntk_sap {t}"))
+        return lambda supports, t: ntk_sap(
+            net,
+            train.data.shape,
+            supports,
+            self.examples,
+            self.draws,
+            self.epsilon,
+            generator(net, f"ntk_sap {t}"),
+        )

@@ -1,4 +1,5 @@
 """One score, one choice."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -39,9 +40,12 @@ class Random(AtInit):
     scale_fan_in: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        require(not self.scale_fan_in or self.base == "zero",
-                "method.scale_fan_in", self.scale_fan_in,
-                "false where method.base=init gives neurons all their inputs")
+        require(
+            not self.scale_fan_in or self.base == "zero",
+            "method.scale_fan_in",
+            self.scale_fan_in,
+            "false where method.base=init gives neurons all their inputs",
+        )
 
     def scores(self, net: Net, train: Train) -> Scores:
         return noise(net)
@@ -97,6 +101,7 @@ class SNIP(Scored):
 
     Lee, Ajanthan, Torr, ICLR 2019 (arXiv:1810.02340), eq. 4-5.
     """
+
     examples: int
 
     def scores(self, net: Net, train: Train) -> Scores:
@@ -135,6 +140,7 @@ class GraSP(Scored):
 
     Wang, Zhang, Grosse, ICLR 2020 (arXiv:2002.07376), eq. 8.
     """
+
     per_class: int
     temperature: float
     halves: bool = field(default=False, kw_only=True)
@@ -164,7 +170,8 @@ class CroP(Scored):
 
     Rachwan et al., ICML 2022 (arXiv:2206.10451).
     """
-    examples: int           # of a batch
+
+    examples: int  # of a batch
     batches: int
 
     def __post_init__(self) -> None:
@@ -192,8 +199,9 @@ class ProsPr(Scored):
 
     Alizadeh et al., ICLR 2022 (arXiv:2202.08132).
     """
+
     examples: int
-    steps: int              # M
+    steps: int  # M
     lr: float
     first_order: bool
     # biases and norms take the inner steps, too
@@ -205,5 +213,11 @@ class ProsPr(Scored):
 
     def scores(self, net: Net, train: Train) -> Scores:
         pool = batches(train, self.examples, self.steps + 1, self.augment)
-        return prospr(net, pool, self.lr, self.first_order, self.others,
-                      lambda batches: train.rounds(batches, "scoring"))
+        return prospr(
+            net,
+            pool,
+            self.lr,
+            self.first_order,
+            self.others,
+            lambda batches: train.rounds(batches, "scoring"),
+        )

@@ -1,4 +1,5 @@
 """Random walks along large weights."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
 """Values are chosen before training, not only positions."""
+
 from __future__ import annotations
 
 import copy
@@ -37,12 +38,13 @@ class NTT(AtInit):
 
     Liu, Zenke, ICML 2020 (arXiv:2006.08228).
     """
-    steps: int              # of the transfer
+
+    steps: int  # of the transfer
     lr: float
     batch_size: int
-    kernel: float           # lambda of the kernels
-    decay: float            # lambda of the weights
-    every: int              # steps between choices
+    kernel: float  # lambda of the kernels
+    decay: float  # lambda of the weights
+    every: int  # steps between choices
 
     def __post_init__(self) -> None:
         require(self.steps > 0, "method.steps", self.steps, "1 or more")
@@ -52,23 +54,30 @@ class NTT(AtInit):
 
     def choose(self, net: Net, train: Train) -> Supports:
         there = train.data.sizes["train"]
-        require(self.batch_size <= there, "method.batch_size", self.batch_size,
-                f"{there} or less: {train.data.name} has {there} training examples")
+        require(
+            self.batch_size <= there,
+            "method.batch_size",
+            self.batch_size,
+            f"{there} or less: {train.data.name} has {there} training examples",
+        )
         budget = self.allocation(net, 1 - self.sparsity)
-        teacher, student = ({name: theta.clone().requires_grad_()
-                             for name, theta in net.thetas().items()}
-                            for _ in range(2))
+        teacher, student = (
+            {name: theta.clone().requires_grad_() for name, theta in net.thetas().items()}
+            for _ in range(2)
+        )
         optimizer = torch.optim.Adam(student.values(), lr=self.lr, fused=True)
         draws = generator(net, "ntt")
         # without sparsity there is nothing to transfer
         steps = self.steps if self.sparsity else 0
         supports, twin = self.best(magnitude(net), budget), copy.deepcopy(net)
         with untouched(twin.model):
-            for t, images in zip(train.rounds(range(steps), "transfer"), self.images(train),
-                                 strict=False):
+            for t, images in zip(
+                train.rounds(range(steps), "transfer"), self.images(train), strict=False
+            ):
                 if 0 < t <= steps - self.every and t % self.every == 0:
-                    supports = self.best({name: theta.detach().abs()
-                                          for name, theta in student.items()}, budget)
+                    supports = self.best(
+                        {name: theta.detach().abs() for name, theta in student.items()}, budget
+                    )
                 optimizer.zero_grad()
                 self.distance(twin, student, teacher, supports, images, draws).backward()
                 optimizer.step()
@@ -77,14 +86,26 @@ class NTT(AtInit):
                 w.psi.copy_(w.gather(student[name].view(-1)))
         return supports
 
-    def distance(self, net: Net, student: Thetas, teacher: Thetas, supports: Supports,
-                 images: Tensor, draws: torch.Generator) -> Tensor:
+    def distance(
+        self,
+        net: Net,
+        student: Thetas,
+        teacher: Thetas,
+        supports: Supports,
+        images: Tensor,
+        draws: torch.Generator,
+    ) -> Tensor:
         """What is minimised, for one batch."""
         inside = masked(student, supports)
-        others = {name: teacher[name].detach() - theta
-                  for name, theta in masked(teacher, supports).items()}
-        thetas = {name: theta + others[name]
-                  for name, theta in inside.items()} if self.base == "init" else inside
+        others = {
+            name: teacher[name].detach() - theta
+            for name, theta in masked(teacher, supports).items()
+        }
+        thetas = (
+            {name: theta + others[name] for name, theta in inside.items()}
+            if self.base == "init"
+            else inside
+        )
         far, kernels_far = transfer(net, thetas, teacher, supports, images, draws)
         size = sum(theta.square().sum() for theta in inside.values())
         return far + self.kernel * kernels_far + self.decay / (1 - self.sparsity) * size
