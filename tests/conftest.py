@@ -27,7 +27,14 @@ SCRIPT = str(Path(sys.executable).with_name("dimred"))
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
-    ["pytest", "dimred.run", "dimred.sweep", "dimred.methods", "dimred.models", "dimred.data"]
+    [
+        "pytest",
+        "dimred.runs.run",
+        "dimred.runs.sweep",
+        "dimred.methods",
+        "dimred.models",
+        "dimred.data",
+    ]
 )
 
 
@@ -68,7 +75,7 @@ def _main(arguments: list[str], out: str, err: str, before: Callable[[], None] |
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream.fileno())
     if before:
         before()
-    from dimred.cli import main
+    from dimred.cli.main import main
 
     sys.exit(main(arguments))
 

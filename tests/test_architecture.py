@@ -1,138 +1,140 @@
-"""Who may import whom: the table of the design, kept true."""
+"""Which room may import from which: the drawing of docs/design.md, kept true."""
 
 from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
 FILES = sorted((ROOT / "dimred").rglob("*.py"))
-CORE = {
-    "ablations",
-    "allocate",
-    "batchnorm",
-    "channels",
-    "coordinates",
-    "cover",
-    "draws",
-    "errors",
-    "kernels",
-    "maps",
-    "masks",
-    "net",
-    "own_density",
-    "products",
-    "projections",
-    "rewiring",
-    "schedules",
-    "scores",
-    "select",
-    "state",
-    "watch",
+
+#: a room, and the rooms that it may import from; every room may import dimred.errors
+ROOMS = {
+    "errors": set[str](),
+    "net": set[str](),
+    "models": set[str](),
+    "data": set[str](),
+    "runs.config": set[str](),
+    "scores": {"net"},
+    "select": {"net", "scores"},
+    "channels": {"net", "scores"},
+    "storage": {"net"},
+    "training": {"net", "data", "select", "storage"},
+    "methods": {"net", "scores", "select", "channels", "storage", "training", "runs.config"},
+    "runs": {
+        *("net", "models", "data", "runs.config", "scores", "storage", "training", "methods"),
+    },
+    "report": {"runs.config", "runs"},
+    "conformance": {"net", "data", "storage", "training", "methods", "runs"},
+    "cli": {
+        *("net", "channels", "storage", "training", "runs.config", "runs"),
+        *("report", "conformance"),
+    },
+}
+#: the room of a file may be larger than what the file needs
+FILES_THAT_NEED_LESS = {
+    "storage.masks": {"errors"},
+    "storage.files": {"errors"},
 }
 
 
 def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    return module.removeprefix("dimred").removeprefix(".")
 
 
-def imports(path: Path) -> set[str]:
-    """Every module that a file names in an import, wherever in the file; `from x import y` names x
-    and x.y."""
-    found = set()
+MODULES = {module_of(path): path for path in FILES}
+
+
+def room_of(module: str) -> str:
+    """net.coordinates is in net, runs.config.files in runs.config; the front door is in no room."""
+    first, *rest = module.split(".")
+    return "runs.config" if first == "runs" and rest[:1] == ["config"] else first
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in the file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules = [name for name in names if name.removeprefix("dimred.") in MODULES]
+            yield from modules or [str(node.module)]
 
 
 def own(path: Path) -> set[str]:
-    """The files of dimred that a file imports: net, data.base, ..."""
-    modules = {module_of(file) for file in FILES} - {"dimred"}
-    found = {name.removeprefix("dimred.") for name in imports(path) & modules}
-    return {
-        "scores" if name.startswith("scores.") else name for name in found
-    }  # a package, seen as one file
+    """The modules of dimred that a file imports: net.coordinates, ..."""
+    names = {name for name in imports(path) if name.partition(".")[0] == "dimred"}
+    return {name.removeprefix("dimred").removeprefix(".") for name in names}
 
 
 def foreign(path: Path) -> set[str]:
     """The packages that a file imports, but for dimred and Python's own."""
-    return {name.partition(".")[0] for name in imports(path)} - sys.stdlib_module_names - {"dimred"}
+    packages = {name.partition(".")[0] for name in imports(path)}
+    return packages - sys.stdlib_module_names - {"dimred"}
 
 
-def only(paths: list[Path], allowed: set[str]) -> None:
-    for path in paths:
-        assert own(path) <= allowed, f"{path.relative_to(ROOT)} imports {own(path) - allowed}"
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_from_the_rooms_below_it_alone(room: str) -> None:
+    for module, path in MODULES.items():
+        if room_of(module) == room:
+            found = {room_of(each) for each in own(path)}
+            assert found <= ROOMS[room] | {room, "errors"}, module
 
 
-def named(*names: str) -> list[Path]:
-    """The files of these modules and packages."""
-    return [
-        path
-        for path in FILES
-        if any(f"{module_of(path)}.".startswith(f"dimred.{name}.") for name in names)
-    ]
+def test_every_folder_is_a_room() -> None:
+    assert {room_of(module) for module in MODULES if module} - {"__main__"} == ROOMS.keys()
 
 
-def test_the_core_needs_torch_and_numpy_alone() -> None:
-    only(named(*CORE), CORE)
-    for path in named(*CORE):
-        assert foreign(path) <= {"torch", "numpy"}
+def test_no_imports_go_round_in_a_circle() -> None:
+    """Of rooms: where one imports from another, the other is above it in the list."""
+    order = list(ROOMS)
+    for room, below in ROOMS.items():
+        assert all(order.index(each) < order.index(room) for each in below), room
 
 
-def test_the_loop_knows_data_in_general_and_no_method() -> None:
-    only(
-        named("train"), CORE | {"data.base", "record", "costs", "exploration", "origin", "progress"}
-    )
-    assert foreign(named("train")[0]) <= {"torch"}
+@pytest.mark.parametrize("module", FILES_THAT_NEED_LESS)
+def test_some_files_need_less_than_their_room(module: str) -> None:
+    assert {room_of(each) for each in own(MODULES[module])} <= FILES_THAT_NEED_LESS[module]
 
 
-METHODS = [path for path in FILES if module_of(path).startswith("dimred.methods.")]
+def test_the_mathematics_needs_torch_and_numpy_alone() -> None:
+    for module, path in MODULES.items():
+        if room_of(module) in ("net", "scores", "select", "channels"):
+            assert foreign(path) <= {"torch", "numpy"}, module
 
 
-@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
-def test_methods_know_the_core_and_no_other_family(path: Path) -> None:
-    *package, family = module_of(path).split(".")[1:3]
-    siblings = {
-        module_of(each).removeprefix("dimred.") for each in named(".".join([*package, family]))
-    }
-    only([path], CORE - {"cover", "state"} | {"train"} | siblings)
-    assert foreign(path) <= {"torch"}
+def test_methods_and_the_loop_need_torch_alone() -> None:
+    for module, path in MODULES.items():
+        if room_of(module) == "methods" or module == "training.loop":
+            assert foreign(path) <= {"torch"}, module
 
 
-def test_models_and_data_know_nothing_of_dimred_but_errors() -> None:
-    for package in ("models", "data"):
-        paths = [path for path in FILES if module_of(path).startswith(f"dimred.{package}")]
-        only(
-            paths, {"errors", package} | {module_of(path).removeprefix("dimred.") for path in paths}
-        )
+def test_no_method_imports_a_method_of_another_family() -> None:
+    """What families share lies beside them: base.py, random_start.py, own_density.py."""
+    families = {path.stem for path in (ROOT / "dimred/methods").iterdir() if path.is_dir()}
+    for module, path in MODULES.items():
+        if module.startswith("methods."):
+            used = {name.split(".")[1] for name in own(path) if name.startswith("methods.")}
+            own_family = module.split(".")[1]
+            assert used & families <= {own_family}, module
 
 
-def test_configuration_stays_in_few_files() -> None:
-    few = ("build", "run", "sweep", "schema", "identity", "composition", "rerun")
-    for path in FILES:
-        if path.stem not in few and "commands" not in path.parts:
-            assert not foreign(path) & {"hydra", "omegaconf"}, path
+def test_hydra_is_known_where_configurations_are_read_alone() -> None:
+    for module, path in MODULES.items():
+        if room_of(module) not in ("runs", "runs.config", "cli"):
+            assert not foreign(path) & {"hydra", "omegaconf"}, module
 
 
-def test_nobody_imports_the_command_line_or_the_run() -> None:
-    for path in FILES:
-        commands = "commands" in path.parts
-        assert "cli" not in own(path), path
-        assert "run" not in own(path) or commands or path.stem == "sweep", path
-        assert (
-            not {name for name in own(path) if name.startswith("commands")}
-            or commands
-            or path.stem == "cli"
-        ), path
-        assert (
-            not {name for name in own(path) if name.startswith("report")}
-            or commands
-            or "report" in path.parts
-        ), path
+def test_a_report_reads_run_folders_and_computes_nothing() -> None:
+    for module, path in MODULES.items():
+        if room_of(module) == "report":
+            assert not foreign(path) & {"torch", "hydra", "omegaconf"}, module
+            used = {name for name in own(path) if room_of(name) == "runs"}
+            assert used <= {"runs.terminal", "runs.printing"}, module

@@ -17,27 +17,23 @@ from scipy.optimize import linprog
 from torch import Tensor, nn
 from toy import RECIPE, model, set_up
 
-from dimred.allocate import ER, ERK, IGQ, Balanced, Global, SmartRatio, Uniform, UniformPlus
 from dimred.data import Digits, imagefolder
 from dimred.errors import UserError
-from dimred.methods import (
-    COPS,
-    FORCE,
+from dimred.methods.pruning_at_init.base import AtInit
+from dimred.methods.pruning_at_init.cops import COPS
+from dimred.methods.pruning_at_init.iterative import FORCE, NTKSAP, IterSNIP, SynFlow
+from dimred.methods.pruning_at_init.phew import PHEW
+from dimred.methods.pruning_at_init.single_shot import (
     LAMP,
-    NTKSAP,
-    NTT,
-    PHEW,
     SNIP,
-    AtInit,
     CroP,
     FreezeNet,
     GraSP,
-    IterSNIP,
     Magnitude,
     ProsPr,
     Random,
-    SynFlow,
 )
+from dimred.methods.pruning_at_init.transfer import NTT
 from dimred.net import Net
 from dimred.scores import (
     balanced,
@@ -59,9 +55,10 @@ from dimred.scores import (
     synflow,
     transfer,
 )
-from dimred.scores.walks import _tables, _walks, read_layers
-from dimred.select import rounded_down, topk
-from dimred.train import Train
+from dimred.scores.phew import _tables, _walks, read_layers
+from dimred.select.allocate import ER, ERK, IGQ, Balanced, Global, SmartRatio, Uniform, UniformPlus
+from dimred.select.topk import rounded_down, topk
+from dimred.training.loop import Train
 
 
 def mlp(*sizes: int, bias: bool = False) -> nn.Sequential:
@@ -325,8 +322,8 @@ def test_passes_of_long_scores_are_reported(
     kind: type, rounds: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for limit in ("PATIENCE", "SILENCE"):
-        monkeypatch.setattr(f"dimred.progress.{limit}", 0.0)
-    with caplog.at_level("INFO", logger="dimred.progress"):
+        monkeypatch.setattr(f"dimred.training.progress.{limit}", 0.0)
+    with caplog.at_level("INFO", logger="dimred.training.progress"):
         make(kind).choose(*set_up())
     messages = [message.partition(": ")[0] for message in caplog.messages]
     assert messages == [f"scoring {k + 1} of {rounds}" for k in range(rounds)]

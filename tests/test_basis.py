@@ -15,13 +15,14 @@ from safetensors.torch import load_file
 from torch import nn
 from toy import RECIPE, Blobs, Crash, Fragile, model, set_up
 
-from dimred.build import build, build_net, load_net
 from dimred.errors import UserError
-from dimred.identity import describe, folder_of
-from dimred.methods.basis import Interspace
+from dimred.methods.bases import Interspace
 from dimred.net import Net
-from dimred.record import Record
-from dimred.train import Train
+from dimred.runs.build import build
+from dimred.runs.identity import describe, folder_of
+from dimred.runs.nets import build_net, load_net
+from dimred.storage.folder import Record
+from dimred.training.loop import Train
 
 STANDARD, RANDOM = (
     Interspace("layer", "standard", True),

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dimred.batchnorm import LONGEST, applies_to, exact_statistics, groups_of
 from dimred.net import Net
+from dimred.net.batchnorm import LONGEST, applies_to, exact_statistics, groups_of
 from dimred.scores import snip
 
 SHAPES = [(64, 16, 32, 32), (63, 3, 29, 31), (100, 8, 7, 7), (3, 4, 5, 1)]

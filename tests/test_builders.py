@@ -16,12 +16,13 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dimred.build import BUILT, build_net, load_net, own_weights, save_net
-from dimred.compact import load_compact, save_compact
 from dimred.errors import UserError
-from dimred.methods import NormOnly
+from dimred.methods.freezing.layers import NormOnly
 from dimred.net import Net
-from dimred.record import Json, write_tensors
+from dimred.runs.build import own_weights
+from dimred.runs.compact_file import load_compact, save_compact
+from dimred.runs.nets import BUILT, build_net, load_net, save_net
+from dimred.storage.files import Json, write_tensors
 
 SHAPE = (1, 2, 2)
 GOES_ON = torch.Generator()  # never seeded again: every build draws other numbers
@@ -213,7 +214,9 @@ def test_other_numbers_of_a_seed_are_an_error(
     net, built = of("plain")
     freeze_most(net)
     save(tmp_path, net, built)
-    monkeypatch.setattr("dimred.draws.Draw.values", lambda draw, count: np.ones(count, np.float32))
+    monkeypatch.setattr(
+        "dimred.net.seeded.Draw.values", lambda draw, count: np.ones(count, np.float32)
+    )
     with pytest.raises(UserError, match=r"the seed draws other initial weights on this machine"):
         load_net(tmp_path, trust=True)
 

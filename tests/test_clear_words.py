@@ -17,9 +17,10 @@ import pytest
 from conftest import SCRIPT, Command, Outcome, until
 
 from dimred.errors import UserError
-from dimred.masks import read_masks
-from dimred.record import Record, write
 from dimred.report.runs import read_run
+from dimred.storage.files import write
+from dimred.storage.folder import Record
+from dimred.storage.masks import read_masks
 
 SHORT = ("recipe.steps=2", "method=random")
 

@@ -24,13 +24,14 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dimred.build import build, build_net
 from dimred.data import Data
 from dimred.errors import UserError
-from dimred.identity import describe, folder_of
-from dimred.schema import checked, checked_group
-from dimred.sweep import require_maximum
-from dimred.train import Train
+from dimred.runs.build import build
+from dimred.runs.config.schema import checked, checked_group
+from dimred.runs.identity import describe, folder_of
+from dimred.runs.nets import build_net
+from dimred.runs.sweep import require_maximum
+from dimred.training.loop import Train
 
 METHODS = sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml"))
 #: of the methods that cannot do with LeNet-300-100
@@ -69,7 +70,7 @@ def test_questions_and_typos_are_answered_without_torch(
     arguments: str, code: int, part: str
 ) -> None:
     program = (
-        "import sys; from dimred.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from dimred.cli.main import main; code = main(sys.argv[1:]); "
         "assert 'torch' not in sys.modules; sys.exit(code)"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -126,7 +127,10 @@ def test_a_result_says_what_was_reached_and_what_it_took(
         "result.json",
     }
     shown = dimred("show", str(run)).out
-    assert "fc1.weight" in shown and "_target_: dimred.methods.SNIP" in shown
+    assert (
+        "fc1.weight" in shown
+        and "_target_: dimred.methods.pruning_at_init.single_shot.SNIP" in shown
+    )
     assert json.loads(dimred("show", "--json", str(run)).out) == result
 
 
@@ -237,7 +241,7 @@ def test_values_take_the_form_of_their_annotations() -> None:
         "pair": [1.0, 1],
         "named": {"a": 1},
         "anything": [1, 1.0, "x"],
-        "of": {"_target_": "dimred.allocate.ERK", "power": 2},
+        "of": {"_target_": "dimred.select.allocate.ERK", "power": 2},
     }
     values = checked_group(given, "method")
     assert repr(values) == repr(
@@ -250,7 +254,7 @@ def test_values_take_the_form_of_their_annotations() -> None:
             "several": [1.0, 2.5],
             "pair": [1, 1.0],
             "named": {"a": 1.0},
-            "of": {"_target_": "dimred.allocate.ERK", "power": 2.0},
+            "of": {"_target_": "dimred.select.allocate.ERK", "power": 2.0},
         }
     )
     for key, wrong in (

@@ -23,22 +23,14 @@ from safetensors.torch import load_file, save_file
 from scipy import special
 from torch import Tensor, nn
 
-from dimred.build import build_net, load_net, load_run
-from dimred.compact import (
-    CHECKSUM,
-    MAGIC,
-    START,
-    VERSION,
-    checksum,
-    encode,
-    load_compact,
-    save_compact,
-)
 from dimred.errors import UserError
 from dimred.net import Net
+from dimred.runs.compact_file import as_bytes, load_compact, save_compact
+from dimred.runs.nets import build_net, load_net, load_run
 from dimred.scores import noise
-from dimred.select import topk
-from dimred.storage import storage
+from dimred.select.topk import topk
+from dimred.storage.compact import CHECKSUM, MAGIC, START, VERSION, checksum
+from dimred.storage.sizes import storage
 
 DIGITS = (1, 8, 8)
 Json = dict[str, Any]
@@ -408,7 +400,7 @@ def test_the_page_is_enough_to_read_a_file(name: str) -> None:
 # -- bad files --------------------
 @pytest.fixture(scope="module")
 def whole() -> bytes:
-    return encode(*sparse(0.02, "init", "model=lenet300"))
+    return as_bytes(*sparse(0.02, "init", "model=lenet300"))
 
 
 def refused(content: bytes, path: Path, message: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, SCRIPT, Outcome
 
-from dimred.commands.completion import SCRIPTS, complete
+from dimred.cli.completion import SCRIPTS, complete
 
 PATH = f"{Path(SCRIPT).parent}:{os.environ['PATH']}"
 
@@ -147,7 +147,7 @@ def test_a_script_is_what_its_shell_can_read(
 
 def test_completion_is_fast_and_needs_no_torch() -> None:
     program = (
-        "import sys; from dimred.cli import main; main(['completion', 'reply', 'dimred "
+        "import sys; from dimred.cli.main import main; main(['completion', 'reply', 'dimred "
         "train method=ri']); "
         "assert not {'torch', 'hydra', 'tqdm'} & set(sys.modules)"
     )

@@ -18,8 +18,9 @@ from dimred.conformance.checks import said
 from dimred.errors import UserError
 from dimred.net import Net
 from dimred.scores import magnitude, noise
-from dimred.select import Allocation, topk
-from dimred.train import Train
+from dimred.select.allocate import Allocation
+from dimred.select.topk import topk
+from dimred.training.loop import Train
 
 METHODS = sorted(
     {path.stem for path in (ROOT / "conf/method").glob("*.yaml")} - NOT_EXAMINED.keys()

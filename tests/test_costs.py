@@ -15,13 +15,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from toy import set_up
 
-from dimred.build import build_net
-from dimred.costs import Costs, Executed
-from dimred.exploration import Exploration
-from dimred.methods.basis import Interspace
-from dimred.methods.soft import PowerProp
-from dimred.methods.subspace import projections
+from dimred.methods.bases import Interspace, PowerProp
+from dimred.methods.subspaces.intrinsic_dimension import projections
 from dimred.net import Net
+from dimred.runs.nets import build_net
+from dimred.training.exploration import Exploration
+from dimred.training.flops import Costs, Executed
 
 
 class Layers(nn.Module):

@@ -11,28 +11,25 @@ import torch
 from torch import nn
 from toy import model, set_up
 
-from dimred.counts import counts, kind_of
-from dimred.exploration import Exploration
-from dimred.methods import (
-    GMP,
-    STR,
-    AutoFreeze,
-    Dense,
-    DropBack,
-    EdgePopup,
-    FreezeOut,
-    IntrinsicDimension,
-    LastLayer,
-    Movement,
-    RareGems,
-    RigL,
-    Subspace,
-)
-from dimred.methods.basis import Interspace
+from dimred.methods.baselines import Dense
+from dimred.methods.bases import Interspace
+from dimred.methods.dynamic.rigl import RigL
+from dimred.methods.freezing.by_score import DropBack
+from dimred.methods.freezing.layers import LastLayer
+from dimred.methods.freezing.progressive import AutoFreeze, FreezeOut
+from dimred.methods.gradual_pruning import GMP
+from dimred.methods.learned_sparsity.movement import Movement
+from dimred.methods.learned_sparsity.thresholds import STR
+from dimred.methods.subspaces.intrinsic_dimension import IntrinsicDimension
+from dimred.methods.subspaces.learned import Subspace
+from dimred.methods.supermasks.edge_popup import EdgePopup
+from dimred.methods.supermasks.rare_gems import RareGems
 from dimred.net import Net
-from dimred.printing import summary
-from dimred.select import Global, Uniform
-from dimred.train import Train
+from dimred.runs.counts import counts, kind_of
+from dimred.runs.printing import summary
+from dimred.select.allocate import Global, Uniform
+from dimred.training.exploration import Exploration
+from dimred.training.loop import Train
 
 TOTAL, LEFT = 828, 166  # weights of 36, 768 and 24; a fifth of them
 

@@ -10,8 +10,8 @@ import torch
 from kinds import SHAPE, Attention, Functional, Recurrent
 from torch import nn
 
-from dimred.cover import dense_matrices
 from dimred.net import Net
+from dimred.net.cover import dense_matrices
 
 
 def covered(model: nn.Module) -> set[str]:

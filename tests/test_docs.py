@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 from conftest import ROOT
 
-from dimred.configs import describe_method, names
+from dimred.runs.config.files import describe_method, names
 
 METHODS = names("method")
 
@@ -35,7 +35,9 @@ def test_every_method_is_on_the_page_once(docs: ModuleType) -> None:
 def test_a_docstring_says_what_trains_what_is_stored_and_what_is_needed(name: str) -> None:
     about = describe_method(name)
     for part in ("equation", "trains", "stores", "needs", "source"):
-        assert about[part], f"{name}: its docstring has no {part}; see dimred/describe.py"
+        assert about[part], (
+            f"{name}: its docstring has no {part}; see dimred/runs/config/docstrings.py"
+        )
 
 
 def test_equations_and_bars_survive_markdown(docs: ModuleType) -> None:

@@ -15,12 +15,12 @@ from conftest import compose
 from scipy import special, stats
 from torch import nn
 
-from dimred import projections as made
-from dimred.build import build_net
-from dimred.draws import Draw, Drawing, centred, log, normal
-from dimred.methods.subspace import projections
+from dimred.methods.subspaces.intrinsic_dimension import projections
 from dimred.net import Net
-from dimred.projections import moved
+from dimred.net import projections as made
+from dimred.net.projections import moved
+from dimred.net.seeded import Draw, Drawing, centred, log, normal
+from dimred.runs.nets import build_net
 
 MASK = 2**64 - 1
 

@@ -13,34 +13,29 @@ import torch
 from torch import Tensor, nn
 from toy import RECIPE, Blobs, set_up, watch
 
-from dimred.allocate import regrown
-from dimred.coordinates import Supports
 from dimred.errors import UserError
-from dimred.methods import (
-    DSR,
-    GMP,
-    ITOP,
-    MEST,
-    NM,
-    SET,
-    SNFS,
-    DeepR,
-    Dense,
-    GraNet,
-    RigL,
-    SRigL,
-    TopKAST,
-)
-from dimred.methods.dormant import Explored, Signed
-from dimred.methods.dynamic import below, momentum_shares
-from dimred.methods.patterns import LargestOf, best_of_rows
+from dimred.methods.baselines import Dense
+from dimred.methods.dynamic.deep_r import DeepR, Signed
+from dimred.methods.dynamic.dsr import DSR, below
+from dimred.methods.dynamic.granet import GraNet
+from dimred.methods.dynamic.itop import ITOP
+from dimred.methods.dynamic.mest import MEST
+from dimred.methods.dynamic.rigl import RigL
+from dimred.methods.dynamic.set import SET
+from dimred.methods.dynamic.snfs import SNFS, momentum_shares
+from dimred.methods.dynamic.srigl import SRigL, best_of_rows
+from dimred.methods.dynamic.top_kast import Explored, TopKAST
+from dimred.methods.gradual_pruning import GMP
+from dimred.methods.n_of_m import NM, LargestOf
 from dimred.net import Net
-from dimred.rewiring import drop_counts
-from dimred.run import measures
-from dimred.schedules import cosine
+from dimred.net.coordinates import Supports
+from dimred.runs.run import measures
 from dimred.scores import generator, magnitude, noise
-from dimred.select import ERK, Global, Uniform, grow_random, topk
-from dimred.train import Train
+from dimred.select.allocate import ERK, Global, Uniform, regrown
+from dimred.select.rewiring import drop_counts, grow_random
+from dimred.select.schedules import cosine
+from dimred.select.topk import topk
+from dimred.training.loop import Train
 
 TOTAL, LEFT = 828, 166  # covered weights of the toy, and what sparsity 0.8 leaves
 IN_LAYERS = [

@@ -23,12 +23,22 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from dimred.report.figures import pictures
-from dimred.report.figures_data import Point, Setting, Stat, differing, kept, metrics, settings_of
-from dimred.report.figures_layers import means
-from dimred.report.figures_marks import FLOPS, SPARSITY, Mark, grouped, marks_of, pareto
-from dimred.report.figures_sheet import log_ticks, shortened, spread, width_of
-from dimred.report.figures_style import (
+from dimred.report.pictures.catalogue import pictures
+from dimred.report.pictures.curves import curve
+from dimred.report.pictures.layers import means
+from dimred.report.pictures.marks import FLOPS, SPARSITY, Mark, grouped, marks_of, pareto
+from dimred.report.pictures.overview import page
+from dimred.report.pictures.points import (
+    Point,
+    Setting,
+    Stat,
+    differing,
+    kept,
+    metrics,
+    settings_of,
+)
+from dimred.report.pictures.sheet import log_ticks, shortened, spread, width_of
+from dimred.report.pictures.style import (
     COLOURS,
     DARK,
     INK,
@@ -40,8 +50,6 @@ from dimred.report.figures_style import (
     styled,
     styles_of,
 )
-from dimred.report.figures_time import curve
-from dimred.report.overview import page
 from dimred.report.runs import Run, find_runs
 
 HOSTILE = (
@@ -302,7 +310,7 @@ def test_a_method_with_other_values_has_a_curve_of_its_own(runs: Path) -> None:
             " (snip, grasp)",
         ),
         (
-            ["method.lr=0.1", 'method.allocation="dimred.allocate.ERK"'],
+            ["method.lr=0.1", 'method.allocation="dimred.select.allocate.ERK"'],
             [["method.lr=0.2"]],
             " (lr=0.1, ERK)",
         ),
@@ -526,7 +534,7 @@ def test_bad_requests_are_answered_without_torch(
     arguments: str, parts: list[str], tmp_path: Path
 ) -> None:
     program = (
-        "import sys; from dimred.cli import main; code = main(['plot', *sys.argv[1:]]); "
+        "import sys; from dimred.cli.main import main; code = main(['plot', *sys.argv[1:]]); "
         "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules; sys.exit(code)"
     )
     done = subprocess.run(
@@ -544,7 +552,7 @@ def test_bad_requests_are_answered_without_torch(
 
 
 def test_a_missing_library_is_named_with_the_extra_to_install() -> None:
-    program = "import sys; sys.modules['matplotlib'] = None; from dimred.cli import main; sys.exit(main(['plot']))"
+    program = "import sys; sys.modules['matplotlib'] = None; from dimred.cli.main import main; sys.exit(main(['plot']))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (
         done.returncode == 1
@@ -554,7 +562,7 @@ def test_a_missing_library_is_named_with_the_extra_to_install() -> None:
 
 
 def test_what_may_stand_before_and_behind_the_folders(tmp_path: Path) -> None:
-    from dimred.commands.plot import parse
+    from dimred.cli.plot import parse
 
     a, b = Path("a"), Path("b")
     assert parse(["flops", "--runs", "a", "b", "--out", "o"]) == (

@@ -17,27 +17,17 @@ from torch import Tensor, nn
 from toy import RECIPE, Blobs, Crash, Fragile, model, set_up, watch
 
 from dimred.errors import UserError
-from dimred.methods import (
-    ELM,
-    SNIP,
-    AutoFreeze,
-    Dense,
-    DropBack,
-    FreezeNet,
-    FreezeNetValues,
-    FreezeNetWD,
-    FreezeOut,
-    LastLayer,
-    NormOnly,
-    PartialFilters,
-)
-from dimred.methods.freeze import moments
-from dimred.methods.layer_freezing import layers_of
+from dimred.methods.baselines import Dense
+from dimred.methods.freezing.by_score import DropBack, FreezeNetValues, FreezeNetWD
+from dimred.methods.freezing.layers import ELM, LastLayer, NormOnly, PartialFilters, moments
+from dimred.methods.freezing.progressive import AutoFreeze, FreezeOut, layers_of
+from dimred.methods.pruning_at_init.single_shot import SNIP, FreezeNet
 from dimred.net import Net
-from dimred.record import Record
 from dimred.scores import NAMED, gradients
-from dimred.select import Global
-from dimred.train import Recipe, Train
+from dimred.select.allocate import Global
+from dimred.storage.folder import Record
+from dimred.training.loop import Train
+from dimred.training.recipe import Recipe
 
 
 def trained(net: Net) -> int:

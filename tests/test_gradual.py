@@ -11,14 +11,16 @@ from conftest import compose
 from torch import Tensor, nn
 from toy import set_up, watch
 
-from dimred.build import build
 from dimred.errors import UserError
-from dimred.maps import Feedback, Masked, straight_through
-from dimred.methods import ACDC, DPF, GMP, Dense, MagnitudeAfter, WeightMom, gradual
+from dimred.methods import baselines as gradual
+from dimred.methods.baselines import Dense, MagnitudeAfter
+from dimred.methods.gradual_pruning import ACDC, DPF, GMP, WeightMom
 from dimred.net import Net
-from dimred.schedules import cubic
-from dimred.select import Global, Uniform
-from dimred.train import Train
+from dimred.net.transforms import Feedback, Masked, straight_through
+from dimred.runs.build import build
+from dimred.select.allocate import Global, Uniform
+from dimred.select.schedules import cubic
+from dimred.training.loop import Train
 
 TOTAL = 828  # covered weights of the toy
 
@@ -132,7 +134,7 @@ def test_dpf_weights_that_are_pruned_keep_moving_and_may_return() -> None:
 
 def test_dpf_without_feedback_is_gmp(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pruned once: then nothing can return, and survivors must not notice the others."""
-    monkeypatch.setattr("dimred.maps.straight_through", lambda hard, soft: hard)
+    monkeypatch.setattr("dimred.net.transforms.straight_through", lambda hard, soft: hard)
     net, train = set_up()
     DPF(0.8, Global(), 0.5, 0.52, 100).run(net, train)
     gmp, train = set_up()

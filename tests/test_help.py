@@ -13,8 +13,8 @@ from pkgutil import resolve_name
 import pytest
 from conftest import Outcome
 
-from dimred.commands.declared import COMMANDS, COMMON
-from dimred.fields import fields, group_files
+from dimred.cli.declared import COMMANDS, COMMON
+from dimred.runs.config.fields import fields, group_files
 
 
 def fits(text: str) -> bool:
@@ -41,7 +41,7 @@ def test_a_command_takes_the_options_of_its_help(command: str) -> None:
     assert module
     source = inspect.getsource(module)
     if command == "reproduce":  # takes those of a table, too
-        source += inspect.getsource(resolve_name("dimred.commands.table"))
+        source += inspect.getsource(resolve_name("dimred.cli.table"))
     for option in COMMANDS[command].options:
         assert f'"{option.name}"' in source, option.name
     assert {option.name for option in COMMON} == {"--help", "--debug"}

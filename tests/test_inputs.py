@@ -14,13 +14,13 @@ from conftest import Command, Outcome, result_of, steps_done, until
 from PIL import Image
 from toy import RECIPE, Blobs, Crash, Fragile, model
 
-from dimred import inputs
 from dimred.data.files import remembered
 from dimred.errors import UserError
-from dimred.inputs import difference, fingerprint, paths_in
-from dimred.methods import Dense
+from dimred.methods.baselines import Dense
 from dimred.net import Net
-from dimred.record import Record
+from dimred.runs import inputs
+from dimred.runs.inputs import difference, fingerprint, paths_in
+from dimred.storage.folder import Record
 
 
 # -- fingerprints --------------------
@@ -90,7 +90,7 @@ def test_a_choice_that_is_called_like_a_folder_is_no_input(
 ) -> None:
     monkeypatch.chdir(folder)
     groups = {
-        "recipe": {"_target_": "dimred.train.Recipe", "optimizer": "a"},
+        "recipe": {"_target_": "dimred.training.recipe.Recipe", "optimizer": "a"},
         "model": {"_target_": "dimred.models.resnet", "init": "a", "pretrained": "a/1"},
     }
     assert paths_in(groups) == {"model.pretrained": Path("a/1")}

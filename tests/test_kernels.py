@@ -11,8 +11,8 @@ import torch
 from kinds import SHAPE, Recurrent
 from torch import Tensor, nn
 
-from dimred.kernels import plain_kernels
 from dimred.net import Net
+from dimred.net.kernels import plain_kernels
 from dimred.scores import Scores, Thetas, grasp, prospr, snip, transfer, untouched
 
 

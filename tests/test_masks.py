@@ -14,12 +14,12 @@ import pytest
 import torch
 from conftest import Outcome, compose, result_of
 
-from dimred.build import build_net, load_net
 from dimred.errors import UserError
-from dimred.identity import describe
-from dimred.masks import content_of, overlap, read_masks
-from dimred.methods import FromMask
+from dimred.methods.from_mask import FromMask
 from dimred.net import Net
+from dimred.runs.identity import describe
+from dimred.runs.nets import build_net, load_net
+from dimred.storage.masks import content_of, overlap, read_masks
 
 
 def save(path: Path, **masks: np.ndarray) -> Path:
@@ -92,7 +92,7 @@ def test_show_counts_what_is_trained_and_what_is_not_zero(
 
 def test_a_mask_is_shown_without_result_and_without_torch(tmp_path: Path) -> None:
     program = (
-        "import sys; from dimred.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from dimred.cli.main import main; code = main(sys.argv[1:]); "
         "assert 'torch' not in sys.modules; sys.exit(code)"
     )
     run = str(save(tmp_path / "a", **ONE))

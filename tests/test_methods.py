@@ -8,11 +8,16 @@ import torch
 from torch import Tensor, nn
 from toy import set_up, watch
 
-from dimred.methods import GMP, IMP, SET, SNIP, Dense, FreezeNet, Magnitude, Random, RigL
-from dimred.methods.dynamic import rank_by_sign
+from dimred.methods.baselines import Dense
+from dimred.methods.dynamic.rigl import RigL
+from dimred.methods.dynamic.set import SET, rank_by_sign
+from dimred.methods.gradual_pruning import GMP
+from dimred.methods.lottery_tickets.imp import IMP
+from dimred.methods.pruning_at_init.single_shot import SNIP, FreezeNet, Magnitude, Random
 from dimred.net import Net
 from dimred.scores import snip
-from dimred.select import ERK, Global, Uniform, topk
+from dimred.select.allocate import ERK, Global, Uniform
+from dimred.select.topk import topk
 
 METHODS = [
     Random(0.8, Global(), "zero", "none"),

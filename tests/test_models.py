@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dimred.errors import UserError
-from dimred.kernels import plain_kernels
 from dimred.models.pretrained import unwrapped
+from dimred.net.kernels import plain_kernels
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))

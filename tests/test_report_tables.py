@@ -23,21 +23,21 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from scipy import stats
 
-from dimred.cli import main
-from dimred.commands.reproduce import file_name
-from dimred.commands.table import Request, outputs_of, request
-from dimred.configs import AS_BEFORE, GROUPS, description, names, read
+from dimred.cli.main import main
+from dimred.cli.reproduce import file_name
+from dimred.cli.table import Request, outputs_of, request
 from dimred.errors import UserError
-from dimred.identity import describe
 from dimred.report.compose import Change, composed, values_alone
-from dimred.report.excerpt import only
-from dimred.report.formats import FORMATS, measured
 from dimred.report.measures import MEASURES
-from dimred.report.plan import Job, estimate, left, sweeps
-from dimred.report.published import Cell, Table, read_table
 from dimred.report.runs import find_runs
-from dimred.report.tables import environment, fill, summary
-from dimred.schema import checked, checked_group
+from dimred.report.tables.excerpt import only
+from dimred.report.tables.fill import environment, fill, summary
+from dimred.report.tables.formats import FORMATS, measured
+from dimred.report.tables.plan import Job, estimate, left, sweeps
+from dimred.report.tables.published import Cell, Table, read_table
+from dimred.runs.config.files import AS_BEFORE, GROUPS, description, names, read
+from dimred.runs.config.schema import checked, checked_group
+from dimred.runs.identity import describe
 
 TABLES = names("table")
 TINY = """
@@ -681,7 +681,7 @@ def test_costs_are_judged_by_runs_of_the_same_model_and_data(tiny: str, tmp_path
 # -- questions and mistakes --------------------
 def test_tables_are_shown_without_torch(tmp_path: Path) -> None:
     program = (
-        "import sys; from dimred.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from dimred.cli.main import main; code = main(sys.argv[1:]); "
         "assert 'torch' not in sys.modules; sys.exit(code)"
     )
     for arguments in (

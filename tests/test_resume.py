@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from toy import RECIPE, Blobs, Crash, Fragile, model
 
 from dimred.errors import UserError
-from dimred.methods import Dense
+from dimred.methods.baselines import Dense
 from dimred.net import Net
-from dimred.record import Record
+from dimred.storage.folder import Record
 
 #: in a short training, things have to happen more often
 OFTEN = {"every": 7, "rewind": 5, "rate": 0.5, "examples": 32}

@@ -12,29 +12,27 @@ from torch import Tensor, nn
 from toy import set_up, watch
 
 import dimred.methods.dynamic
-from dimred.build import build
-from dimred.coordinates import Supports
 from dimred.errors import UserError
-from dimred.methods import (
-    DSR,
-    ITOP,
-    MEST,
-    SET,
-    SNFS,
-    DeepR,
-    GraNet,
-    IterRand,
-    Random,
-    RigL,
-    SRigL,
-    TopKAST,
-)
-from dimred.methods.soft import PowerProp
+from dimred.methods.bases import PowerProp
+from dimred.methods.dynamic.deep_r import DeepR
+from dimred.methods.dynamic.dsr import DSR
+from dimred.methods.dynamic.granet import GraNet
+from dimred.methods.dynamic.itop import ITOP
+from dimred.methods.dynamic.mest import MEST
+from dimred.methods.dynamic.rigl import RigL
+from dimred.methods.dynamic.set import SET
+from dimred.methods.dynamic.snfs import SNFS
+from dimred.methods.dynamic.srigl import SRigL
+from dimred.methods.dynamic.top_kast import TopKAST
+from dimred.methods.pruning_at_init.single_shot import Random
+from dimred.methods.random_start import scale_by_fan_in
+from dimred.methods.supermasks.edge_popup import IterRand
 from dimred.net import Net
-from dimred.rewiring import scale_by_fan_in
-from dimred.schedules import decayed, steps_between
+from dimred.net.coordinates import Supports
+from dimred.runs.build import build
 from dimred.scores import Scores, magnitude
-from dimred.select import ERK, Uniform
+from dimred.select.allocate import ERK, Uniform
+from dimred.select.schedules import decayed, steps_between
 
 TOTAL = 828  # covered weights of the toy
 

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from dimred.errors import UserError
 from dimred.net import Net
 from dimred.scores import gradients, magnitude, noise, snip
-from dimred.select import ERK, Global, Uniform, drop, grow, largest, topk
+from dimred.select.allocate import ERK, Global, Uniform
+from dimred.select.rewiring import drop, grow
+from dimred.select.topk import largest, topk
 
 
 def mlp(*sizes: int, bias: bool = True) -> nn.Sequential:

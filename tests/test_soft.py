@@ -13,25 +13,23 @@ import torch
 from torch import Tensor, nn
 from toy import RECIPE, Blobs, model, set_up, watch
 
-from dimred.coordinates import Supports
 from dimred.errors import UserError
-from dimred.maps import Gated
-from dimred.methods import DST, GMP, HALO, SNIP, STR, Dense, FreezeNet, Movement, SoftMovement
-from dimred.methods.soft import (
-    AdaptiveLasso,
-    Power,
-    PowerProp,
-    RowThresholds,
-    SigmoidGate,
-    SoftThreshold,
-    step,
-)
+from dimred.methods.baselines import Dense
+from dimred.methods.bases import Power, PowerProp
+from dimred.methods.gradual_pruning import GMP
+from dimred.methods.learned_sparsity.movement import Movement, SigmoidGate, SoftMovement
+from dimred.methods.learned_sparsity.penalties import HALO, AdaptiveLasso
+from dimred.methods.learned_sparsity.thresholds import DST, STR, RowThresholds, SoftThreshold, step
+from dimred.methods.own_density import note_own_density
+from dimred.methods.pruning_at_init.single_shot import SNIP, FreezeNet
 from dimred.net import Net
-from dimred.own_density import note_own_density
-from dimred.run import measures
+from dimred.net.coordinates import Supports
+from dimred.net.transforms import Gated
+from dimred.runs.run import measures
 from dimred.scores import gradients
-from dimred.select import Global, Uniform, topk
-from dimred.train import Train
+from dimred.select.allocate import Global, Uniform
+from dimred.select.topk import topk
+from dimred.training.loop import Train
 
 TOTAL = 828  # covered weights of the toy
 METHODS = [

@@ -15,14 +15,14 @@ from conftest import compose, result_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimred.build import build_net
-from dimred.maps import Masked
 from dimred.net import Net
+from dimred.net.transforms import Masked
+from dimred.runs.nets import build_net
 from dimred.scores import noise
-from dimred.select import topk
-from dimred.storage import smallest, storage
+from dimred.select.topk import topk
 from dimred.storage.codes import CODES, bound, rice, width
 from dimred.storage.parts import Part, array, masked, pruned, seeded, tensors
+from dimred.storage.sizes import smallest, storage
 
 
 def some(size: int, count: int, seed: int = 0) -> np.ndarray:

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from toy import RECIPE, Blobs, set_up
 
 from dimred import models
-from dimred.channels import Channels, compact
-from dimred.counts import removed, uncovered
+from dimred.channels.selection import Channels
+from dimred.channels.smaller import compact
 from dimred.errors import UserError
-from dimred.methods import ChannelAtInit, L1Filters, NetworkSlimming
+from dimred.methods.structured_pruning import ChannelAtInit, L1Filters, NetworkSlimming
 from dimred.net import Net
+from dimred.runs.counts import removed, uncovered
 from dimred.scores import magnitude, noise
-from dimred.train import Train
+from dimred.training.loop import Train
 
 IMAGES = torch.zeros(1, 3, 16, 16)
 

@@ -12,21 +12,20 @@ import torch
 from torch import Tensor, nn
 from toy import set_up
 
-from dimred import projections as made
 from dimred.errors import UserError
-from dimred.methods import IntrinsicDimension, Subspace, subspace
-from dimred.methods.subspace import (
-    Corners,
+from dimred.methods.subspaces import learned as subspace
+from dimred.methods.subspaces.intrinsic_dimension import (
     Dense,
     Fastfood,
+    IntrinsicDimension,
     Offset,
-    Penalised,
     hadamard,
     projections,
-    settle,
 )
+from dimred.methods.subspaces.learned import Corners, Penalised, Subspace, settle
 from dimred.net import Net
-from dimred.train import Train
+from dimred.net import projections as made
+from dimred.training.loop import Train
 
 KINDS = ["dense", "sparse", "fastfood"]
 

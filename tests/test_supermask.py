@@ -11,11 +11,14 @@ import torch
 from toy import model, set_up
 
 from dimred.errors import UserError
-from dimred.methods import BernoulliSupermask, EdgePopup, IterRand, RareGems, SignedSupermask
-from dimred.methods.supermask import Bernoulli, Gem, Ternary, TopK, weights_of
+from dimred.methods.supermasks.base import weights_of
+from dimred.methods.supermasks.bernoulli import Bernoulli, BernoulliSupermask
+from dimred.methods.supermasks.edge_popup import EdgePopup, IterRand, TopK
+from dimred.methods.supermasks.rare_gems import Gem, RareGems
+from dimred.methods.supermasks.signed import SignedSupermask, Ternary
 from dimred.net import Net
-from dimred.select import ERK, Allocation, Global, Uniform
-from dimred.train import Train
+from dimred.select.allocate import ERK, Allocation, Global, Uniform
+from dimred.training.loop import Train
 
 SCORE = torch.tensor([[0.5, -0.9, 0.1], [-0.3, 0.4, -0.2]])
 THETA = torch.tensor([[1.0, -2.0, 3.0], [4.0, -5.0, 6.0]])

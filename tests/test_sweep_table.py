@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dimred.report.sweep_table import sweep_table
+from dimred.report.tables.sweep import sweep_table
 
 
 def outcome(folder: str, *overrides: str, **result: Any) -> dict[str, Any]:

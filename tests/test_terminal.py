@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 from conftest import SCRIPT, Command
 
-from dimred.progress import Progress
-from dimred.terminal import printable
+from dimred.runs.terminal import printable
+from dimred.training.progress import Progress
 
 SHORT = "recipe.epochs=1"
 
@@ -62,9 +62,9 @@ def test_a_training_of_many_epochs_does_not_flood_its_log(
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
-    monkeypatch.setattr(logging.getLogger("dimred.progress"), "handlers", [handler])
+    monkeypatch.setattr(logging.getLogger("dimred.training.progress"), "handlers", [handler])
     progress = Progress(total=5000, epoch_steps=2)
-    with caplog.at_level(logging.INFO, "dimred.progress"):
+    with caplog.at_level(logging.INFO, "dimred.training.progress"):
         for step in range(2, 5001, 2):
             line = {"step": step, "train_loss": 1.0, "train_accuracy": 0.5, "dim": 7}
             progress.evaluated(line, step == 5000)

@@ -13,11 +13,17 @@ from torch import Tensor, nn
 from toy import Blobs, set_up, watch
 
 from dimred.errors import UserError
-from dimred.methods import IMP, ContinuousSparsification, Dense, EarlyBird
-from dimred.methods.ticket import CRITERIA, Queue, SoftMask, prune, scores
+from dimred.methods.baselines import Dense
+from dimred.methods.lottery_tickets.continuous_sparsification import (
+    ContinuousSparsification,
+    SoftMask,
+)
+from dimred.methods.lottery_tickets.early_bird import EarlyBird, Queue
+from dimred.methods.lottery_tickets.imp import CRITERIA, IMP, prune, scores
 from dimred.net import Net
-from dimred.select import Global, Uniform, topk
-from dimred.train import Train
+from dimred.select.allocate import Global, Uniform
+from dimred.select.topk import topk
+from dimred.training.loop import Train
 
 PLAIN = ("large_final", "zero")  # criterion, and what pruned weights read
 

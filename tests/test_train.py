@@ -10,10 +10,12 @@ from torch import nn
 from toy import RECIPE, Blobs, set_up
 
 from dimred.errors import UserError
-from dimred.methods import SNIP, Dense
+from dimred.methods.baselines import Dense
+from dimred.methods.pruning_at_init.single_shot import SNIP
 from dimred.net import Net
-from dimred.select import Global
-from dimred.train import Recipe, Train
+from dimred.select.allocate import Global
+from dimred.training.loop import Train
+from dimred.training.recipe import Recipe
 
 
 def recipe(**changes: object) -> Recipe:

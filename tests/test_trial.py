@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from toy import Blobs
 
-from dimred.commands.export import as_onnx, as_program, batches, run_onnx, run_program
+from dimred.cli.export import as_onnx, as_program, batches, run_onnx, run_program
 from dimred.errors import UserError
 from dimred.net import Net
-from dimred.trial import give_logits, try_batch
+from dimred.runs.trial import give_logits, try_batch
 
 SHAPE, CLASSES = (1, 4, 4), 3
 OUTPUTS: dict[str, Callable[[Tensor, bool], Any]] = {

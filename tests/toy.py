@@ -4,7 +4,7 @@ break off."""
 from collections.abc import Callable
 
 from dimred.conformance.toy import RECIPE, Blobs, model, set_up
-from dimred.train import Train
+from dimred.training.loop import Train
 
 __all__ = ["RECIPE", "Blobs", "Crash", "Fragile", "model", "set_up", "watch"]
 

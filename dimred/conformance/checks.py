@@ -29,9 +29,10 @@ from dimred.conformance.observe import (
 )
 from dimred.conformance.toy import NETS, other_covers
 from dimred.errors import UserError
-from dimred.methods import Dense, Method
-from dimred.record import Record
-from dimred.state import finished
+from dimred.methods.base import Method
+from dimred.methods.baselines import Dense
+from dimred.net.state import finished
+from dimred.storage.folder import Record
 
 Check = Callable[[Make], None]
 
@@ -51,7 +52,7 @@ def check_training(make: Make) -> None:
 
 # -- counts --------------------
 ALLOCATIONS = {
-    name: {"_target_": f"dimred.allocate.{name}", **more}
+    name: {"_target_": f"dimred.select.allocate.{name}", **more}
     for name, more in (("Global", {}), ("Uniform", {}), ("ERK", {"power": 1.0}))
 }
 

@@ -6,8 +6,8 @@ import copy
 from collections.abc import Collection
 from typing import Any
 
-from dimred.build import build
-from dimred.methods import Method
+from dimred.methods.base import Method
+from dimred.runs.build import build
 
 #: A training has 20 steps here, of 16 examples. Whole numbers are intervals, rounds or repetitions:
 #: none is larger than

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from dimred.conformance.toy import NETS, RECIPE, Blobs
-from dimred.coordinates import Base, Support
-from dimred.methods import Method
+from dimred.methods.base import Method
 from dimred.net import Net, State
-from dimred.record import Record
-from dimred.train import Recipe, Train
+from dimred.net.coordinates import Base, Support
+from dimred.storage.folder import Record
+from dimred.training.loop import Train
+from dimred.training.recipe import Recipe
 
 STEPS = 20  # of a training: five epochs of four
 

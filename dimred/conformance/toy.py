@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from dimred.data.base import Data
 from dimred.net import Net
-from dimred.record import Record
-from dimred.train import Recipe, Train
+from dimred.storage.folder import Record
+from dimred.training.loop import Train
+from dimred.training.recipe import Recipe
 
 
 class Blobs(Data):

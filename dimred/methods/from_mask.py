@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 
 from dimred.errors import UserError
-from dimred.masks import Masks, read_masks
 from dimred.net import Net
-from dimred.train import Train
+from dimred.storage.masks import Masks, read_masks
+from dimred.training.loop import Train
 
 
 @dataclass(frozen=True)

@@ -1,2 +1,1 @@
-"""Runs, read back from their folders, and what they add up to. Nothing here computes, imports torch
-or Hydra."""
+"""Run folders, read back as tables and pictures. Imports neither torch nor Hydra."""

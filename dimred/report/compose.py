@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from dimred import composition
-from dimred.configs import GROUPS, conf, description, require_plain_names
 from dimred.errors import UserError, nearest, require
-from dimred.overrides import require_one_way
+from dimred.runs.config import composition
+from dimred.runs.config.files import GROUPS, conf, description, require_plain_names
+from dimred.runs.config.overrides import require_one_way
 
 Json = dict[str, Any]
 Overrides = dict[str, str]  # as typed: {"method": "rigl", "method.every": "50"}; in this order
@@ -82,7 +82,7 @@ def split(words: Iterable[str]) -> Overrides:
 
 
 def composed(overrides: Overrides) -> Json:
-    """The description (dimred.configs.description) of the run. UserError for an unknown name or
+    """The description (dimred.runs.config.files.description) of the run. UserError for an unknown name or
     key."""
     require_one_way(f"{key}={value}" for key, value in overrides.items())
     cfg = dict(chosen(tuple((key, value) for key, value in overrides.items() if key in GROUPS)))

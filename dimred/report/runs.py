@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dimred.configs import description, plain_numbers
 from dimred.errors import UserError
 from dimred.report.compose import Json, flat, read_yaml
+from dimred.runs.config.files import description, plain_numbers
 
 LEFT_BY_RUNS = (
     "result.json",

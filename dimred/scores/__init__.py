@@ -20,12 +20,12 @@ from dimred.scores.basic import (
     trained_only,
     untouched,
 )
-from dimred.scores.combine import combined
-from dimred.scores.curvature import balanced, gradient_flow, grasp, halves_by_class, prospr
-from dimred.scores.flow import synflow
+from dimred.scores.cops import combined
 from dimred.scores.named import NAMED, Named
-from dimred.scores.tangent import kernel_product, ntk_sap, transfer
-from dimred.scores.walks import phew
+from dimred.scores.ntk import kernel_product, ntk_sap, transfer
+from dimred.scores.phew import phew
+from dimred.scores.second_order import balanced, gradient_flow, grasp, halves_by_class, prospr
+from dimred.scores.synflow import synflow
 
 __all__ = [
     "NAMED",

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dimred.coordinates import Supports
-from dimred.draws import generators_kept
-from dimred.kernels import plain_kernels
 from dimred.net import Net
+from dimred.net.coordinates import Supports
+from dimred.net.kernels import plain_kernels
+from dimred.net.seeded import generators_kept
 
 Batch = tuple[Tensor, Tensor]
 Scores = Mapping[str, Tensor]

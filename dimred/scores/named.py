@@ -7,8 +7,8 @@ from typing import Literal
 
 from dimred.net import Net
 from dimred.scores.basic import Batch, Scores, lamp, magnitude, noise, snip
-from dimred.scores.curvature import grasp
-from dimred.scores.flow import synflow
+from dimred.scores.second_order import grasp
+from dimred.scores.synflow import synflow
 
 Named = Literal["snip", "grasp", "crop", "synflow", "magnitude", "lamp", "random"]
 

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dimred.draws import Draw
 from dimred.net import Net
-from dimred.projections import Kind, moved
+from dimred.net.projections import Kind, moved
+from dimred.net.seeded import Draw
 from dimred.storage.codes import Positions, Shape, bound
 
 SAMPLE = 2**12  # entries that are looked at before all are

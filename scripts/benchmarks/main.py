@@ -7,7 +7,7 @@ round."""
 
 from __future__ import annotations
 
-from dimred.machine import settle
+from dimred.runs.environment import settle
 
 settle()  # as the command line does, before torch is imported
 
@@ -24,11 +24,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from dimred.methods.dynamic import RigL
+from dimred.methods.dynamic.rigl import RigL
 from dimred.models import lenet5, lenet300, resnet, vgg
 from dimred.net import Net
 from dimred.scores import magnitude, noise
-from dimred.select import ERK, drop, grow, topk
+from dimred.select.allocate import ERK
+from dimred.select.rewiring import drop, grow
+from dimred.select.topk import topk
 
 DENSITY = 0.05
 Step = Callable[[], None]

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from dimred.describe import PACKAGE, describe
+from dimred.runs.config.docstrings import PACKAGE, describe
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/methods.md"

@@ -23,15 +23,16 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
-from dimred.build import build, build_model, load_run
-from dimred.commands.export import export
-from dimred.commands.importing import import_compact
-from dimred.composition import composed
-from dimred.configs import GROUPS, names
+from dimred.cli.export import export
+from dimred.cli.importing import import_compact
 from dimred.conformance import EXCEPTIONS
 from dimred.errors import UserError
-from dimred.machine import settle
-from dimred.run import readable, run
+from dimred.runs.build import build, build_model
+from dimred.runs.config.composition import composed
+from dimred.runs.config.files import GROUPS, names
+from dimred.runs.environment import settle
+from dimred.runs.nets import load_run
+from dimred.runs.run import readable, run
 
 #: models that train in a second, with the settings that make them small, and what they need of
 #: images

@@ -1,0 +1,254 @@
+"""Channels: what structured pruning removes. In plain words:
+
+Removing a channel removes the filters that make it, their biases and norms, and the columns of
+every weight that reads it. Channels that are added or multiplied are one: whoever removes one of
+them removes them all. Those of images and logits stay, and so do those that something reads which
+`watch` does not understand.
+
+A removed channel has no reader, so nothing of it can leak, not even the shift of its norm;
+`compact` cuts it out of the model, which computes the same logits then."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dimred.channels.tracing import STAYS, Joined, Watch
+from dimred.errors import UserError, nearest
+from dimred.net import Net
+from dimred.net.coordinates import Supports
+from dimred.scores import Scores
+
+Of = Literal["weights", "channels"]
+
+
+class Channels:
+    """The channels of a net that can be removed, numbered from 0 to count - 1 in the order in which
+    they are made.
+
+    filters: of every Conv and Linear weight that makes some of them, the number of each row
+    (dimension 0).
+    columns: of every weight that reads some of them, the number of each column (dimension 1).
+    scales: of every norm's scale, the number of each entry; rows: of filters, biases, norms and
+    their statistics.
+
+    images: any number; only their shape matters.
+    skip: regular expressions searched in the names of weights whose filters stay. UserError if one
+    matches nothing."""
+
+    def __init__(self, net: Net, images: Tensor, skip: Iterable[str] = ()) -> None:
+        seen = Watch(net.model, images)
+        for name in _matching(skip, seen.filters):
+            seen.stay(seen.rows[name])
+        for name in {
+            *seen.filters,
+            *seen.columns,
+        } - net.weights.keys():  # not covered: nothing of them can be cut
+            seen.stay(seen.rows.get(name))
+            seen.stay(seen.columns.get(name))
+        numbers, self.count = seen.numbers()
+        if not self.count:
+            raise UserError(
+                f"{type(net.model).__name__} has no channel that can be removed: it needs a Conv or Linear "
+                "layer that another one reads, and between them only what acts on every channel by itself. "
+                "Choose a model that has some, such as model=vgg11 or model=lenet300, "
+                "or skip less, or include and exclude that cover both weights"
+            )
+        self.net, self.device = net, next(net.model.parameters()).device
+
+        def numbered(names: Iterable[str], ids: dict[str, Tensor]) -> dict[str, Tensor]:
+            found = {name: numbers[ids[name]].to(self.device) for name in names}
+            return {name: number for name, number in found.items() if (number != STAYS).any()}
+
+        self.filters, self.scales = (
+            numbered(seen.filters, seen.rows),
+            numbered(seen.scales, seen.rows),
+        )
+        self.rows, self.columns = (
+            numbered(seen.rows, seen.rows),
+            numbered(seen.columns, seen.columns),
+        )
+
+    def require_scales(self, method: str) -> None:
+        """UserError unless norms scale some of the channels."""
+        if not self.scales:
+            name = type(self.net.model).__name__
+            raise UserError(
+                f"method {method} needs norms with a scale for each channel, and {name} has none behind "
+                "channels that can be removed. Choose a model that has some, such as model=vgg11 or "
+                "model=resnet20"
+            )
+
+    # -- which weights are left --------------------
+    def everything(self) -> Tensor:
+        return torch.ones(self.count, dtype=torch.bool, device=self.device)
+
+    def left(self, name: str, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Which rows and which columns of a weight are left where the channels `kept` (count, bool)
+        are."""
+        # a bias or a norm's scale is one column
+        shape = (*self.net.weights[name].param.shape, 1)[:2]
+        return tuple(
+            (number[name] == STAYS) | kept[number[name]]
+            if name in number  # type: ignore[return-value]
+            else torch.ones(n, dtype=torch.bool, device=self.device)
+            for number, n in zip((self.rows, self.columns), shape, strict=False)
+        )
+
+    def supports(self, kept: Tensor) -> Supports:
+        """The supports that train the weights of the channels `kept` (count, bool), for
+        net.keep."""
+        supports = {}
+        for name in [
+            name for name in self.net.weights if name in self.rows or name in self.columns
+        ]:
+            w = self.net.weights[name]
+            rows, columns = self.left(name, kept)
+            left = (rows[:, None] & columns).repeat_interleave(w.size // (len(rows) * len(columns)))
+            supports[name] = (left & w.trained()).nonzero().view(-1)
+        return supports
+
+    def keep(self, kept: Tensor) -> None:
+        """Train the weights of the channels `kept` (count, bool) alone. Biases and norms of the
+        others, which nobody reads, are noted (`removed`) and do not count as trained."""
+        self.net.keep(self.supports(kept))
+        removed = sum(
+            int(((numbers != STAYS) & ~kept[numbers]).sum())
+            for name, numbers in self.rows.items()
+            if name in self.net.rest
+        )
+        self.net.notes["removed"] = torch.tensor(removed)
+
+    def cost(self, kept: Tensor, of: Of) -> int:
+        """How many covered weights, or channels, are left."""
+        if of == "channels":
+            return int(kept.sum())
+        total = 0
+        for name, w in self.net.weights.items():
+            rows, columns = self.left(name, kept)
+            total += int(rows.sum() * columns.sum()) * (w.size // (len(rows) * len(columns)))
+        return total
+
+    # -- how much they matter --------------------
+    def sums(self, scores: Scores) -> Tensor:
+        """The score of every channel (count): the sum over the filters that make it; -inf if none
+        of them trains."""
+        total, trained = torch.zeros(2, self.count, device=self.device, dtype=torch.float64)
+        for name, numbers in self.filters.items():
+            alive = self.net.weights[name].trained().view(len(numbers), -1)
+            score = scores[name].reshape(len(numbers), -1).double().masked_fill(~alive, 0.0).sum(1)
+            made = numbers != STAYS
+            total.index_add_(0, numbers[made], score[made])
+            trained.index_add_(0, numbers[made], alive.sum(1).double()[made])
+        return total.masked_fill(trained == 0, -torch.inf)
+
+    def mean_scale(self) -> Tensor:
+        """The mean |gamma| of every channel (count); inf where there is none."""
+        total, scales = torch.zeros(2, self.count, dtype=torch.float64, device=self.device)
+        for name, numbers in self.scales.items():
+            free = numbers != STAYS
+            total.index_add_(0, numbers[free], self.scale(name).abs().double()[free])
+            scales.index_add_(0, numbers[free], torch.ones_like(total)[numbers[free]])
+        return torch.where(scales > 0, total / scales.clamp(min=1), torch.inf)
+
+    def scale(self, name: str) -> Tensor:
+        """A norm's scale, covered or not."""
+        if name in self.net.rest:
+            return self.net.rest[name].detach()
+        return self.net.weights[name].dense()
+
+    def pull(self, penalty: float) -> None:
+        """Add an L1 penalty's gradient to that of every scale, at the pause of a step."""
+        parameters = self.net.parameters()
+        for gamma in (parameters[name] for name in self.scales):
+            if gamma.grad is not None:
+                gamma.grad.add_(gamma.detach().sign(), alpha=penalty)
+
+    def within_layers(self, scores: Tensor) -> Tensor:
+        """The rank of every channel within its layer (count), as a fraction: the best have the same
+        share of each."""
+        ranks = torch.empty(self.count, dtype=torch.float64)
+        for members in self.families():
+            order = members[scores.cpu()[members].argsort(descending=True, stable=True)]
+            ranks[order] = 1 - (torch.arange(len(order), dtype=torch.float64) + 0.5) / len(order)
+        return ranks.to(self.device).masked_fill(scores == -torch.inf, -torch.inf)
+
+    def families(self) -> list[Tensor]:
+        """The channels of each layer, on the CPU; layers that share channels are one."""
+        families = Joined(self.count)
+        for numbers in self.filters.values():
+            made = numbers[numbers != STAYS].cpu()
+            families.join(made[:1].expand(len(made)), made)
+        family = families.roots()
+        return [(family == each).nonzero().view(-1) for each in family.unique()]
+
+    def shuffled(self, kept: Tensor, alive: Tensor, draws: torch.Generator) -> Tensor:
+        """As many channels (count, bool) of each layer as are kept, at random among those alive."""
+        ranks = torch.rand(self.count, generator=draws).masked_fill(~alive.cpu(), -1)
+        chosen = torch.zeros(self.count, dtype=torch.bool)
+        for members in self.families():
+            chosen[members[ranks[members].topk(int(kept.cpu()[members].sum())).indices]] = True
+        return chosen.to(self.device)
+
+    def best(self, scores: Tensor, density: float, of: Of) -> Tensor:
+        """The channels (count, bool) that score highest, as many as fit into the fraction `density`
+        of all covered weights, or of the channels; among equals the first win. The best of every
+        layer is always among them, and so is what scores inf. UserError if these alone do not
+        fit."""
+        first = (scores == torch.inf).double()
+        for numbers in self.filters.values():
+            if not (numbers == STAYS).any():
+                first[numbers[scores[numbers].argmax()]] = 1
+        order = scores.argsort(descending=True, stable=True)
+        order = order[first[order].argsort(descending=True, stable=True)]
+        whole = self.net.total if of == "weights" else self.count
+        budget, kept = round(density * whole), self.everything().logical_not()
+
+        def cost(k: int) -> int:
+            return self.cost(kept.index_fill(0, order[:k], True), of)
+
+        low, high = int(first.sum()), self.count + 1  # cost(low) fits, cost(high) does not
+        if (least := cost(low)) > budget:
+            most = math.floor(1e4 * (1 - least / whole)) / 1e4
+            raise UserError(
+                f"sparsity={1 - density:g} leaves {budget} of {whole} {of}, but one channel of each layer "
+                f"and what cannot be removed are {least}. Choose at most sparsity={most}"
+            )
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if cost(middle) <= budget else (low, middle)
+        return kept.index_fill(0, order[:low], True)
+
+    # -- a smaller model --------------------
+    def read(self, state: dict[str, Tensor]) -> Tensor:
+        """The channels (count, bool) that somebody reads who is read: the weights in `state` of all
+        others have no effect. Of a layer that nobody reads, the first channel."""
+        kept, before = self.everything(), None
+        while before is None or not torch.equal(kept, before):
+            before, reads = kept, torch.zeros(self.count, device=self.device)
+            for name, numbers in self.columns.items():
+                rows, _ = self.left(name, kept)
+                used = state[name][rows].transpose(0, 1).reshape(len(numbers), -1).any(1)
+                reads[numbers[used & (numbers != STAYS)]] = 1
+            kept = before & reads.bool()
+            for numbers in self.filters.values():
+                if (numbers != STAYS).all() and not kept[numbers].any():
+                    kept[numbers[0]] = True
+        return kept
+
+
+def _matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
+    names, found = list(names), list[str]()
+    for pattern in patterns:
+        hits = [name for name in names if re.search(pattern, name)]
+        if not hits:
+            raise UserError(
+                f"method.skip: {pattern!r} matches no layer with filters. {nearest(pattern, names)}"
+            )
+        found += hits
+    return found

@@ -1,0 +1,284 @@
+"""Whose channel is it? A model is watched while it computes two images: a convolution makes new
+channels, an addition joins its operands', a norm passes them on, and a Linear layer behind a
+flatten reads each channel in several columns.
+
+What is not understood is safe: its channels are joined to those that stay.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+STAYS = -1  # the number of a channel that cannot be removed
+
+
+class Joined:
+    """Numbers from 0 on, some of which are the same."""
+
+    def __init__(self, count: int) -> None:
+        self.parents = list(range(count))
+
+    def root(self, i: int) -> int:
+        while self.parents[i] != i:
+            self.parents[i] = i = self.parents[self.parents[i]]
+        return i
+
+    def join(self, one: Tensor, other: Tensor) -> None:
+        """Element by element. The smaller number stands for both."""
+        for a, b in zip(one.tolist(), other.tolist(), strict=True):
+            low, high = sorted((self.root(a), self.root(b)))
+            self.parents[high] = low
+
+    def roots(self) -> Tensor:
+        return torch.tensor([self.root(i) for i in range(len(self.parents))], dtype=torch.int64)
+
+    def new(self, count: int) -> Tensor:
+        start = len(self.parents)
+        self.parents += range(start, start + count)
+        return torch.arange(start, start + count)
+
+
+class Watch(TorchFunctionMode):
+    """Runs a model on two images and follows the identities of its channels, which are the numbers
+    of `Joined`.
+
+    rows, columns: of parameters and buffers, the identity behind each index of dimension 0 and 1.
+    filters, scales: which of them are filters, and scales of norms, in the order of computation.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        super().__init__()
+        self.identities = Joined(1)  # 0: whoever is joined to it stays
+        self.rows, self.columns = dict[str, Tensor](), dict[str, Tensor]()
+        self.filters, self.scales = list[str](), list[str]()
+        twin = copy.deepcopy(model).eval()
+        self._names = {id(tensor): name for name, tensor in tensors_of(twin)}
+        self._ids = dict[int, Tensor]()  # of the channels (dimension 1) of what is computed
+        self._held = list[object]()  # while it exists, an id is one tensor's
+        self._elsewhere = set[str]()  # parameters that something not understood reads
+        images = next(twin.parameters()).new_zeros(2, *images.shape[1:])
+        self._follow(images, torch.zeros(images.shape[1], dtype=torch.int64))
+        with torch.no_grad(), self:
+            logits = twin(images)
+        for tensor in _inside(logits):
+            self.stay(self._ids.get(id(tensor)))
+        for name in self._elsewhere:
+            self.stay(self.rows.get(name))
+            self.stay(self.columns.get(name))
+
+    def stay(self, ids: Tensor | None) -> None:
+        if ids is not None:
+            self.identities.join(ids, torch.zeros_like(ids))
+
+    def numbers(self) -> tuple[Tensor, int]:
+        """Of every identity, the number of its channel or STAYS; and how many channels there
+        are."""
+        roots = self.identities.roots()
+        made = torch.cat([roots[:1], *(roots[self.rows[name]] for name in self.filters)]).unique()
+        numbers = torch.full_like(roots, STAYS)
+        numbers[made[1:]] = torch.arange(len(made) - 1)  # made[0] is 0, which stays
+        return numbers[roots], len(made) - 1
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = function(*args, **kwargs)
+        made, read = list(_inside(out)), list(_inside((args, kwargs)))
+        if made or out is None:  # else it is about shapes and numbers
+            rule = RULES.get(getattr(function, "__name__", "").strip("_"))
+            ids = rule(self, out, *args, **kwargs) if rule else None
+            if ids is None:
+                for tensor in read:
+                    self.stay(self._ids.get(id(tensor)))
+                self._elsewhere |= {self._names[id(t)] for t in read if id(t) in self._names}
+            for tensor in made:
+                if ids is not None:
+                    self._follow(tensor, ids)
+                elif tensor.dim() > 1 and any(id(t) in self._ids for t in read):
+                    self._follow(tensor, torch.zeros(tensor.shape[1], dtype=torch.int64))
+        return out
+
+    def _follow(self, tensor: Tensor, ids: Tensor) -> None:
+        self._held.append(tensor)
+        self._ids[id(tensor)] = ids
+
+    # -- rules: the identities of the result's channels, or None if they cannot be followed
+    # --------------------
+    def _same(self, out: Any, input: Any, *args: Any, **kwargs: Any) -> Tensor | None:
+        return self._ids.get(id(input))
+
+    def _shaped(self, out: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+        """Views and means: the first two dimensions are left alone, or a flatten puts pixels beside
+        channels."""
+        ids = self._ids.get(id(input))
+        if ids is None or out.shape[:2] == input.shape[:2]:
+            return ids
+        flat = out.dim() == 2 and input.shape[0] == out.shape[0]
+        return (
+            ids.repeat_interleave(out.shape[1] // len(ids))
+            if flat and out.numel() == input.numel()
+            else None
+        )
+
+    def _mean(
+        self, out: Tensor, input: Tensor, dim: Any = None, *args: Any, **kwargs: Any
+    ) -> Tensor | None:
+        dims = {d % input.dim() for d in ([dim] if isinstance(dim, int) else dim or [0])}
+        return None if dims & {0, 1} else self._ids.get(id(input))
+
+    def _slice(self, out: Tensor, input: Tensor, index: Any) -> Tensor | None:
+        whole = isinstance(index, tuple) and index[:2] == (slice(None), slice(None))
+        return self._ids.get(id(input)) if whole else None
+
+    def _pad(
+        self, out: Tensor, input: Tensor, pad: Any, *args: Any, **kwargs: Any
+    ) -> Tensor | None:
+        """Channels that are appended stay: their number is written in the model."""
+        ids, pixels = self._ids.get(id(input)), 2 * (input.dim() - 2)
+        before, after = (*pad, *[0] * 4)[pixels : pixels + 2] if len(pad) > pixels else (0, 0)
+        stays = torch.zeros(max(before, after, 0), dtype=torch.int64)
+        return (
+            None
+            if ids is None or min(before, after) < 0 or len(pad) > pixels + 2
+            else torch.cat((stays[:before], ids, stays[:after]))
+        )
+
+    def _join(self, out: Tensor, *operands: Any, **kwargs: Any) -> Tensor | None:
+        """Sums and products, channel by channel: theirs are one from now on. Of what is not
+        followed, only numbers."""
+        tensors = list(_inside((operands, kwargs)))
+        known = [self._ids[id(t)] for t in tensors if id(t) in self._ids]
+        if (
+            any(t.numel() > 1 for t in tensors if id(t) not in self._ids)
+            or len({len(ids) for ids in known}) != 1
+            or len({t.dim() for t in tensors if id(t) in self._ids}) != 1
+        ):
+            return None
+        for ids in known[1:]:
+            self.identities.join(known[0], ids)
+        return known[0]
+
+    def _cat(self, out: Tensor, tensors: Any, dim: int = 0) -> Tensor | None:
+        known = [self._ids[id(t)] for t in tensors if id(t) in self._ids]
+        if dim % out.dim() != 1 or len(known) < len(tensors):
+            return None
+        return torch.cat(known)
+
+    def _norm(
+        self,
+        out: Tensor,
+        input: Tensor,
+        mean: Any = None,
+        var: Any = None,
+        weight: Any = None,
+        bias: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor | None:
+        if weight is not None and (name := self._names.get(id(weight))) and name not in self.scales:
+            self.scales.append(name)
+        return self._each(self._ids.get(id(input)), mean, var, weight, bias)
+
+    def _prelu(self, out: Tensor, input: Tensor, weight: Tensor) -> Tensor | None:
+        return self._each(self._ids.get(id(input)), *[weight][: weight.numel() - 1])
+
+    def _conv(
+        self,
+        out: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor | None:
+        """Removing a channel leaves groups of equal size: where they are not of one channel, the
+        channels at the same place in every group are one."""
+        name, ids = self._names.get(id(weight)), self._ids.get(id(input))
+        if name is None or ids is None or input.dim() != weight.dim():
+            return None
+        outputs, inputs = weight.shape[:2]
+        if groups == 1 or inputs > 1:
+            self.identities.join(ids, ids[:inputs].repeat(groups))
+            self._assign(self.columns, name, ids[:inputs])
+            rows = (
+                self.rows[name]
+                if name in self.rows
+                else self.identities.new(outputs // groups).repeat(groups)
+            )
+        else:
+            rows = ids.repeat_interleave(outputs // groups)
+        if name not in self.filters:
+            self.filters.append(name)
+        return self._each(rows, weight, bias)
+
+    def _linear(
+        self, out: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None
+    ) -> Tensor | None:
+        return self._conv(
+            out, input, weight, bias
+        )  # of two dimensions: else channels are not in the second
+
+    def _each(self, ids: Tensor | None, *tensors: Tensor | None) -> Tensor | None:
+        """The entries (or rows) of these tensors belong to the channels `ids`."""
+        for tensor in tensors:
+            if ids is not None and tensor is not None:
+                name = self._names.get(id(tensor))
+                if name is None:  # computed from something else
+                    self.stay(ids)
+                else:
+                    self._assign(self.rows, name, ids)
+        return ids
+
+    def _assign(self, table: dict[str, Tensor], name: str, ids: Tensor) -> None:
+        self.identities.join(table.setdefault(name, ids), ids)
+
+
+def _named(rule: Any, names: str) -> dict[str, Any]:
+    return dict.fromkeys(names.split(), rule)
+
+
+#: functions by their names, however they are called (add, __iadd__, relu_, ...)
+RULES: dict[str, Any] = {
+    **_named(
+        Watch._same,
+        """
+        relu relu6 leaky_relu elu selu celu gelu silu mish softplus hardtanh hardswish hardsigmoid sigmoid logsigmoid
+        tanh neg abs square sqrt exp clamp dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout
+        max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d
+        adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+        adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+        interpolate contiguous clone detach float double half to""",
+    ),
+    **_named(Watch._shaped, "flatten view reshape squeeze unsqueeze"),
+    **_named(Watch._join, "add iadd radd sub isub rsub mul imul rmul div truediv itruediv"),
+    **_named(Watch._mean, "mean sum amax"),
+    **_named(Watch._cat, "cat concat concatenate"),
+    **_named(Watch._norm, "batch_norm instance_norm"),
+    **_named(Watch._conv, "conv1d conv2d conv3d"),
+    "linear": Watch._linear,
+    "prelu": Watch._prelu,
+    "getitem": Watch._slice,
+    "pad": Watch._pad,
+}
+
+
+def _inside(value: Any) -> Iterator[Tensor]:
+    """The tensors in arguments or results."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list, dict)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _inside(each)
+
+
+def tensors_of(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]

@@ -1,0 +1,191 @@
+"""dimred export: a trained network for other programs."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dimred.cli.arguments import flags, option
+from dimred.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from dimred.net import Net
+    from dimred.storage.files import Json
+
+FORMATS = ("dense", "compact", "onnx", "torch-export", "compacted-channels")
+USAGE = f"dimred export RUN FILE [--format {'|'.join(FORMATS)}] [--half] [--trust]"
+
+
+def export(arguments: list[str]) -> int:
+    form = option(arguments, "--format", "NAME") or "dense"
+    given = flags(arguments, "--half", "--trust")
+    if form not in FORMATS:
+        raise UserError(f"unknown format {form!r}. {nearest(form, FORMATS)}")
+    if "--half" in given and form != "compact":
+        raise UserError(
+            f"--half is for --format compact, and not for --format {form}. Leave it out"
+        )
+    if len(arguments) != 2:
+        raise UserError(f"usage: {USAGE} (got {len(arguments)} arguments)")
+    if form == "onnx" and not all(
+        map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))
+    ):
+        raise UserError(
+            "--format onnx needs a library that is not installed. Install it: pip install 'dimred[onnx]'"
+        )
+    from dimred.runs.nets import load_run
+
+    path = output(arguments[1], arguments[0])
+    net, about = load_run(Path(arguments[0]).expanduser(), "--trust" in given)
+    print(f"{path}: {write_as(form, net, about, path, '--half' in given)}")
+    return 0
+
+
+def output(name: str, source: str) -> Path:
+    """Where to write to. UserError if that is not for files, or would take something of a run or of
+    the source away."""
+    path, given = Path(name).expanduser(), Path(source).expanduser()
+    if not path.name or (path.exists() and not path.is_file()):
+        raise UserError(f"cannot write to {name!r}: that is no file. Name one")
+    if (path.parent / "config.yaml").exists() or (
+        given.exists() and path.resolve() == given.resolve()
+    ):
+        raise UserError(
+            f"cannot write to {path}: that is part of a run, or what is read. Name a file elsewhere"
+        )
+    return path
+
+
+def write_as(form: str, net: Net, about: Json, path: Path, half: bool) -> str:
+    """Write a net; what to say of the file."""
+    import torch
+
+    from dimred.channels.smaller import compact
+    from dimred.runs.compact_file import save_compact
+    from dimred.storage.files import write, write_tensors
+
+    if form == "dense":
+        write_tensors(path, net.state_dict())
+        return f"{len(net.state_dict())} tensors; read it with safetensors.torch.load_file"
+    if form == "compact":
+        size = save_compact(path, net, about, half)
+        return f"{size} bytes; read it with dimred import, or dimred.runs.compact_file.load_compact"
+    net.train(False)
+    images = torch.zeros(2, *about["shape"])
+    model = compact(net, images) if form == "compacted-channels" else plain(net)
+    content = (as_onnx if form == "onnx" else as_program)(model.eval(), images)
+    note = batches(run_onnx(content) if form == "onnx" else run_program(content), model, images)
+    write(path, content)
+    if form == "onnx":
+        return f"images (N, C, H, W) to logits (N, classes), {note}; read it with onnxruntime"
+    left, whole = (sum(p.numel() for p in each.parameters()) for each in (model, net.model))
+    return f"{left} of {whole} parameters, {note}; read it with torch.export.load(FILE).module()"
+
+
+def plain(net: Net) -> nn.Module:
+    """The model with its weights written out."""
+    import copy
+
+    model = copy.deepcopy(net.model)
+    model.load_state_dict(net.state_dict())
+    return model
+
+
+def as_program(model: nn.Module, images: Tensor) -> bytes:
+    """A torch.export program, of batches of any size."""
+    import torch
+
+    file = BytesIO()
+    with exporting(model):
+        torch.export.save(torch.export.export(model, (images,), dynamic_shapes=any_batch()), file)
+    return file.getvalue()
+
+
+def as_onnx(model: nn.Module, images: Tensor) -> bytes:
+    import torch
+
+    with exporting(model):
+        program = torch.onnx.export(
+            model,
+            (images,),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=any_batch(),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+def any_batch() -> Any:
+    import torch
+
+    return ({0: torch.export.Dim.AUTO},)
+
+
+@contextmanager
+def exporting(model: nn.Module) -> Iterator[None]:
+    """Turns what the exporters raise, of many kinds, into a UserError."""
+    try:
+        yield
+    except Exception as error:
+        why = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"PyTorch cannot export {type(model).__name__} ({type(error).__name__}: {why}). Use "
+            "--format dense, and the model's own code"
+        ) from error
+
+
+def run_program(content: bytes) -> Callable[[Tensor], Tensor]:
+    import torch
+
+    return torch.export.load(BytesIO(content)).module()
+
+
+def run_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # `batches` says what fails
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def batches(exported: Callable[[Tensor], Tensor], model: nn.Module, images: Tensor) -> str:
+    """For which batches what was exported works, found by running it. UserError if it does not for
+    that of the export.
+    """
+    wrong = [size for size in (1, 5) if not agree(exported, model, images, size)]
+    if not agree(exported, model, images, len(images)):
+        raise UserError(
+            f"the exported {type(model).__name__} does not compute the model's logits. Use "
+            "--format dense, and the model's own code"
+        )
+    if wrong:
+        sizes = " or ".join(map(str, wrong))
+        return f"but NOT for batches of {sizes}: the model fixes the size to {len(images)}"
+    return "for batches of any size"
+
+
+def agree(
+    exported: Callable[[Tensor], Tensor], model: nn.Module, images: Tensor, size: int
+) -> bool:
+    """Whether the logits of a batch of that size are the model's."""
+    import torch
+
+    inputs = torch.rand(size, *images.shape[1:], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        try:
+            found = exported(inputs)
+        except Exception:  # of kinds of their own, in onnxruntime and torch.export
+            return False
+        logits = model(inputs)
+    return found.shape == logits.shape and torch.allclose(found, logits, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,132 @@
+"""dimred reproduce: run what is missing of a published table, and print it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dimred.cli.arguments import option
+from dimred.cli.table import Request, request
+from dimred.errors import UserError
+from dimred.runs.terminal import printable
+
+if TYPE_CHECKING:
+    from dimred.report.runs import Run
+    from dimred.report.tables.plan import Box
+
+
+def reproduce(arguments: list[str]) -> int:
+    """Exit status 1 if a run failed."""
+    dry = "--dry-run" in arguments
+    arguments = [argument for argument in arguments if argument != "--dry-run"]
+    if option(arguments, "--runs"):
+        raise UserError(
+            "what is missing has to be run somewhere. Instead of --runs DIR, give outputs=DIR"
+        )
+    typed = [*arguments]
+    option(typed, "--only")  # what is written is the whole table
+    command = shlex.join(["dimred", "reproduce", *typed])
+    asked = request(arguments, "dimred reproduce NAME [--dry-run]")
+    from dimred.report.runs import find_runs
+    from dimred.report.tables.plan import estimate, left, sweeps
+
+    place = outputs(asked)
+    check_output(asked)
+    runs = find_runs(place) if place.is_dir() else []
+    jobs = left(asked.table, runs)
+    boxes = sweeps(jobs)
+    print(f"{asked.table.heading}\n{estimate(jobs, runs)}")
+    if dry:
+        for box in boxes:
+            print(shlex.join(["dimred", "train", *words(box, asked)]))
+        return 0
+    status = 0
+    for i, box in enumerate(boxes):
+        print(f"\n-- sweep {i + 1} of {len(boxes)} --", flush=True)
+        status = max(status, sweep(words(box, asked)))
+    show(asked, command, find_runs(place) if place.is_dir() else [])
+    return status
+
+
+def words(box: Box, asked: Request) -> list[str]:
+    return [
+        "-m",
+        *(f"{key}={','.join(values)}" for key, values in box.items()),
+        *(f"{key}={value}" for key, value in asked.where.items()),
+    ]
+
+
+def sweep(arguments: list[str]) -> int:
+    """`dimred train -m ...`; the exit status. What fails is said and the others go on; only a
+    signal ends it all."""
+    from dimred.cli.train import train
+
+    try:
+        return train(arguments)
+    except UserError as error:  # nothing of this sweep could be started
+        print(f"dimred: {printable(str(error))}", file=sys.stderr)
+        return 1
+
+
+def show(asked: Request, command: str, runs: Iterable[Run]) -> None:
+    """Write the whole table, and print what was asked for of it."""
+    from dimred.report.tables.fill import environment, fill, folders
+    from dimred.report.tables.formats import as_json, markdown
+    from dimred.storage.files import write
+
+    runs = list(runs)
+    document = fill(asked.whole, runs, asked.where)
+    used = folders(document)
+    made = [
+        f"written by `{command}`, which counts all runs that are there",
+        machine(),
+        *environment(run for run in runs if run.folder in used),
+    ]
+    path = output(asked)
+    write(path, (markdown(document) + "\n" + "".join(f"- {line}\n" for line in made)).encode())
+    write(path.with_suffix(".json"), as_json(document | {"made": made}).encode())
+    print(f"\n{markdown(asked.shown(document))}\n{path}")
+
+
+def outputs(asked: Request) -> Path:
+    return Path(asked.where.get("outputs", "outputs")).expanduser()
+
+
+def output(asked: Request) -> Path:
+    return outputs(asked) / "tables" / f"{file_name(asked)}.md"
+
+
+def check_output(asked: Request) -> None:
+    """UserError if the file that the table would be written to is that of another table."""
+    path = output(asked)
+    with suppress(OSError, UnicodeDecodeError):
+        first = path.read_text().partition("\n")[0]
+        if first != f"# {asked.whole.heading}":
+            raise UserError(
+                f"{path} holds another table ({first.strip('# ')!r}). Rename yours, or move that file"
+            )
+
+
+def file_name(asked: Request) -> str:
+    """A changed table never gets the name of the published one, nor of another change."""
+    change = str(asked.whole.change)
+    changed = re.sub("[^A-Za-z0-9.=_]+", "-", change).strip("-")
+    if len(changed) > 100:
+        changed = f"{changed[:90]}-{hashlib.sha256(change.encode()).hexdigest()[:9]}"
+    return f"{asked.whole.name}--{changed}" if changed else asked.whole.name
+
+
+def machine() -> str:
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        name = found[1] if found else name
+    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}"

@@ -1,1 +1,0 @@
-"""The subcommands of `dimred`. Each file is imported when its command is called."""

@@ -1,0 +1,66 @@
+"""Baselines: dense training, and pruning after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dimred.errors import require
+from dimred.net import Net
+from dimred.scores import magnitude
+from dimred.select.allocate import Allocation
+from dimred.select.topk import topk
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Train every weight; what the others are compared with.
+
+        theta = psi
+
+    Trains: all D weights; stores: nothing; needs: dense weights and gradients in every step.
+
+    Rumelhart, Hinton, Williams, Nature 1986 (backpropagation).
+    """
+
+    def run(self, net: Net, train: Train) -> None:
+        train()
+
+
+@dataclass(frozen=True)
+class MagnitudeAfter:
+    """Train dense, prune the smallest weights, at once or in rounds, and fine-tune what is left.
+
+        density after round k of n = (1 - s)^(k / n);  the rounds share the last `finetune` of training evenly
+
+    All of it is one training: fine-tuning goes on with the learning rate as it then is.
+
+    Trains: all weights, after pruning d; stores: their positions; needs: dense weights and
+    gradients until it prunes.
+
+    Han, Pool, Tran, Dally, NeurIPS 2015 (arXiv:1506.02626).
+    """
+
+    sparsity: float
+    allocation: Allocation
+    rounds: int  # 1 is one-shot
+    finetune: float  # fraction of training
+
+    def __post_init__(self) -> None:
+        require(self.rounds > 0, "method.rounds", self.rounds, "1 or more")
+        require(
+            0 <= self.finetune <= 1,
+            "method.finetune",
+            self.finetune,
+            "a fraction of training, in [0, 1]",
+        )
+
+    def run(self, net: Net, train: Train) -> None:
+        start = 0
+        for k in train.rounds(range(1, self.rounds + 1)):
+            dense = 1 - self.finetune * (1 - (k - 1) / self.rounds)
+            begin, start = start, round(dense * len(train))
+            train(begin, start)
+            density = (1 - self.sparsity) ** (k / self.rounds)
+            net.keep(topk(magnitude(net), self.allocation(net, density)))
+        train(start)

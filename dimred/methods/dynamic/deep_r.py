@@ -1,0 +1,108 @@
+"""Deep rewiring: a random walk of signed connections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dimred.errors import require
+from dimred.methods.random_start import RandomStart
+from dimred.net import Net
+from dimred.scores import generator
+from dimred.select.rewiring import grow_random
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class DeepR(RandomStart):
+    """Every weight has its sign for good: one that would cross zero goes dormant, and a random one
+    wakes up instead.
+
+        theta = sign * max(0, sign * psi);  psi <- psi - lr (dL/dtheta + l1 sign + noise * N(0, 1))
+
+    The sign is that of the initial value. A weight that woke up starts at zero and trains from the
+    next step on. Layers that are full train as usual. In every step the number of weights of every
+    layer is the same.
+
+    Trains: d weights, not always the same; stores: their positions (while it trains, the seed of
+    the signs, too);
+    needs: nothing.
+
+    Bellec, Kappel, Maass, Legenstein, ICLR 2018 (arXiv:1711.05136); the scales of l1 and noise as
+    in the official code."""
+
+    l1: float  # alpha, the pull towards zero
+    noise: float  # standard deviation of the random walk
+
+    def __post_init__(self) -> None:
+        require(self.l1 >= 0, "method.l1", self.l1, "0 or more")
+        require(self.noise >= 0, "method.noise", self.noise, "0 or more")
+
+    def run(self, net: Net, train: Train) -> None:
+        self.keep_random(net)
+        maps = {
+            name: Signed(net.initial()[name].to(w.param))
+            for name, w in net.weights.items()
+            if w.support is not None
+        }
+        net.embed(maps)
+        for t in train.steps():
+            dormant = sleep(net, maps)
+            self.walk(net, maps, t, train.recipe.lr_at(t, len(train)))
+            wake(
+                net, dormant
+            )  # after the walk: they have to be at zero until they have felt a gradient
+        wake(net, sleep(net, maps))
+        net.fold(net.supports)
+
+    @torch.no_grad()
+    def walk(self, net: Net, maps: Mapping[str, Signed], t: int, lr: float) -> None:
+        draws = generator(net, f"walk {t}")
+        for name, each in maps.items():
+            w = net.weights[name]
+            w.psi.add_(
+                torch.randn(w.dim, generator=draws, dtype=w.psi.dtype).to(w.psi.device),
+                alpha=lr * self.noise,
+            )
+            w.psi.sub_(w.gather(each.sign.view(-1)), alpha=lr * self.l1)
+
+
+class Signed(nn.Module):
+    """theta where it has its sign, zero where not. The signs are those of the initial weights and
+    not saved."""
+
+    sign: Tensor
+
+    def __init__(self, initial: Tensor) -> None:
+        super().__init__()
+        self.register_buffer(
+            "sign", torch.where(initial < 0, -1.0, 1.0).to(initial.dtype), persistent=False
+        )
+
+    def forward(self, theta: Tensor) -> Tensor:
+        return theta * (
+            theta.detach() * self.sign >= 0
+        )  # at zero there is a gradient: so wake those who were asleep
+
+
+def sleep(net: Net, maps: Mapping[str, Signed]) -> dict[str, int]:
+    """Let weights of the wrong sign go dormant; how many of each layer."""
+    kept, counts = {}, {}
+    for name, each in maps.items():
+        w = net.weights[name]
+        alive = w.psi.detach() * w.gather(each.sign.view(-1)) >= 0
+        count = w.dim - int(alive.sum())
+        if count and w.support is not None:
+            kept[name], counts[name] = w.support[alive], count
+    if kept:
+        net.keep(kept)
+    return counts
+
+
+def wake(net: Net, counts: Mapping[str, int]) -> None:
+    """Wake as many weights of each layer, drawn at random, at zero."""
+    if counts:
+        net.keep(grow_random(net, {name: net.weights[name].support for name in counts}, counts))

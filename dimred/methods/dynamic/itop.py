@@ -1,0 +1,63 @@
+"""In-time over-parameterisation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from dimred.methods.random_start import RandomStart
+from dimred.net import Net
+from dimred.scores import magnitude
+from dimred.select.rewiring import (
+    drop,
+    drop_counts,
+    gradient_magnitude,
+    grow,
+    grow_random,
+    require_fractions,
+)
+from dimred.select.schedules import cosine, require_period
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class ITOP(RandomStart):
+    """Rewire seldom but much, so that in the end training has seen many weights: in-time
+    over-parameterisation.
+
+        a fraction of each layer, floor + (fraction - floor)/2 (1 + cos(pi t / T)), at t = every, 2
+        every, ... < T
+
+    Drops the smallest weights and grows those whose gradient is largest (RigL) or random ones
+    (SET). Every result's `explored` is R_s, the share of all weights that were trained at some
+    time; for random growth of a constant fraction p of what is free it is 1 - (1 - d)(1 -
+    p)^updates. A step that rewires trains, as in the official code.
+
+    Trains: d weights, not always the same; stores: their positions; needs: dense gradients in the
+    steps that rewire, where it grows by gradients.
+
+    Liu, Yin, Mocanu, Pechenizkiy, ICML 2021 (arXiv:2102.02887).
+    """
+
+    every: int | float  # steps, or a fraction of training
+    fraction: float  # at the start of the cosine
+    floor: float  # at its end
+    grow: Literal["gradient", "random"]
+
+    def __post_init__(self) -> None:
+        require_period(self.every)
+        require_fractions(fraction=self.fraction, floor=self.floor)
+
+    def run(self, net: Net, train: Train) -> None:
+        self.keep_random(net)
+        due = train.every(self.every)
+        for t in train.steps(dense_grad=due if self.grow == "gradient" else None):
+            if due(t):
+                fraction = cosine(self.fraction, self.floor, t / len(train))
+                counts = drop_counts(net, fraction, math.ceil)
+                kept = drop(net, magnitude(net), counts)
+                if self.grow == "gradient":
+                    net.keep(grow(kept, gradient_magnitude(net), counts))
+                else:
+                    net.keep(grow_random(net, kept, counts))

@@ -1,0 +1,62 @@
+"""Sparse evolutionary training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dimred.methods.random_start import RandomStart
+from dimred.net import Net
+from dimred.scores import Scores
+from dimred.select.rewiring import drop, drop_and_regrow, drop_counts, require_fractions
+from dimred.select.schedules import require_period
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class SET(RandomStart):
+    """Every so often, replace the weights closest to zero by random new ones that start at zero.
+
+        drop the fraction zeta of the smallest positive and the fraction zeta of the largest
+        negative weights of a layer
+
+    The paper does so after each of 1000 epochs. The last layer is sparse like the others, where the
+    paper keeps it dense (exclude=[...] does).
+
+    Trains: d weights, not always the same; stores: their positions; needs: nothing.
+
+    Mocanu et al., Nature Communications 2018 (arXiv:1707.04780).
+    """
+
+    every: int | float  # steps, or a fraction of training
+    fraction: float  # zeta
+
+    def __post_init__(self) -> None:
+        require_period(self.every)
+        require_fractions(fraction=self.fraction)
+
+    def run(self, net: Net, train: Train) -> None:
+        self.keep_random(net)
+        due = train.every(self.every)
+        for t in train.steps():
+            if due(t):
+                counts = drop_counts(net, self.fraction)
+                drop_and_regrow(net, drop(net, rank_by_sign(net), counts), counts)
+
+
+def rank_by_sign(net: Net) -> Scores:
+    """Where |psi| ranks among the trained weights of its layer with the same sign, in (0, 1]:
+    dropping the lowest of this score drops the same fraction of the positive and of the negative
+    weights."""
+    return {name: _ranks(w.scatter(w.psi.detach())) for name, w in net.weights.items()}
+
+
+def _ranks(theta: Tensor) -> Tensor:
+    ranks = torch.zeros_like(theta)
+    for positions in ((theta > 0).nonzero().view(-1), (theta < 0).nonzero().view(-1)):
+        order = theta[positions].abs().argsort(stable=True)
+        rank = torch.arange(1, len(order) + 1, device=theta.device, dtype=theta.dtype)
+        ranks[positions[order]] = rank / max(1, len(order))
+    return ranks

@@ -1,0 +1,85 @@
+"""Sparse momentum."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from dimred.errors import require
+from dimred.methods.random_start import RandomStart
+from dimred.net import Net
+from dimred.scores import Scores, magnitude
+from dimred.select.allocate import regrown
+from dimred.select.rewiring import drop, drop_counts, grow, require_fractions
+from dimred.select.schedules import cosine, require_period
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class SNFS(RandomStart):
+    """Every so often, replace the smallest weights by those with the largest momentum, most in
+    layers where it is
+    large: sparse networks from scratch, or sparse momentum.
+
+        drop a fraction as in ITOP;  layer l grows a share of them in proportion to the mean |m| of its trained weights
+
+    m <- mu m + dL/dtheta is kept for every weight, trained or not: the momentum of SGD but for
+    weight decay, and the same whatever the optimiser. So each step costs a dense gradient. With SGD
+    a newcomer starts with the momentum that chose it, as in the official code. The paper rewires
+    after each of 100 (MNIST) or 250 (CIFAR) epochs. Totals are exact; the official code's
+    corrections of layers that are nearly dense or full are replaced by handing on what does not
+    fit.
+
+    Trains: d weights, not always the same; stores: their positions; needs: dense gradients and a
+    dense momentum in every step.
+
+    Dettmers, Zettlemoyer, 2019 (arXiv:1907.04840).
+    """
+
+    every: int | float  # steps, or a fraction of training
+    fraction: float  # at the start of the cosine
+    floor: float  # at its end
+    mu: float
+
+    def __post_init__(self) -> None:
+        require_period(self.every)
+        require_fractions(fraction=self.fraction, floor=self.floor)
+        require(0 <= self.mu < 1, "method.mu", self.mu, "a number in [0, 1)")
+
+    def run(self, net: Net, train: Train) -> None:
+        self.keep_random(net)
+        due = train.every(self.every)
+        for t in train.steps(dense_grad=lambda t: True):
+            if due(t):
+                self.rewire(net, cosine(self.fraction, self.floor, t / len(train)))
+            for name, grad in net.grads().items():
+                momentum = net.notes.setdefault(f"momentum/{name}", torch.zeros_like(grad))
+                momentum.mul_(self.mu).add_(grad)
+
+    def rewire(self, net: Net, fraction: float) -> None:
+        """By the momentum as the last step left it; in this step newcomers train like the
+        others."""
+        counts = drop_counts(net, fraction, math.ceil)
+        before = {name: w.trained() for name, w in net.weights.items()}
+        left = {name: net.weights[name].dim - count for name, count in counts.items()}
+        momentum = {name: net.notes[f"momentum/{name}"] for name in net.weights}
+        size, grads = {name: each.abs() for name, each in momentum.items()}, net.grads()
+        more = regrown(net, left, momentum_shares(net, size))
+        net.keep(grow(drop(net, magnitude(net), counts), size, more))
+        for name, w in net.weights.items():
+            joined = w.gather(~before[name])
+            w.psi.grad = w.gather(grads[name].view(-1))
+            if "momentum_buffer" in (memory := net.memory_of(w.psi)):
+                memory["momentum_buffer"][joined] = w.gather(momentum[name].view(-1))[joined]
+
+
+def momentum_shares(net: Net, size: Scores) -> dict[str, float]:
+    """Each layer's share of the sum of the layers' mean size of momentum, over trained weights."""
+    means = {
+        name: float(w.gather(size[name].view(-1)).mean()) if w.dim else 0.0
+        for name, w in net.weights.items()
+    }
+    total = sum(means.values()) or 1.0
+    return {name: mean / total for name, mean in means.items()}

@@ -1,0 +1,140 @@
+"""Structured RigL: a constant number of inputs for each neuron."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dimred.methods.random_start import RandomStart, scale_by_fan_in
+from dimred.net import Net
+from dimred.net.coordinates import Coordinates
+from dimred.scores import magnitude, noise
+from dimred.select.rewiring import require_fractions
+from dimred.select.schedules import cosine, require_period
+from dimred.select.topk import largest, topk
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class SRigL(RandomStart):
+    """RigL in which all neurons of a layer have the same number of inputs, but for neurons that are
+    ablated.
+
+        inputs k = weights of the layer / neurons that live;  a neuron lives if gamma k_0 of its
+        weights are salient: among those that RigL keeps, or among the largest gradients;  k_0: k
+        where all neurons live
+
+    k is rounded down, as in the official code, so less than one weight a neuron is left unused. A
+    neuron may come back. The last layer loses none, and no layer more than its weights can do
+    without. Layers that are full are left alone. Where biases and norms are covered, each entry is
+    a neuron with one input.
+
+    Trains: d weights, not always the same; stores: as many positions for every neuron, and which
+    neurons live; needs: dense gradients in the steps that rewire.
+
+    Lasby, Golubeva, Evci, Nica, Ioannou, ICLR 2024 (arXiv:2305.02299).
+    """
+
+    every: int | float  # steps, or a fraction of training
+    fraction: float  # alpha
+    until: float  # T_end, as a fraction of training
+    ablation: float  # gamma; 0 keeps all neurons
+
+    def __post_init__(self) -> None:
+        require_period(self.every)
+        require_fractions(fraction=self.fraction, until=self.until, ablation=self.ablation)
+
+    def run(self, net: Net, train: Train) -> None:
+        draws = noise(net)
+        budget = {
+            name: len(support)
+            for name, support in topk(draws, self.allocation(net, 1 - self.sparsity)).items()
+            if support is not None
+        }
+        net.keep({name: first(rows(draws[name]), count) for name, count in budget.items()})
+        if self.scale_fan_in:
+            scale_by_fan_in(net)
+        due = train.every(self.every, self.until)
+        last = [name for name, w in net.weights.items() if w.param.dim() > 1][-1:]
+        for t in train.steps(dense_grad=due):
+            if due(t) and net.dim < net.total:
+                fraction = cosine(self.fraction, 0.0, t / (self.until * len(train)))
+                size, gradient = magnitude(net), net.grads()
+                changing = [name for name, w in net.weights.items() if 0 < w.dim < w.size]
+                ablation = dict.fromkeys(changing, self.ablation) | dict.fromkeys(last, 0.0)
+                net.keep(
+                    {
+                        name: self.rewired(
+                            rows(size[name]),
+                            rows(gradient[name].abs()),
+                            net.weights[name],
+                            fraction,
+                            budget[name],
+                            ablation[name],
+                        )
+                        for name in changing
+                    }
+                )
+                net.zero_grad()
+
+    def rewired(
+        self,
+        size: Tensor,
+        gradient: Tensor,
+        w: Coordinates,
+        fraction: float,
+        budget: int,
+        ablation: float,
+    ) -> Tensor:
+        """The new support of a layer, from |theta| (-inf where it is not trained) and |dL/dtheta|,
+        a row a neuron."""
+        drop = int(fraction * w.dim)
+        kept = mask(size, w.dim - drop)
+        salient = (kept | mask(gradient, drop)).sum(1)
+        inputs = fan_in(budget, len(size), size.shape[1])
+        alive = (
+            salient >= max(1, int(ablation * inputs))
+            if ablation
+            else torch.ones_like(salient, dtype=torch.bool)
+        )
+        neurons = min(max(int(alive.sum()), math.ceil(budget / size.shape[1])), budget)
+        alive = mask(salient.double() + alive * w.size, neurons)
+        inputs = fan_in(budget, neurons, size.shape[1])
+        kept &= best_of_rows(size.masked_fill(~kept, -torch.inf), inputs)
+        chosen = best_of_rows(gradient.masked_fill(kept, torch.inf), inputs) & alive[:, None]
+        return chosen.view(-1).nonzero().view(-1)
+
+
+def rows(weight: Tensor) -> Tensor:
+    """A row for every neuron."""
+    return weight.reshape(len(weight), -1)
+
+
+def first(draws: Tensor, budget: int) -> Tensor:
+    """A random support with the same number of inputs for every neuron, or for as many as there are
+    weights."""
+    neurons = mask(draws[:, 0], budget)
+    chosen = (
+        best_of_rows(draws, fan_in(budget, int(neurons.sum()), draws.shape[1])) & neurons[:, None]
+    )
+    return chosen.view(-1).nonzero().view(-1)
+
+
+def fan_in(budget: int, neurons: int, most: int) -> int:
+    return min(most, max(1, budget // neurons)) if neurons else 0
+
+
+def mask(scores: Tensor, k: int) -> Tensor:
+    """True at the k largest."""
+    out = torch.zeros_like(scores, dtype=torch.bool)
+    out.view(-1)[largest(scores.reshape(-1), k)] = True
+    return out
+
+
+def best_of_rows(scores: Tensor, k: int) -> Tensor:
+    """True at the k largest of every row; among equals the first win."""
+    best = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True)

@@ -1,0 +1,95 @@
+"""Top-KAST: sparse forward passes, and somewhat denser gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dimred.errors import require
+from dimred.net import Net
+from dimred.net.transforms import Feedback
+from dimred.select.allocate import Allocation
+from dimred.select.schedules import require_period
+from dimred.select.topk import topk
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class TopKAST:
+    """Use the largest weights, train some more of them, and hold the rest: always sparse, forward
+    and backward.
+
+        A = the D largest, B = the D + M largest; E(theta) = theta on A, dL/dtheta acts on B; chosen
+        anew every so often loss + strength (|theta_A|^2 + |theta_{B \\ A}|^2 / D), with D as a
+        density
+
+    Weights outside B stay where they are, and may come back. The penalty comes on top of the
+    recipe's weight decay, its form and strength are from memory. In a layer whose weights are all
+    in A there is none.
+
+    Trains: D of the density and M more, not always the same; stores: the positions of the D; needs:
+    dense weights, held and not computed with.
+
+    Jayakumar, Pascanu, Rae, Osindero, Elsen, NeurIPS 2020 (arXiv:2106.03517).
+    """
+
+    sparsity: float
+    allocation: Allocation
+    explore: float  # M, as a multiple of D
+    every: int | float  # steps, or a fraction of training
+    strength: float  # of the penalty
+
+    def __post_init__(self) -> None:
+        require(self.explore >= 0, "method.explore", self.explore, "0 or more")
+        require_period(self.every)
+        require(self.strength >= 0, "method.strength", self.strength, "0 or more")
+
+    def run(self, net: Net, train: Train) -> None:
+        maps = {name: Explored(w.param, self.strength) for name, w in net.weights.items()}
+        net.embed(maps)
+        self.choose(net, maps)
+        due = train.every(self.every)
+        for t in train.steps():
+            if due(t):
+                self.choose(net, maps)
+        used = {name: each.kept.view(-1).nonzero().view(-1) for name, each in maps.items()}
+        net.fold(used)
+
+    def choose(self, net: Net, maps: Mapping[str, Explored]) -> None:
+        """A and B, by the size of all weights, trained or not."""
+        size, density = (
+            {name: theta.abs() for name, theta in net.thetas().items()},
+            1 - self.sparsity,
+        )
+        used = topk(size, self.allocation(net, density))
+        trained = topk(size, self.allocation(net, min(1.0, density * (1 + self.explore))))
+        net.keep(trained, base="held")
+        for name, each in maps.items():
+            each.keep(used[name])
+            each.weigh(trained[name])
+
+
+class Explored(Feedback):
+    """theta at `kept`, the gradient everywhere, and a penalty."""
+
+    weights: Tensor
+
+    def __init__(self, weight: Tensor, strength: float) -> None:
+        super().__init__(weight)
+        self.strength = strength
+        self.register_buffer("weights", torch.zeros_like(weight, requires_grad=False))
+
+    @torch.no_grad()
+    def weigh(self, trained: Tensor | None) -> None:
+        """Of squares in the penalty: 1 at `kept`, 1 / D at the rest of what is trained."""
+        self.weights.zero_()
+        density = self.kept.double().mean().item()
+        if 0 < density < 1:
+            self.weights.view(-1)[slice(None) if trained is None else trained] = 1 / density
+            self.weights[self.kept] = 1.0
+
+    def penalty(self, theta: Tensor) -> Tensor:
+        return self.strength * (self.weights * theta.square()).sum()

@@ -1,0 +1,1 @@
+"""Train a part of the network and freeze the rest."""

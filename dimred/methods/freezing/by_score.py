@@ -1,0 +1,204 @@
+"""Train the weights with the highest scores; the others keep their initial value, or fade."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dimred.errors import require
+from dimred.net import Net
+from dimred.net.coordinates import Supports
+from dimred.net.transforms import Masked
+from dimred.scores import NAMED, Named, generator, masked, noise, redrawn
+from dimred.select.allocate import Allocation
+from dimred.select.topk import topk
+from dimred.training.loop import Best, Train
+from dimred.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class ByScore:
+    """Train the weights with the best scores."""
+
+    sparsity: float
+    allocation: Allocation
+    score: Named
+    examples: int
+    # score with crops and flips, as in training
+    augment: bool = field(default=False, kw_only=True)
+
+    def choose(self, net: Net, train: Train) -> Supports:
+        scores = NAMED[self.score](net, train.sample(self.examples, self.augment))
+        return topk(scores, self.allocation(net, 1 - self.sparsity))
+
+
+@dataclass(frozen=True)
+class FreezeNetWD(ByScore):
+    """FreezeNet whose frozen weights decay while the others train, and are pruned in the end: a
+    sparse net.
+
+        theta_t = theta_0 * prod_{s < t} (1 - lr_s wd)  outside of the support,  support = top score
+
+    This is the decay of SGD without momentum; it is a map, so neither the optimiser nor a
+    checkpoint holds what decays. wd is such that the product over all steps is `remainder`; with
+    remainder=null it is the recipe's weight_decay, which takes long. The last step, and its
+    evaluation, finds the frozen weights at zero; so they end.
+
+    Trains: d weights; stores: their positions (those that decay end at zero); needs: dense
+    gradients once, before training, and dense weights in every pass.
+
+    Wimmer, Mehnert, Condurache, ACCV 2020 (arXiv:2011.14087); from memory: how they decay is our
+    choice."""
+
+    remainder: float | None
+
+    def __post_init__(self) -> None:
+        require(
+            self.remainder is None or 0 < self.remainder <= 1,
+            "method.remainder",
+            self.remainder,
+            "null or a fraction in (0, 1]",
+        )
+
+    def run(self, net: Net, train: Train) -> None:
+        net.keep(self.choose(net, train), base="init")
+        maps = {name: Fading(w.param) for name, w in net.weights.items() if w.support is not None}
+        for name, fading in maps.items():
+            fading.keep(net.weights[name].support)
+        net.embed(maps)
+        left = self.left(train.recipe, len(train))
+        for t in train.steps():
+            last = t == len(train) - 1
+            for fading in maps.values():
+                fading.left.fill_(0.0 if last else float(left[t]))
+            if last:
+                train.best = Best()  # earlier evaluations were of a dense net
+        supports = (
+            net.supports
+        )  # of the net, not those of above: scores of a resumed run may be others on a GPU
+        net.fold(supports)
+
+    def left(self, recipe: Recipe, steps: int) -> Tensor:
+        """prod_{s <= t} (1 - lr_s wd) for every step t."""
+        lr = torch.tensor([recipe.lr_at(t, steps) for t in range(steps)], dtype=torch.float64)
+        decay = recipe.weight_decay
+        if self.remainder is not None:
+            low, high = 0.0, 1 / float(lr.max())
+            for _ in range(60):
+                decay = (low + high) / 2
+                enough = torch.log1p(-lr * decay).sum() <= math.log(self.remainder)
+                low, high = (low, decay) if enough else (decay, high)
+        return torch.cumprod(1 - lr * decay, 0)
+
+
+class Fading(Masked):
+    """theta at `kept`, and the fraction `left` of it elsewhere."""
+
+    left: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__(weight)
+        self.register_buffer("left", weight.new_ones((), requires_grad=False))
+
+    def forward(self, theta: Tensor) -> Tensor:
+        return torch.where(self.kept, theta, theta * self.left)
+
+
+@dataclass(frozen=True)
+class FreezeNetValues(ByScore):
+    """FreezeNet with other values for the frozen weights, to see what random weights have to be.
+
+        theta = theta_0 where trained, elsewhere drawn anew with the layer's sigma = sqrt(mean
+        theta_0^2): sigma N(0, 1), sigma U(-sqrt 3, sqrt 3), +-sigma, theta_0 in another order,
+        theta_0 itself, or 0
+
+    Trains: d weights; stores: their positions, and the others too: their draws are torch's, which
+    no seed pins for good (nothing but the seed with values=init); needs: dense gradients once,
+    before training, if the score does, and dense weights in every pass.
+
+    Wimmer, Mehnert, Condurache, ACCV 2020 (arXiv:2011.14087), after their ablation of
+    initialisations (from memory)."""
+
+    values: Literal["init", "shuffled", "gaussian", "uniform", "signed_constant", "zero"]
+
+    def run(self, net: Net, train: Train) -> None:
+        supports, values = self.choose(net, train), self.draw(net)
+        trained = masked({name: torch.ones_like(value) for name, value in values.items()}, supports)
+        with torch.no_grad():
+            for name, w in net.weights.items():
+                w.psi.copy_(torch.where(trained[name].view(-1) > 0, w.psi, values[name].view(-1)))
+        net.keep(supports, base="held")
+        train()
+
+    def draw(self, net: Net) -> dict[str, Tensor]:
+        thetas, normal = (
+            net.thetas(),
+            {name: draw.to(net.weights[name].param) for name, draw in noise(net).items()},
+        )
+        sigma = {name: theta.square().mean().sqrt() for name, theta in thetas.items()}
+        if self.values == "shuffled":
+            return redrawn(thetas, generator(net, "order"))
+        draws = {
+            "init": lambda name: thetas[name],
+            "gaussian": lambda name: sigma[name] * normal[name],
+            "uniform": lambda name: (
+                sigma[name] * math.sqrt(3) * torch.erf(normal[name] / math.sqrt(2))
+            ),
+            "signed_constant": lambda name: torch.where(
+                normal[name] < 0, -sigma[name], sigma[name]
+            ),
+            "zero": lambda name: torch.zeros_like(thetas[name]),
+        }
+        return {name: draws[self.values](name) for name in thetas}
+
+
+@dataclass(frozen=True)
+class DropBack:
+    """In every step, train the weights that will have moved farthest; the others return to their
+    initial values.
+
+        support_t = top |theta_t - lr dL/dtheta_t - theta_0|,  theta = theta_0 elsewhere, to the bit
+
+    The step about to be taken is foreseen without momentum and decay (the official code has
+    neither, and looks back at the step taken). A weight that joins takes this step, from its
+    initial value. Biases and norms always train; the official code counts them, too.
+
+    Trains: d weights, not always the same; stores: their positions, and the seed of the others;
+    needs: dense gradients in every step that chooses, and dense weights in every pass.
+
+    Golub, Lemieux, Lis, MLSys 2019 (arXiv:1806.06949).
+    """
+
+    sparsity: float
+    allocation: Allocation
+    every: int  # steps
+    until: float  # from then on, as a fraction of training, the support stays
+
+    def __post_init__(self) -> None:
+        require(self.every > 0, "method.every", self.every, "1 or more steps")
+        require(
+            0 < self.until <= 1, "method.until", self.until, "a fraction of training, in (0, 1]"
+        )
+
+    def run(self, net: Net, train: Train) -> None:
+        first = {name: value.to(train.device) for name, value in net.initial().items()}
+        net.initial = lambda: first  # asked for in every step
+        budget = self.allocation(net, 1 - self.sparsity)
+
+        def due(t: int) -> bool:
+            return t % self.every == 0 and (t == 0 or t < self.until * len(train))
+
+        for t in train.steps(dense_grad=due):
+            if due(t):
+                lr, grads = train.recipe.lr_at(t, len(train)), net.grads()
+                moved = {
+                    name: (theta - lr * grads[name] - first[name]).abs()
+                    for name, theta in net.thetas().items()
+                }
+                net.keep(topk(moved, budget), base="init")
+                for name, w in net.weights.items():
+                    w.psi.grad = w.gather(grads[name].reshape(-1))

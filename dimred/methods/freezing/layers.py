@@ -1,0 +1,220 @@
+"""Train whole layers, norms or filters, and freeze the others."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dimred.errors import UserError, nearest, require
+from dimred.net import Net
+from dimred.scores import generator
+from dimred.select.topk import last_matrix
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class LastLayer:
+    """Train the last layer, weight and bias, on random features.
+
+        theta = theta_0 but for the weight and bias of the last Linear (or Conv) layer
+
+    By gradient descent; method elm solves for it.
+
+    Trains: weight and bias of the last layer; stores: the seed of the others; needs: dense weights
+    forward, and nothing backward.
+
+    Huang, Zhu, Siew, Neurocomputing 2006 (extreme learning machine).
+    """
+
+    def run(self, net: Net, train: Train) -> None:
+        freeze_all_but(net, parameters_of(net, last_layer(net)))
+        train()
+
+
+@dataclass(frozen=True)
+class ELM:
+    """Extreme learning machine: solve for the last layer, by ridge regression on random features.
+
+        beta = (H^T H + ridge I)^-1 H^T Y,  H the inputs of the last layer with a column of ones, Y one-hot labels
+
+    H^T H and H^T Y are summed over the training set, in evaluation mode and in float64; the bias is
+    in beta, and so in the penalty. One epoch of forward passes comes first, in which norms find
+    their statistics and nothing is trained. The logits regress to 0 and 1, so that their accuracy
+    means something and their cross entropy little.
+
+    Trains: weight and bias of the last layer, which are solved for; stores: the seed of the others,
+    and the statistics of norms; needs: dense weights forward, no gradients, and the square of the
+    last layer's inputs.
+
+    Huang, Zhu, Siew, Neurocomputing 2006; with ridge: Huang, Zhou, Ding, Zhang, IEEE SMC-B 2012
+    (from memory)."""
+
+    ridge: float
+
+    def __post_init__(self) -> None:
+        require(self.ridge > 0, "method.ridge", self.ridge, "a number above 0")
+
+    def run(self, net: Net, train: Train) -> None:
+        layer = net.model.get_submodule(last_layer(net))
+        if not isinstance(layer, nn.Linear):
+            raise UserError(
+                f"method elm solves for a Linear last layer, and that of {type(net.model).__name__} is a "
+                f"{type(layer).__name__}. Choose method=last_layer, or a model such as model=lenet300"
+            )
+        names = parameters_of(net, last_layer(net))
+        freeze_all_but(net, names)
+        stop = min(train.epoch_steps, len(train))
+        for t in train.steps(0, stop):
+            net.zero_grad()
+            if t == stop - 1:
+                beta = self.solve(*moments(net, train, layer))
+                with torch.no_grad():
+                    for name in names:
+                        value = beta[-1] if name.endswith("bias") else beta[: layer.in_features].T
+                        net.parameters()[name].copy_(value.reshape(net.parameters()[name].shape))
+
+    def solve(self, gram: Tensor, moment: Tensor) -> Tensor:
+        return torch.linalg.solve(gram + self.ridge * torch.eye(len(gram)).to(gram), moment)
+
+
+def moments(net: Net, train: Train, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """H^T H and H^T Y over the training set in float64, H being the inputs of the layer, and ones
+    if it has a bias."""
+    inputs: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    net.train(False)
+    size = layer.in_features + (layer.bias is not None)
+    gram, moment = (
+        torch.zeros(size, n, dtype=torch.float64, device=layer.weight.device)
+        for n in (size, layer.out_features)
+    )
+    with torch.no_grad(), net.live():
+        for images, labels in train.data.eval_batches("train"):
+            net.model(images)
+            h = F.pad(inputs.pop().double(), (0, size - layer.in_features), value=1.0)
+            gram += h.T @ h
+            moment += h.T @ F.one_hot(labels, layer.out_features).to(h)
+    net.train()
+    hook.remove()
+    return gram, moment
+
+
+@dataclass(frozen=True)
+class NormOnly:
+    """Train scale and shift of the normalisation layers and nothing else, not even the last layer
+    unless told to.
+
+        theta = theta_0 but for gamma, beta;  gamma_0 ~ U(0, 1)
+
+    The paper's variants: `output` trains the last layer, too, and `also` what else it names (its
+    shortcuts).
+
+    Trains: scale and shift of norms alone; stores: the seed of all weights; needs: dense weights
+    forward and backward, and no gradients of them.
+
+    Frankle, Schwab, Morcos, ICLR 2021 (arXiv:2003.00152).
+    """
+
+    gamma: Literal["uniform", "init"]  # gamma_0: U(0, 1), or the model's own
+    output: bool
+    also: tuple[str, ...]  # regular expressions
+
+    def run(self, net: Net, train: Train) -> None:
+        norms = {name for name, m in net.model.named_modules() if isinstance(m, NORMS)}
+        parameters = net.parameters()
+        trained = [
+            name
+            for name in parameters
+            if name.rpartition(".")[0] in norms and name not in net.fixed
+        ]
+        if not trained:
+            raise UserError(
+                f"method norm_only trains normalisation layers, and {type(net.model).__name__} has none "
+                "(with scale and shift). Choose a model that has some, such as model=resnet20"
+            )
+        if self.gamma == "uniform":
+            with torch.no_grad():
+                for name in trained:
+                    if name.endswith("weight"):
+                        draws = torch.rand(parameters[name].shape, generator=generator(net, name))
+                        parameters[name].copy_(draws)
+        trained += matching(net, self.also, "method.also")
+        freeze_all_but(
+            net, [*trained, *(parameters_of(net, last_layer(net)) if self.output else [])]
+        )
+        train()
+
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+@dataclass(frozen=True)
+class PartialFilters:
+    """Train the first few filters of every layer, all biases and norms, and the last layer; the
+    rest is random.
+
+        trained = sum ceil(fraction * C_out) * fan_in, and all of the last layer and of `layers`
+
+    A neuron of a Linear layer is a filter, too. With fraction=0 and layers=[stage2] whole layers
+    are trained or not.
+
+    Trains: the first filters of each layer, the last layer, biases and norms; stores: the seed of
+    the others; needs: dense weights in every pass.
+
+    Rosenfeld, Tsotsos, CRV 2019 (arXiv:1802.00844).
+    """
+
+    fraction: float
+    layers: tuple[str, ...]  # regular expressions
+
+    def __post_init__(self) -> None:
+        require(0 <= self.fraction <= 1, "method.fraction", self.fraction, "a fraction in [0, 1]")
+
+    def run(self, net: Net, train: Train) -> None:
+        whole = {*matching(net, self.layers, "method.layers"), *parameters_of(net, last_layer(net))}
+        frozen = {}
+        for name, w in net.weights.items():
+            filters = w.param.shape[0]
+            if name not in whole:
+                first = math.ceil(self.fraction * filters - 1e-9) * (w.size // filters)
+                frozen[name] = torch.arange(first, w.size, device=w.param.device)
+        net.freeze(frozen)
+        train()
+
+
+def last_layer(net: Net) -> str:
+    """The name of the last module with a weight that is more than a vector and that the model has
+    not frozen."""
+    return last_matrix(net).rpartition(".")[0]
+
+
+def parameters_of(net: Net, module: str) -> list[str]:
+    return [name for name in net.parameters() if name.rpartition(".")[0] == module]
+
+
+def freeze_all_but(net: Net, trained: Sequence[str]) -> None:
+    net.freeze({name: None for name in net.parameters() if name not in trained})
+
+
+def matching(net: Net, patterns: Sequence[str], key: str) -> list[str]:
+    """The parameters whose names match one of these regular expressions. UserError if one of them
+    matches none."""
+    names: list[str] = []
+    for pattern in patterns:
+        try:
+            found = [name for name in net.parameters() if re.search(pattern, name)]
+        except re.error as error:
+            raise UserError(f"{key}: {pattern!r} is not a regular expression ({error})") from None
+        if not found:
+            raise UserError(
+                f"{key}: {pattern!r} matches no parameter. {nearest(pattern, net.parameters())}"
+            )
+        names += found
+    return names

@@ -1,0 +1,156 @@
+"""Freeze layer after layer while training, from the first one on.
+
+A layer is a covered weight with the biases and norms behind it, up to the next one, in the order of
+the model. A frozen layer has no backward pass, and its norms use their running statistics as they
+are, in training, too."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dimred.errors import require
+from dimred.net import Net
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class FreezeOut:
+    """Anneal the learning rate of each layer to zero at its own time, the first layer's first, and
+    freeze it there.
+
+        lr_i(t) = lr_i / 2 (1 + cos(pi t / t_i)),  t_i = (t_0 + (1 - t_0) i / L)^3,  lr_i = lr / t_i
+
+    This takes the place of the recipe's schedule. `start` is t_0 before it is cubed; lr_i = lr
+    without scale_lr. The paper forgets the factor 1/2 (says the official README). Norms of frozen
+    layers use their running statistics.
+
+    Trains: all weights at first, ever fewer of the first layers; stores: nothing: the net is dense;
+    needs: dense weights, and dense gradients of the layers that train.
+
+    Brock, Lim, Ritchie, Weston, 2017 (arXiv:1706.04983).
+    """
+
+    start: float  # t_0
+    cubic: bool
+    scale_lr: bool
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.start <= 1, "method.start", self.start, "a fraction of training, in (0, 1]"
+        )
+
+    def end(self, i: int, layers: int) -> float:
+        """t_i, as a fraction of training."""
+        end = self.start + (1 - self.start) * i / (layers - 1) if layers > 1 else 1.0
+        return end**3 if self.cubic else end
+
+    def lr(self, t: float, end: float) -> float:
+        """The learning rate at time t (a fraction of training) of a layer that ends at `end`, in
+        units of lr."""
+        return (
+            0.0
+            if t >= end
+            else (1 + math.cos(math.pi * t / end)) / (2 * end if self.scale_lr else 2)
+        )
+
+    def run(self, net: Net, train: Train) -> None:
+        layers = layers_of(net)
+        for t in train.steps():
+            now, recipe = t / len(train), train.recipe.lr_at(t, len(train)) / train.recipe.lr
+            scales: dict[str, float] = {}
+            for i, names in enumerate(layers):
+                end = self.end(i, len(layers))
+                if now >= end and trains(net, names):
+                    net.freeze(dict.fromkeys(names))
+                scale = self.lr(now, end) / recipe if recipe else 0.0
+                scales |= {name: scale for name in names if name in net.weights or name in net.rest}
+            train.scale_lr(scales)
+
+
+@dataclass(frozen=True)
+class AutoFreeze:
+    """At regular intervals, freeze the first layers as long as their gradients have changed less
+    than most do.
+
+        eta_l = | |D_l|_1 - |D_l'|_1 | / |D_l'|_1,  D_l and D_l' the sums of gradients over this interval and the last;
+        freeze the first of the layers that train while eta_l < their percentile
+
+    Made for fine-tuning; the layers there are the blocks of a transformer. The last layer is never
+    frozen. Norms of frozen layers use their running statistics.
+
+    Trains: all weights at first, ever fewer of the first layers; stores: nothing: the net is dense;
+    needs: dense weights, and dense gradients of the layers that train, summed over two intervals.
+
+    Liu, Agarwal, Venkataraman, 2021 (arXiv:2102.01386); the norm is that of the official code.
+    """
+
+    intervals: int  # of training
+    percentile: int | float
+
+    def __post_init__(self) -> None:
+        require(self.intervals > 0, "method.intervals", self.intervals, "1 or more")
+        require(
+            0 <= self.percentile <= 100,
+            "method.percentile",
+            self.percentile,
+            "a number in [0, 100]",
+        )
+
+    def run(self, net: Net, train: Train) -> None:
+        every = max(1, len(train) // self.intervals)
+        for t in train.steps():
+            for name, w in net.weights.items():
+                if w.psi.grad is not None and w.dim:
+                    so_far = net.notes.get(f"gradients/{name}")
+                    net.notes[f"gradients/{name}"] = (
+                        w.psi.grad.clone() if so_far is None else so_far + w.psi.grad
+                    )
+            if (t + 1) % every == 0:
+                active = [names for names in layers_of(net) if trains(net, names)]
+                before, now = (
+                    net.notes.pop("norms", None),
+                    torch.stack([self.norm(net, names) for names in active]),
+                )
+                count = 0 if before is None else self.still(before, now)
+                for names in active[:count]:
+                    net.freeze(dict.fromkeys(names))
+                net.notes["norms"] = now[count:]
+        net.notes.clear()
+
+    def norm(self, net: Net, names: list[str]) -> Tensor:
+        """|D_l|_1; the next interval begins."""
+        sums = [net.notes.pop(key) for name in names if (key := f"gradients/{name}") in net.notes]
+        norm = torch.zeros((), dtype=torch.float64, device=next(net.model.parameters()).device)
+        return norm + sum(total.abs().sum(dtype=torch.float64) for total in sums)
+
+    def still(self, before: Tensor, now: Tensor) -> int:
+        """How many of the first layers have changed less than the percentile."""
+        eta = ((before - now).abs() / before).nan_to_num(
+            nan=0.0
+        )  # 0/0: a dead layer, which does not change
+        return int((eta < torch.quantile(eta, self.percentile / 100)).long().cumprod(0).sum())
+
+
+# -- what they share --------------------
+def layers_of(net: Net) -> list[list[str]]:
+    """The names of parameters and running statistics, layer by layer; what precedes the first
+    weight belongs to it."""
+    layers: list[list[str]] = [[]]
+    known = {
+        *net.parameters(),
+        *(n for n, _ in net.model.named_buffers() if n.endswith("running_mean")),
+    }
+    for name in net.model.state_dict():
+        if name in net.weights and any(other in net.weights for other in layers[-1]):
+            layers.append([])
+        if name in known:
+            layers[-1].append(name)
+    return layers
+
+
+def trains(net: Net, names: list[str]) -> bool:
+    return any(net.weights[name].dim for name in names if name in net.weights)

@@ -1,0 +1,202 @@
+"""From dense to sparse while training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dimred.errors import require
+from dimred.net import Net
+from dimred.net.transforms import Feedback
+from dimred.scores import magnitude, trained_only
+from dimred.select.allocate import Allocation
+from dimred.select.schedules import cubic, require_period, steps_between
+from dimred.select.topk import topk
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class GMP:
+    """Prune the smallest weights little by little while training, quickly at first.
+
+        s_t = s (1 - (1 - (t - t0) / (t1 - t0))^3)  for t = t0, t0 + every, ..., t1
+
+    By default it prunes every layer alike, as the paper does; allocation=global ranks all layers
+    together.
+
+    Trains: all weights at first, in the end d; stores: their positions; needs: dense weights and
+    gradients until it prunes.
+
+    Zhu, Gupta, ICLR workshop 2018 (arXiv:1710.01878), eq. 1.
+    """
+
+    sparsity: float
+    allocation: Allocation
+    begin: float  # t0 and t1, as fractions of training
+    end: float
+    every: int | float  # steps, or a fraction of training
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.begin < self.end < 1,
+            "method.begin, method.end",
+            (self.begin, self.end),
+            "0 <= begin < end < 1",
+        )
+        require_period(self.every)
+
+    def density(self, t: int, total: int) -> float | None:
+        """What to prune to at step t of `total`; None if nothing is due."""
+        begin, end = int(self.begin * total), int(self.end * total)
+        period = steps_between(self.every, total)
+        if begin <= t <= end and ((t - begin) % period == 0 or t == end):
+            return cubic(self.sparsity, (t - begin) / (end - begin) if end > begin else 1.0)
+        return None
+
+    def run(self, net: Net, train: Train) -> None:
+        for t in train.steps():
+            density = self.density(t, len(train))
+            if density is not None:
+                net.keep(topk(magnitude(net), self.allocation(net, density)))
+
+
+@dataclass(frozen=True)
+class DPF(GMP):
+    """Use only the largest weights, but let every weight learn from their gradient: what was pruned
+    by mistake returns.
+
+        psi <- psi - lr dL/dtheta (theta),  theta = psi * (|psi| among the largest), chosen anew every so often
+
+    The density falls as in GMP and then stays, while the choice goes on changing. Momentum and
+    weight decay act on all of psi. Memory and time are those of dense training.
+
+    Trains: all weights, d in use; stores: their positions; needs: dense weights and gradients in
+    every step.
+
+    Lin, Stich, Barba, Dmitriev, Jaggi, ICLR 2020 (arXiv:2006.07253).
+    """
+
+    def density(self, t: int, total: int) -> float | None:
+        begin, period = int(self.begin * total), steps_between(self.every, total)
+        late = t > self.end * total and (t - begin) % period == 0
+        return 1 - self.sparsity if late else super().density(t, total)
+
+    def run(self, net: Net, train: Train) -> None:
+        maps = {name: Feedback(w.param) for name, w in net.weights.items()}
+        net.embed(maps)
+        for t in train.steps():
+            density = self.density(t, len(train))
+            if density is not None:
+                for name, support in topk(magnitude(net), self.allocation(net, density)).items():
+                    maps[name].keep(support)
+        used = {name: each.kept.view(-1).nonzero().view(-1) for name, each in maps.items()}
+        net.fold(used)
+
+
+@dataclass(frozen=True)
+class WeightMom(GMP):
+    """Prune the weights that have been smallest for some time: by a moving average of their size.
+
+        v_t = mu v_{t-1} + (1 - mu) |theta_t|,  v_0 = |theta_0|;  prune the smallest v on GMP's schedule
+
+    This rule is ours: the paper prunes by the momentum of weights over previous iterations, with a
+    share for each layer by its importance, but its formulas were not at hand; here one ranking over
+    all layers decides, unless the allocation shares out. With mu = 0 it is GMP.
+
+    Trains: all weights at first, in the end d; stores: their positions; needs: dense weights and
+    gradients until it prunes, and an average of their size.
+
+    After Johnson, Tang, Samudrala, 2022 (arXiv:2208.05970; authors from memory); the rule is ours.
+    """
+
+    mu: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.mu < 1, "method.mu", self.mu, "a number in [0, 1)")
+
+    def run(self, net: Net, train: Train) -> None:
+        averages = {name: Average(theta.abs(), self.mu) for name, theta in net.thetas().items()}
+        net.embed(averages)
+        for t in train.steps():
+            for name, theta in net.thetas().items():
+                averages[name].take(theta.abs())
+            density = self.density(t, len(train))
+            if density is not None:
+                scores = trained_only(net, {name: each.mean for name, each in averages.items()})
+                net.keep(topk(scores, self.allocation(net, density)))
+        net.fold(net.supports)
+
+
+class Average(nn.Module):
+    """The identity, with a moving average that is saved with the net."""
+
+    mean: Tensor
+
+    def __init__(self, start: Tensor, mu: float) -> None:
+        super().__init__()
+        self.mu = mu
+        self.register_buffer("mean", start)
+
+    @torch.no_grad()
+    def take(self, value: Tensor) -> None:
+        self.mean.mul_(self.mu).add_(value, alpha=1 - self.mu)
+
+    def forward(self, theta: Tensor) -> Tensor:
+        return theta
+
+
+@dataclass(frozen=True)
+class ACDC:
+    """Alternate between sparse and dense phases, and end with a sparse one.
+
+        compress: keep the largest weights, train them;  decompress: train all again, the others from zero
+
+    Decompression forgets the optimiser's memory. The default phases are those of 200 epochs of
+    CIFAR, as fractions.
+
+    Trains: all weights and d of them by turns; stores: their positions; needs: dense weights and
+    gradients in the dense phases.
+
+    Peste, Iofinova, Vladu, Alistarh, NeurIPS 2021 (arXiv:2106.12379), alg. 1.
+    """
+
+    sparsity: float
+    allocation: Allocation
+    compress: tuple[float, ...]  # moments, as fractions of training
+    decompress: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        moments = (*self.compress, *self.decompress)
+        require(
+            all(0 <= m < 1 for m in moments),
+            "method.compress, method.decompress",
+            moments,
+            "fractions in [0, 1)",
+        )
+        alternating = [name for _, name in self.phases()]
+        require(
+            alternating == ["compress", "decompress"] * (len(moments) // 2) + ["compress"],
+            "method.compress, method.decompress",
+            moments,
+            "moments that alternate, first and last to compress",
+        )
+
+    def phases(self) -> list[tuple[float, str]]:
+        return sorted(
+            [(m, "compress") for m in self.compress] + [(m, "decompress") for m in self.decompress]
+        )
+
+    def run(self, net: Net, train: Train) -> None:
+        start = 0
+        for moment, name in self.phases():
+            begin, start = start, round(moment * len(train))
+            train(begin, start)
+            if name == "compress":
+                net.keep(topk(magnitude(net), self.allocation(net, 1 - self.sparsity)))
+            else:
+                net.keep(dict.fromkeys(net.weights))
+                train.optimizer.state.clear()
+        train(start)

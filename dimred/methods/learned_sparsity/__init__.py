@@ -1,0 +1,1 @@
+"""Learned sparsity: thresholds, gates and penalties that train with the weights."""

@@ -1,0 +1,55 @@
+"""What methods that learn their sparsity share: the final cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dimred.errors import require
+from dimred.methods.own_density import note_own_density
+from dimred.net import Net
+from dimred.select.allocate import Allocation
+from dimred.select.topk import topk
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class Emergent:
+    """A soft phase, then exactly the weights with the largest margin."""
+
+    sparsity: float
+    allocation: Allocation
+    until: float  # the end of the soft phase, as a fraction of training
+
+    strength: ClassVar[str]  # the field by which more weights are pruned
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.until <= 1, "method.until", self.until, "a fraction of training, in (0, 1]"
+        )
+
+    def stop(self, train: Train) -> int:
+        return round(self.until * len(train))
+
+    def per_step(self, train: Train, strength: float) -> float:
+        """The part of a strength that a step of the soft phase has."""
+        return strength / max(1, self.stop(train))
+
+    @torch.no_grad()
+    def used(self, net: Net) -> int:
+        """How many weights the method itself would keep."""
+        return sum(
+            int(net.maps[name](theta).count_nonzero()) for name, theta in net.thetas().items()
+        )
+
+    def settle(self, net: Net, train: Train, margins: Mapping[str, Tensor]) -> None:
+        """Keep exactly the weights with the largest margins, and train them to the end."""
+        density, advice = 1 - self.sparsity, f"Choose a larger method.{self.strength}"
+        train.once(lambda: note_own_density(net, self.used(net), density, advice))
+        chosen = topk(margins, self.allocation(net, density))
+        net.fold(chosen)
+        train(self.stop(train))

@@ -1,0 +1,136 @@
+"""Movement pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from dimred.errors import require
+from dimred.methods.learned_sparsity.base import Emergent
+from dimred.net import Net
+from dimred.net.transforms import Gated
+from dimred.select.allocate import Allocation
+from dimred.select.schedules import cubic, require_period
+from dimred.select.topk import topk
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class Movement:
+    """Keep the weights that moved away from zero: scores learn, through the mask, where growing a
+    weight helps.
+
+        E(psi) = psi * m,  m = 1 at the largest S of each layer;  dL/dS := dL/dE * psi,  so S = -lr sum dL/dE * psi
+
+    The density falls as in gradual magnitude pruning between `begin` and `end`, and stays; scores
+    and weights train all the time. Made for fine-tuning pretrained networks.
+
+    Trains: all weights and a score for each, in the end d weights; stores: their positions; needs:
+    dense weights, scores and their gradients until it is as sparse as it will be.
+
+    Sanh, Wolf, Rush, NeurIPS 2020 (arXiv:2005.07683).
+    """
+
+    sparsity: float
+    allocation: Allocation
+    begin: float  # of pruning, as a fraction of training
+    end: float
+    every: int | float  # steps, or a fraction of training
+    lr: float  # of the scores, as a multiple of the learning rate
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.begin < self.end < 1,
+            "method.begin, method.end",
+            (self.begin, self.end),
+            "0 <= begin < end < 1",
+        )
+        require_period(self.every)
+        require(self.lr > 0, "method.lr", self.lr, "a number above 0")
+
+    def run(self, net: Net, train: Train) -> None:
+        gates = {name: Gated(w.param) for name, w in net.weights.items()}
+        net.embed(gates, lr=self.lr, decay=0.0)
+        total = len(train)
+        begin, end = int(self.begin * total), int(self.end * total)
+        period = train.period(self.every)
+        for t in train.steps():
+            if t >= begin and (t % period == 0 or t == total - 1):
+                density = cubic(
+                    self.sparsity, min(1.0, (t - begin) / (end - begin)) if end > begin else 1.0
+                )
+                for name, support in topk(scores_of(gates), self.allocation(net, density)).items():
+                    gates[name].keep(support)
+        used = {name: gate.kept.view(-1).nonzero().view(-1) for name, gate in gates.items()}
+        net.fold(used)
+
+
+@dataclass(frozen=True)
+class SoftMovement(Emergent):
+    """Movement pruning with a threshold in place of a count: it learns how many
+    weights to keep, with a penalty on their number.
+
+        E(psi) = psi * [sigmoid(S) > tau];  loss + price * sum sigmoid(S);  dL/dS := dL/dE * psi;  margin S
+
+    tau and the price rise together from 0, as the sparsity does in gradual pruning, until the soft
+    phase ends. The price controls how sparse it becomes. The official code averages within layers
+    where the paper and we sum.
+
+    Trains: all weights and a score for each, after the soft phase d weights; stores: their
+    positions; needs: dense weights, scores and their gradients in the soft phase.
+
+    Sanh, Wolf, Rush, NeurIPS 2020 (arXiv:2005.07683).
+    """
+
+    tau: float
+    price: float
+    lr: float  # of the scores, as a multiple of the learning rate
+
+    strength: ClassVar[str] = "price"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            0 <= self.tau < 0.5,
+            "method.tau",
+            self.tau,
+            "a number in [0, 0.5): sigmoid(S) starts at 0.5",
+        )
+        require(self.price >= 0, "method.price", self.price, "0 or more")
+        require(self.lr > 0, "method.lr", self.lr, "a number above 0")
+
+    def run(self, net: Net, train: Train) -> None:
+        price = self.per_step(train, self.price)
+        gates = {name: SigmoidGate(w.param, self.tau, price) for name, w in net.weights.items()}
+        net.embed(gates, lr=self.lr, decay=0.0)
+        stop = self.stop(train)
+        for t in train.steps(0, stop):
+            for gate in gates.values():
+                gate.rise.fill_(1 - cubic(1.0, (t + 1) / stop))
+        self.settle(net, train, scores_of(gates))
+
+
+class SigmoidGate(Gated):
+    """Open where sigmoid(score) exceeds the threshold. tau and price come in as `rise` goes from 0
+    to 1."""
+
+    rise: Tensor
+
+    def __init__(self, weight: Tensor, tau: float, price: float) -> None:
+        super().__init__(weight)
+        self.tau, self.price = tau, price
+        self.register_buffer("rise", weight.new_zeros(()))
+
+    def forward(self, theta: Tensor) -> Tensor:
+        self.kept = self.score.detach().sigmoid() > self.rise * self.tau
+        return super().forward(theta)
+
+    def penalty(self, theta: Tensor) -> Tensor:
+        return self.rise * self.price * self.score.sigmoid().sum()
+
+
+def scores_of(gates: Mapping[str, Gated]) -> dict[str, Tensor]:
+    return {name: gate.score.detach() for name, gate in gates.items()}

@@ -1,0 +1,77 @@
+"""Learned penalties: HALO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dimred.errors import require
+from dimred.methods.learned_sparsity.base import Emergent
+from dimred.net import Net
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class HALO(Emergent):
+    """A lasso with a weight of its own for every parameter, learned as well, which spares what is
+    large.
+
+        loss + xi * sum |psi_j| / lambda_j^2 + price * sum |lambda_j|,  lambda_j from 1;  margin |psi|
+
+    At the best lambda that is 1.5 price (2 xi |psi| / price)^(1/3), a concave penalty. xi and the
+    price (psi in the paper) control how small weights become; none becomes zero by itself, and
+    those smaller than `tolerance` count as pruned. The paper prunes at the end without fine-tuning
+    (until=1), covers convolutions alone, and has xi = price = 1e-8 a step for 160 epochs; the
+    official code counts weights below 1e-5 as zero, for which a learning rate must have become
+    small.
+
+    Trains: all weights and a lambda for each, after the penalty d weights; stores: their positions;
+    needs: dense weights, lambdas and their gradients while there is a penalty.
+
+    Seto, Wells, Zhang, 2020 (arXiv:2008.10183).
+    """
+
+    xi: float
+    price: float
+    tolerance: float  # of |psi|
+
+    strength: ClassVar[str] = "xi"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.xi >= 0 and self.price >= 0,
+            "method.xi, method.price",
+            (self.xi, self.price),
+            "0 or more",
+        )
+        require(self.tolerance >= 0, "method.tolerance", self.tolerance, "0 or more")
+
+    def used(self, net: Net) -> int:
+        return sum(int((theta.abs() > self.tolerance).sum()) for theta in net.thetas().values())
+
+    def run(self, net: Net, train: Train) -> None:
+        xi, price = self.per_step(train, self.xi), self.per_step(train, self.price)
+        net.embed({name: AdaptiveLasso(w.param, xi, price) for name, w in net.weights.items()})
+        train(0, self.stop(train))
+        self.settle(net, train, {name: theta.abs() for name, theta in net.thetas().items()})
+
+
+class AdaptiveLasso(nn.Module):
+    """The identity, with a penalty."""
+
+    numbers = "penalty weights"
+
+    def __init__(self, weight: Tensor, xi: float, price: float) -> None:
+        super().__init__()
+        self.xi, self.price = xi, price
+        self.scale = nn.Parameter(torch.ones_like(weight, requires_grad=False))  # lambda
+
+    def forward(self, theta: Tensor) -> Tensor:
+        return theta
+
+    def penalty(self, theta: Tensor) -> Tensor:
+        return self.xi * (theta.abs() / self.scale**2).sum() + self.price * self.scale.abs().sum()

@@ -1,0 +1,135 @@
+"""Learned thresholds: STR and dynamic sparse training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dimred.errors import require
+from dimred.methods.learned_sparsity.base import Emergent
+from dimred.net import Net
+from dimred.net.transforms import straight_through
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class STR(Emergent):
+    """Shrink all weights of a layer by one threshold, which is learned with them.
+
+        E(psi) = sign(psi) max(0, |psi| - sigmoid(s)),  one s for each weight tensor;  margin |psi| - sigmoid(s)
+
+    The weight decay of s, which draws thresholds towards 1/2, controls how sparse it becomes. In
+    the paper it is that of the weights (start -3200, 2e-5 a step for 90 % of ResNet-50 in 100
+    epochs).
+
+    Trains: all weights and a threshold for each tensor, after the soft phase d weights; stores:
+    their positions; needs: dense weights and gradients in the soft phase.
+
+    Kusupati, Ramanujan, Somani, Wortsman, Jain, Kakade, Farhadi, ICML 2020 (arXiv:2002.03231).
+    """
+
+    start: float  # of every s
+    decay: float  # of s
+
+    strength: ClassVar[str] = "decay"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.decay >= 0, "method.decay", self.decay, "0 or more")
+
+    def run(self, net: Net, train: Train) -> None:
+        maps = {name: SoftThreshold(w.param, self.start) for name, w in net.weights.items()}
+        net.embed(maps, decay=self.per_step(train, self.decay))
+        train(0, self.stop(train))
+        self.settle(
+            net, train, {name: maps[name].margin(theta) for name, theta in net.thetas().items()}
+        )
+
+
+class SoftThreshold(nn.Module):
+    numbers = "thresholds"
+
+    def __init__(self, weight: Tensor, start: float) -> None:
+        super().__init__()
+        self.s = nn.Parameter(weight.new_full((1,), start))
+
+    def forward(self, theta: Tensor) -> Tensor:
+        return theta.sign() * F.relu(theta.abs() - self.s.sigmoid())
+
+    @torch.no_grad()
+    def margin(self, theta: Tensor) -> Tensor:
+        return theta.abs() - self.s.sigmoid()
+
+
+@dataclass(frozen=True)
+class DST(Emergent):
+    """Zero the weights below the threshold of their neuron or filter; thresholds are trained with
+    the weights.
+
+        E(psi) = psi * step(|psi| - tau_row);  loss + alpha * sum exp(-tau)
+
+    margin: |psi| where it exceeds tau_row, else |psi| - tau_row.
+
+    The step's derivative is taken as 2 - 4|x| for |x| <= 0.4, 0.4 for 0.4 < |x| <= 1, and 0 beyond.
+    Where no more than 1 % of a layer are left, its thresholds go back to 0. alpha controls how
+    sparse it becomes (the official code has 5e-4 a step for LeNets, 5e-6 for VGG-16); thresholds do
+    not decay.
+
+    Trains: all weights and a threshold for each neuron, after the soft phase d weights; stores:
+    their positions; needs: dense weights and gradients in the soft phase.
+
+    Liu, Xu, Shi, Cheung, So, ICLR 2020 (arXiv:2005.06870).
+    """
+
+    alpha: float
+
+    strength: ClassVar[str] = "alpha"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.alpha >= 0, "method.alpha", self.alpha, "0 or more")
+
+    def run(self, net: Net, train: Train) -> None:
+        alpha = self.per_step(train, self.alpha)
+        maps = {name: RowThresholds(w.param, alpha) for name, w in net.weights.items()}
+        net.embed(maps, decay=0.0)
+        for _ in train.steps(0, self.stop(train)):
+            for name, theta in net.thetas().items():
+                maps[name].reopen(theta)
+        self.settle(
+            net, train, {name: maps[name].margin(theta) for name, theta in net.thetas().items()}
+        )
+
+
+class RowThresholds(nn.Module):
+    numbers = "thresholds"
+
+    def __init__(self, weight: Tensor, alpha: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.tau = nn.Parameter(weight.new_zeros(len(weight), *[1] * (weight.dim() - 1)))
+
+    def forward(self, theta: Tensor) -> Tensor:
+        return theta * step(theta.abs() - self.tau)
+
+    def penalty(self, theta: Tensor) -> Tensor:
+        return self.alpha * (-self.tau).exp().sum()
+
+    @torch.no_grad()
+    def margin(self, theta: Tensor) -> Tensor:
+        return torch.where(theta.abs() > self.tau, theta.abs(), theta.abs() - self.tau)
+
+    @torch.no_grad()
+    def reopen(self, theta: Tensor) -> None:
+        self.tau.mul_((theta.abs() > self.tau).to(theta.dtype).mean() > 0.01)
+
+
+def step(x: Tensor) -> Tensor:
+    """1 where x > 0, else 0; its derivative is a hat with long brims."""
+    size = x.detach().abs()
+    slope = torch.where(size <= 0.4, 2 - 4 * size, 0.4 * (size <= 1).to(x.dtype))
+    return straight_through((x > 0).to(x.dtype), slope * x)

@@ -1,0 +1,117 @@
+"""Continuous sparsification."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dimred.errors import require
+from dimred.methods.own_density import note_own_density
+from dimred.net import Net
+from dimred.select.allocate import Allocation
+from dimred.select.topk import topk
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class ContinuousSparsification:
+    """Multiply weights by a soft mask that hardens while both are trained, then rewind the weights
+    that it chose.
+
+        E(psi) = psi * sigmoid(beta s) / sigmoid(s_0);  beta = beta_T^(t / T);  loss + price * sum sigmoid(beta s)
+
+    Between rounds s <- min(beta_T s, s_0) and beta <- 1, so that only what was pruned stays so. The
+    paper's ticket is what has s > 0, and s_0 controls how sparse it is; here it is as many weights
+    as were asked for, those with the largest s. The result's `measures` have the density of the
+    paper's ticket (`own_density`).
+
+    Trains: all weights and a score for each, d weights in the end; stores: their positions; needs:
+    dense weights, scores and their gradients until the last round, and the weights to go back to.
+
+    Savarese, Silva, Maire, NeurIPS 2020 (arXiv:1912.04427).
+    """
+
+    sparsity: float
+    allocation: Allocation
+    rounds: int
+    rewind: int  # the step to go back to
+    start: float  # s_0
+    beta: float  # beta_T
+    price: float  # of a weight
+
+    def __post_init__(self) -> None:
+        require(self.rounds > 0, "method.rounds", self.rounds, "1 or more")
+        require(self.beta >= 1, "method.beta", self.beta, "1 or more")
+        require(self.price >= 0, "method.price", self.price, "0 or more")
+
+    def run(self, net: Net, train: Train) -> None:
+        masks = {name: SoftMask(w.param, self.start, self.price) for name, w in net.weights.items()}
+        net.embed(masks, decay=0.0)
+        self.anneal(train, masks, 0, self.rewind)
+        ticket = train.snapshot()
+        self.anneal(train, masks, self.rewind, len(train))
+        for _ in train.rounds(range(1, self.rounds)):
+            for mask in masks.values():
+                mask.reset()
+            self.anneal(train, masks, 0, len(train))
+        chosen = topk(
+            {name: mask.s.detach() for name, mask in masks.items()},
+            self.allocation(net, 1 - self.sparsity),
+        )
+        train.once(
+            lambda: note_own_density(
+                net, used(masks), 1 - self.sparsity, "Choose a smaller method.start"
+            )
+        )
+        net.keep(chosen)
+        net.restore(ticket)
+        net.zero_grad()  # so that masks are left alone
+        net.embed({name: Times(masks[name].scale) for name in masks})
+        train(self.rewind)
+        net.fold(net.supports)
+
+    def anneal(self, train: Train, masks: Mapping[str, SoftMask], start: int, stop: int) -> None:
+        for t in train.steps(start, stop):
+            for mask in masks.values():
+                mask.beta.fill_(self.beta ** ((t + 1) / len(train)))
+
+
+def used(masks: Mapping[str, SoftMask]) -> int:
+    """How many weights the paper's ticket has."""
+    return sum(int((mask.s > 0).sum()) for mask in masks.values())
+
+
+class SoftMask(nn.Module):
+    numbers = "gates"
+    beta: Tensor
+
+    def __init__(self, weight: Tensor, start: float, price: float) -> None:
+        super().__init__()
+        self.s = nn.Parameter(torch.full_like(weight, start, requires_grad=False))
+        self.register_buffer("beta", weight.new_ones(()))
+        self.start, self.scale, self.price = start, 1 + math.exp(-start), price
+
+    def forward(self, theta: Tensor) -> Tensor:
+        return self.scale * torch.sigmoid(self.beta * self.s) * theta
+
+    def penalty(self, theta: Tensor) -> Tensor:
+        return self.price * torch.sigmoid(self.beta * self.s).sum()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Soft again, but for what is pruned."""
+        self.s.mul_(self.beta).clamp_(max=self.start)
+        self.beta.fill_(1.0)
+
+
+class Times(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, theta: Tensor) -> Tensor:
+        return self.factor * theta

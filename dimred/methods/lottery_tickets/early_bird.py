@@ -1,0 +1,98 @@
+"""Early-bird tickets."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dimred.channels.selection import Channels
+from dimred.errors import require
+from dimred.net import Net
+from dimred.training.loop import Train
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EarlyBird:
+    """Train with an L1 penalty on the scales of norms until the channels worth keeping are known,
+    and go on with them.
+
+        mask = the channels with the largest |gamma|, one after every epoch;  found when each of the last `masks` masks
+        differs from the newest in at most the fraction `distance` of all channels;  gradient of gamma += s sign(gamma)
+
+    Where it is not found in time, what is best then is kept (ours). The penalty ends with the
+    search. Channels that are added have several scales; their mean decides (ours).
+
+    Trains: all weights until the ticket is found, then its channels; stores: nothing: what is left
+    is a small dense net; needs: dense weights and gradients until the ticket is found.
+
+    You, Li, Xu, Fu, Wang, Chen, Baraniuk, Wang, Lin, ICLR 2020 (arXiv:1909.11957), alg. 1.
+    """
+
+    sparsity: float
+    of: Literal["weights", "channels"]
+    masks: int  # that have to agree
+    distance: float
+    until: float  # the end of the search, as a fraction of training
+    penalty: float  # s
+
+    def __post_init__(self) -> None:
+        require(self.masks > 1, "method.masks", self.masks, "2 or more")
+        require(
+            0 <= self.distance <= 1,
+            "method.distance",
+            self.distance,
+            "a fraction of the channels, in [0, 1]",
+        )
+        require(0 < self.until < 1, "method.until", self.until, "a fraction of training, in (0, 1)")
+        require(self.penalty >= 0, "method.penalty", self.penalty, "0 or more")
+
+    def run(self, net: Net, train: Train) -> None:
+        channels, end = Channels(net, train.sample(1)[0]), int(self.until * len(train))
+        channels.require_scales("early_bird")
+        queue = Queue(channels.everything().repeat(self.masks, 1))
+        net.embed({next(iter(net.weights)): queue})  # so that it is saved with the net
+        for t in train.steps():
+            if queue.found:
+                continue
+            if (t and t % train.epoch_steps == 0) or t == end:
+                mask = channels.best(channels.mean_scale(), 1 - self.sparsity, self.of)
+                if queue.agrees(mask, self.distance) or t == end:
+                    log.info(
+                        "channels chosen at step %d%s",
+                        t,
+                        " (they have not settled)" if t == end else "",
+                    )
+                    channels.keep(mask)
+                    queue.found.fill_(True)
+            channels.pull(self.penalty)
+        net.maps.clear()
+
+
+class Queue(nn.Module):
+    """The last masks. As a map it changes nothing."""
+
+    masks: Tensor
+    seen: Tensor
+    found: Tensor
+
+    def __init__(self, masks: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("masks", masks)
+        self.register_buffer("seen", torch.zeros(1, dtype=torch.int64))
+        self.register_buffer("found", torch.zeros(1, dtype=torch.bool))
+
+    def agrees(self, mask: Tensor, distance: float) -> bool:
+        """Put a mask in, and the oldest out. Do the others, as many as fit, all agree with it?"""
+        self.masks.copy_(torch.cat((self.masks[1:], mask[None])))
+        self.seen += 1
+        apart = (self.masks != mask).double().mean(1)
+        return int(self.seen) >= len(self.masks) and bool((apart <= distance).all())
+
+    def forward(self, theta: Tensor) -> Tensor:
+        return theta

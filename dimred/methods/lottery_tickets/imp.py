@@ -1,0 +1,201 @@
+"""Iterative magnitude pruning."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dimred.errors import UserError, require
+from dimred.net import Net
+from dimred.net.coordinates import Supports
+from dimred.scores import Scores, noise, trained_only
+from dimred.select.allocate import Allocation
+from dimred.select.topk import last_matrix, rounded_down, topk
+from dimred.training.loop import Train
+
+MOST_ROUNDS = 1000  # of training, pruning and rewinding
+Criterion = Literal[
+    "large_final",
+    "small_final",
+    "large_init",
+    "small_init",
+    "large_init_large_final",
+    "small_init_small_final",
+    "magnitude_increase",
+    "movement",
+    "large_final_same_sign",
+    "magnitude_increase_same_sign",
+    "random",
+]
+
+
+@dataclass(frozen=True)
+class IMP:
+    """Iterative magnitude pruning: train, prune a fifth of what is left, rewind, until sparse
+    enough, and train.
+
+        density after round k = max(1 - s, (1 - rate)^k);  then psi <- theta_rewind[support], or only lr goes back
+
+    What goes back: `weights` (with norms and momentum) and the learning rate; `lr` alone; or
+    `nothing`, which is fine-tuning: as many steps as from `rewind` to the end, all at the last
+    learning rate. The criteria, and what to do with pruned weights, are those of Zhou et al.;
+    "init" is the beginning of training wherever weights rewind to.
+
+    Three switches follow official codes. By default a round keeps round(density D) weights; with
+    counts=floor it keeps what was left times 1 - rate, rounded down (open_lth). With fresh_momentum
+    every training from `rewind` on, the first too, begins without momentum (open_lth); by default
+    momentum goes back with the weights. With last_at_half_rate the output layer loses half as large
+    a fraction of its weights as all together (Frankle, Carbin), and the others make up for it.
+
+    Trains: all weights in the first round, a fifth fewer in each, d in the last; stores: their
+    positions; needs: dense weights and gradients in the first round, and the weights to go back to.
+
+    Frankle, Carbin, ICLR 2019 (arXiv:1803.03635); rewinding: Frankle et al., ICML 2020
+    (arXiv:1912.05671); learning rate rewinding, fine-tuning: Renda et al., ICLR 2020
+    (arXiv:2003.02389); criteria, pruned weights: Zhou et al., NeurIPS 2019 (arXiv:1905.01067)."""
+
+    sparsity: float
+    allocation: Allocation
+    rate: float  # of the remaining weights, pruned in every round; 1 is one-shot
+    rewind: int  # the step to go back to
+    what: Literal["weights", "lr", "nothing"]
+    criterion: Criterion  # the weights that score highest stay
+    pruned: Literal[
+        "zero", "init", "zero_or_init"
+    ]  # what they read; the last: zero if they moved towards it
+    counts: Literal["round", "floor"] = field(default="round", kw_only=True)
+    fresh_momentum: bool = field(default=False, kw_only=True)
+    last_at_half_rate: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require(0 < self.rate <= 1, "method.rate", self.rate, "a fraction in (0, 1]")
+        if (rounds := self.rounds()) > MOST_ROUNDS:
+            enough = 1.1 * (1 - (1 - self.sparsity) ** (1 / MOST_ROUNDS))
+            raise UserError(
+                f"method.rate={self.rate} reaches sparsity={self.sparsity} in {rounds} rounds, each a "
+                f"whole training; {MOST_ROUNDS} are allowed. Choose a larger one: {enough:.2g} would do, "
+                "the paper's is 0.2"
+            )
+
+    def rounds(self) -> int:
+        """How often to prune: the least k with (1 - rate)^k <= 1 - sparsity."""
+        if self.sparsity == 0:
+            return 0
+        return (
+            1
+            if self.rate == 1
+            else math.ceil(math.log1p(-self.sparsity) / math.log1p(-self.rate) - 1e-9)
+        )
+
+    def run(self, net: Net, train: Train) -> None:
+        train(0, self.rewind)
+        ticket = train.snapshot()
+        self.begin(train)
+        train(self.rewind)
+        for left in train.rounds(self.counts_left(net.total)):
+            prune(net, self.choose(net, left), self.pruned)
+            if self.what == "weights":
+                net.restore(ticket)
+            self.begin(train)
+            train(self.rewind, lr_of=len(train) - 1 if self.what == "nothing" else None)
+
+    def begin(self, train: Train) -> None:
+        if self.fresh_momentum:
+            train.optimizer.state.clear()
+
+    def counts_left(self, total: int) -> list[int]:
+        """How many weights are left after each round."""
+        left, counts = total, []
+        for k in range(1, self.rounds() + 1):
+            if self.counts == "floor":
+                left = rounded_down(max((1 - self.sparsity) * total, (1 - self.rate) * left))
+            else:
+                left = round(max(1 - self.sparsity, (1 - self.rate) ** k) * total)
+            counts.append(left)
+        return counts
+
+    def choose(self, net: Net, left: int) -> Supports:
+        """The weights that score highest, `left` of them."""
+        ranks = scores(net, self.criterion)
+        if not self.last_at_half_rate:
+            return topk(ranks, self.allocation(net, left / net.total))
+        name = last_matrix(net)
+        require(
+            name in net.weights and len(net.weights) > 1,
+            "method.last_at_half_rate",
+            True,
+            f"false where {name}, the output layer, is not covered, or nothing else is",
+        )
+        trained = {each: w.dim for each, w in net.weights.items()}
+        kept = min(left, round(trained[name] * (1 + left / sum(trained.values())) / 2))
+        others = copy.copy(net)
+        others.weights = {each: w for each, w in net.weights.items() if each != name}
+        budget = self.allocation(others, (left - kept) / others.total)
+        chosen = dict(topk({each: ranks[each] for each in others.weights}, budget))
+        return chosen | dict(topk({name: ranks[name]}, kept))
+
+
+@torch.no_grad()
+def prune(net: Net, supports: Supports, pruned: Literal["zero", "init", "zero_or_init"]) -> None:
+    """Train these supports alone. A pruned weight reads zero or its initial value, or of both what
+    it moved towards."""
+    if pruned != "zero_or_init":
+        net.keep(supports, base=pruned)
+        return
+    initial, gone = net.initial(), {}
+    for name, w in net.weights.items():
+        start = initial[name].to(w.param).view(-1)
+        left = w.trained().index_fill(0, supports[name], False)  # type: ignore[arg-type]
+        held = torch.where(left, start.where(w.dense().abs() >= start.abs(), 0.0), w.dense())
+        w.psi.copy_(w.gather(held))
+        gone[name] = left.nonzero().view(-1)
+    net.freeze(gone)
+
+
+def scores(net: Net, criterion: Criterion) -> Scores:
+    """Of the weights that are trained now; the others rank last."""
+    if criterion == "random":
+        return trained_only(net, noise(net))
+    initial = net.initial()
+    return trained_only(
+        net,
+        {
+            name: w.scatter(
+                CRITERIA[criterion](w.psi.detach(), w.gather(initial[name].to(w.param).view(-1)))
+            ).view(w.param.shape)
+            for name, w in net.weights.items()
+        },
+    )
+
+
+def _rank(values: Tensor) -> Tensor:
+    """The fraction of a layer's values that are not larger, in (0, 1]."""
+    return (values.argsort(stable=True).argsort() + 1) / max(1, len(values))
+
+
+#: of final and initial values of a layer's trained weights (d each); "both large": no percentile of
+#: either is low
+CRITERIA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "large_final": lambda final, init: final.abs(),
+    "small_final": lambda final, init: -final.abs(),
+    "large_init": lambda final, init: init.abs(),
+    "small_init": lambda final, init: -init.abs(),
+    "large_init_large_final": lambda final, init: torch.minimum(
+        _rank(init.abs()), _rank(final.abs())
+    ),
+    "small_init_small_final": lambda final, init: torch.minimum(
+        _rank(-init.abs()), _rank(-final.abs())
+    ),
+    "magnitude_increase": lambda final, init: final.abs() - init.abs(),
+    "movement": lambda final, init: (final - init).abs(),
+    "large_final_same_sign": lambda final, init: final.abs() * (final.sign() == init.sign()),
+    "magnitude_increase_same_sign": lambda final, init: (
+        (final.abs() - init.abs()) * (final.sign() == init.sign())
+    ),
+}

@@ -1,0 +1,88 @@
+"""N:M sparsity, a pattern that hardware can use."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dimred.errors import UserError, require
+from dimred.net import Net
+from dimred.net.transforms import straight_through
+from dimred.training.loop import Train
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NM:
+    """Of every m weights in a row, use the n largest; all of them learn, and those not used decay.
+
+        E(theta) = theta * (among the n largest of its group);  dL/dtheta <- dL/dE + decay * (theta not used)
+
+    A group is m consecutive inputs of a neuron, channels running fastest (NHWC). Layers whose
+    number of inputs is no multiple of m stay dense. Memory and time are those of dense training;
+    the network in the end is sparse.
+
+    Trains: all weights, n of m in use; stores: which n of every m, 2 bits for each in use at 2:4;
+    needs: dense weights and gradients in every step.
+
+    Zhou et al., ICLR 2021 (arXiv:2102.04010): SR-STE.
+    """
+
+    n: int
+    m: int
+    decay: float  # lambda_W
+
+    def __post_init__(self) -> None:
+        require(0 < self.n <= self.m, "method.n, method.m", (self.n, self.m), "0 < n <= m")
+        require(self.decay >= 0, "method.decay", self.decay, "0 or more")
+
+    def run(self, net: Net, train: Train) -> None:
+        maps = {
+            name: LargestOf(self.n, self.m, self.decay)
+            for name, w in net.weights.items()
+            if w.param.dim() > 1 and math.prod(w.param.shape[1:]) % self.m == 0
+        }
+        if not maps:
+            raise UserError(
+                f"no layer has a multiple of method.m={self.m} inputs to a neuron. Choose another method.m "
+                "or a model that has some, such as model=resnet20 for method.m=4"
+            )
+        if dense := [name for name in net.weights if name not in maps]:
+            log.warning("dense, for want of a multiple of %d inputs: %s", self.m, ", ".join(dense))
+        net.embed(maps)
+        train()
+        thetas = net.thetas()
+        used = {
+            name: each.kept(thetas[name]).reshape(-1).nonzero().view(-1)
+            for name, each in maps.items()
+        }
+        net.fold(used)
+
+
+class LargestOf(nn.Module):
+    """The n largest of every m weights, and a penalty on the others."""
+
+    def __init__(self, n: int, m: int, decay: float) -> None:
+        super().__init__()
+        self.n, self.m, self.decay = n, m, decay
+
+    def kept(self, theta: Tensor) -> Tensor:
+        """True at the n largest of every group; among equals the first win."""
+        size = theta.detach().abs().movedim(1, -1)
+        places = size.reshape(-1, self.m).T.contiguous()  # the i-th of every group, in a row
+        ahead = torch.zeros_like(places, dtype=torch.int16)
+        for i in range(self.m):
+            ahead[:i] += places[i] > places[:i]
+            ahead[i + 1 :] += places[i] >= places[i + 1 :]
+        return (ahead < self.n).T.reshape(size.shape).movedim(-1, 1)
+
+    def forward(self, theta: Tensor) -> Tensor:
+        return straight_through(theta * self.kept(theta), theta)
+
+    def penalty(self, theta: Tensor) -> Tensor:
+        return self.decay / 2 * (theta * ~self.kept(theta)).square().sum()

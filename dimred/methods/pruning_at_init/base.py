@@ -1,0 +1,77 @@
+"""What methods that choose their coordinates before training share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from dimred.net import Net
+from dimred.net.coordinates import Supports
+from dimred.scores import Batch, Scores, balanced, masked
+from dimred.select.ablations import Ablation, inverted, reinitialise, shuffled
+from dimred.select.allocate import Allocation, Budget
+from dimred.select.topk import topk
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class AtInit:
+    """Score every weight, train the best, leave the others at zero or at their initial value.
+
+    Every method of this family can be ablated (dimred/select/ablations.py).
+    """
+
+    sparsity: float
+    allocation: Allocation
+    base: Literal["zero", "init"]
+    ablation: Ablation
+
+    def scores(self, net: Net, train: Train) -> Scores:
+        raise NotImplementedError
+
+    def choose(self, net: Net, train: Train) -> Supports:
+        return self.best(self.scores(net, train), self.allocation(net, 1 - self.sparsity))
+
+    def best(self, scores: Scores, budget: Budget, among: Supports | None = None) -> Supports:
+        """The weights that score highest (lowest if inverted), of those in the supports."""
+        scores = inverted(scores) if self.ablation == "invert" else scores
+        return topk(masked(scores, among, -torch.inf) if among else scores, budget)
+
+    def prune(self, net: Net, train: Train) -> None:
+        supports = self.choose(net, train)
+        net.keep(
+            shuffled(net, supports) if self.ablation == "shuffle" else supports, base=self.base
+        )
+        if self.ablation == "reinit":
+            reinitialise(net)
+
+    def run(self, net: Net, train: Train) -> None:
+        train.once(lambda: self.prune(net, train))
+        train()
+
+
+@dataclass(frozen=True)
+class Scored(AtInit):
+    """A method that scores weights on training examples."""
+
+    # score with crops and flips, as in training
+    augment: bool = field(default=False, kw_only=True)
+
+
+def batches(train: Train, examples: int, count: int, augment: bool) -> list[Batch]:
+    """Batches of examples to score with, different ones as long as there are enough."""
+    there = train.data.sizes["train"]
+    images, labels = train.sample(max(examples, min(examples * count, there)), augment)
+    rows = [
+        torch.arange(i * examples, (i + 1) * examples, device=images.device) % len(images)
+        for i in range(count)
+    ]
+    return [(images[row], labels[row]) for row in rows]
+
+
+def balanced_batch(train: Train, per_class: int, augment: bool) -> Batch:
+    """As many examples of each class; fewer of a class that is rare among eight times as many."""
+    pool = min(8 * per_class * train.data.classes, train.data.sizes["train"])
+    return balanced(train.sample(pool, augment), per_class)

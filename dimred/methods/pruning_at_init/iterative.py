@@ -1,0 +1,165 @@
+"""Score, prune a little, score what is left, and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from dimred.errors import require
+from dimred.methods.pruning_at_init.base import AtInit, Scored, batches
+from dimred.net import Net
+from dimred.net.coordinates import Supports
+from dimred.scores import Scores, generator, gradients, masked, ntk_sap, synflow
+from dimred.select.allocate import Budget
+from dimred.select.topk import rounded_down
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class Iterative(AtInit):
+    """Score, prune a little, score what is left, and so on."""
+
+    rounds: int  # T
+    # how many weights a round keeps, of density * total
+    counts: Literal["round", "floor"] = field(default="round", kw_only=True)
+    schedule: Literal["exponential", "linear"]
+    regrow: ClassVar[bool] = False  # may what was pruned return?
+
+    def __post_init__(self) -> None:
+        require(self.rounds > 0, "method.rounds", self.rounds, "1 or more")
+
+    def scorer(self, net: Net, train: Train) -> Callable[[Supports, int], Scores]:
+        """The score of all weights where only those in the supports are not zero, in a round 0, 1,
+        ..."""
+        raise NotImplementedError
+
+    def densities(self) -> Iterator[float]:
+        for t in range(1, self.rounds + 1):
+            done = t / self.rounds
+            if self.schedule == "exponential":
+                yield (1 - self.sparsity) ** done
+            else:
+                yield 1 - self.sparsity * done
+
+    def budget(self, net: Net, density: float) -> Budget:
+        if self.counts == "floor":  # allocations round: give them a whole number of weights
+            density = rounded_down(density * net.total) / net.total
+        return self.allocation(net, density)
+
+    def choose(self, net: Net, train: Train) -> Supports:
+        score, supports = self.scorer(net, train), net.supports
+        for t, density in enumerate(train.rounds(list(self.densities()), "scoring")):
+            among = None if self.regrow else supports
+            supports = dict(self.best(score(supports, t), self.budget(net, density), among))
+        return supports
+
+
+@dataclass(frozen=True)
+class IterSNIP(Iterative, Scored):
+    """SNIP in many small rounds: score what is left, prune a little of it.
+
+        score_t = |theta * m_t * dL/dtheta (theta * m_t)|,  density_t = density^(t/T)
+
+    Every round has a batch of its own, as long as there are examples.
+
+    Trains: d weights; stores: their positions; needs: dense gradients in each of the rounds before
+    training.
+
+    de Jorge et al., ICLR 2021 (arXiv:2006.09081); Verdenius et al., 2020 (arXiv:2006.00896).
+    """
+
+    examples: int
+
+    def scorer(self, net: Net, train: Train) -> Callable[[Supports, int], Scores]:
+        pool = batches(train, self.examples, self.rounds, self.augment)
+
+        def score(supports: Supports, t: int) -> Scores:
+            thetas = net.thetas()
+            grads = gradients(net, pool[t], at=masked(thetas, supports))
+            return {name: (theta * grads[name]).abs() for name, theta in thetas.items()}
+
+        return score
+
+
+@dataclass(frozen=True)
+class FORCE(IterSNIP):
+    """SNIP in many small rounds, in which pruned weights are scored as if they returned, and may.
+
+        score_t = |theta * dL/dtheta (theta * m_t)|,  density_t = density^(t/T)
+
+    Every round has a batch of its own, as long as there are examples.
+
+    Trains: d weights; stores: their positions; needs: dense gradients in each of the rounds before
+    training.
+
+    de Jorge et al., ICLR 2021 (arXiv:2006.09081).
+    """
+
+    regrow: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class SynFlow(Iterative):
+    """Without any data, prune the weights that carry the least of what flows from inputs to
+    outputs, little by little.
+
+        score = |theta|^power dR/d|theta|,  R = 1^T f_|theta|(1);  density_t = density^(t/T)
+
+    power=2 is SynFlow-L2 (Gebhart, Saxena, Schrater, 2021, arXiv:2101.10552) as in its authors'
+    code, which squares this factor alone. Other codes square theta within R, too, and multiply the
+    derivative by theta^2 by |theta|.
+
+    Trains: d weights; stores: their positions; needs: dense gradients in each of the rounds before
+    training.
+
+    Tanaka, Kunin, Yamins, Ganguli, NeurIPS 2020 (arXiv:2006.05467), alg. 1.
+    """
+
+    power: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.power > 0, "method.power", self.power, "1 or 2")
+
+    def scorer(self, net: Net, train: Train) -> Callable[[Supports, int], Scores]:
+        return lambda supports, t: synflow(net, train.data.shape, supports, self.power)
+
+
+@dataclass(frozen=True)
+class NTKSAP(Iterative):
+    """Without labels or data, prune the weights that change the spectrum of the neural tangent
+    kernel least.
+
+        score = |d/dm sum_x |f(x; theta m) - f(x; (theta + epsilon z) m)|^2|,  x, z ~ N(0, 1);
+        density_t = density^(t/T)
+
+    Each draw has its own x and z, and initial weights of its own: a permutation of those of each
+    layer.
+
+    Trains: d weights; stores: their positions; needs: dense gradients for every draw of every round
+    before training.
+
+    Wang, Li, Sun, ICLR 2023 (arXiv:2304.02840).
+    """
+
+    examples: int
+    draws: int  # R
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.examples > 0, "method.examples", self.examples, "1 or more images")
+        require(self.draws > 0, "method.draws", self.draws, "1 or more")
+        require(self.epsilon > 0, "method.epsilon", self.epsilon, "a number above 0")
+
+    def scorer(self, net: Net, train: Train) -> Callable[[Supports, int], Scores]:
+        return lambda supports, t: ntk_sap(
+            net,
+            train.data.shape,
+            supports,
+            self.examples,
+            self.draws,
+            self.epsilon,
+            generator(net, f"ntk_sap {t}"),
+        )

@@ -1,0 +1,223 @@
+"""One score, one choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dimred.errors import require
+from dimred.methods.pruning_at_init.base import AtInit, Scored, balanced_batch, batches
+from dimred.methods.random_start import scale_by_fan_in
+from dimred.net import Net
+from dimred.scores import (
+    Scores,
+    gradient_flow,
+    halves_by_class,
+    lamp,
+    magnitude,
+    noise,
+    prospr,
+    snip,
+)
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class Random(AtInit):
+    """Train random weights; the baseline every score must beat.
+
+        score ~ N(0, 1)
+
+    scale_fan_in multiplies the weights of each neuron by sqrt(all its inputs / those that are
+    trained), so that its output has the variance of the dense neuron: Evci et al., AAAI 2022
+    (arXiv:2010.03533).
+
+    Trains: d weights; stores: their positions, or the seed that drew them; needs: nothing.
+
+    Frankle et al., ICLR 2021 (arXiv:2009.08576); Liu et al., ICLR 2022 (arXiv:2202.02643).
+    """
+
+    # divide weights by the root of their neuron's density
+    scale_fan_in: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require(
+            not self.scale_fan_in or self.base == "zero",
+            "method.scale_fan_in",
+            self.scale_fan_in,
+            "false where method.base=init gives neurons all their inputs",
+        )
+
+    def scores(self, net: Net, train: Train) -> Scores:
+        return noise(net)
+
+    def prune(self, net: Net, train: Train) -> None:
+        super().prune(net, train)
+        if self.scale_fan_in:
+            scale_by_fan_in(net)
+
+
+@dataclass(frozen=True)
+class Magnitude(AtInit):
+    """Train the weights that start out largest.
+
+        score = |theta_0|
+
+    Trains: d weights; stores: their positions; needs: nothing.
+
+    Frankle et al., ICLR 2021 (arXiv:2009.08576).
+    """
+
+    def scores(self, net: Net, train: Train) -> Scores:
+        return magnitude(net)
+
+
+@dataclass(frozen=True)
+class LAMP(AtInit):
+    """Train the weights that start out largest, compared with what is left of their layer.
+
+        score = theta_u^2 / sum of theta_v^2 over all v of the layer with |theta_v| >= |theta_u|
+
+    The paper prunes trained networks; here the score is taken before training, as the other ones.
+
+    Trains: d weights; stores: their positions; needs: nothing.
+
+    Lee, Park, Mo, Ahn, Shin, ICLR 2021 (arXiv:2010.07611), eq. 4.
+    """
+
+    def scores(self, net: Net, train: Train) -> Scores:
+        return lamp(net)
+
+
+@dataclass(frozen=True)
+class SNIP(Scored):
+    """Prune at initialisation by connection sensitivity: keep the weights whose removal changes the
+    loss most on one batch.
+
+        score = |theta * dL/dtheta|
+
+    Scores and training use the same initial weights; the official code trains a second draw.
+
+    Trains: d weights; stores: their positions; needs: dense gradients once, before training.
+
+    Lee, Ajanthan, Torr, ICLR 2019 (arXiv:1810.02340), eq. 4-5.
+    """
+
+    examples: int
+
+    def scores(self, net: Net, train: Train) -> Scores:
+        return snip(net, train.sample(self.examples, self.augment))
+
+
+@dataclass(frozen=True)
+class FreezeNet(SNIP):
+    """Train SNIP's weights; the others stay at their initial value instead of zero.
+
+        theta = theta_0;  theta[support] = psi,  support = top |theta_0 * dL/dtheta_0|
+
+    Any other method of this family does so with base=init.
+
+    Trains: d weights; stores: their positions, and the seed of the others; needs: dense gradients
+    once, before training, and dense weights in every pass.
+
+    Wimmer, Mehnert, Condurache, ACCV 2020 (arXiv:2011.14087).
+    """
+
+
+@dataclass(frozen=True)
+class GraSP(Scored):
+    """Train the weights without which the gradient would shrink.
+
+        score = theta * (H g),  g and H the gradient and Hessian of the cross-entropy of
+        logits / temperature
+
+    On one balanced batch, as in the paper. With halves=true on two halves of it, the first classes
+    and the last ones, as in the official code: g and H are sums over both, whose BatchNorm
+    statistics differ. That code also scores a copy with newly drawn Linear layers. In double
+    precision: at this temperature H g is tiny.
+
+    Trains: d weights; stores: their positions; needs: dense gradients of second order once, before
+    training.
+
+    Wang, Zhang, Grosse, ICLR 2020 (arXiv:2002.07376), eq. 8.
+    """
+
+    per_class: int
+    temperature: float
+    halves: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require(self.per_class > 0, "method.per_class", self.per_class, "1 or more examples")
+        require(self.temperature > 0, "method.temperature", self.temperature, "a number above 0")
+
+    def scores(self, net: Net, train: Train) -> Scores:
+        batch = balanced_batch(train, self.per_class, self.augment)
+        parts = halves_by_class(batch) if self.halves else [batch]
+        return gradient_flow(net, parts, self.temperature)
+
+
+@dataclass(frozen=True)
+class CroP(Scored):
+    """Train the weights without which the gradient would change most, for better or worse.
+
+        score = |theta * (H g)|,  g and H sums over some batches
+
+    Five plain batches without a temperature, as in the official code. That code scores in
+    evaluation mode, where norms use their initial statistics; here they use those of each batch, as
+    for the other scores and in training.
+
+    Trains: d weights; stores: their positions; needs: dense gradients of second order once, before
+    training.
+
+    Rachwan et al., ICML 2022 (arXiv:2206.10451).
+    """
+
+    examples: int  # of a batch
+    batches: int
+
+    def __post_init__(self) -> None:
+        require(self.batches > 0, "method.batches", self.batches, "1 or more")
+
+    def scores(self, net: Net, train: Train) -> Scores:
+        pool = batches(train, self.examples, self.batches, self.augment)
+        flow = gradient_flow(net, pool, temperature=1.0)
+        return {name: score.abs() for name, score in flow.items()}
+
+
+@dataclass(frozen=True)
+class ProsPr(Scored):
+    """Prune at initialisation by the sensitivity of the loss after a few training steps,
+    differentiated through these steps.
+
+        score = |dL(theta_M)/dc| at c = 1;  theta_0 = c * theta,
+        theta_{m+1} = theta_m - lr * dL/dtheta_m
+
+    All parameters take the inner steps, by plain gradient descent, as in the official code; with
+    others=false biases and norms stay as they are. Each step has a batch of its own.
+
+    Trains: d weights; stores: their positions; needs: dense gradients through a few steps of dense
+    training, once.
+
+    Alizadeh et al., ICLR 2022 (arXiv:2202.08132).
+    """
+
+    examples: int
+    steps: int  # M
+    lr: float
+    first_order: bool
+    # biases and norms take the inner steps, too
+    others: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, "method.steps", self.steps, "0 (which is SNIP) or more")
+        require(self.lr >= 0, "method.lr", self.lr, "0 or more")
+
+    def scores(self, net: Net, train: Train) -> Scores:
+        pool = batches(train, self.examples, self.steps + 1, self.augment)
+        return prospr(
+            net,
+            pool,
+            self.lr,
+            self.first_order,
+            self.others,
+            lambda batches: train.rounds(batches, "scoring"),
+        )

@@ -1,0 +1,50 @@
+"""A random sparse start, which methods of sparse training share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from dimred.errors import UserError
+from dimred.net import Net
+from dimred.scores import noise
+from dimred.select.allocate import Allocation
+from dimred.select.topk import topk
+
+
+@dataclass(frozen=True)
+class RandomStart:
+    """Methods that start from random weights, as many of each layer as the allocation says."""
+
+    sparsity: float
+    allocation: Allocation
+    # divide weights by the root of their neuron's density
+    scale_fan_in: bool = field(default=False, kw_only=True)
+
+    def keep_random(self, net: Net, sparsity: float | None = None) -> None:
+        """Train random weights: those of the method's own sparsity, or of another."""
+        sparsity = self.sparsity if sparsity is None else sparsity
+        net.keep(topk(noise(net), self.allocation(net, 1 - sparsity)))
+        if self.scale_fan_in:
+            scale_by_fan_in(net)
+
+
+@torch.no_grad()
+def scale_by_fan_in(net: Net) -> None:
+    """Multiply the trained weights of each neuron by sqrt(number of its inputs / number of those
+    that are trained).
+
+    Initial weights are drawn for all inputs; scaled, they give the neuron's output the variance of
+    the dense neuron. Evci, Ioannou, Keskin, Dauphin, AAAI 2022 (arXiv:2010.03533), draw them anew
+    for the smaller number instead. UserError in a basis, where theta are coefficients."""
+    if net.bases:
+        raise UserError(
+            "method.scale_fan_in=true scales weights, and a basis has coefficients "
+            "instead. Choose method.scale_fan_in=false or basis=none"
+        )
+    for w in net.weights.values():
+        if w.param.dim() > 1:  # biases have no fan-in
+            inputs = w.trained().view(len(w.param), -1)
+            scale = (inputs.shape[1] / inputs.sum(1, keepdim=True).clamp_min(1)).sqrt()
+            w.psi.mul_(w.gather(scale.expand(inputs.shape).reshape(-1)).to(w.psi))

@@ -1,0 +1,252 @@
+"""The intrinsic dimension: train in a random subspace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from dimred.errors import UserError, require
+from dimred.net import Net
+from dimred.net import projections as made
+from dimred.training.loop import Train
+
+KEPT = 2**28  # entries of a projection that may be held in memory
+
+
+@dataclass(frozen=True)
+class IntrinsicDimension:
+    """Train d numbers that move all weights along d random directions, whose number is so the net's
+    own dimension.
+
+        theta = theta_0 + P z,  z in R^d, z_0 = 0,  P random with E |P z|^2 = |z|^2
+
+    dense: Gaussian columns of length 1. sparse: columns of round(sqrt D) entries +-D^(-1/4), one in
+    each of as many stretches of theta. fastfood: H G Pi H B in O(D log D) time and O(D) memory, one
+    for every weight tensor. P is never stored but made from the seed. Dense projections that are
+    too large to be held are made again in parts whenever they are needed. In the end the weights
+    are held at theta, and dim stays d. Biases and norms are left untrained, unless `others`: in the
+    paper they are part of theta, but for BatchNorm.
+
+    Trains: the d numbers z; stores: instead of weights, z and the seed of theta_0 and P; needs:
+    dense weights and gradients in every step, to be projected.
+
+    Li, Farkhoor, Liu, Yosinski, ICLR 2018 (arXiv:1804.08838); fastfood: Le, Sarlos, Smola, ICML
+    2013."""
+
+    dim: int  # d
+    projection: Literal["dense", "sparse", "fastfood"]
+    lr: float  # of z, times the recipe's
+    others: bool
+
+    def __post_init__(self) -> None:
+        require(self.dim > 0, "method.dim", self.dim, "1 or more")
+        require(self.lr > 0, "method.lr", self.lr, "a number above 0")
+
+    def run(self, net: Net, train: Train) -> None:
+        if self.dim > net.total:
+            raise UserError(
+                f"method.dim={self.dim} is more than the {net.total} weights there are. Choose fewer"
+            )
+        z = nn.Parameter(
+            next(iter(net.weights.values())).param.new_zeros(self.dim, requires_grad=False)
+        )
+        net.freeze(dict.fromkeys(net.weights if self.others else net.parameters()))
+        net.embed(projections(net, z, self.projection), lr=self.lr, decay=0.0)
+        train()
+        self.settle(net, z.detach())
+
+    def settle(self, net: Net, z: Tensor) -> None:
+        """Hold the weights where z has moved them, to the bit as whoever has z and the seed makes
+        them again."""
+        initial = {
+            name: theta.to(torch.float64, copy=True).view(-1)
+            for name, theta in net.thetas().items()
+        }
+        net.fold(hold=True)
+        sizes = {name: w.size for name, w in net.weights.items()}
+        moves = made.moved(self.projection, net.seed, sizes, z.cpu().numpy())
+        for name, w in net.weights.items():
+            w.set(
+                initial[name] + torch.from_numpy(moves[name]).to(initial[name]), w.support, w.base
+            )
+        net.notes[f"z/{self.projection}"] = z.clone()
+
+
+class Offset(nn.Module):
+    """theta + P z, where P (size, d) has the rows of one weight."""
+
+    numbers = "subspace coordinates"
+
+    def __init__(self, z: nn.Parameter) -> None:
+        super().__init__()
+        self.z = z
+
+    def forward(self, theta: Tensor) -> Tensor:
+        return theta + self.project(self.z).view(theta.shape)
+
+    def project(self, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def hold(self, name: str, value: Tensor) -> None:
+        """A tensor that moves with the module and is not saved."""
+        self.register_buffer(name, value.to(self.z.device), persistent=False)
+
+
+def projections(net: Net, z: nn.Parameter, kind: str) -> dict[str, Offset]:
+    """A map for every covered weight, all of the same z."""
+    sizes = {name: w.size for name, w in net.weights.items()}
+    if kind == "sparse":
+        return dict(zip(sizes, sparse(z, list(sizes.values()), net.seed), strict=True))
+    if kind == "fastfood":
+        return {
+            name: Fastfood(z, size, made.fastfood(net.seed, i, size, net.total, len(z)))
+            for i, (name, size) in enumerate(sizes.items())
+        }
+    parts = {
+        name: Dense(z, size, net.seed, i, net.total * len(z) <= KEPT)
+        for i, (name, size) in enumerate(sizes.items())
+    }
+    length = sum(part.squares() for part in parts.values()).sqrt()  # type: ignore[union-attr]
+    for part in parts.values():
+        part.length.copy_(length)
+    return dict(parts)
+
+
+class Dense(Offset):
+    """Normal entries over the lengths of the columns. `kept` in memory, or made again in chunks of
+    rows: forward and backward, so that no more than one chunk exists at a time."""
+
+    length: Tensor
+
+    def __init__(self, z: nn.Parameter, size: int, seed: int, index: int, kept: bool) -> None:
+        super().__init__(z)
+        self.size, self.seed, self.index = size, seed, index
+        self.step = max(1, made.BLOCK // len(z))
+        self.hold("length", torch.ones_like(z, requires_grad=False))
+        self.rows = torch.cat([self.chunk(i) for i in range(0, size, self.step)]) if kept else None
+
+    def chunk(self, i: int) -> Tensor:
+        return torch.from_numpy(made.rows_of(self.seed, self.index, self.size, len(self.z), i)).to(
+            self.z
+        )
+
+    def squares(self) -> Tensor:
+        """The squared lengths of the columns, as far as these rows make them (d)."""
+        total = torch.zeros_like(self.length)
+        for i in range(0, self.size, self.step):
+            total += self.chunk(i).square().sum(0)
+        return total
+
+    def project(self, z: Tensor) -> Tensor:
+        z = z / self.length
+        if self.rows is not None:
+            return self.rows @ z
+        return torch.cat(
+            [
+                checkpoint(
+                    lambda x, i=i: self.chunk(i) @ x,
+                    z,
+                    use_reentrant=False,
+                    preserve_rng_state=False,
+                )
+                for i in range(0, self.size, self.step)
+            ]
+        )
+
+
+class Sparse(Offset):
+    """Few entries: P[rows, columns] = values."""
+
+    rows: Tensor
+    columns: Tensor
+    values: Tensor
+
+    def __init__(
+        self, z: nn.Parameter, size: int, rows: Tensor, columns: Tensor, values: Tensor
+    ) -> None:
+        super().__init__(z)
+        self.size = size
+        self.hold("rows", rows)
+        self.hold("columns", columns)
+        self.hold("values", values)
+
+    def project(self, z: Tensor) -> Tensor:
+        # index_put_ adds in the same order every time, which index_add_ on a GPU does not
+        return z.new_zeros(self.size).index_put(
+            (self.rows,), z[self.columns] * self.values, accumulate=True
+        )
+
+
+def sparse(z: nn.Parameter, sizes: Sequence[int], seed: int) -> list[Sparse]:
+    d, total = len(z), sum(sizes)
+    if (entries := round(math.sqrt(total)) * d) > KEPT:
+        raise UserError(
+            f"a sparse projection of {d} numbers to {total} has {entries} entries, too many to hold. "
+            "Choose method.projection=fastfood"
+        )
+    rows, columns, values = map(torch.from_numpy, made.sparse(seed, total, d))
+    values = values.to(z.dtype)
+    parts, start = [], 0
+    for size in sizes:
+        here = ((rows >= start) & (rows < start + size)).nonzero().view(-1)
+        parts.append(Sparse(z, size, rows[here] - start, columns[here], values[here]))
+        start += size
+    return parts
+
+
+class Fastfood(Offset):
+    """The first `size` rows of H G Pi H B / sqrt(D |G|^2), H the Hadamard matrix of a power of two
+    that has room for z and for the weight, B random signs, Pi a permutation, G normal. D is the
+    number of all weights, so that the parts of P together keep lengths."""
+
+    signs: Tensor
+    order: Tensor
+    gauss: Tensor
+
+    def __init__(self, z: nn.Parameter, size: int, made_of: tuple[Any, Any, Any]) -> None:
+        super().__init__(z)
+        self.size = size
+        signs, order, gauss = map(torch.from_numpy, made_of)
+        self.hold("signs", signs.to(z.dtype))
+        self.hold("order", order)
+        self.hold("gauss", gauss.to(z.dtype))
+
+    def flops(self) -> int:
+        """Sums of the two transforms and of their gradients, whatever computes them."""
+        n = len(self.signs)
+        return 4 * n * (n.bit_length() - 1)
+
+    def project(self, z: Tensor) -> Tensor:
+        block = (
+            1 << (len(z) - 1).bit_length()
+        )  # H of what is zero beyond a block repeats H of the block
+        spread = hadamard(torch.nn.functional.pad(z, (0, block - len(z))) * self.signs[:block])
+        spread = spread.repeat(len(self.signs) // block)
+        return hadamard(spread.index_select(0, self.order) * self.gauss)[: self.size]
+
+
+def hadamard(x: Tensor) -> Tensor:
+    """The fast Walsh-Hadamard transform H x of x (n,), n a power of two, H of entries +-1: H_ab =
+    H_a (x) H_b, so up to six bits of the index at a time are multiplied out and rotated to the
+    front, until all are back in their place."""
+    bits = x.numel().bit_length() - 1
+    while bits:
+        some = min(bits, 6)
+        x = (x.view(-1, 1 << some) @ hadamard_matrix(some, x.dtype, x.device)).t().reshape(-1)
+        bits -= some
+    return x
+
+
+@lru_cache
+def hadamard_matrix(bits: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    h = torch.ones(1, 1, dtype=dtype, device=device)
+    for _ in range(bits):
+        h = torch.cat((torch.cat((h, h), 1), torch.cat((h, -h), 1)))
+    return h

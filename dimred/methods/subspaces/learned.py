@@ -1,0 +1,150 @@
+"""A line of networks, or a simplex, instead of a point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dimred.errors import require
+from dimred.net import Net
+from dimred.scores import generator, redrawn
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """Train the corners of a line, curve or simplex of nets, in every step at a random point of it;
+    keep its centre.
+
+        w(a) = sum_i c_i(a) w_i;  loss + beta * mean over pairs of cos^2(w_i, w_j)
+        simplex: c uniform on the simplex (points=2: a line);  curve: c = ((1-a)^2, 2a(1-a), a^2), a ~ U(0, 1)
+
+    The random point is one for all layers, or with `layerwise` one for each. Corners are the
+    initial weights and the same in other orders, which is as good as drawing them again. The paper
+    takes the cosine of a random pair, and has biases and norms of every corner, too; here all
+    points share them, and norms learn the statistics of the centre in one epoch of forward passes
+    in the end. (So accuracies on the way are below those of the centre's own statistics.)
+
+    Trains: all weights, as often as there are corners; stores: nothing: the centre is a dense net;
+    needs: the dense weights and gradients of all corners.
+
+    Wortsman, Horton, Guestrin, Farhadi, Rastegari, ICML 2021 (arXiv:2102.10472).
+    """
+
+    kind: Literal["simplex", "curve"]
+    points: int
+    beta: float
+    layerwise: bool
+
+    def __post_init__(self) -> None:
+        require(self.points >= 2, "method.points", self.points, "2 (a line) or more")
+        require(
+            self.kind == "simplex" or self.points == 3,
+            "method.points",
+            self.points,
+            "3 for a curve",
+        )
+        require(self.beta >= 0, "method.beta", self.beta, "0 or more")
+
+    def run(self, net: Net, train: Train) -> None:
+        orders = [
+            net.thetas(),
+            *(redrawn(net.thetas(), generator(net, f"corner {i}")) for i in range(1, self.points)),
+        ]
+        net.freeze(dict.fromkeys(net.weights))
+        corners = {name: torch.stack([thetas[name] for thetas in orders]) for name in net.weights}
+        centre = self.weights(torch.tensor(0.5))
+        maps = {name: Corners(points, centre) for name, points in corners.items()}
+        first = next(iter(maps))
+        maps[first] = Penalised(corners[first], centre, self.beta, maps)
+        net.embed(maps)
+        self.move(net, maps, 0)
+        for t in train.steps():
+            self.move(net, maps, t + 1)
+        net.fold()
+        settle(net, train)
+
+    def move(self, net: Net, maps: dict[str, Corners], t: int) -> None:
+        """To the random point of step t."""
+        draws, point = generator(net, f"point {t}"), None
+        for corners in maps.values():
+            if point is None or self.layerwise:
+                point = self.draw(draws)
+            corners.at.copy_(point)
+
+    def draw(self, draws: torch.Generator) -> Tensor:
+        uniform = torch.rand(self.points, generator=draws, dtype=torch.float64)
+        if self.kind == "curve":
+            return self.weights(uniform[0])
+        exponential = -torch.log1p(-uniform)
+        return exponential / exponential.sum()
+
+    def weights(self, a: Tensor) -> Tensor:
+        """c(a) of the curve; of the simplex, its centre."""
+        return (
+            torch.stack(((1 - a) ** 2, 2 * a * (1 - a), a**2))
+            if self.kind == "curve"
+            else torch.full((self.points,), 1 / self.points)
+        )
+
+
+class Corners(nn.Module):
+    """sum_i c_i w_i: at the point `at` while training, at the `centre` else. theta itself is not
+    used."""
+
+    numbers = "weights of corners"
+    at: Tensor
+    centre: Tensor
+
+    def __init__(self, points: Tensor, centre: Tensor) -> None:
+        super().__init__()
+        self.points = nn.Parameter(points)
+        self.register_buffer("centre", centre.to(points, copy=True))
+        self.register_buffer("at", centre.to(points, copy=True))
+
+    def forward(self, theta: Tensor) -> Tensor:
+        return torch.tensordot(self.at if self.training else self.centre, self.points, 1)
+
+
+class Penalised(Corners):
+    """The first weight's: it has the penalty of all, whose cosine is that of whole nets."""
+
+    def __init__(
+        self, points: Tensor, centre: Tensor, beta: float, others: Mapping[str, Corners]
+    ) -> None:
+        super().__init__(points, centre)
+        self.beta = beta
+        self.family = [self, *list(others.values())[1:]]  # in a list, they are not its parts
+
+    def penalty(self, theta: Tensor) -> Tensor:
+        gram = torch.stack(
+            [corners.points.flatten(1) @ corners.points.flatten(1).T for corners in self.family]
+        ).sum(0)
+        cos2 = gram.square() / torch.outer(gram.diag(), gram.diag())
+        i, j = torch.triu_indices(len(gram), len(gram), 1)
+        return self.beta * cos2[i, j].mean()
+
+
+def settle(net: Net, train: Train) -> None:
+    """Let BatchNorm forget the statistics of other nets: the mean over the batches of one epoch
+    takes their place."""
+    norms = [
+        m
+        for m in net.model.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None
+    ]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean
+    with torch.no_grad(), net.live():
+        for images, _ in (
+            train.data.train_batches(train.recipe.batch_size, train.seed, 0) if norms else ()
+        ):
+            net.model(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

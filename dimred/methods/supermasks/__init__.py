@@ -1,0 +1,1 @@
+"""Strong lottery tickets: a subnetwork that is good without training its weights."""

@@ -1,0 +1,98 @@
+"""Random masks whose probabilities train."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dimred.errors import require
+from dimred.methods.supermasks.base import Supermask, Weights, weights_of
+from dimred.methods.supermasks.edge_popup import best_of, of_each
+from dimred.net import Net
+from dimred.net.transforms import straight_through
+from dimred.scores import generator
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class BernoulliSupermask(Supermask):
+    """Train the probability that a weight is used, draw a mask in every step, never train a weight.
+
+        E(theta_0) = theta_0 * m * D / sum m,  m ~ Bernoulli(p),  p = sigmoid(score);  dm/dp = 1
+
+    D / sum m is the paper's dynamic rescaling (rescale). In evaluation, and in the end, m is the k
+    most probable weights of each layer, for as many weights as were asked for; the official code
+    draws there, too, and reports the mean of ten draws. Probabilities start at the density of their
+    layer, and after every step all scores of a layer shift so that sum p stays k (ours); the
+    paper's start at one half, and the density is an outcome. Signed constants are +- He's standard
+    deviation; in the official code that of the layer's initial weights.
+
+    Trains: a score for every weight, no weight, bias or norm; stores: instead of them, the mask and
+    the seed of the weights; needs: dense weights, scores and their gradients in every step.
+
+    Zhou, Lan, Liu, Yosinski, NeurIPS 2019 (arXiv:1905.01067), sec. 5.
+    """
+
+    rescale: bool
+    lr: float  # of the scores, as a multiple of the learning rate
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, "method.lr", self.lr, "a number above 0")
+
+    def search(self, net: Net, train: Train) -> None:
+        self.embed(net)
+        for t in train.steps():
+            for mask in net.maps.values():
+                mask.advance(t + 1)  # type: ignore[operator]
+
+    def embed(self, net: Net) -> None:
+        """Freeze all there is, and train scores, those of a layer alike."""
+        counts = of_each(net, self.allocation(net, 1 - self.sparsity))
+        net.freeze(dict.fromkeys(net.parameters()))
+        seeds = torch.randint(2**62, (len(counts),), generator=generator(net, "bernoulli")).tolist()
+        masks = {
+            name: Bernoulli(w.param, counts[name], self.weights, self.rescale, seed)
+            for (name, w), seed in zip(net.weights.items(), seeds, strict=True)
+        }
+        net.embed(masks, lr=self.lr, decay=0.0)
+
+
+class Bernoulli(nn.Module):
+    """A mask that is drawn anew in every step; in evaluation, that of the k largest scores."""
+
+    numbers = "scores"
+
+    step: Tensor
+
+    def __init__(self, weight: Tensor, k: int, weights: Weights, rescale: bool, seed: int) -> None:
+        super().__init__()
+        p = min(max(k / weight.numel(), 0.001), 0.999)  # of which the score is finite
+        score = torch.full_like(weight, math.log(p / (1 - p)), requires_grad=False)
+        self.score = nn.Parameter(score)
+        self.k, self.weights, self.rescale, self.seed = k, weights, rescale, seed
+        # with the seed it says what is drawn, so that a resumed run draws the same
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def advance(self, step: int) -> None:
+        """Draw anew, and shift all scores by a Newton step towards sum p = k."""
+        p = torch.sigmoid(self.score)
+        shift = (p.sum() - self.k) / (p * (1 - p)).sum().clamp(min=1e-6)
+        self.score.sub_(shift.clamp(-1, 1))
+        self.step.fill_(step)
+
+    def mask(self) -> Tensor:
+        """True where a weight is used."""
+        score = self.score.detach()
+        if not self.training:
+            return best_of(score, self.k)
+        draws = torch.Generator(score.device).manual_seed(self.seed + int(self.step))
+        return torch.rand(score.shape, generator=draws, device=score.device) < torch.sigmoid(score)
+
+    def forward(self, theta: Tensor) -> Tensor:
+        mask = straight_through(self.mask().to(theta.dtype), torch.sigmoid(self.score))
+        scale = mask.numel() / mask.sum().clamp(min=1) if self.rescale else 1.0
+        return scale * weights_of(theta, self.weights) * mask

@@ -1,0 +1,161 @@
+"""Edge-popup and IterRand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dimred.errors import UserError, require
+from dimred.methods.supermasks.base import Supermask, Weights, uniform, weights_of
+from dimred.net import Net
+from dimred.net.transforms import straight_through
+from dimred.scores import generator, redrawn
+from dimred.select.allocate import Budget
+from dimred.select.schedules import require_period
+from dimred.select.topk import largest
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class EdgePopup(Supermask):
+    """Train a score for every weight, use the weights with the best scores of each layer, and never
+    train a weight.
+
+        E(theta_0) = theta_0 * [|score| among the k largest of its layer];  dL/d|score| = dL/dE * theta_0 for all
+
+    As in the official code, absolute values of scores are ranked. Weights can be signed constants
+    (+- He's standard deviation), the better choice of the paper; scale_fan divides them by the
+    square root of the density. The best densities are near one half. The paper keeps the same
+    fraction of every layer (allocation=uniform), which at 98 % leaves two weights to each class of
+    LeNet-300-100: ERK spares small layers.
+
+    Trains: a score for every weight, no weight, bias or norm; stores: instead of them, the mask and
+    the seed of the weights; needs: dense weights, scores and their gradients in every step.
+
+    Ramanujan, Wortsman, Kembhavi, Farhadi, Rastegari, CVPR 2020 (arXiv:1911.13299).
+    """
+
+    scale_fan: bool
+
+    signed: ClassVar[bool] = False  # are scores ranked with their signs?
+
+    def embed(self, net: Net) -> None:
+        """Freeze all there is, and train scores, U(-1, 1) / sqrt(fan in)."""
+        counts = of_each(net, self.allocation(net, 1 - self.sparsity))
+        net.freeze(dict.fromkeys(net.parameters()))
+        net.embed(
+            {
+                name: TopK(
+                    score / math.sqrt(score[0].numel()),
+                    counts[name],
+                    self.weights,
+                    self.scale_fan,
+                    self.signed,
+                )
+                for name, score in uniform(net, -1, 1).items()
+            }
+        )
+
+
+def of_each(net: Net, budget: Budget) -> Mapping[str, int]:
+    """The budget of each weight. UserError if there is but one of all together."""
+    if not isinstance(budget, Mapping):
+        raise UserError(
+            "scores are ranked within each layer here, and allocation=global ranks all layers together. "
+            "Choose another allocation, such as allocation=uniform or allocation=erk"
+        )
+    return budget
+
+
+def best_of(score: Tensor, k: int) -> Tensor:
+    """A mask, True at the k largest."""
+    mask = torch.zeros_like(score, dtype=torch.bool)
+    mask.view(-1)[largest(score.view(-1), k)] = True
+    return mask
+
+
+class TopK(nn.Module):
+    """A mask of the k largest |score|, or of the k largest scores if `signed`, with the gradient of
+    what is ranked."""
+
+    numbers = "scores"
+
+    def __init__(
+        self, score: Tensor, k: int, weights: Weights, scale_fan: bool, signed: bool = False
+    ) -> None:
+        super().__init__()
+        self.score, self.k, self.weights, self.signed = nn.Parameter(score), k, weights, signed
+        self.scale = math.sqrt(score.numel() / max(1, k)) if scale_fan else 1.0
+
+    def ranked(self) -> Tensor:
+        return self.score if self.signed else self.score.abs()
+
+    def mask(self) -> Tensor:
+        """True at the k best."""
+        return best_of(self.ranked().detach(), self.k)
+
+    def forward(self, theta: Tensor) -> Tensor:
+        mask = straight_through(self.mask().to(theta.dtype), self.ranked())
+        return self.scale * weights_of(theta, self.weights) * mask
+
+
+@dataclass(frozen=True)
+class IterRand(EdgePopup):
+    """Edge-popup that gives unused weights another chance: every so often, some of them are drawn
+    again.
+
+        every so many steps: theta_i ~ initial distribution with probability r, for all i that the
+        mask leaves out
+
+    Scores are ranked with their signs, as in the official code, where edge-popup ranks absolute
+    values. A weight is drawn from the initial values of its layer. The paper draws every 300 of
+    39,100 steps.
+
+    Trains: a score for every weight, no weight, bias or norm; stores: the weights in use and their
+    positions (the mask and a seed alone, if none of them was drawn again); needs: dense weights,
+    scores and their gradients in every step.
+
+    Chijiwa, Yamaguchi, Ida, Umakoshi, Inoue, NeurIPS 2021 (arXiv:2106.09269), alg. 1.
+    """
+
+    every: int | float  # steps, or a fraction of training
+    probability: float  # r
+
+    signed: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_period(self.every)
+        require(
+            0 <= self.probability <= 1,
+            "method.probability",
+            self.probability,
+            "a probability in [0, 1]",
+        )
+
+    def search(self, net: Net, train: Train) -> None:
+        self.embed(net)
+        due = train.every(self.every)
+        for t in train.steps():
+            if due(t):
+                self.redraw(net)
+
+    @torch.no_grad()
+    def redraw(self, net: Net) -> None:
+        draws, weights, initial = (
+            generator(net, "redraw"),
+            dict.fromkeys(net.weights),
+            net.initial(),
+        )
+        now = {name: theta.clone() for name, theta in net.thetas().items()}
+        fresh = redrawn({name: initial[name].to(theta) for name, theta in now.items()}, draws)
+        net.keep(weights)
+        for name, theta in now.items():
+            chosen = torch.rand(theta.shape, generator=draws).to(theta.device) < self.probability
+            chosen &= ~net.maps[name].mask()  # type: ignore[operator]
+            net.weights[name].psi.copy_(fresh[name].where(chosen, theta).view(-1))
+        net.freeze(weights)

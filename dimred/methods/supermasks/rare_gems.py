@@ -1,0 +1,101 @@
+"""Rare gems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dimred.errors import require
+from dimred.methods.supermasks.base import Weights, uniform, weights_of
+from dimred.net import Net
+from dimred.net.transforms import Masked, straight_through
+from dimred.select.allocate import Allocation
+from dimred.select.topk import topk
+from dimred.training.loop import Train
+
+
+@dataclass(frozen=True)
+class RareGems:
+    """Prune by trained scores while the weights stay untrained, then fine-tune the weights that are
+    left.
+
+        E(theta_0) = theta_0 * [p > 1/2] * kept,  p in [0, 1];  loss + price * sum p^2;  prune the smallest p
+
+    The density falls exponentially to the one that was asked for, in prunings at equal intervals;
+    then all weights that are left train, whatever their p (`unflag` in the official code), along
+    with biases and norms.
+
+    Trains: a score for every weight, then d weights; stores: their positions; needs: dense weights,
+    scores and their gradients until it fine-tunes.
+
+    Sreenivasan, Sohn, Yang, Grinde, Nagle, Wang, Xing, Lee, Papailiopoulos, NeurIPS 2022
+    (arXiv:2202.12002)."""
+
+    sparsity: float
+    allocation: Allocation
+    weights: Weights
+    prunings: int
+    price: float
+    lr: float  # of the fine-tuning, as a multiple of the learning rate
+
+    def __post_init__(self) -> None:
+        require(self.prunings > 0, "method.prunings", self.prunings, "1 or more")
+        require(self.price >= 0, "method.price", self.price, "0 or more")
+        require(self.lr > 0, "method.lr", self.lr, "a number above 0")
+
+    def run(self, net: Net, train: Train) -> None:
+        net.freeze(dict.fromkeys(net.parameters()))
+        gems = {name: Gem(p, self.price, self.weights) for name, p in uniform(net, 0, 1).items()}
+        net.embed(gems, decay=0.0)  # p has a price of its own
+        times = [j * len(train) // (self.prunings + 1) for j in range(1, self.prunings + 1)]
+        for t in train.steps():
+            if t in times:
+                progress = sum(time <= t for time in times) / self.prunings
+                budget = self.allocation(net, (1 - self.sparsity) ** progress)
+                for name, kept in topk(
+                    {name: gem.rank() for name, gem in gems.items()}, budget
+                ).items():
+                    gems[name].keep(kept)
+        self.release(net, gems)
+        train.scale_lr(dict.fromkeys(net.parameters(), self.lr))
+        train()
+
+    @torch.no_grad()
+    def release(self, net: Net, gems: Mapping[str, Gem]) -> None:
+        """Train what is not pruned, from the values that the mask chose among, and whatever is no
+        weight."""
+        net.zero_grad()  # so that scores are left alone
+        net.maps.clear()
+        kept = {name: gem.kept.view(-1).nonzero().view(-1) for name, gem in gems.items()}
+        net.keep({**kept, **dict.fromkeys(net.rest)}, base="init")  # with their values,
+        net.keep(kept)  # beside zeros
+        for w in net.weights.values():
+            w.psi.copy_(
+                w.gather(weights_of(w.dense().view(w.param.shape), self.weights).reshape(-1))
+            )
+
+
+class Gem(Masked):
+    """A mask [p > 1/2] of what is not pruned. Whoever uses it finds p clipped to [0, 1]."""
+
+    numbers = "scores"
+
+    def __init__(self, p: Tensor, price: float, weights: Weights) -> None:
+        super().__init__(p)
+        self.p, self.price, self.weights = nn.Parameter(p), price, weights
+
+    def forward(self, theta: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.p.clamp_(0, 1)
+        mask = straight_through((self.p > 0.5).to(theta.dtype), self.p)
+        return super().forward(weights_of(theta, self.weights)) * mask
+
+    def penalty(self, theta: Tensor) -> Tensor:
+        return self.price * (self.p * self.kept).square().sum()
+
+    def rank(self) -> Tensor:
+        """p, and -inf where it is pruned."""
+        return self.p.detach().masked_fill(~self.kept, -torch.inf)

@@ -1,0 +1,93 @@
+"""Signed supermasks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dimred.errors import require
+from dimred.methods.supermasks.base import Weights, uniform, weights_of
+from dimred.methods.supermasks.edge_popup import EdgePopup, TopK, of_each
+from dimred.net import Net
+from dimred.net.transforms import straight_through
+
+
+@dataclass(frozen=True)
+class SignedSupermask(EdgePopup):
+    """Train a score for every weight that leaves it, flips its sign or prunes it, and never train a
+    weight.
+
+        E(theta_0) = theta_0 * m,  m = sign(score) where |score| > threshold, else 0;  dL/dscore = dL/dE * theta_0
+
+    With the paper's fixed threshold (0.01), the weight decay of scores decides how many weights are
+    pruned. Without one (null), the k largest |score| of each layer stay, for as many weights as
+    were asked for; the official code has a variant alike. Scores start as Glorot's uniform weights
+    do. The paper's constant, sqrt(1.5) times He's standard deviation, is what scale_fan makes of a
+    density of 2/3.
+
+    Trains: a score for every weight, no weight, bias or norm; stores: instead of them, a mask of
+    signs and the seed of the weights; needs: dense weights, scores and their gradients in every
+    step.
+
+    Koster, Grothe, Rettinger, ICLR 2022 (arXiv:2201.13361).
+    """
+
+    threshold: float | None
+    lr: float  # of the scores, as a multiple of the learning rate
+
+    def __post_init__(self) -> None:
+        require(
+            self.threshold is None or self.threshold >= 0,
+            "method.threshold",
+            self.threshold,
+            "null, or 0 or more",
+        )
+        require(self.lr > 0, "method.lr", self.lr, "a number above 0")
+
+    def embed(self, net: Net) -> None:
+        """Freeze all there is, and train scores, U(-1, 1) * sqrt(6 / (fan in + fan out))."""
+        counts = of_each(net, self.allocation(net, 1 - self.sparsity))
+        net.freeze(dict.fromkeys(net.parameters()))
+        net.embed(
+            {
+                name: Ternary(
+                    score * glorot(score),
+                    counts[name],
+                    self.weights,
+                    self.scale_fan,
+                    self.threshold,
+                )
+                for name, score in uniform(net, -1, 1).items()
+            },
+            lr=self.lr,
+        )
+
+
+def glorot(weight: Tensor) -> float:
+    fan_out = weight[:, 0].numel() if weight.dim() > 1 else 1
+    return math.sqrt(6 / (weight[0].numel() + fan_out))
+
+
+class Ternary(TopK):
+    """A mask of signs, of the k largest |score| or of those above a threshold; its gradient is
+    taken by the score."""
+
+    def __init__(
+        self, score: Tensor, k: int, weights: Weights, scale_fan: bool, threshold: float | None
+    ) -> None:
+        super().__init__(score, k, weights, scale_fan)
+        self.threshold = threshold
+
+    def mask(self) -> Tensor:
+        """-1, 0 or 1."""
+        score = self.score.detach()
+        return score.sign() * (
+            super().mask() if self.threshold is None else score.abs() > self.threshold
+        )
+
+    def forward(self, theta: Tensor) -> Tensor:
+        return (
+            self.scale * weights_of(theta, self.weights) * straight_through(self.mask(), self.score)
+        )

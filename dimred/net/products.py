@@ -1,0 +1,239 @@
+"""The matrix products and convolutions of a model, found by executing it.
+
+A weight is what multiplies activations. Which parameters do is seen when a model computes, not from
+the classes of its modules: attention slices one matrix in three, a function takes a layer's weight
+from outside, a parametrization makes it of others. So every tensor is followed by the memory it
+lies in: an operand that shares memory with a parameter is that parameter or a part of it, and one
+that was computed from parameters alone is made of them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import conv_flop_count, flop_registry
+
+from dimred.net.kernels import plain_kernels
+from dimred.net.seeded import generators_kept
+
+aten = torch.ops.aten
+
+#: which arguments of an operation are multiplied
+OPERANDS = {
+    aten.mm: (0, 1),
+    aten.bmm: (0, 1),
+    aten.addmm: (1, 2),
+    aten.baddbmm: (1, 2),
+    aten.convolution: (0, 1),
+}
+#: operations whose result is zero wherever their first argument is
+KEEP_ZEROS = {aten.mul, aten.div, aten.neg, aten.clone, aten._to_copy}
+
+
+def _convolution_backward(
+    grad_out: Tensor, x: Tensor, weight: Tensor, *more: Any, out_val: Any
+) -> int:
+    """As much as the forward pass for each gradient. For grouped convolutions PyTorch's formula
+    counts weight gradients between groups, which are never computed."""
+    transposed, mask = more[4], more[7]
+    once = conv_flop_count(list(x.shape), list(weight.shape), list(grad_out.shape), transposed)
+    return once * (bool(mask[0]) + bool(mask[1]))
+
+
+def _lstm(x: Tensor, inputs: Tensor, state: Tensor, *more: Any, out_val: Any) -> int:
+    """One direction of an LSTM layer, x (steps, examples, features), in the fused kernel of
+    CPUs."""
+    return 2 * x.shape[0] * x.shape[1] * (inputs.numel() + state.numel())
+
+
+#: FLOPs by operation: PyTorch's formulas, and those of operations that it has none for
+FORMULAS = {
+    **flop_registry,
+    aten.convolution_backward: _convolution_backward,
+    aten.mkldnn_rnn_layer: _lstm,
+    aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[
+        aten._scaled_dot_product_flash_attention
+    ],
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        aten._scaled_dot_product_flash_attention_backward
+    ],
+}
+
+
+class Use(NamedTuple):
+    """The entries of a parameter that a product multiplies."""
+
+    name: str
+    entries: int  # how many, each as often as it is repeated
+    where: tuple[Any, Any, int] | None  # size, stride and offset; None for the whole parameter
+
+
+class Product(NamedTuple):
+    flops: int
+    # None: neither operand is a weight, or zeros of it are not zeros here
+    use: Use | None
+    roots: frozenset[str]  # the parameters that the weight is made of
+    other_trains: bool  # the backward pass needs the gradient of the other operand
+    weight_trains: bool
+    activations: bool  # computed for every example; else once a batch, of weights alone
+
+
+class Origin(NamedTuple):
+    """What a tensor was computed from."""
+
+    activations: bool
+    roots: frozenset[str]  # if from parameters alone: from which
+    zeros_of: str | None  # the parameter whose zeros are zeros of this tensor, and no others
+    fresh: bool = False  # from nothing, such as the zeros that a recurrent layer starts with
+
+
+CONSTANT, ACTIVATION = Origin(False, frozenset(), None), Origin(True, frozenset(), None)
+FRESH = Origin(False, frozenset(), None, fresh=True)
+
+
+class Trace(TorchDispatchMode):
+    """Notes every product of a forward pass, and the FLOPs of a backward pass."""
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        super().__init__()
+        self.products: list[Product] = []
+        self.examples, self.backward, self.backward_flops = len(images), False, 0
+        parameters = [(p.data_ptr(), name, p) for name, p in model.named_parameters() if p.numel()]
+        self._parameters = sorted(parameters, key=lambda each: each[0])
+        self._starts = [start for start, _, _ in self._parameters]
+        self._named = {name: p for _, name, p in self._parameters}
+        self._origins = {_memory(images): ACTIVATION}
+        self._held: list[Tensor] = [images]  # as long as a tensor exists, its memory is its own
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        flops = 0
+        if formula := FORMULAS.get(func.overloadpacket):
+            flops = formula(*args, **kwargs, out_val=out)
+        if self.backward:
+            self.backward_flops += flops
+            return out
+        if flops:
+            operands = [args[i] for i in OPERANDS.get(func.overloadpacket, ())]
+            self.products.append(self._product(flops, operands))
+        self._follow(func, out, (args, kwargs))
+        return out
+
+    def _product(self, flops: int, operands: Sequence[Tensor]) -> Product:
+        if not operands:  # a fused kernel of activations
+            return Product(flops, None, frozenset(), False, False, True)
+        origins = [self._origin(t) for t in operands]
+        weight = 1 if origins[1].roots or not origins[0].roots else 0
+        origin, tensor = origins[weight], operands[weight]
+        trains = [t.requires_grad and torch.is_grad_enabled() for t in operands]
+        use = self._use(origin.zeros_of, tensor) if origin.zeros_of else None
+        return Product(
+            flops,
+            use,
+            origin.roots,
+            trains[1 - weight],
+            trains[weight],
+            any(each.activations or each.fresh for each in origins),
+        )
+
+    def _use(self, name: str, tensor: Tensor) -> Use:
+        parameter = self._named[name]
+        own = _memory(tensor) == _memory(parameter)
+        if not own or tensor.numel() == parameter.numel():
+            return Use(name, tensor.numel(), None)
+        offset = (tensor.data_ptr() - parameter.data_ptr()) // tensor.element_size()
+        return Use(name, tensor.numel(), (tuple(tensor.shape), tensor.stride(), offset))
+
+    def _origin(self, tensor: Tensor) -> Origin:
+        known = self._origins.get(_memory(tensor))
+        name = None if known else self._parameter_at(tensor)
+        return known or (Origin(False, frozenset([name]), name) if name else CONSTANT)
+
+    def _parameter_at(self, tensor: Tensor) -> str | None:
+        at = bisect_right(self._starts, tensor.data_ptr()) - 1
+        if at < 0:
+            return None
+        start, name, parameter = self._parameters[at]
+        inside = tensor.data_ptr() < start + parameter.numel() * parameter.element_size()
+        return name if inside else None
+
+    def _follow(self, func: Any, out: Any, given: Any) -> None:
+        """Note what new tensors, and those that were written to, are computed from."""
+        tensors = [t for t in tree_leaves(given) if isinstance(t, Tensor)]
+        for tensor in [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.numel()]:
+            memory = _memory(tensor)
+            known = memory in self._origins or self._parameter_at(tensor)
+            if known and not func._schema.is_mutable:
+                continue  # a view
+            self._held.append(tensor)
+            self._origins[memory] = self._merged(func, tensors, tensor)
+
+    def _merged(self, func: Any, given: Sequence[Tensor], out: Tensor) -> Origin:
+        origins = [self._origin(t) for t in given]
+        if any(each.activations for each in origins):
+            return ACTIVATION
+        if all(each.fresh for each in origins):
+            return FRESH
+        roots = frozenset().union(*(each.roots for each in origins))
+        return Origin(False, roots, self._zeros_kept(func, given, out))
+
+    def _zeros_kept(self, func: Any, given: Sequence[Tensor], out: Tensor) -> str | None:
+        """The parameter whose zeros an operation on tensors made of parameters hands on."""
+        if func.overloadpacket not in KEEP_ZEROS or not given:
+            return None
+        name = self._origin(given[0]).zeros_of
+        # 0 / 0: the length of a row of zeros
+        own_rows = len(given) > 1 and given[1].numel() > 1 and name in self._origin(given[1]).roots
+        if name is None or own_rows or self._named[name].numel() != out.numel():
+            return None
+        return name
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def trace(model: nn.Module, shape: Sequence[int], backward: bool = False) -> Trace:
+    """The products of a model on two images of this shape, in evaluation mode, and the FLOPs of the
+    backward pass for all that trains. The model and all generators stay as they are."""
+    parameters = list(model.parameters())
+    # in the precision of the model; the first parameter may be of whole numbers or complex
+    like = next((p for p in parameters if p.is_floating_point()), torch.zeros(()))
+    images = torch.zeros(2, *shape, dtype=like.dtype, device=parameters[0].device)
+    seen = Trace(model, images)
+    devices = [images.device] if images.is_cuda else []
+    with (
+        torch.set_grad_enabled(backward),
+        evaluating(model),
+        generators_kept(devices),
+        plain_kernels(model),
+        seen,
+    ):
+        out = model(images)
+        seen.backward = True
+        # covered weights are replaced by tensors that are no parameters
+        slots = [p for module in model.modules() for p in module._parameters.values()]
+        trained = [p for p in slots if p is not None and p.requires_grad]
+        if out.requires_grad and trained:
+            torch.autograd.grad(out.sum(), trained, allow_unused=True)
+    return seen
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; every module gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,116 @@
+"""Random projections P from d numbers z to all weights, the same on every machine: theta = theta_0
++ P z.
+
+What P is made of comes from dimred/net/seeded.py. `moved` adds P z up in double precision and in a fixed
+order, so that a file needs to hold no more of a weight than z and the seed; methods/subspace.py has
+the same P for training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from dimred.net.seeded import F64, Draw, centred, normal
+
+Kind = Literal["dense", "sparse", "fastfood"]
+BLOCK = 2**22  # entries of a dense projection that are made at once: part of what a seed means
+FIRST = 2**32  # stream: those before it are the model's
+EACH = 2**20  # streams of a weight
+
+
+def words(seed: int, stream: int, count: int) -> np.ndarray:
+    return np.random.Philox(key=[seed, FIRST + stream]).random_raw(count)
+
+
+def signs(seed: int, stream: int, count: int) -> F64:
+    """+-1, by the highest bit of each word."""
+    return 1.0 - 2.0 * (words(seed, stream, count) >> np.uint64(63)).astype(np.float64)
+
+
+# -- what P is made of --------------------
+def rows_of(seed: int, index: int, size: int, d: int, start: int) -> np.ndarray:
+    """N(0, 1): the block of rows (rows, d), float32, of the dense P that begins at row `start` of
+    weight `index`."""
+    step = max(1, BLOCK // d)
+    rows = min(step, size - start)
+    return (
+        Draw(seed, FIRST + index * EACH + start // step, "normal", 0.0, 1.0)
+        .values(rows * d)
+        .reshape(rows, d)
+    )
+
+
+def sparse(seed: int, total: int, d: int) -> tuple[np.ndarray, np.ndarray, F64]:
+    """Rows, columns and values of P: each column has one entry +-1/sqrt(n) in each of n =
+    round(sqrt D) equal stretches of D, all different."""
+    n = max(1, round(math.sqrt(total)))
+    u = centred(words(seed, 0, d * n)).reshape(d, n) + 0.5
+    rows = np.minimum(((np.arange(n) + u) * (total / n)).astype(np.int64), total - 1).reshape(-1)
+    return rows, np.repeat(np.arange(d), n), signs(seed, 1, d * n) / math.sqrt(n)
+
+
+def fastfood(seed: int, index: int, size: int, total: int, d: int) -> tuple[F64, np.ndarray, F64]:
+    """B, Pi and G / (sqrt D |G|) of H G Pi H B, for the power of two that has room for z and for
+    the weight."""
+    room, first = 1 << (max(size, d) - 1).bit_length(), index * EACH
+    gauss = normal(centred(words(seed, first + 2, room)))
+    length = math.sqrt(math.fsum((gauss * gauss).tolist()))
+    order = np.argsort(words(seed, first + 1, room), kind="stable")
+    return signs(seed, first, room), order, gauss / (length * math.sqrt(total))
+
+
+# -- P z --------------------
+def moved(kind: Kind, seed: int, sizes: Mapping[str, int], z: np.ndarray) -> dict[str, F64]:
+    """P z for every weight, flat."""
+    z, total = z.astype(np.float64), sum(sizes.values())
+    if kind == "fastfood":
+        return {
+            name: by_fastfood(z, size, fastfood(seed, i, size, total, len(z)))
+            for i, (name, size) in enumerate(sizes.items())
+        }
+    if kind == "sparse":
+        rows, columns, values = sparse(seed, total, len(z))
+        out = np.zeros(total)
+        np.add.at(out, rows, z[columns] * values)  # one after the other
+        return dict(zip(sizes, np.split(out, np.cumsum(list(sizes.values()))[:-1]), strict=True))
+    parts = [
+        (name, partial(rows_of, seed, i, size, len(z)), range(0, size, max(1, BLOCK // len(z))))
+        for i, (name, size) in enumerate(sizes.items())
+    ]
+    z = z / np.sqrt(sum(squares(block(start)) for _, block, starts in parts for start in starts))
+    return {
+        name: np.concatenate([by_rows(block(start), z) for start in starts])
+        for name, block, starts in parts
+    }
+
+
+def squares(block: np.ndarray) -> F64:
+    """The squared lengths of the columns of a block (rows, d), added row by row."""
+    return np.add.reduce(block.astype(np.float64) ** 2, axis=0)
+
+
+def by_rows(block: np.ndarray, z: F64) -> F64:
+    out = np.zeros(len(block))
+    for column, each in zip(block.T, z, strict=True):
+        out += column.astype(np.float64) * each
+    return out
+
+
+def by_fastfood(z: F64, size: int, made_of: tuple[F64, np.ndarray, F64]) -> F64:
+    flips, order, gauss = made_of
+    x = np.zeros(len(flips))
+    x[: len(z)] = z
+    return hadamard(hadamard(x * flips)[order] * gauss)[:size]
+
+
+def hadamard(x: F64) -> F64:
+    """The Walsh-Hadamard transform H x, by sums and differences of halves."""
+    half = 1
+    while half < len(x):
+        a, b = np.moveaxis(x.reshape(-1, 2, half), 1, 0)
+        x, half = np.stack((a + b, a - b), 1).reshape(-1), 2 * half
+    return x

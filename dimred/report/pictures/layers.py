@@ -1,0 +1,160 @@
+"""Where a network keeps its weights: the density of each layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, to_rgb
+from matplotlib.figure import Figure
+
+from dimred.report.pictures.points import Point, Setting, layer_shares, seeds
+from dimred.report.pictures.sheet import (
+    LINE,
+    Sheet,
+    columns,
+    log_ticks,
+    per_cent,
+    set_ticks,
+    shortened,
+    width_of,
+)
+from dimred.report.pictures.style import Picture
+
+COLOURS, NONE = "viridis", "#8b929b"  # of densities, and of 0
+ROW = 0.2  # inches
+
+
+def layers(setting: Setting) -> Picture | None:
+    """A row for each method, a column for each layer, a panel for each sparsity; None if no run
+    keeps less than all (or trains other numbers than weights alone)."""
+    points = [
+        p
+        for p in setting.points
+        if any(
+            min(shares, default=1) < 1 and max(shares) > 0
+            for shares in (layer_shares(run).values() for run in p.runs)
+        )
+    ]
+    if not points:
+        return None
+    title = f"{setting.title}: density of each layer"
+    n = seeds(len(point.runs) for point in points)
+    caption = (
+        f"Weights of each layer that are trained, or nonzero if those are fewer, in % of the layer; mean over "
+        f"{n}, at the end of training. Layers stand in the order of the network."
+    )
+    return Picture(
+        "layers",
+        setting.slug,
+        title,
+        caption,
+        lambda width: draw(Sheet(width, title, caption), points),
+    )
+
+
+def draw(sheet: Sheet, points: Sequence[Point]) -> Figure:
+    names = list(
+        dict.fromkeys(name for p in points for run in p.runs for name in layer_shares(run))
+    )
+    shares = {point: means(point, names) for point in points}
+    least = min(float(values[values > 0].min(initial=1)) for values in shares.values())
+    norm = LogNorm(least := min(least, 0.1), 1)
+    scale(sheet, norm, least)
+    room = min(1.75, 0.1 + max(width_of(point.method) for point in points)) + 0.1
+    cell = min(0.5, (sheet.width - room - 0.2) / len(names))
+    wide = cell * len(names)
+    many = columns(sheet.width - 0.1, room + wide + 0.05, 4)
+    sparsities = sorted({point.sparsity for point in points}, key=lambda s: -1 if s is None else s)
+    letters = max(width_of(name.removesuffix(".weight")) for name in names)
+    bottom = sheet.y
+    for i, sparsity in enumerate(sparsities):
+        rows = [point for point in points if point.sparsity == sparsity]
+        if i % many == 0:
+            sheet.y = bottom + 0.42
+        x = 0.05 + room + (i % many) * (room + wide + 0.05)
+        what = "no sparsity asked for" if sparsity is None else f"sparsity {per_cent(sparsity)}"
+        axes = sheet.panel(x, sheet.y, wide, ROW * len(rows), title=what)
+        draw_rows(axes, rows, names, np.array([shares[point] for point in rows]), norm, cell)
+        bottom = max(bottom, sheet.y + ROW * len(rows) + letters + 0.15)
+    sheet.y = bottom
+    return sheet.finish()
+
+
+def draw_rows(
+    axes: Axes,
+    rows: Sequence[Point],
+    names: Sequence[str],
+    values: np.ndarray,
+    norm: LogNorm,
+    cell: float,
+) -> None:
+    colours = colormaps[COLOURS].with_extremes(under=NONE)
+    drawn = np.ma.masked_invalid(np.where(values == 0, 1e-12, values))  # 0 has no logarithm
+    axes.imshow(drawn, norm=norm, cmap=colours, aspect="auto", interpolation="none")
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    set_ticks(axes.yaxis, range(len(rows)), lambda i: shortened(rows[int(i)].method, 1.65))
+    every = math.ceil(0.15 / cell)  # names need so much room
+    set_ticks(
+        axes.xaxis, range(0, len(names), every), lambda i: names[int(i)].removesuffix(".weight")
+    )
+    axes.tick_params(axis="x", labelrotation=90, pad=2)
+    for (i, j), value in np.ndenumerate(values):
+        if cell > 0.4 and not math.isnan(value):
+            bright = (
+                float(np.dot(to_rgb(colours(float(norm(max(value, 1e-12))))), (0.21, 0.72, 0.07)))
+                > 0.42
+            )
+            axes.text(
+                j,
+                i,
+                in_few(100 * value),
+                ha="center",
+                va="center_baseline",
+                fontsize=8.5,
+                color="#000000" if bright else "#ffffff",
+            )
+
+
+def in_few(value: float) -> str:
+    """At most four characters."""
+    if value >= 9.95 or value == 0:
+        return f"{value:.0f}"
+    return "<.01" if value < 0.005 else f"{value:.2g}" if value >= 0.1 else f"{value:.2f}"
+
+
+def scale(sheet: Sheet, norm: LogNorm, least: float) -> None:
+    """What the colours mean."""
+    sheet.y += 0.12
+    places = log_ticks(least, 1, 2.6, per_cent)
+    inside = 2.6 * (
+        1 - math.log(places[0]) / math.log(least)
+    )  # of the first tick, whose label must not be cut off
+    left = 0.15 + max(0.0, width_of(per_cent(places[0])) / 2 - inside)
+    axes = sheet.panel(left, sheet.y, 2.6, 0.13)
+    axes.imshow(
+        np.geomspace(least, 1, 128)[None],
+        norm=norm,
+        cmap=COLOURS,
+        aspect="auto",
+        interpolation="none",
+        extent=(math.log10(least), 0, 0, 1),
+    )
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.set_yticks([])
+    set_ticks(axes.xaxis, [math.log10(place) for place in places], lambda z: per_cent(10**z))
+    sheet.text(left + 3.05, sheet.y - 0.01, "0 %", fontsize=8.5)
+    sheet.line([left + 2.92], sheet.y + 0.065, color=NONE, marker="s", ms=9)
+    sheet.y += 0.13 + LINE
+
+
+def means(point: Point, names: Sequence[str]) -> np.ndarray:
+    """Over seeds; nan where the network has no such layer."""
+    return np.array(
+        [np.mean([layer_shares(run).get(name, math.nan) for run in point.runs]) for name in names]
+    )

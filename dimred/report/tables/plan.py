@@ -1,0 +1,142 @@
+"""What is left to run of a table: as few sweeps as possible, and what they may cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from dimred.report.compose import Json, Overrides, size_of
+from dimred.report.measures import number
+from dimred.report.runs import Run, key
+from dimred.report.tables.fill import model_and_data
+from dimred.report.tables.published import Cell, Table
+
+Box = dict[str, tuple[str, ...]]  # every combination of these values
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that is wanted."""
+
+    cell: Cell
+    seed: int
+
+    @property
+    def overrides(self) -> Overrides:
+        return {"seed": str(self.seed), **self.cell.overrides}
+
+    @property
+    def wanted(self) -> Json:
+        """The description of the run."""
+        assert self.cell.description is not None
+        return self.cell.description
+
+
+def left(table: Table, runs: Iterable[Run]) -> list[Job]:
+    """The runs of a table that are not done, each once, the first seed of all cells first."""
+    done = {(run.key, run.seed) for run in runs if run.state == "done"}
+    jobs: dict[tuple[str, int], Job] = {}
+    seeds = list(dict.fromkeys(seed for part in table.parts for seed in part.seeds))
+    for seed in seeds:
+        for part in table.parts:
+            for cell in part.cells:
+                if cell.key and seed in part.seeds and (cell.key, seed) not in done:
+                    jobs.setdefault((cell.key, seed), Job(cell, seed))
+    return list(jobs.values())
+
+
+def sweeps(jobs: Iterable[Job]) -> list[Box]:
+    """Boxes whose combinations are exactly these jobs: those that are alike but for one key become
+    one."""
+    boxes: list[Box] = [{name: (value,) for name, value in job.overrides.items()} for job in jobs]
+    for name in dict.fromkeys(name for box in boxes for name in box):
+        merged: dict[object, Box] = {}
+        for box in boxes:
+            rest = frozenset((other, values) for other, values in box.items() if other != name)
+            if name in box and (alike := merged.get(rest)):
+                alike[name] = tuple(dict.fromkeys((*alike[name], *box[name])))
+            else:
+                merged[rest if name in box else (rest, "without")] = dict(box)
+        boxes = list(merged.values())
+    return boxes
+
+
+# -- costs --------------------
+def estimate(jobs: Sequence[Job], runs: Iterable[Run]) -> str:
+    """What the jobs may cost, from runs that are done; honest where there are none to judge by."""
+    if not jobs:
+        return "nothing is left to run"
+    done: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.state == "done":
+            done[model_and_data(run.description)].append(run)
+    alike = [done.get(model_and_data(job.wanted), []) for job in jobs]
+    seconds, flops = (
+        [guess(job, runs, name) for job, runs in zip(jobs, alike, strict=True)]
+        for name in ("seconds", "training_flops")
+    )
+    return (
+        f"{len(jobs)} runs are left: {lengths(jobs)} (methods of several rounds train longer)\n"
+        f"time: {total(seconds, clock)}\ntraining FLOPs: {total(flops, '{:.2e}'.format)}"
+    )
+
+
+def total(found: Sequence[float | None], text: Callable[[float], str]) -> str:
+    known = [value for value in found if value is not None]
+    if not known:
+        return "unknown (there are no runs of their models and data yet)"
+    missing = (
+        f", and {len(found) - len(known)} runs of which there is nothing alike"
+        if len(known) < len(found)
+        else ""
+    )
+    return f"about {text(sum(known))}, as runs like these took, one after the other{missing}"
+
+
+def lengths(jobs: Iterable[Job]) -> str:
+    """40 epochs of training each, 20400 in all; or how often each length."""
+    found = Counter(size_of(job.wanted["recipe"]) for job in jobs)
+    if len(found) > 1:
+        return ", ".join(
+            f"{n} times {size:g} {unit} of training" for (unit, size), n in found.most_common()
+        )
+    (unit, size), n = found.popitem()
+    return f"{size:g} {unit} of training each, {size * n:g} in all"
+
+
+def guess(job: Job, alike: Iterable[Run], name: str) -> float | None:
+    """The median of what runs with the same model and data took, of those with the same method if
+    there are any, for as long a recipe."""
+    usable = [
+        run
+        for run in alike
+        if number(run.result, name) is not None and length(run.description, job.wanted)
+    ]
+    closer = [
+        run
+        for run in usable
+        if run.description["method"]["_target_"] == job.wanted["method"]["_target_"]
+    ]
+    values = [run.result[name] * length(run.description, job.wanted) for run in closer or usable]
+    return statistics.median(values) if values else None
+
+
+def length(run: Json, wanted: Json) -> float:
+    """How many times as long the wanted run is; 0 if that cannot be told."""
+    one, other = run.get("recipe"), wanted["recipe"]
+    name, size = size_of(other)
+    if (
+        not isinstance(one, dict)
+        or key({"b": one.get("batch_size")}) != key({"b": other["batch_size"]})
+        or (one.get("steps") is None) != (name == "epochs")
+    ):
+        return 0.0
+    return size / long if (long := number(one, name)) else 0.0
+
+
+def clock(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,1 @@
+"""Configurations: files, composition, schema, fields."""

@@ -1,0 +1,165 @@
+"""What Hydra composes: of conf/, and of a folder of one's own (--config-dir)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dimred.errors import UserError, nearest
+from dimred.runs.config.files import conf
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+#: what a package adds to Hydra: pip install hydra-NAME
+PLUGINS = {
+    "launcher": {
+        "submitit": "submitit-launcher",
+        "joblib": "joblib-launcher",
+        "ray": "ray-launcher",
+        "rq": "rq-launcher",
+    },
+    "sweeper": {"optuna": "optuna-sweeper", "ax": "ax-sweeper", "nevergrad": "nevergrad-sweeper"},
+}
+
+
+def composed(overrides: Sequence[str], folder: Path | None = None) -> DictConfig:
+    """The configuration of `dimred train OVERRIDES --config-dir FOLDER`, not yet checked. UserError
+    for what is unknown."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    added = [search_path(folder)] if folder else []
+    try:
+        with hydra.initialize_config_dir(str(conf()), version_base="1.3"):
+            return hydra.compose("config", [*overrides, *added])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explained(error)) from error
+
+
+def plain(overrides: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
+    """The same as nested dictionaries, interpolations as they are written."""
+    from omegaconf import OmegaConf
+
+    cfg: Any = OmegaConf.to_container(composed(overrides, folder), resolve=False)
+    return cfg
+
+
+def resolved(cfg: dict[str, Any]) -> dict[str, Any]:
+    """With every interpolation replaced by its value. UserError for what names nothing."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        found: Any = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{str(error).splitlines()[0]}, in {error.full_key}") from error
+    return found
+
+
+def own_folder(given: str) -> Path:
+    """A folder of configurations of one's own. UserError if there is none, or a file has the name
+    of one of dimred's: Hydra would take dimred's."""
+    folder = Path(given).expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(
+            f"no folder {given}. Give --config-dir one that holds method/NAME.yaml, "
+            "dataset/NAME.yaml, ..."
+        )
+    for path in sorted(folder.glob("**/*.y*ml")):
+        name = path.relative_to(folder).with_suffix(".yaml")
+        if (conf() / name).exists():
+            raise UserError(
+                f"{path} would not be used: dimred has a {name}. "
+                + (
+                    f"To run a run again: dimred train --from {given}"
+                    if is_run(folder)
+                    else "Give it another name"
+                )
+            )
+    return folder
+
+
+def is_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("result.json", "log.txt", "metrics.jsonl"))
+
+
+def search_path(folder: Path) -> str:
+    return f"hydra.searchpath=[{quoted(f'file://{folder}')}]"
+
+
+def quoted(text: str) -> str:
+    """As a value for Hydra: quoted where its grammar would read more than letters into it."""
+    if re.fullmatch(r"[A-Za-z0-9_/.:~-]+", text):
+        return text
+    escaped = re.sub(r'(\\*)(")', r"\1\1\\\2", text)
+    ending = re.search(r"\\*$", escaped)
+    return f'"{escaped}{ending[0] if ending else ""}"'
+
+
+# -- errors --------------------
+def explained(error: Exception) -> str:
+    """What was got, what is allowed, what to do, from what Hydra says about the command line."""
+    text = str(error) or str(error.__cause__)
+    options = getattr(error, "options", None)
+    if plugin := re.search(r"Could not find 'hydra/(launcher|sweeper)/([^']*)'", text):
+        return missing_plugin(*plugin.groups())
+    if options and (missing := re.search(r"Could not find '([^'/]+)/([^']*)'", text)):
+        group, name = missing.groups()
+        return f"unknown {group} {name!r}. {nearest(name, options)}"
+    if key := re.search(r"Could not override '([^']+)'", text):
+        group, _, name = key[1].rpartition(".")
+        # the group as it is composed
+        node = getattr(error.__cause__, "parent_node", None) or ()
+        allowed = sorted(str(k) for k in node if k not in ("_target_", "hydra"))
+        return (
+            f"unknown key {key[1]}. {nearest(name, allowed)}"
+            if node
+            else f"unknown key {key[1]}: {group} is a single value, there is nothing inside it"
+        )
+    if several := re.search(r"Ambiguous value for argument '(.+)'", text):
+        name, _, value = several[1].partition("=")
+        return (
+            f"{several[1]} names several values. For a run with each, add -m: dimred train -m "
+            f"{several[1]}. A list is written in brackets, KEY=[A,B]; one value with a comma in it "
+            f"in two kinds of quotes, {shell_quoted(name, value)}"
+        )
+    if re.search("Multiple values for|Could not append", text):
+        return f"{text.split('. ')[0]}. Leave out the +, which is for keys that do not exist yet"
+    if override := getattr(error, "override", None):
+        return not_understood(str(override))
+    return f"{text.splitlines()[0]} (see dimred train --help)"
+
+
+def not_understood(override: str) -> str:
+    key, equals, value = override.partition("=")
+    quotes = (
+        ". A value with other signs than letters, digits and ._-/ takes two kinds of quotes: "
+        f"{shell_quoted(key, value)}"
+        if equals and value
+        else ""
+    )
+    return f"cannot understand {override!r}. Write KEY=VALUE, and a list as KEY=[A,B]{quotes}"
+
+
+def shell_quoted(key: str, value: str) -> str:
+    """An override with quotes for Hydra within quotes for the shell: 'dataset.path="a=b"'."""
+    inner = value.strip("\"'").replace('"', '\\"').replace("'", "'\\''")
+    return f"'{key}=\"{inner}\"'"
+
+
+def missing_plugin(kind: str, name: str) -> str:
+    known = PLUGINS[kind]
+    for first, package in known.items():
+        if name.startswith(first):
+            return (
+                f"hydra/{kind}={name} needs a package that is not installed: "
+                f"pip install hydra-{package}"
+            )
+    return (
+        f"unknown hydra/{kind} {name!r}. {nearest(name, ['basic', *known])} All but basic are "
+        f"packages: pip install hydra-NAME-{kind}"
+    )

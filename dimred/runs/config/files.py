@@ -1,0 +1,157 @@
+"""The folder of configurations and what lies in it, read without Hydra (or torch)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dimred.errors import UserError, as_typed
+from dimred.runs.config.docstrings import describe
+
+#: the groups of the configuration, with what the runner adds to their values
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "method": (),
+    "model": ("shape", "classes"),
+    "dataset": (),
+    "allocation": (),
+    "recipe": (),
+    "basis": (),
+}
+
+#: keys that say where and how to compute, not what; of the last two, what a method uses is among
+#: its own values
+NOT_DESCRIPTIVE = ("device", "data_dir", "outputs", "checkpoint_seconds", "sparsity", "allocation")
+CHOICES = "choices"  # in a run's config.yaml: the names of the chosen files
+STORED = "stored/"  # a file of this name has the values of the run that is run again
+
+#: fields that are younger than runs, at the values of what was done before there was a choice:
+#: there they do not count, so that a run keeps its name when its method or recipe gets a new field
+AS_BEFORE: Mapping[str, Mapping[str, Any]] = {
+    "method": {
+        "augment": False,
+        "batches": 1,
+        "counts": "round",
+        "decay": "cosine",
+        "fresh_momentum": False,
+        "halves": False,
+        "scale_fan_in": False,
+        "last_at_half_rate": False,
+    },
+    "recipe": {"decay_all": False},
+    "dataset": {"channels": 3},
+}
+# of the groups, the names of the chosen files: {"method": "rigl", ...}
+Choices = Mapping[str, str]
+
+
+def description(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What determines the result, of a configuration without interpolations. A sparsity or an
+    allocation counts only where the method has one; where the data lie does not."""
+    found = {key: value for key, value in cfg.items() if key not in (*NOT_DESCRIPTIVE, CHOICES)}
+    if not found.get("basis"):
+        found.pop(
+            "basis", None
+        )  # of all runs that have none, those included that are older than bases
+    for group, before in AS_BEFORE.items():
+        found[group] = {
+            key: value
+            for key, value in found[group].items()
+            if key not in before or value != before[key]
+        }
+    found["dataset"] = {
+        key: anywhere(value, str(cfg["data_dir"]))
+        for key, value in found["dataset"].items()
+        if key not in ("data_dir", "workers")
+    }
+    return without_places(found)
+
+
+def without_places(node: Any) -> Any:
+    """With the classes and functions of dimred by their names alone, so that a run keeps its name
+    when code moves; those of users by their full paths."""
+    if isinstance(node, list):
+        return [without_places(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    plain = {key: without_places(value) for key, value in node.items()}
+    target = str(plain.get("_target_", ""))
+    if target.startswith("dimred."):
+        plain["_target_"] = target.rpartition(".")[2]
+    return plain
+
+
+def anywhere(value: Any, data_dir: str) -> Any:
+    """A data set's path may lie in data_dir."""
+    inside = isinstance(value, str) and f"{value}/".startswith(f"{data_dir}/")
+    return f"data_dir{value[len(data_dir) :]}" if inside else value
+
+
+# -- one form for what can be typed in several --------------------
+def number(value: float) -> float:
+    """The short decimal that is meant: 0.7 by 0.7000000000000001 (from range(0.5,1,0.2)), 0.0 by
+    -0.0."""
+    short = float(f"{value:.12g}")
+    return (short if math.isclose(value, short, rel_tol=1e-15) else value) + 0.0
+
+
+def plain_numbers(value: Any) -> Any:
+    """With every number as a float: what compares configurations where the types of their values
+    are unknown."""
+    if isinstance(value, dict):
+        return {name: plain_numbers(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [plain_numbers(each) for each in value]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    return number(float(value))
+
+
+def require_plain_names(choices: Mapping[str, object]) -> None:
+    """UserError unless every group's choice is the name of a file: the names of run folders are
+    made of them."""
+    for group, choice in choices.items():
+        if (
+            not re.fullmatch(r"\w[\w.+-]*", name := str(choice))
+            or name.endswith((".yaml", ".yml"))
+            or not choice
+        ):
+            stem = name.rpartition("/")[2].removesuffix(".yaml").removesuffix(".yml")
+            words = re.findall(r"\w[\w.+-]*", stem.replace("null", ""))
+            plain = words[0] if choice and words else "NAME"
+            raise UserError(
+                f"{group}={as_typed(choice)} is not allowed. It must be the plain name of one file: "
+                f"{group}={plain}"
+            )
+
+
+# -- files --------------------
+def conf() -> Path:
+    """The folder of configurations: within the installed package, or at the top of the source
+    tree."""
+    package = Path(__file__).parents[2]
+    inside = package / "conf"
+    return inside if inside.exists() else package.parent / "conf"
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (conf() / group).glob("*.yaml"))
+
+
+def read(group: str, name: str) -> dict[str, Any]:
+    """A file of a group."""
+    return yaml.safe_load((conf() / group / f"{name}.yaml").read_text())
+
+
+def describe_method(name: str) -> dict[str, str]:
+    """What a method is, from its docstring."""
+    return {"name": name, **describe(read("method", name)["_target_"])}
+
+
+def targets(group: str) -> list[str]:
+    """The classes and functions that the files of a group name."""
+    return [read(group, name)["_target_"] for name in names(group)]

@@ -1,0 +1,71 @@
+"""Signals that end a run: SIGINT (Ctrl-C) and SIGTERM, and for a worker of a sweep the end of its
+parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from dimred.errors import Interrupted
+from dimred.runs.terminal import say_now
+
+HANDLED = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stoppable(Protocol):
+    """What is interrupted: it takes steps, and ends after the one in which `stop_signal` is set."""
+
+    in_steps: bool
+    stop_signal: int
+
+
+@contextmanager
+def stopping_at_signals(train: Stoppable) -> Iterator[None]:
+    """At the first signal a step in progress is finished and saved before Interrupted is raised.
+    Outside of steps, where nothing could be saved, it is raised at once. The second signal ends the
+    process at once."""
+
+    def stop(number: int, frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        train.stop_signal = number
+        if not train.in_steps:
+            raise Interrupted(number)
+        say_now(f"{signal.Signals(number).name}: stopping after this step. Once more: at once")
+
+    before: dict[signal.Signals, Any] = {}
+    # elsewhere, the program that runs us handles them
+    if threading.current_thread() is threading.main_thread():
+        before |= {each: signal.signal(each, stop) for each in HANDLED}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def ending_with_parent() -> Iterator[None]:
+    """When the parent of this process ends, the block is stopped as by SIGTERM, and the process
+    ends, too: a sweep leaves no workers behind, however it is killed."""
+    parent, over = os.getppid(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1):
+            if os.getppid() != parent:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    threading.Thread(target=watch, name="ending with parent", daemon=True).start()
+    try:
+        yield
+    except Interrupted as stop:
+        if os.getppid() != parent:  # nobody is there to raise it to
+            os._exit(128 + stop.signal)
+        raise
+    finally:
+        over.set()

@@ -1,0 +1,170 @@
+"""What Hydra calls: the job, once for every combination of a sweep, and what is left of the sweep
+at its end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from dimred.errors import UserError
+from dimred.runs.config.files import GROUPS, STORED, require_plain_names
+from dimred.runs.printing import summary
+from dimred.runs.signals import ending_with_parent
+from dimred.runs.terminal import listen, printable
+from dimred.training.run_name import named_run
+
+# of a run of a sweep: its overrides, and its result or the reason of its failure
+Outcome = dict[str, Any]
+
+
+@dataclass
+class Command:
+    """The command that this process was started by.
+
+    runs: of its sweep; 0 where the sweeper decides as it goes
+    keys: those that have several values
+    """
+
+    runs: int = 0
+    keys: set[str] = field(default_factory=set)
+    error: UserError | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+command: Command | None = None  # none in the workers of a launcher
+
+
+def job(cfg: DictConfig) -> float | None:
+    """One run. An error of one does not stop a sweep; it is written to the sweep's folder, as a
+    result is. Returns what a sweeper that searches is to maximise."""
+    if command is not None:
+        return compute(cfg)
+    listen(logging.INFO)  # a worker has not been through the command line
+    with ending_with_parent():
+        return compute(cfg)
+
+
+def compute(cfg: DictConfig) -> float | None:
+    hydra = HydraConfig.get()
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task)  # as they were typed
+    if hydra.mode != RunMode.MULTIRUN:
+        outcome, error = run_one(cfg, overrides)
+        if command:
+            command.error = error
+        return outcome.get("val_accuracy")
+    searches = not hydra.sweeper._target_.endswith(".BasicSweeper")
+    if searches:
+        require_maximum(hydra.sweeper)
+    with named_job(hydra.job.num + 1, overrides):
+        outcome, _ = run_one(cfg, overrides)
+    write_outcome(Path(hydra.sweep.dir).expanduser() / f"{hydra.job.num}.json", outcome)
+    return searched(outcome) if searches else outcome.get("val_accuracy")
+
+
+#: what tells each sweeper to maximise: the key, its value, and the value by default
+MAXIMISE = (
+    ("direction", "maximize", "minimize"),  # optuna
+    ("optim.maximize", "true", "False"),  # nevergrad
+    ("ax_config.experiment.minimize", "false", "True"),
+)  # ax
+
+
+def require_maximum(sweeper: DictConfig) -> None:
+    """UserError if the sweeper looks for the lowest accuracy, as all do unless told otherwise."""
+    for key, value, default in MAXIMISE:
+        found = OmegaConf.select(sweeper, key)
+        if found is not None and default in str(found):
+            raise UserError(
+                "the sweeper would look for the lowest validation accuracy. Add "
+                f"hydra.sweeper.{key}={value}"
+            )
+
+
+def searched(outcome: Outcome) -> float:
+    """The validation accuracy; the worst there is of a run that failed, as sweepers end at what is
+    no number."""
+    if outcome["status"] != "done":
+        return 0.0
+    if outcome["val_accuracy"] is None:
+        raise UserError(
+            "a search compares validation accuracies, and there is no validation split. Set "
+            "dataset.val_fraction to more than 0, or add a folder of images for validation"
+        )
+    return outcome["val_accuracy"]
+
+
+def run_one(cfg: DictConfig, overrides: list[str]) -> tuple[Outcome, UserError | None]:
+    # here, so that mistakes in the command are answered before torch is imported
+    from dimred.runs.run import readable, run
+
+    choices: dict[str, Any] = {
+        group: HydraConfig.get().runtime.choices.get(group) for group in GROUPS if group in cfg
+    }
+    choices = {
+        group: name.removeprefix(STORED) if name else name for group, name in choices.items()
+    }
+    explicit = {override.lstrip("+").partition("=")[0] for override in overrides}
+    try:
+        require_plain_names(choices)
+        result = run(cfg, choices, explicit)
+    except Exception as exception:
+        error = readable(exception)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            logging.getLogger("dimred").error("%s", error)
+        return {"overrides": overrides, "status": "failed", "reason": str(error)}, error
+    print(printable(summary(result)), flush=True)
+    return {"overrides": overrides, **result}, None
+
+
+@contextmanager
+def named_job(number: int, overrides: list[str]) -> Iterator[None]:
+    """Say which run of the sweep messages are about; of its values those that are not the same in
+    all runs."""
+    runs = command.runs if command else 0
+    keys = command.keys if command else set()
+    values = [each for each in overrides if not keys or each.partition("=")[0] in keys]
+    with named_run(f"run {number} of {runs}" if runs else f"run {number}", " ".join(values)):
+        yield
+
+
+def write_outcome(path: Path, outcome: Outcome) -> None:
+    from dimred.storage.files import write
+
+    write(path, json.dumps(outcome).encode())
+
+
+class SweepTable(Callback):
+    """Counts the runs of a sweep before they start, and collects what came of them."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        if command is None or not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+            return
+        typed: Any = OmegaConf.to_container(config.hydra.overrides.task)
+        listed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+        several = [
+            each
+            for each in OverridesParser.create().parse_overrides([*listed, *typed])
+            if each.is_sweep_override()
+        ]
+        command.runs = math.prod(len(list(each.sweep_string_iterator())) for each in several)
+        command.keys = {each.key_or_group for each in several}
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        files = Path(config.hydra.sweep.dir).expanduser().glob("*.json")
+        if command is not None:
+            command.outcomes = [
+                json.loads(path.read_text())
+                for path in sorted(files, key=lambda path: int(path.stem))
+            ]

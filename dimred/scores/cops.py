@@ -1,0 +1,115 @@
+"""Several scores at once: the best mask by the first of them among those that do well by the
+others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from dimred.errors import UserError
+from dimred.net.coordinates import Supports
+from dimred.scores.basic import Scores, masked
+
+Best = Callable[[Tensor], Tensor]  # the best mask (flat, bool) of a flat score
+
+
+def combined(
+    scores: Sequence[Scores], levels: Sequence[float], choose: Callable[[Scores], Supports]
+) -> Scores:
+    """A score whose best mask m (that of `choose`) has the largest <m, S_1> of all with <m, S_j> >=
+    C_j, up to one swap for each constraint; C_j is the level (a fraction) of the most that any mask
+    attains. UserError if none meets all.
+
+    Wimmer, Mehnert, Condurache, 2021 (arXiv:2107.12673). Relaxed to a linear program, its dual is
+    min over lambda >= 0 of max_m <m, S_1 + sum_j lambda_j S_j> - sum_j lambda_j C_j (derived: the
+    text of the paper was not at hand)."""
+    like = {name: score.shape for name, score in scores[0].items()}
+    sizes = [shape.numel() for shape in like.values()]
+
+    def named(flat: Tensor) -> dict[str, Tensor]:
+        return {
+            name: part.view(like[name]) for name, part in zip(like, flat.split(sizes), strict=True)
+        }
+
+    def best(flat: Tensor) -> Tensor:
+        supports = choose(named(flat))
+        return (
+            torch.cat(
+                [part.view(-1) for part in masked(named(torch.ones_like(flat)), supports).values()]
+            )
+            > 0
+        )
+
+    flat = [_normalised(torch.cat([score[name].reshape(-1) for name in like])) for score in scores]
+    tops = [float(score[best(score)].sum()) for score in flat[1:]]
+    wanted = [top - (1 - level) * abs(top) for top, level in zip(tops, levels, strict=True)]
+    if len(wanted) == 1:
+        return named(_bisected(flat[0], flat[1], wanted[0], best))
+    return named(
+        _centred(flat[0], torch.stack(flat[1:]), torch.tensor(wanted, dtype=torch.float64), best)
+    )
+
+
+def _normalised(score: Tensor) -> Tensor:
+    """In float64, with absolute values that sum to one."""
+    score = score.double()
+    return score / score.abs().sum().clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def _bisected(first: Tensor, other: Tensor, wanted: float, best: Best) -> Tensor:
+    """(1 - mu) S_1 + mu S_2 with the least mu that attains what is wanted: <m, S_2> never falls as
+    mu grows."""
+
+    def attains(mu: float) -> bool:
+        return float(other[best(mixed(mu))].sum()) >= wanted - 1e-12
+
+    def mixed(mu: float) -> Tensor:
+        return (1 - mu) * first + mu * other
+
+    low, high = 0.0, 1.0
+    if attains(low):
+        return first
+    while low < (middle := (low + high) / 2) < high and high - low > 1e-15:
+        low, high = (low, middle) if attains(middle) else (middle, high)
+    return mixed(high)
+
+
+def _centred(first: Tensor, others: Tensor, wanted: Tensor, best: Best) -> Tensor:
+    """The same for more constraints: the dual is convex, its subgradient is what a mask attains
+    beyond what is wanted, and an ellipsoid around its minimum shrinks by a cut through the centre
+    in every round."""
+    n = len(others)
+    center, shape = (
+        torch.full((n,), 1.0, dtype=torch.float64),
+        1e8 * torch.eye(n, dtype=torch.float64),
+    )
+    tried: list[
+        tuple[Tensor, Tensor, float]
+    ] = []  # lambda, what its mask attains beyond the levels, <m, S_1>
+    lowest, at = torch.inf, center
+    for _ in range(120 * n * n):
+        if (center < 0).any():
+            cut = -(center < 0).double()
+        else:
+            mask = best(first + center.to(others) @ others)
+            surplus, value = others[:, mask].sum(1).cpu() - wanted, float(first[mask].sum())
+            tried.append((center, surplus, value))
+            dual = value + float(center @ surplus)
+            if dual < -1 - 1e-9:  # it bounds <m, S_1> >= -1 of any mask that meets all
+                raise UserError(
+                    f"no mask meets all levels of the {n} constraints together. Lower method.levels"
+                )
+            if dual < lowest:
+                lowest, at = dual, center
+            cut = surplus
+        length = float((cut @ shape @ cut).sqrt())
+        if length < 1e-13:
+            break
+        step = shape @ cut / length
+        center = center - step / (n + 1)
+        shape = n * n / (n * n - 1) * (shape - 2 / (n + 1) * torch.outer(step, step))
+    weight = 2 * at + 1  # above the price of each constraint: missing one is not worth it
+    chosen = max(tried, key=lambda t: t[2] + float((weight * t[1].clamp(max=0)).sum()))
+    return first + chosen[0].to(others) @ others

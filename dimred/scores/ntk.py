@@ -1,0 +1,136 @@
+"""Scores about the neural tangent kernel, K(x, x') = J(x) J(x')^T with J = df/dtheta."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as forward
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dimred.net import Net
+from dimred.net.coordinates import Supports
+from dimred.scores.basic import Thetas, masked, redrawn, untouched
+
+
+def ntk_sap(
+    net: Net,
+    shape: Sequence[int],
+    supports: Supports,
+    examples: int,
+    draws: int,
+    epsilon: float,
+    random: torch.Generator,
+) -> dict[str, Tensor]:
+    """|d/dm sum_x |f(x; theta m) - f(x; (theta + epsilon z) m)|^2| at the mask m of the supports,
+    for normal images x of this shape and normal z, over several draws of x, z and theta.
+
+    Wang, Li, Sun, ICLR 2023 (arXiv:2304.02840), eq. 8: for small epsilon this is about the trace of
+    the kernel. Norms use the statistics of x under theta m, the same in both terms."""
+    twin = copy.deepcopy(net)
+    initial = twin.thetas()
+    masks = {
+        name: m.requires_grad_()
+        for name, m in masked(
+            {name: torch.ones_like(theta) for name, theta in initial.items()}, supports
+        ).items()
+    }
+    device, dtype = next((theta.device, theta.dtype) for theta in initial.values())
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(size, generator=random).to(device, dtype)
+
+    for module in twin.model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.momentum = 1.0
+    with untouched(twin.model):
+        for _ in range(draws):
+            images, thetas = normal(examples, *shape), redrawn(initial, random)
+            shifted = {
+                name: theta + epsilon * normal(*theta.shape) for name, theta in thetas.items()
+            }
+            twin.train(True)
+            with torch.no_grad(), twin.live(_times(thetas, masks)) as model:
+                model(images)
+            twin.train(False)
+            with twin.live(_times(thetas, masks)) as model:
+                out = model(images)
+            with twin.live(_times(shifted, masks)) as model:
+                (out - model(images)).square().sum().backward()
+    return {
+        name: torch.zeros_like(m) if m.grad is None else m.grad.abs() for name, m in masks.items()
+    }
+
+
+def _times(thetas: Thetas, masks: Thetas) -> dict[str, Tensor]:
+    return {name: theta * masks[name] for name, theta in thetas.items()}
+
+
+def kernel_product(
+    net: Net,
+    thetas: Thetas,
+    supports: Supports,
+    left: Tensor,
+    right: Tensor,
+    u: Tensor,
+    differentiable: bool = True,
+) -> Tensor:
+    """K(left, right) u, the kernel of the weights in the supports, for images (N, ...) and (M, ...)
+    and u (M, classes).
+
+    No Jacobian is ever formed: a backward pass gives v = J(right)^T u, a forward derivative J(left)
+    v. Where it is differentiable it is so in thetas. (A backward pass of the backward pass would do
+    instead of the forward derivative, but BatchNorm has no third derivatives.)"""
+    with net.live(thetas) as model:
+        v = torch.autograd.grad(
+            (model(right) * u).sum(),
+            list(thetas.values()),
+            create_graph=differentiable,
+            materialize_grads=True,
+        )
+    along = masked(dict(zip(thetas, v, strict=True)), supports)
+    with torch.set_grad_enabled(differentiable), warnings.catch_warnings(), forward.dual_level():
+        warnings.filterwarnings(
+            "ignore", message="`torch.jit.script` is deprecated"
+        )  # torch 2.15, about itself
+        duals = {name: forward.make_dual(theta, along[name]) for name, theta in thetas.items()}
+        with net.live(duals) as model, OutOfPlace():
+            return forward.unpack_dual(model(left)).tangent
+
+
+class OutOfPlace(TorchDispatchMode):
+    """Changes nothing, but while a mode is active, PyTorch takes forward derivatives out of place.
+    That of softmax otherwise overwrites what its gradient needs."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def transfer(
+    net: Net,
+    student: Thetas,
+    teacher: Thetas,
+    supports: Supports,
+    images: Tensor,
+    random: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """How far a student is from its teacher: mean squares of the difference of outputs, and of
+    kernels.
+
+    The kernels are those between two halves of the images; (K_s - K_t) u with a normal u has the
+    squares of all of K_s - K_t in the mean (Hutchinson)."""
+    left, right = images.tensor_split(2)
+    with net.live(student) as model:
+        out = model(images)
+    with torch.no_grad(), net.live(teacher) as model:
+        goal = model(images)
+    u = torch.randn(len(right), out.shape[1], generator=random).to(out)
+    everything: Supports = dict.fromkeys(teacher)
+    apart = kernel_product(net, student, supports, left, right, u) - kernel_product(
+        net, teacher, everything, left, right, u, differentiable=False
+    )
+    return (out - goal).square().mean(), apart.square().mean() / u.numel()

@@ -1,0 +1,40 @@
+"""Synaptic flow: what passes through a connection, whatever the data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dimred.net import Net
+from dimred.net.coordinates import Supports
+from dimred.scores.basic import gradients, masked
+
+
+def synflow(
+    net: Net, shape: Sequence[int], supports: Supports, power: int = 1
+) -> dict[str, Tensor]:
+    """|theta|^power * dR/d|theta| with R = 1^T f_|theta|(1), theta zero outside the supports;
+    images have this shape.
+
+    Tanaka, Kunin, Yamins, Ganguli, NeurIPS 2020 (arXiv:2006.05467), eq. 2. All of the model is made
+    positive, biases and norms too, as in the official code; norms read their running statistics,
+    which do nothing before training. Products over many layers overflow float32, so this is
+    float64. For power=2 see methods.SynFlow."""
+    flow = copy.deepcopy(net).to(dtype=torch.float64)
+    thetas = masked({name: theta.abs() for name, theta in flow.thetas().items()}, supports)
+    with torch.no_grad():
+        bases = [
+            value
+            for basis in dict.fromkeys(flow.bases.values())
+            for value in basis.state_dict().values()
+        ]
+        for value in (*flow.model.state_dict().values(), *bases):
+            if value.is_floating_point():
+                value.abs_()
+    flow.train(False)
+    ones = torch.ones(1, *shape, dtype=torch.float64, device=next(iter(thetas.values())).device)
+    grads = gradients(flow, (ones, ones), lambda out, _: out.sum(), at=thetas)
+    return {name: theta**power * grads[name] for name, theta in thetas.items()}

@@ -1,0 +1,1 @@
+"""Which coordinates to train: exact selection, allocations, schedules."""

@@ -1,0 +1,241 @@
+"""A network in a file that holds only what cannot be made again: trained numbers, their positions,
+and a seed.
+
+    magic            8 bytes          \\x93dimred\\n; docs/storage.md has the layout to the byte
+    version          2 bytes          little-endian, as all that follows
+    length           4 bytes          of the header
+    header           JSON, by zlib    the model, and a line for every tensor: its base, and how it is written
+    bytes            ...              of the tensors: positions, then values
+    checksum         16 bytes         BLAKE2b of all before
+
+A file runs no code and no path in it is read: its model is one of dimred's own, unless it is
+trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from dimred.errors import UserError
+from dimred.net import Net
+from dimred.net.projections import moved
+from dimred.net.seeded import Draw
+from dimred.net.state import unsaved
+from dimred.storage.codes import CODES, pack, unpack
+from dimred.storage.files import Json
+from dimred.storage.parts import (
+    Base,
+    Moved,
+    Part,
+    drawn,
+    fits_half,
+    pruned,
+    seeded,
+    subspaces,
+    tensors,
+)
+
+MAGIC, VERSION, START = b"\x93dimred\n", 1, struct.Struct("<8sHI")
+CHECKSUM = 16
+LONGEST = 2**26  # bytes of a header
+IN_FILES = ("bitmap", "delta")  # codes that this file alone is enough to read
+#: what a tensor's line does not say
+USUAL: Json = {"dtype": "<f4", "base": 0.0, "count": 0, "code": None, "scale": None, "signs": False}
+
+
+def encode(net: Net, about: Json, buffers: Mapping[str, np.ndarray], half: bool = False) -> bytes:
+    """The bytes of a net.
+
+    about: "model", its configuration, and "shape" and "classes" of the images.
+    buffers: those beyond the state dict that are not as the builder made them.
+    """
+    known, lines, chunks, digest = drawn(net), [], [], hashlib.blake2b(digest_size=CHECKSUM)
+    moves: Json = {"subspace": None}
+    for kind, z in subspaces(net).items():
+        moves = {
+            "subspace": {
+                "kind": kind,
+                "seed": net.seed,
+                "dim": z.size,
+                "weights": list(net.weights),
+            }
+        }
+        chunks.append(z.astype("<f4").tobytes())
+    for name, value in {**tensors(net), **buffers}.items():
+        part = seeded(value, known.get(name), pruned(value))
+        line, written = write_part(part, half)
+        by = part.base.by if isinstance(part.base, Moved) else None
+        digest.update(read_part(line, written, half, by).tensor().tobytes())
+        lines.append({"name": name} | line)
+        chunks.append(written)
+    said = {
+        key: about[key] for key in ("model", "shape", "classes")
+    }  # in this order, as its length depends on it
+    header = {
+        **said,
+        "seed": net.seed,
+        **moves,
+        "half": half,
+        "content": digest.hexdigest(),
+        "tensors": lines,
+        "dimred": importlib.metadata.version("dimred"),
+    }
+    packed = zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)
+    whole = START.pack(MAGIC, VERSION, len(packed)) + packed + b"".join(chunks)
+    return whole + checksum(whole)
+
+
+def opened(content: bytes, path: Path) -> tuple[bytes, bytes]:
+    """The packed header, and the bytes of the tensors. UserError if it is another kind of file,
+    newer, or damaged."""
+    if content[: len(MAGIC)] != MAGIC:
+        raise UserError(
+            f"{path} is no compact file of dimred. dimred export RUN FILE --format compact writes "
+            "one"
+        )
+    if len(content) < START.size + CHECKSUM:
+        raise damaged(path)
+    # in every version the checksum is at the end, and the start has 14 bytes
+    if checksum(content[:-CHECKSUM]) != content[-CHECKSUM:]:
+        raise damaged(path)
+    _, version, length = START.unpack_from(content)
+    if version > VERSION:
+        raise UserError(
+            f"{path} has version {version} of the compact format, and this dimred reads up to "
+            f"{VERSION}. Update dimred"
+        )
+    end = START.size + length
+    return content[START.size : end], content[end:-CHECKSUM]
+
+
+def unpacked(header: bytes) -> Json:
+    """ValueError and its like if it is not what `encode` wrote."""
+    return json.loads(zlib.decompressobj().decompress(header, LONGEST))
+
+
+def damaged(path: Path) -> UserError:
+    return UserError(
+        f"{path} is damaged: its checksum does not match its content. Copy or export it again"
+    )
+
+
+def checksum(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=CHECKSUM).digest()
+
+
+@torch.no_grad()
+def fill(model: nn.Module, header: Json, payload: bytes) -> None:
+    """Let the tensors of a model be those of the file."""
+    state, digest, at, filled = (
+        model.state_dict(),
+        hashlib.blake2b(digest_size=CHECKSUM),
+        0,
+        set[int](),
+    )
+    every = state | unsaved(model)
+    moves: dict[str, np.ndarray] = {}
+    if space := header["subspace"]:
+        at, sizes = 4 * space["dim"], {name: state[name].numel() for name in space["weights"]}
+        moves |= moved(space["kind"], space["seed"], sizes, np.frombuffer(payload[:at], "<f4"))
+    for line in header["tensors"]:
+        tensor = every[line["name"]]
+        if list(tensor.shape) != line["shape"]:
+            raise ValueError(
+                f"{line['name']} is {line['shape']} there and {list(tensor.shape)} here"
+            )
+        end = at + sum(line["bytes"])
+        value, at = (
+            read_part(line, payload[at:end], header["half"], moves.get(line["name"])).tensor(),
+            end,
+        )
+        digest.update(value.tobytes())
+        tensor.copy_(torch.from_numpy(value.astype(value.dtype.newbyteorder("="), copy=False)))
+        filled.add(tensor.data_ptr())
+    if missing := [
+        name for name, tensor in state.items() if tensor.numel() and tensor.data_ptr() not in filled
+    ]:
+        raise ValueError(f"it has no {missing[0]}")
+    if digest.hexdigest() != header["content"]:
+        raise ValueError(
+            "what its seed draws on this machine is not what it drew where it was written"
+        )
+
+
+def write_part(part: Part, half: bool) -> tuple[Json, bytes]:
+    """Its line, and its positions and values. A mask's values are bits: which entries have the
+    other sign."""
+    code, positions = None, b""
+    if part.positions is not None and part.count:
+        code, positions = min(
+            ((name, CODES[name][0](part.positions, part.shape)) for name in IN_FILES),
+            key=lambda written: len(written[1]),
+        )
+    number = kind(part.dtype, half)
+    if half and not fits_half(part.values):
+        raise UserError(
+            f"{np.abs(part.values).max():g} is too large for half precision. Leave out --half"
+        )
+    values = pack(part.values) if part.scale is not None else part.values.astype(number).tobytes()
+    if len(positions) + len(values) > part.size * number.itemsize:
+        return write_part(Part(part.shape, 0.0, part.tensor().reshape(-1), dtype=part.dtype), half)
+    base: Json | float = (
+        part.base
+        if isinstance(part.base, (int, float))
+        else part.base.draw._asdict() | {"moved": True}
+        if isinstance(part.base, Moved)
+        else part.base._asdict()
+    )
+    line = {
+        "shape": list(part.shape),
+        "dtype": part.dtype.str,
+        "base": base,
+        "count": part.count,
+        "code": code,
+        "scale": part.scale,
+        "signs": part.signs,
+        "bytes": [len(positions), len(values)],
+    }
+    return {
+        key: entry for key, entry in line.items() if entry != USUAL.get(key, ...)
+    }, positions + values
+
+
+def read_part(line: Json, content: bytes, half: bool, by: np.ndarray | None = None) -> Part:
+    """What `write_part` wrote; `by` is what z moves it by. ValueError and its like if it cannot
+    have written this."""
+    line = USUAL | line
+    shape, dtype, count = tuple(line["shape"]), np.dtype(line["dtype"]), line["count"]
+    size, (end, _) = math.prod(shape), line["bytes"]
+    positions = np.zeros(0, np.int64) if count < size or line["code"] else None
+    if line["code"]:
+        if line["code"] not in IN_FILES:
+            raise ValueError(f"there is no code {line['code']}")
+        positions = CODES[line["code"]][1](content[:end], count, shape)
+    values = np.frombuffer(content[end:], kind(dtype, half) if line["scale"] is None else np.uint8)
+    if line["scale"] is not None and len(values):
+        values = unpack(content[end:], count)
+    found = {len(values) or count if line["scale"] is not None else len(values)}
+    if found | {count if positions is None else len(positions)} != {count}:
+        raise ValueError(
+            f"a tensor of {size} entries does not have the {count} values that it should"
+        )
+    base: Base = line["base"]
+    if isinstance(line["base"], dict):
+        draw = Draw(*(line["base"][field] for field in Draw._fields))
+        base = Moved(draw, by) if line["base"].get("moved") and by is not None else draw
+    return Part(shape, base, values, positions, line["scale"], line["signs"], dtype)
+
+
+def kind(dtype: np.dtype, half: bool) -> np.dtype:
+    """How a file writes numbers."""
+    return np.dtype("<f2") if half and dtype.kind == "f" else dtype

@@ -1,0 +1,143 @@
+"""A run's folder. Every file is written under a temporary name and renamed, so a reader (or a
+resumed run) finds either the old one or the new one, whole. Only metrics.jsonl grows in place, line
+by line."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+from pathlib import Path
+from typing import IO
+
+from dimred.errors import UserError
+from dimred.storage.files import Json, _hash, damaged, read_about, write
+
+TEMPORARY = re.compile(r"[.].+[.]\d+")  # as `write` names them: .result.json.4711
+
+
+class Record:
+    """The folder of one run, held by one process at a time.
+
+    config.yaml  metrics.jsonl  result.json  model.safetensors  masks.npz  checkpoint/  log.txt
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoint, self.metrics = (
+            folder / "checkpoint" / "last.safetensors",
+            folder / "metrics.jsonl",
+        )
+        # fingerprints of what the run reads (dimred/runs/inputs.py), for its checkpoints
+        self.inputs: Json = {}
+        self._written = _hash()  # of metrics.jsonl
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Record:
+        """Hold the folder until the block ends or the process does, however it ends. UserError if
+        another holds it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = open(self.folder / ".lock", "a+")
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self.folder} ({error.strerror}). Choose another folder with "
+                "outputs=..., or make this one writable"
+            ) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UserError(
+                f"this run is already being computed by {lock.read() or 'another process'}: {self.folder}. "
+                "Wait for it, or stop it and repeat the command to resume it from its last "
+                "checkpoint"
+            ) from None
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        self._lock = lock
+        self.remove_temporaries()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._lock:
+            self._lock.close()  # which lets go of it
+
+    def remove_temporaries(self) -> None:
+        """Half-written files are of processes that were killed: no other one writes into a folder
+        that is held."""
+        for path in (*self.folder.glob(".*"), *self.checkpoint.parent.glob(".*")):
+            if TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+    def snapshot(self, call: int) -> Path:
+        return self.checkpoint.with_name(f"snapshot-{call}.safetensors")
+
+    def append(self, line: Json) -> None:
+        """Add a line to metrics.jsonl."""
+        text = json.dumps(line).encode() + b"\n"
+        self._written.update(text)
+        with open(self.metrics, "ab") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # before any checkpoint that counts on it
+
+    def state(self) -> Json:
+        """What a checkpoint has to know of the other files, and of what the run reads."""
+        return {
+            "metrics_bytes": self.size(),
+            "metrics_checksum": self._written.hexdigest(),
+            "inputs": self.inputs,
+        }
+
+    def resume(self, state: Json) -> None:
+        """Be as `state()` was ({}: at the start). Metrics of later steps are forgotten; they are
+        about to be computed again. UserError if earlier ones have changed."""
+        size = state.get("metrics_bytes", 0)
+        self.metrics.touch()
+        if self.size() < size:
+            raise damaged(
+                self.metrics, f"{self.size()} of {size} bytes are left", self.checkpoint.parent
+            )
+        with open(self.metrics, "rb") as file:
+            self._written = _hash(file.read(size))
+        if state.get("metrics_checksum", self._written.hexdigest()) != self._written.hexdigest():
+            raise damaged(self.metrics, "its lines have changed", self.checkpoint.parent)
+        os.truncate(self.metrics, size)
+
+    def recorded_inputs(self, result: Json | None) -> Json:
+        """The inputs of the run when it was computed: by its result if that is done, else by its
+        checkpoint."""
+        if result and result["status"] == "done":
+            return result.get("inputs", {})
+        return read_about(self.checkpoint).get("inputs", {}) if self.checkpoint.exists() else {}
+
+    def size(self) -> int:
+        """Bytes of metrics.jsonl."""
+        return self.metrics.stat().st_size if self.metrics.exists() else 0
+
+    def result(self) -> Json | None:
+        """The result of the run, if it has one (status "done" or "failed")."""
+        path = self.folder / "result.json"
+        return read_result(path) if path.exists() else None
+
+    def write_result(self, result: Json) -> None:
+        write(self.folder / "result.json", json.dumps(result, indent=2).encode() + b"\n")
+
+    def forget_checkpoint(self) -> None:
+        shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
+
+
+def read_result(path: Path) -> Json:
+    try:
+        result = json.loads(path.read_text())
+    except (ValueError, OSError, RecursionError) as error:
+        raise damaged(path, error, path) from None
+    if not isinstance(result, dict) or result.get("status") not in ("done", "failed"):
+        raise damaged(path, "it is no result", path)
+    return result

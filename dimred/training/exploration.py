@@ -1,0 +1,143 @@
+"""How the trained part of a network moves, and what trains in place of weights or besides them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dimred.net import Net
+from dimred.net.coordinates import Support
+from dimred.net.state import State, below
+
+
+class Exploration:
+    """Which weights were trained first, and which ever. As long as nothing has moved it holds
+    nothing of its own.
+
+    others: the numbers that trained besides weights, by kind (scores, thresholds, ...); the most at
+    one time.
+    in_place: how many parameters of maps trained last over weights that did not: they are what
+    makes these weights.
+    """
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        self.first: dict[str, Support] = {}
+        self.seen: dict[
+            str, Tensor
+        ] = {}  # of each weight, flat (D); empty as long as the first is all
+        self.others: dict[str, int] = {}
+        self.in_place = 0
+        self._version, self._maps = -1, list[nn.Module]()
+
+    def look(self) -> None:
+        """At the net that is about to be trained."""
+        maps = [*self.net.maps.values()]
+        if self._version == self.net.version and self._maps == maps:
+            return
+        self._version, self._maps, now = self.net.version, maps, self.net.supports
+        self._look_at_others()
+        if not self.first:
+            self.first = now
+        elif self.seen or any(now[name] is not support for name, support in self.first.items()):
+            self.seen = self.seen or {
+                name: self._mark(name, support) for name, support in self.first.items()
+            }
+            for name, support in now.items():
+                self.seen[name][slice(None) if support is None else support] = True
+
+    def _look_at_others(self) -> None:
+        """Each parameter counts once, though maps may share it."""
+        now, known, self.in_place = dict[str, int](), set[int](), 0
+        owners = [*self.net.maps.items(), *self.net.bases.items()]
+        for name, owner in owners:
+            fresh = [p for p in owner.parameters() if p.requires_grad and id(p) not in known]
+            count = sum(p.numel() for p in fresh)
+            known |= {id(p) for p in fresh}
+            if count:
+                kind = getattr(owner, "numbers", "other parameters")
+                now[kind] = now.get(kind, 0) + count
+            if owner is self.net.maps.get(name) and self.net.weights[name].dim == 0:
+                self.in_place += count
+        self.others |= {kind: max(count, self.others.get(kind, 0)) for kind, count in now.items()}
+
+    def _mark(self, name: str, support: Support) -> Tensor:
+        marks = torch.zeros_like(self.net.weights[name].param, dtype=torch.bool).view(-1)
+        marks[slice(None) if support is None else support] = True
+        return marks
+
+    def overlap(self) -> float:
+        """Intersection over union of the first support and the present one; 1 if both are empty."""
+        common = union = 0
+        for name, w in self.net.weights.items():
+            first = self.first.get(name)
+            if first is w.support:  # all the same, be it everything
+                shared = either = w.dim
+            else:
+                both, now = self._mark(name, first), w.trained()
+                shared, either = int((both & now).sum()), int((both | now).sum())
+            common, union = common + shared, union + either
+        return common / union if union else 1.0
+
+    def explored(self) -> float:
+        """R_s, the share of the covered weights that were trained at some time.
+
+        Liu, Yin, Mocanu, Pechenizkiy, ICML 2021 (arXiv:2102.02887), eq. 3."""
+        return self.ever() / self.net.total
+
+    def ever(self) -> int:
+        """How many weights were trained at some time."""
+        if self.seen:
+            return sum(int(marks.sum()) for marks in self.seen.values())
+        return sum(
+            self.net.weights[name].size if s is None else len(s) for name, s in self.first.items()
+        )
+
+    def to_the_end(self) -> int:
+        """How many weights were trained and are among those that train now."""
+        return sum(
+            int((self._ever(name) & w.trained()).sum()) for name, w in self.net.weights.items()
+        )
+
+    def final(self) -> dict[str, int]:
+        """How many entries of each weight make what was trained: those that train, and those that
+        were frozen where training had moved them. What was pruned or has returned to its initial
+        value does not count. Nothing counts if no weight was ever trained, but scores of them."""
+        if not self.ever():
+            return dict.fromkeys(self.net.weights, 0)
+        initial: Mapping[str, Tensor] = {}
+        counts = {}
+        for name, w in self.net.weights.items():
+            counts[name] = w.dim
+            if w.base == "held" and w.support is not None:
+                initial, now = initial or self.net.initial(), w.dense()
+                moved = (now != 0) & (now != initial[name].to(now).view(-1))
+                counts[name] += int((self._ever(name) & moved & ~w.trained()).sum())
+        return counts
+
+    def _ever(self, name: str) -> Tensor:
+        """Which entries of a weight were trained at some time, flat (D)."""
+        if self.seen:
+            return self.seen[name]
+        nothing = torch.empty(0, dtype=torch.int64, device=self.net.weights[name].param.device)
+        return self._mark(name, self.first[name] if self.first else nothing)
+
+    def state(self) -> State:
+        first = {
+            f"first/{name}": support for name, support in self.first.items() if support is not None
+        }
+        seen = {f"seen/{name}": marks.clone() for name, marks in self.seen.items()}
+        others = {f"others/{kind}": torch.tensor(count) for kind, count in self.others.items()}
+        return first | seen | others | {"in_place": torch.tensor(self.in_place)}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        first, device = below(state, "first/"), next(self.net.model.parameters()).device
+        self.first = {
+            name: first[name].to(device) if name in first else None for name in self.net.weights
+        }
+        self.seen = {name: marks.to(device) for name, marks in below(state, "seen/").items()}
+        self.others = {kind: int(count) for kind, count in below(state, "others/").items()}
+        self.in_place = int(state.get("in_place", torch.tensor(0)))
+        self._version = -1

@@ -1,0 +1,216 @@
+"""What a run costs, in floating-point operations.
+
+The convention: a multiplication and an addition are two, and only those of convolutions and matrix
+products count, not norms, activations, biases and the optimiser. The products are those that the
+model executes (products.py), counted by the formulas of torch.utils.flop_counter; so dense training
+costs what PyTorch's counter counts, attention as its MATH backend computes it (the counter has no
+formula for the fused kernel of CPUs). A weight that is zero is not multiplied, one that is not
+trained takes no gradient. So a product that multiplies each entry of a weight S times for an
+example (a Linear layer once, a convolution at every position of its output) costs
+
+    forward          2 S nonzero(E(theta))
+    backward         2 S nonzero(E(theta)), the gradient of its input, where that is needed: something before it trains
+                     2 S dim(psi), the gradient of its weight; 2 S D where it is taken densely: for
+                     a map E or a basis, or because the method asked for it
+
+(Evci et al., ICML 2020, arXiv:1911.11134, app. H, who set both parts of the backward pass to the
+forward one's.) Of a weight that is used in parts, as in attention, the entries of each part count;
+products without weights, such as q k^T, count whole. Where a layer makes its weight of a parameter
+so that zeros stay zeros (spectral norm), the parameter's entries count; of other parametrizations
+the whole weight does. Making E(theta), where that takes products (a projection, a filter basis) or
+as many sums (`flops` of a map says so), counts once a step, as do products of weights alone, and
+what a method does besides training (scoring) counts as it is executed, densely. Evaluation is free.
+In training, a weight that trains counts even while it is zero, as those that have just been grown
+are; at inference it does not. What a map or a basis makes zero is looked at when supports change
+and at the end of every epoch, of a basis one step later, too: as it begins, filters are as sparse
+as their coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, replace
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dimred.net import Net
+from dimred.net.products import FORMULAS, trace
+from dimred.training.step_flops import (
+    ALL,
+    Entries,
+    Layout,
+    Pass,
+    add_up,
+    forward_of,
+    grouped,
+    nonzero,
+)
+
+
+class Executed(TorchDispatchMode):
+    """Counts the FLOPs of what is executed within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total, self.on = 0, False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if formula := FORMULAS.get(func.overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+    @contextmanager
+    def set(self, on: bool) -> Iterator[bool]:
+        """Counting within, or not; whether it did before."""
+        before = self.on
+        self._turn(on)
+        try:
+            yield before
+        finally:
+            self._turn(before)
+
+    def _turn(self, on: bool) -> None:
+        if on != self.on:
+            self.on = on
+            _ = self.__enter__() if on else self.__exit__(None, None, None)
+
+
+class Costs:
+    """Counts what training `net` costs, on images of `shape`.
+
+    steps, scoring: FLOPs so far; of training steps and of what else a method did. dense_step,
+    dense_forward: of one example if all of the model is trained, as it is when this is made; what
+    the others are compared with. dense_making: what a step takes besides, once for the batch.
+    """
+
+    def __init__(self, net: Net, shape: Sequence[int]) -> None:
+        self.net, self.shape = net, tuple(shape)
+        self.steps, self.executed = 0, Executed()
+        self._sizes = {name: p.numel() for name, p in net.model.named_parameters()}
+        self._layouts: dict[tuple[str, ...], Layout] = {}
+        self._everything = self._layout()
+        dense = add_up(self._everything, ALL, ALL)
+        self.dense_step, self.dense_making = dense.forward + dense.backward, dense.making
+        self.dense_forward = forward_of(self._everything, ALL)
+        self._now: tuple[int, Pass] | None = None
+        self._seen: int | None = None  # the version of the net in the last step
+
+    @property
+    def scoring(self) -> int:
+        return self.executed.total
+
+    def step(self, examples: int, dense_grad: bool) -> None:
+        """A training step begins, with the net as it is."""
+        if self._now is None or self._now[0] != self.net.version:
+            self._now = self.net.version, self._pass()
+        now = self._now[1]
+        self.steps += now.making + examples * (
+            now.forward + (now.dense_backward if dense_grad else now.backward)
+        )
+        if self.net.bases and self._seen != self.net.version:
+            self._now = None
+        self._seen = self.net.version
+
+    def dense(self, steps: int, batch_size: int) -> int:
+        """FLOPs of dense training."""
+        return steps * (batch_size * self.dense_step + self.dense_making)
+
+    def look_again(self) -> None:
+        """Maps and bases may have changed what is zero."""
+        if self.net.maps or self.net.bases:
+            self._now = None
+
+    def inference(self) -> int:
+        """FLOPs of the network as it is, for one example."""
+        active = {name: nonzero(value) for name, value in self.net.values().items()}
+        return forward_of(self._everything, active)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint, as JSON."""
+        now = self._now and (self._now[0], *astuple(self._now[1]))
+        return {"steps": self.steps, "scoring": self.scoring, "now": now, "seen": self._seen}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.steps, self.executed.total = state["steps"], state["scoring"]
+        self._now = state["now"] and (state["now"][0], Pass(*state["now"][1:]))
+        self._seen = state.get("seen")
+
+    # -- one step --------------------
+    def _pass(self) -> Pass:
+        net = self.net
+        made = {name for name in net.weights if name in net.maps or name in net.bases}
+        whole = {
+            name for name in made if name in net.bases or [*net.maps[name].parameters()]
+        }  # feel it all
+        trained = {name: Entries(w.size, w.dim, w.trained) for name, w in net.weights.items()}
+        with torch.no_grad():
+            active = {
+                name: nonzero(net._value(name, w.theta()))
+                if name in made or w.base != "zero"
+                else trained[name]
+                for name, w in net.weights.items()
+            }
+        own = {name: entries for name, entries in trained.items() if name not in whole}
+        now = add_up(self._layout(), active, own, covered=net.weights)
+        return replace(now, making=now.making + (self._making() if made else 0))
+
+    def _trained(self) -> tuple[str, ...]:
+        """The parameters of the model that train, be it through a map or a basis."""
+        net = self.net
+        parts = {name: [w.psi] * bool(w.dim) for name, w in net.weights.items()}
+        for each in (net.maps, net.bases):
+            for name, part in each.items():
+                parts[name] = [*parts[name], *part.parameters()]
+        return tuple(
+            name
+            for name in self._sizes
+            if any(
+                p.requires_grad
+                for p in parts.get(name, [net.rest[name]] if name in net.rest else [])
+            )
+        )
+
+    def _layout(self) -> Layout:
+        """The products of a step in which the same parameters train as now, found by executing
+        it."""
+        key = self._trained()
+        if key not in self._layouts:
+            values = {
+                name: w.param.detach().requires_grad_(name in key)
+                for name, w in self.net.weights.items()
+            }
+            with self.executed.set(False), self.net.placed(values):
+                self._layouts[key] = grouped(trace(self.net.model, self.shape, backward=True))
+        return self._layouts[key]
+
+    def _making(self) -> int:
+        """FLOPs of writing E(theta) and of taking its gradient back, once."""
+        counter = Executed()
+        told = {
+            name: each.flops()  # type: ignore[operator]
+            for name, each in self.net.maps.items()
+            if hasattr(each, "flops") and name not in self.net.bases
+        }  # a basis is executed with its map
+        with torch.enable_grad(), self.executed.set(False), counter.set(True):
+            made = [
+                self.net._value(name, w.theta())
+                for name, w in self.net.weights.items()
+                if name not in told
+            ]
+            wanted = [
+                p
+                for p in (
+                    self.net.map_parameters()
+                    | self.net.basis_parameters()
+                    | {name: w.psi for name, w in self.net.weights.items()}
+                ).values()
+                if p.requires_grad
+            ]
+            taken = [value.sum() for value in made if value.requires_grad]
+            if taken:
+                torch.autograd.grad(torch.stack(taken).sum(), wanted, allow_unused=True)
+        return counter.total + sum(told.values())

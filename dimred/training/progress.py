@@ -1,0 +1,144 @@
+"""How far a run is: a bar in a terminal, and lines in log.txt and wherever there is no terminal."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from dimred.training.run_name import PROGRESS, run_label
+
+log = logging.getLogger(PROGRESS)
+T = TypeVar("T")
+
+# about epochs of one training; those of a longer one are logged every second, third, ... time
+MOST_LINES = 1000
+PATIENCE = 2.0  # seconds before a loop without training has a bar
+SILENCE = 30.0  # seconds before it has another line, where there is no bar
+TRAINING = "{desc} |{bar}|{percentage:3.0f}% {remaining} left"
+SCORING = "{desc} {n_fmt} of {total_fmt} |{bar}| {remaining} left"
+
+
+class Progress:
+    """Of one run: the rounds that it is in, the epoch, the accuracy.
+
+    total: steps of one training; epoch_steps: those of an epoch
+    """
+
+    def __init__(self, total: int, epoch_steps: int) -> None:
+        self.epoch_steps, self.epochs = epoch_steps, math.ceil(total / epoch_steps)
+        self._every = math.ceil(self.epochs / MOST_LINES)
+        self._rounds: list[str] = []  # outermost first
+        self._bar: tqdm  # of the steps that are being taken
+        self._trained = 0  # epochs and parts of epochs
+        self._last: Mapping[str, Any] = {}  # evaluation
+
+    # -- rounds --------------------
+    def rounds(self, items: Collection[T], what: str) -> Iterator[T]:
+        """The items, one after the other. A round that trains is logged when it ends; rounds that
+        do not, such as scores, have a bar as soon as they have taken two seconds."""
+        began = _Clock()
+        bar: tqdm | None = None
+        for i, item in enumerate(items):
+            round_began, trained = _Clock(), self._trained
+            with self._named(f"{what} {i + 1} of {len(items)}"):
+                yield item
+                if self._trained > trained:
+                    self._log(f"done in {round_began.seconds():.1f} s{self._reached()}")
+                elif began.due(SILENCE if i + 1 < len(items) else PATIENCE):
+                    self._log(f"{began.seconds():.1f} s")
+            if self._trained == trained and bar is None and began.seconds() > PATIENCE:
+                bar = _bar(len(items), initial=i, desc=self._name(what), bar_format=SCORING)
+            if bar is not None:
+                bar.update()
+        if bar is not None:
+            bar.close()
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        self._rounds.append(name)
+        try:
+            yield
+        finally:
+            self._rounds.pop()
+
+    # -- steps --------------------
+    @contextmanager
+    def steps(self, start: int, stop: int, now: int) -> Iterator[None]:
+        """Steps of training, of which `now - start` are done."""
+        with _bar(stop - start, initial=now - start, bar_format=TRAINING) as self._bar:
+            self.at(now)
+            yield
+
+    def step(self) -> None:
+        """A step is done."""
+        self._bar.update()
+
+    def at(self, step: int, accuracy: float | None = None) -> None:
+        """Show the epoch of a step, and the accuracy on training batches."""
+        if not self._bar.disable:
+            self._bar.set_description_str(self._name(self._epoch(step), _percent(accuracy)))
+
+    def evaluated(self, line: Mapping[str, Any], ended: bool) -> None:
+        """An epoch is over, or (`ended`) the training: log its line of metrics."""
+        self._trained, self._last = self._trained + 1, line
+        step = line["step"]
+        if ended or step // self.epoch_steps % self._every == 0:
+            validation = (
+                f", validation {_percent(line.get('val_accuracy'))}"
+                if "val_accuracy" in line
+                else ""
+            )
+            self._log(
+                f"{self._epoch(step - 1)}, step {step}: loss {line['train_loss']:.4f}, "
+                f"accuracy {_percent(line['train_accuracy'])}{validation}"
+            )
+
+    # -- words --------------------
+    def _epoch(self, step: int) -> str:
+        return f"epoch {min(step // self.epoch_steps + 1, self.epochs)} of {self.epochs}"
+
+    def _reached(self) -> str:
+        found = self._last.get("val_accuracy", self._last["train_accuracy"])
+        of = "validation" if "val_accuracy" in self._last else "training"
+        return f", {of} accuracy {_percent(found)}, {self._last['dim']} weights trained"
+
+    def _name(self, *parts: str) -> str:
+        return ", ".join(part for part in (run_label(), *self._rounds, *parts) if part)
+
+    def _log(self, message: str) -> None:
+        log.info("%s", ": ".join([", ".join(self._rounds), message] if self._rounds else [message]))
+
+
+class _Clock:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = self._rang = time.monotonic()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def due(self, seconds: float) -> bool:
+        """Whether so many seconds are over since it was made or last due."""
+        now = time.monotonic()
+        if now - self._rang < seconds:
+            return False
+        self._rang = now
+        return True
+
+
+def _bar(total: int, **options: Any) -> tqdm:
+    """A bar that goes away when it is done; none where nobody sees it."""
+    disable = log.disabled or not sys.stderr.isatty()
+    return tqdm(total=total, leave=False, dynamic_ncols=True, disable=disable, **options)
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.1f} %"

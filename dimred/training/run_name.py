@@ -1,0 +1,39 @@
+"""Which run of a sweep is being computed: its name stands before log messages and bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+PROGRESS = "dimred.progress"  # the logger of lines that a terminal shows as a bar
+
+
+class Run(NamedTuple):
+    """One run of a sweep: "run 3 of 27", and the values that it was started with."""
+
+    label: str
+    values: str
+
+
+_runs: list[Run] = []  # the run that is being computed; none outside of a sweep
+
+
+@contextmanager
+def named_run(label: str, values: str) -> Iterator[None]:
+    """Log messages of this block say which run of a sweep they are about."""
+    _runs.append(Run(label, values))
+    try:
+        yield
+    finally:
+        _runs.pop()
+
+
+def current_run() -> Run | None:
+    """The run that is being computed; none outside of a sweep."""
+    return _runs[-1] if _runs else None
+
+
+def run_label() -> str:
+    """ "run 3 of 27" in a sweep, else empty."""
+    return _runs[-1].label if _runs else ""

@@ -1,0 +1,125 @@
+"""The FLOPs of one training step, from its products and from how many entries of each weight
+count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from dimred.net.products import Trace, Use
+
+
+@dataclass(frozen=True)
+class Pass:
+    """FLOPs of a training step: for an example, and (`making` the weights) for the batch."""
+
+    forward: int
+    backward: int  # with gradients of the trained weights
+    dense_backward: int  # with gradients of all weights
+    making: int
+
+
+class Part(NamedTuple):
+    """The products that multiply the same entries, with their FLOPs if all of these count."""
+
+    use: Use | None
+    forward: int
+    through: int  # gradients of the other operands
+    own: int  # gradients of the entries
+
+
+class Layout(NamedTuple):
+    """What a step executes: some products once an example, others (of weights alone) once a
+    batch."""
+
+    example: list[Part]
+    batch: list[Part]
+    examples: int  # that the former are counted for
+
+
+class Entries:
+    """Some entries of a weight of `size`: how many and, on demand, which."""
+
+    def __init__(self, size: int, count: int, mask: Callable[[], Tensor]) -> None:
+        self.size, self.count, self._mask = size, count, mask
+        self._made: Tensor | None = None
+
+    def of(self, flops: int, use: Use) -> int:
+        """What is left of the FLOPs of a use if only these entries count."""
+        if use.where is None or self.count in (0, self.size):
+            return flops * self.count // self.size
+        if self._made is None:
+            self._made = self._mask().reshape(-1)
+        return flops // use.entries * int(self._made.as_strided(*use.where).count_nonzero())
+
+
+#: no weight is sparse, and each trains that can
+ALL: Mapping[str, Entries] = {}
+
+
+def nonzero(value: Tensor) -> Entries:
+    return Entries(value.numel(), int(value.count_nonzero()), lambda: value != 0)
+
+
+def grouped(seen: Trace) -> Layout:
+    """The products of a trace, those of the same entries as one."""
+    sums: dict[tuple[bool, Use | None], list[int]] = {(True, None): [0, 0, 0]}
+    rest = seen.backward_flops
+    for each in seen.products:
+        through, own = each.flops * each.other_trains, each.flops * each.weight_trains
+        known = sums.setdefault((each.activations, each.use), [0, 0, 0])
+        known[:] = known[0] + each.flops, known[1] + through, known[2] + own
+        rest -= through + own
+    sums[True, None][1] += rest  # of kernels whose gradients are not two such products
+    example = [Part(use, *three) for (activations, use), three in sums.items() if activations]
+    batch = [Part(use, *three) for (activations, use), three in sums.items() if not activations]
+    return Layout(example, batch, seen.examples)
+
+
+def add_up(
+    layout: Layout,
+    active: Mapping[str, Entries],
+    trained: Mapping[str, Entries],
+    covered: Container[str] = (),
+) -> Pass:
+    """A step in which only the `active` entries are multiplied, and only the `trained` ones have
+    gradients. Weights that are not named count whole."""
+    example, batch = (_sum(parts, active, trained, covered) for parts in layout[:2])
+    forward, through, own, dense = (flops // layout.examples for flops in example)
+    return Pass(forward, through + own, through + dense, batch.forward + batch.through + batch.own)
+
+
+def forward_of(layout: Layout, active: Mapping[str, Entries]) -> int:
+    """FLOPs of a forward pass of one example."""
+    example, batch = (_sum(parts, active, ALL, ()) for parts in layout[:2])
+    return example.forward // layout.examples + batch.forward
+
+
+class Sum(NamedTuple):
+    forward: int
+    through: int
+    own: int
+    dense: int  # as own, with the gradients of all covered weights
+
+
+def _sum(
+    parts: Iterable[Part],
+    active: Mapping[str, Entries],
+    trained: Mapping[str, Entries],
+    covered: Container[str],
+) -> Sum:
+    forward = through = own = dense = 0
+    for part in parts:
+        name = part.use.name if part.use else ""
+        forward += _left(part.forward, part.use, active)
+        through += _left(part.through, part.use, active)
+        own += _left(part.own, part.use, trained)
+        dense += part.forward if name in covered else part.own
+    return Sum(forward, through, own, dense)
+
+
+def _left(flops: int, use: Use | None, entries: Mapping[str, Entries]) -> int:
+    return entries[use.name].of(flops, use) if use and use.name in entries else flops
