@@ -323,7 +323,7 @@ def test_passes_of_long_scores_are_reported(
 ) -> None:
     for limit in ("PATIENCE", "SILENCE"):
         monkeypatch.setattr(f"dimred.training.progress.{limit}", 0.0)
-    with caplog.at_level("INFO", logger="dimred.training.progress"):
+    with caplog.at_level("INFO", logger="dimred.progress"):
         make(kind).choose(*set_up())
     messages = [message.partition(": ")[0] for message in caplog.messages]
     assert messages == [f"scoring {k + 1} of {rounds}" for k in range(rounds)]

@@ -27,6 +27,7 @@ from torch import Tensor
 from dimred.data import Data
 from dimred.errors import UserError
 from dimred.runs.build import build
+from dimred.runs.config.files import GROUPS, targets
 from dimred.runs.config.schema import checked, checked_group
 from dimred.runs.identity import describe, folder_of
 from dimred.runs.nets import build_net
@@ -140,12 +141,26 @@ def name_of(*overrides: str) -> str:
 
 
 def test_the_names_of_folders_never_change() -> None:
-    assert name_of() == "M-s0.9-seed0-4c625eed59"
-    assert name_of("method=dense", "seed=3") == "M-seed3-ecb8ed4938"
+    assert name_of() == "M-s0.9-seed0-4c35c56e98"
+    assert name_of("method=dense", "seed=3") == "M-seed3-5dc1393d1d"
     assert (
         name_of("method=freezenet", "sparsity=0.95", "model=resnet20", "dataset=cifar10_jpeg")
-        == "M-s0.95-seed0-5658f9617f"
+        == "M-s0.95-seed0-52f80aeeee"
     )
+
+
+def test_a_class_of_dimred_may_move_and_its_runs_keep_their_names() -> None:
+    moved, own = checked(compose()), checked(compose())
+    OmegaConf.update(moved, "method._target_", "dimred.elsewhere.SNIP")
+    OmegaConf.update(own, "method._target_", "elsewhere.SNIP")
+    assert describe(moved) == describe(checked(compose()))
+    assert describe(own)["method"]["_target_"] == "elsewhere.SNIP"  # of a user, by its full path
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_no_two_classes_of_a_group_have_the_same_name(group: str) -> None:
+    found = set(targets(group))
+    assert len({target.rpartition(".")[2] for target in found}) == len(found)
 
 
 def test_a_field_that_is_added_changes_the_names_of_those_runs_alone_that_use_it() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from toy import set_up, watch
 
 from dimred.errors import UserError
-from dimred.methods import baselines as gradual
+from dimred.methods import gradual_pruning as gradual
 from dimred.methods.baselines import Dense, MagnitudeAfter
 from dimred.methods.gradual_pruning import ACDC, DPF, GMP, WeightMom
 from dimred.net import Net

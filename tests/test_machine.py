@@ -7,7 +7,7 @@ import pytest
 
 FAULTS = """
 import resource, sys
-from dimred.machine import settle
+from dimred.runs.environment import settle
 if sys.argv[1] == "settled":
     settle()
 import torch

@@ -35,7 +35,7 @@ from dimred.report.tables.fill import environment, fill, summary
 from dimred.report.tables.formats import FORMATS, measured
 from dimred.report.tables.plan import Job, estimate, left, sweeps
 from dimred.report.tables.published import Cell, Table, read_table
-from dimred.runs.config.files import AS_BEFORE, GROUPS, description, names, read
+from dimred.runs.config.files import AS_BEFORE, GROUPS, description, names, read, targets
 from dimred.runs.config.schema import checked, checked_group
 from dimred.runs.identity import describe
 
@@ -119,6 +119,17 @@ def shipped(name: str) -> Table:
     return read_table(name)
 
 
+def with_places(group: str, described: Any) -> Any:
+    """A description has the classes of dimred by their names alone."""
+    if not isinstance(described, dict):
+        return described
+    found = {target.rpartition(".")[2]: target for target in targets(group)}
+    allocations = {target.rpartition(".")[2]: target for target in targets("allocation")}
+    plain = {key: with_places("allocation", value) for key, value in described.items()}
+    name = plain.get("_target_")
+    return plain | {"_target_": (found | allocations)[name]} if name else plain
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_every_cell_of_a_shipped_table_is_a_run_that_can_be(name: str) -> None:
     table = shipped(name)
@@ -131,7 +142,7 @@ def test_every_cell_of_a_shipped_table_is_a_run_that_can_be(name: str) -> None:
                 seen.add(text)
                 left_out = AS_BEFORE.get(group, {}).keys() - each.description[group].keys()
                 checked_group(
-                    each.description[group],
+                    with_places(group, each.description[group]),
                     group,
                     ("data_dir", "workers", *GROUPS[group], *left_out),
                 )

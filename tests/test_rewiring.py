@@ -11,7 +11,7 @@ from conftest import compose
 from torch import Tensor, nn
 from toy import set_up, watch
 
-import dimred.methods.dynamic
+import dimred.select.rewiring
 from dimred.errors import UserError
 from dimred.methods.bases import PowerProp
 from dimred.methods.dynamic.deep_r import DeepR
@@ -141,14 +141,15 @@ def test_the_number_of_dropped_weights_is_rounded_as_in_the_official_code(
 ) -> None:
     net, train = set_up()
     seen: list[tuple[dict[str, int], dict[str, int]]] = []
-    drop = dimred.methods.dynamic.drop
+    drop = dimred.select.rewiring.drop
 
     def spied(net: Net, scores: Scores, counts: dict[str, int]) -> Supports:
         room = {name: w.dim * (w.support is not None) for name, w in net.weights.items()}
         seen.append((room, dict(counts)))
         return drop(net, scores, counts)
 
-    monkeypatch.setattr("dimred.methods.dynamic.drop", spied)
+    for family in ("rigl", "itop", "snfs", "granet"):
+        monkeypatch.setattr(f"dimred.methods.dynamic.{family}.drop", spied)
     method.run(net, train)
     low = 0.0 if isinstance(method, RigL) else 0.1
     for (dim, counts), t in zip(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from toy import set_up
 
 from dimred.errors import UserError
-from dimred.methods.subspaces import learned as subspace
+from dimred.methods.subspaces import intrinsic_dimension as subspace
 from dimred.methods.subspaces.intrinsic_dimension import (
     Dense,
     Fastfood,

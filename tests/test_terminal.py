@@ -62,9 +62,9 @@ def test_a_training_of_many_epochs_does_not_flood_its_log(
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
-    monkeypatch.setattr(logging.getLogger("dimred.training.progress"), "handlers", [handler])
+    monkeypatch.setattr(logging.getLogger("dimred.progress"), "handlers", [handler])
     progress = Progress(total=5000, epoch_steps=2)
-    with caplog.at_level(logging.INFO, "dimred.training.progress"):
+    with caplog.at_level(logging.INFO, "dimred.progress"):
         for step in range(2, 5001, 2):
             line = {"step": step, "train_loss": 1.0, "train_accuracy": 0.5, "dim": 7}
             progress.evaluated(line, step == 5000)
@@ -150,7 +150,7 @@ def test_scores_that_take_long_have_a_bar_and_end_at_once_by_ctrl_c(
 # -- stopping --------------------
 STEPS = """
 import time
-from dimred.signals import stopping_at_signals
+from dimred.runs.signals import stopping_at_signals
 
 class Train:
     in_steps, stop_signal = True, 0

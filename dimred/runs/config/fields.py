@@ -17,7 +17,7 @@ from dimred.errors import UserError, nearest
 from dimred.runs.config.files import conf
 
 PACKAGE = Path(__file__).parents[2]
-SHARED_CHECKS = ("schedules.py", "rewiring.py")
+SHARED_CHECKS = ("select/schedules.py", "select/rewiring.py")
 LINE = re.compile(r"(\w+):\s*(.*?)\s*(?:(?:^|\s)#\s*(.*))?$")  # key: value  # comment
 
 

@@ -154,4 +154,5 @@ def describe_method(name: str) -> dict[str, str]:
 
 def targets(group: str) -> list[str]:
     """The classes and functions that the files of a group name."""
-    return [read(group, name)["_target_"] for name in names(group)]
+    files = [read(group, name) or {} for name in names(group)]
+    return sorted({values["_target_"] for values in files if "_target_" in values})

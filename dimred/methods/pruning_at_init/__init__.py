@@ -1,0 +1,1 @@
+"""Pruning at initialisation: coordinates chosen once, before training."""
