@@ -68,6 +68,7 @@ def write_as(form: str, net: Net, about: Json, path: Path, half: bool) -> str:
 
     from dimred.channels.smaller import compact
     from dimred.runs.compact_file import save_compact
+    from dimred.runs.nets import plain_model
     from dimred.storage.files import write, write_tensors
 
     if form == "dense":
@@ -78,7 +79,7 @@ def write_as(form: str, net: Net, about: Json, path: Path, half: bool) -> str:
         return f"{size} bytes; read it with dimred import, or dimred.runs.compact_file.load_compact"
     net.train(False)
     images = torch.zeros(2, *about["shape"])
-    model = compact(net, images) if form == "compacted-channels" else plain(net)
+    model = compact(net, images) if form == "compacted-channels" else plain_model(net)
     content = (as_onnx if form == "onnx" else as_program)(model.eval(), images)
     note = batches(run_onnx(content) if form == "onnx" else run_program(content), model, images)
     write(path, content)
@@ -86,15 +87,6 @@ def write_as(form: str, net: Net, about: Json, path: Path, half: bool) -> str:
         return f"images (N, C, H, W) to logits (N, classes), {note}; read it with onnxruntime"
     left, whole = (sum(p.numel() for p in each.parameters()) for each in (model, net.model))
     return f"{left} of {whole} parameters, {note}; read it with torch.export.load(FILE).module()"
-
-
-def plain(net: Net) -> nn.Module:
-    """The model with its weights written out."""
-    import copy
-
-    model = copy.deepcopy(net.model)
-    model.load_state_dict(net.state_dict())
-    return model
 
 
 def as_program(model: nn.Module, images: Tensor) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,6 @@ SHOWN = {
     "density": "nonzero",
     "storage_bytes": "storage",
 }
-TOO_MANY = ("layers", "command")  # of a run; `dimred show RUN --json` has them
 
 
 def runs(arguments: list[str]) -> int:
@@ -34,6 +33,7 @@ def runs(arguments: list[str]) -> int:
     flags(arguments, options=("--runs", "--format"))
     if form not in FORMATS:
         raise UserError(f"unknown format {form!r}. {nearest(form, FORMATS)}")
+    from dimred.report.rows import flat_row
     from dimred.report.runs import find_runs
 
     places = [Path(place).expanduser() for place in (*([named] if named else []), *arguments)] or [
@@ -74,30 +74,6 @@ def row(run: Run) -> tuple[object, ...]:
     values = {name: MEASURES[name].value(run.result) for name in SHOWN}
     cells = ["" if value is None else MEASURES[name].text(value) for name, value in values.items()]
     return (run.folder.name, run.state, *cells)
-
-
-def flat_row(run: Run) -> dict[str, Any]:
-    """One run in flat columns: its state, configuration (by the keys of the command line) and
-    result."""
-    from dimred.report.compose import read_yaml
-
-    try:
-        config = read_yaml(run.folder / "config.yaml")
-    except UserError:
-        config = {}
-    about = {"folder": str(run.folder), "state": run.state, "why": run.why}
-    result = {key: value for key, value in run.result.items() if key not in TOO_MANY}
-    # the run's own folder and state
-    return about | dict(columns(config)) | dict(columns(result)) | about
-
-
-def columns(values: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """{"recipe": {"lr": 0.1}} as recipe.lr: 0.1."""
-    for key, value in values.items() if isinstance(values, dict) else ():
-        if isinstance(value, dict):
-            yield from columns(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def write_csv(rows: Sequence[dict[str, Any]]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from torch import nn
 
 from dimred.errors import UserError
 from dimred.models import pretrained
@@ -99,6 +101,13 @@ def load_run(folder: Path, trust: bool = False, targets: Collection[str] = ()) -
         net = build_net(DictConfig(built), tuple(about["shape"]), about["classes"])
         net.load(state | left_to_the_seed(net, state, about.get("drawn", {})))
     return net, {"model": built["model"], "shape": about["shape"], "classes": about["classes"]}
+
+
+def plain_model(net: Net) -> nn.Module:
+    """A copy of the model with its weights written out."""
+    model = copy.deepcopy(net.model)
+    model.load_state_dict(net.state_dict())
+    return model
 
 
 def left_to_the_seed(net: Net, state: State, drawn: Json) -> State:

@@ -12,7 +12,7 @@ import resource
 import subprocess
 import sys
 import traceback
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -46,11 +46,17 @@ from dimred.training.recipe import Recipe
 log = logging.getLogger("dimred")
 
 
-def run(cfg: DictConfig, choices: Choices, explicit: Collection[str] = ()) -> Json:
+def run(
+    cfg: DictConfig,
+    choices: Choices,
+    explicit: Collection[str] = (),
+    command: Sequence[str] | None = None,
+) -> Json:
     """Compute a run, or what is left of it, or nothing if it is finished; its result. UserError on
     whatever is wrong.
 
-    explicit: the keys that the user typed; a warning names those that the method does not use."""
+    explicit: the keys that the user typed; a warning names those that the method does not use
+    command: for result.json, by default that of the process"""
     cfg = checked(cfg)
     for key in {"sparsity", "allocation"} & set(explicit) - set(cfg.method):
         log.warning(
@@ -81,6 +87,7 @@ def run(cfg: DictConfig, choices: Choices, explicit: Collection[str] = ()) -> Js
                 "seed": cfg.seed,
                 "folder": str(folder),
                 "digest": folder.name.rpartition("-")[2],
+                "command": [*(command or sys.argv)],
             }
             try:
                 result = about | compute(cfg, method, recipe, device, record)
@@ -163,7 +170,6 @@ def compute(
         "storage": forms,
         "storage_bytes": smallest(forms),
         "compact_file_bytes": len(as_bytes(net, images | {"model": built["model"]})),
-        "command": sys.argv,
         "python": platform.python_version(),
         "versions": {
             name: importlib.metadata.version(name)

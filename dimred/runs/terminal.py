@@ -9,7 +9,8 @@ import os
 import re
 import shutil
 import sys
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from dimred.training.run_name import PROGRESS, current_run
@@ -54,6 +55,34 @@ def listen(level: int) -> None:
     # The command that cannot write reports a full disk; a log file that cannot be written adds
     # nothing.
     logging.raiseExceptions = level == logging.DEBUG
+
+
+class Passing(logging.Handler):
+    """Hands a record to the handlers that a logger has, if it has the level that the logger had."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__(logger.getEffectiveLevel())
+        self.before = logging.Logger(logger.name)
+        self.before.handlers = logger.handlers
+        self.before.parent, self.before.propagate = logger.parent, logger.propagate
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.before.callHandlers(record)
+
+
+@contextmanager
+def showing_what_is_asked_for() -> Iterator[None]:
+    """A run's log.txt has every message of this block; the program that calls sees those that it has
+    asked for by logging.getLogger("dimred").setLevel, by default warnings and errors."""
+    logger = logging.getLogger("dimred")
+    before = logger.handlers, logger.level, logger.propagate
+    logger.handlers, logger.propagate = [Passing(logger)], False
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before[0], before[2]
+        logger.setLevel(before[1])
 
 
 def say_now(message: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimred.errors import UserError, nearest
-from dimred.runs.config.files import conf
+from dimred.runs.config.files import GROUPS, conf
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,16 +29,44 @@ PLUGINS = {
 def composed(overrides: Sequence[str], folder: Path | None = None) -> DictConfig:
     """The configuration of `dimred train OVERRIDES --config-dir FOLDER`, not yet checked. UserError
     for what is unknown."""
+    return composed_with_choices(overrides, folder)[0]
+
+
+def composed_with_choices(
+    overrides: Sequence[str], folder: Path | None = None
+) -> tuple[DictConfig, dict[str, Any]]:
+    """The same, with the name of the file that each group is from."""
     import hydra
     from hydra.errors import HydraException
+    from omegaconf import open_dict
     from omegaconf.errors import OmegaConfBaseException
 
     added = [search_path(folder)] if folder else []
     try:
-        with hydra.initialize_config_dir(str(conf()), version_base="1.3"):
-            return hydra.compose("config", [*overrides, *added])
+        with own_hydra():
+            cfg = hydra.compose("config", [*overrides, *added], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explained(error)) from error
+    chosen = cfg.hydra.runtime.choices
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, {group: chosen.get(group) for group in GROUPS if group in cfg}
+
+
+@contextmanager
+def own_hydra() -> Iterator[None]:
+    """Hydra on dimred's configurations. A program that uses Hydra itself has its own back
+    afterwards."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    of_the_program = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(conf()), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = of_the_program
 
 
 def plain(overrides: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
@@ -91,9 +120,9 @@ def search_path(folder: Path) -> str:
     return f"hydra.searchpath=[{quoted(f'file://{folder}')}]"
 
 
-def quoted(text: str) -> str:
+def quoted(text: str, always: bool = False) -> str:
     """As a value for Hydra: quoted where its grammar would read more than letters into it."""
-    if re.fullmatch(r"[A-Za-z0-9_/.:~-]+", text):
+    if not always and re.fullmatch(r"[A-Za-z0-9_/.:~-]+", text):
         return text
     escaped = re.sub(r'(\\*)(")', r"\1\1\\\2", text)
     ending = re.search(r"\\*$", escaped)

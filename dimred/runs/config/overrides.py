@@ -4,9 +4,12 @@ truths."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from typing import Any
 
-from dimred.errors import UserError
+from dimred.errors import UserError, require
+from dimred.runs.config.composition import quoted
 from dimred.runs.config.files import GROUPS, require_plain_names
 
 #: what a method takes from the run, which tells it in its name and result
@@ -42,3 +45,52 @@ def require_one_way(words: Iterable[str]) -> None:
             )
         if key in GROUPS and (value.startswith("[") or value == "null"):
             require_plain_names({key: None if value == "null" else value})
+
+
+# -- from Python --------------------
+def from_values(values: Mapping[str, Any]) -> list[str]:
+    """Python values as the command line writes them: {"recipe": {"epochs": 2}} is recipe.epochs=2.
+    UserError for a key that is given twice, or a value that no configuration holds."""
+    words: dict[str, str] = {}
+    for key, value in flat(values):
+        require(key not in words, key, value, "given once")
+        words[key] = as_word(key, value)
+    return [f"{key}={word}" for key, word in words.items()]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """{"recipe": {"epochs": 2}} as recipe.epochs, 2. UserError for a key that the command line
+    would not read as one."""
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if not re.fullmatch(r"\w+(\.\w+)*", key) or key.partition(".")[0] == "hydra":
+            raise UserError(
+                f"{key!r} is no key of a configuration. Write recipe={{'epochs': 2}} or "
+                "**{'recipe.epochs': 2}; `dimred train --help` lists the keys"
+            )
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def as_word(key: str, value: Any) -> str:
+    """A value in Hydra's grammar: None is null, (0.5, 0.75) is [0.5,0.75]."""
+    if hasattr(value, "item"):  # a number of numpy or torch
+        value = value.item()
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (str, PathLike)):
+        text = str(value)
+        is_name = re.fullmatch(r"[A-Za-z_][\w.-]*", text) and text.lower() not in NOT_NAMES
+        return text if is_name else quoted(text, always=True)
+    if isinstance(value, Sequence):
+        return f"[{','.join(as_word(key, each) for each in value)}]"
+    allowed = "a number, a string, None, True, False, or a list of these"
+    raise UserError(f"{key}={value!r} is not allowed. It must be {allowed}.")
+
+
+#: words that Hydra reads as something else than a string
+NOT_NAMES = ("null", "none", "true", "false", "inf", "nan")

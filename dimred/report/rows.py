@@ -1,0 +1,44 @@
+"""Runs as flat rows, for pandas: a column for every number and every value of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from dimred.errors import UserError
+from dimred.report.compose import read_yaml
+from dimred.report.runs import Run, find_runs
+
+TOO_MANY = ("layers", "command")  # of a run; `dimred show RUN --json` has them
+
+
+def results(folder: str | PathLike[str] = "outputs/runs") -> list[dict[str, Any]]:
+    """Every run below a folder as a flat row, finished or not: `pandas.DataFrame(results())`.
+
+    The columns are those of `dimred runs --format csv`: folder, state, the configuration by the
+    keys of the command line (recipe.lr), and the numbers of result.json."""
+    return [flat_row(run) for run in find_runs(Path(folder).expanduser())]
+
+
+def flat_row(run: Run) -> dict[str, Any]:
+    """One run in flat columns: its state, configuration (by the keys of the command line) and
+    result."""
+    try:
+        config = read_yaml(run.folder / "config.yaml")
+    except UserError:
+        config = {}
+    about = {"folder": str(run.folder), "state": run.state, "why": run.why}
+    result = {key: value for key, value in run.result.items() if key not in TOO_MANY}
+    # the run's own folder and state
+    return about | dict(columns(config)) | dict(columns(result)) | about
+
+
+def columns(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """{"recipe": {"lr": 0.1}} as recipe.lr: 0.1."""
+    for key, value in values.items() if isinstance(values, dict) else ():
+        if isinstance(value, dict):
+            yield from columns(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,156 @@
+"""Runs from Python: the same folders, digests and resuming as `dimred train`."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dimred.errors import Interrupted, UserError
+from dimred.runs.config.composition import composed_with_choices, own_folder
+from dimred.runs.config.files import require_plain_names
+from dimred.runs.config.overrides import flat, from_values, require_one_way
+from dimred.runs.environment import settle
+from dimred.runs.finished import Result
+from dimred.runs.terminal import showing_what_is_asked_for
+from dimred.training.run_name import named_run
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+AnyPath = str | PathLike[str]
+
+
+def train(
+    method: str,
+    *,
+    sparsity: float | None = None,
+    dataset: str | None = None,
+    model: str | None = None,
+    seed: int | None = None,
+    config_dir: AnyPath | None = None,
+    **overrides: Any,
+) -> Result:
+    """Train one run, or what is left of it, or nothing if it is finished; its result.
+
+        dimred.train("rigl", sparsity=0.95, dataset="mnist", model="lenet5",
+                     recipe={"epochs": 2}, **{"method.every": 100})
+
+    This is `dimred train method=rigl sparsity=0.95 ...`: what is not given has the command line's
+    default, and the run has the same folder. UserError for what is unknown or not allowed, or if
+    the run fails.
+
+    config_dir: your own configurations, in folders method/, model/, ...
+    overrides: any other key of the configuration, also nested; None is null"""
+    values = given(method=method, sparsity=sparsity, dataset=dataset, model=model, seed=seed)
+    settle()
+    return computed(planned({**values, **overrides}, config_dir))
+
+
+def sweep(
+    method: str | Sequence[str],
+    *,
+    sparsity: float | Sequence[float] | None = None,
+    dataset: str | Sequence[str] | None = None,
+    model: str | Sequence[str] | None = None,
+    seed: int | Sequence[int] | None = None,
+    config_dir: AnyPath | None = None,
+    **overrides: Any,
+) -> list[Result]:
+    """Train a run for every combination of the values that are lists; their results, in order.
+
+        dimred.sweep(["snip", "rigl"], sparsity=[0.9, 0.95], seed=range(3))
+
+    All is as in `train`, and `dimred train -m` finds the same runs. A value that is a list itself
+    is written as a tuple: recipe={"milestones": (0.5, 0.75)}. Unknown names are errors before the
+    first run. A run that fails does not stop the others: the `status` of its result is "failed",
+    and `reason` says why."""
+    values = given(method=method, sparsity=sparsity, dataset=dataset, model=model, seed=seed)
+    settle()
+    plans = [planned(each, config_dir) for each in combinations({**values, **overrides})]
+    results = []
+    for i, plan in enumerate(plans):
+        with named_run(f"run {i + 1} of {len(plans)}", " ".join(plan.words)):
+            results.append(computed_or_failed(plan))
+    return results
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Without what is left to its default."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def combinations(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """One mapping for every combination of the values that are lists (or ranges), also of nested
+    ones; the last varies fastest."""
+    flattened = dict(flat(values))
+    choices = [each if isinstance(each, (list, range)) else [each] for each in flattened.values()]
+    for chosen in itertools.product(*choices):
+        yield dict(zip(flattened, chosen, strict=True))
+
+
+class Plan(NamedTuple):
+    """A run that is about to be computed: its overrides, what they compose, and its folder."""
+
+    words: list[str]
+    cfg: DictConfig
+    choices: dict[str, Any]
+    folder: Path
+
+
+def planned(values: Mapping[str, Any], config_dir: AnyPath | None) -> Plan:
+    """UserError for what is unknown or not allowed, before anything is computed."""
+    from dimred.runs.config.schema import checked
+    from dimred.runs.identity import describe, folder_of
+
+    words = from_values(values)
+    require_one_way(words)
+    own = own_folder(fspath(config_dir)) if config_dir is not None else None
+    cfg, choices = composed_with_choices(words, own)
+    require_plain_names(choices)
+    complete = checked(cfg)
+    folder = folder_of(complete, choices, describe(complete)).absolute()
+    return Plan(words, cfg, choices, folder)
+
+
+def computed(plan: Plan) -> Result:
+    """Compute a run; its result. UserError if it fails."""
+    from dimred.runs.run import readable, run
+
+    keys = [word.partition("=")[0] for word in plan.words]
+    with showing_what_is_asked_for(), ending_as_python_does():
+        try:
+            result = run(plan.cfg, plan.choices, keys, ["dimred train", *plan.words])
+        except Exception as error:
+            message = readable(error)
+            if message is error:
+                raise
+            raise message from error
+    return Result(plan.folder, result, _targets=(plan.cfg.model._target_,))
+
+
+def computed_or_failed(plan: Plan) -> Result:
+    """The result of a run of a sweep, whether it fails or not."""
+    try:
+        return computed(plan)
+    except UserError as error:
+        log.error("%s failed: %s", plan.folder.name, error)
+        values = {**plan.choices, "status": "failed", "reason": str(error)}
+        return Result(plan.folder, values)
+
+
+@contextmanager
+def ending_as_python_does() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt, SIGTERM ends the program; training is saved before either."""
+    try:
+        yield
+    except Interrupted as stop:
+        if stop.signal == signal.SIGINT:
+            raise KeyboardInterrupt(str(stop)) from None
+        raise SystemExit(128 + stop.signal) from None
