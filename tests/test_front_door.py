@@ -140,7 +140,9 @@ def test_masks_count_the_trained_weights(snip: front_door.Result) -> None:
     assert sum(int(mask.sum()) for mask in snip.masks().values()) == 2510
 
 
-def test_the_model_is_plain_and_sparse_and_computes_as_the_net_does(snip: front_door.Result) -> None:
+def test_the_model_is_plain_and_sparse_and_computes_as_the_net_does(
+    snip: front_door.Result,
+) -> None:
     model = snip.model()
     assert type(model).__module__.startswith("torch.nn")
     weights = [p for p in model.parameters() if p.dim() == 2]

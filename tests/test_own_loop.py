@@ -1,0 +1,97 @@
+"""The page docs/own_loop.md: its code is run as it stands, on handwritten digits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/own_loop.md").read_text(), re.S)
+IMPORTS, SNIP, RIGL = BLOCKS
+STEPS = 600
+TOTAL = 64 * 300 + 300 * 100 + 100 * 10
+Namespace = dict[str, Any]
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    images, labels = load_digits(return_X_y=True)
+    return torch.tensor(images, dtype=torch.float32) / 16, torch.tensor(labels)
+
+
+def drawn_batches() -> Iterator[tuple[Tensor, Tensor]]:
+    images, labels = digits()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(STEPS):
+        chosen = torch.randint(1200, (64,), generator=generator)  # the others are for testing
+        yield images[chosen], labels[chosen]
+
+
+def run(block: str) -> Namespace:
+    torch.manual_seed(0)
+    layers = [nn.Linear(64, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)]
+    names: Namespace = {"model": nn.Sequential(*layers), "loader": drawn_batches()}
+    exec(IMPORTS + block, names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def snip() -> Namespace:
+    return run(SNIP)
+
+
+@pytest.fixture(scope="module")
+def rigl() -> Namespace:
+    return run(RIGL)
+
+
+def accuracy(model: nn.Module) -> float:
+    images, labels = digits()
+    with torch.no_grad():
+        return float((model(images[1200:]).argmax(1) == labels[1200:]).float().mean())
+
+
+@pytest.mark.parametrize("block", [SNIP, RIGL], ids=["snip", "rigl"])
+def test_an_own_loop_takes_at_most_15_lines(block: str) -> None:
+    assert len([line for line in block.splitlines() if line]) <= 15
+
+
+def test_the_model_is_plain_and_has_as_many_weights_as_asked_for(snip: Namespace) -> None:
+    weights = [p for p in snip["model"].parameters() if p.dim() == 2]
+    assert sum(int(w.count_nonzero()) for w in weights) == round(0.05 * TOTAL)
+    assert accuracy(snip["model"]) > 0.85
+
+
+def test_the_optimiser_holds_the_trained_numbers_alone(snip: Namespace) -> None:
+    state = snip["optimizer"].state.values()
+    biases = 300 + 100 + 10
+    assert sum(each["exp_avg"].numel() for each in state) == round(0.05 * TOTAL) + biases
+
+
+def test_rigl_in_an_own_loop_trains_and_stays_sparse(rigl: Namespace) -> None:
+    net = rigl["net"]
+    assert net.dim == round(0.05 * TOTAL)
+    model = rigl["model"]
+    model.load_state_dict(net.state_dict())
+    assert accuracy(model) > 0.85
+
+
+def test_rigl_in_an_own_loop_takes_the_optimiser_along(rigl: Namespace) -> None:
+    net, optimizer = rigl["net"], rigl["net"].optimizer
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {
+        id(p) for p in net.parameters().values()
+    }
+    for weight in net.weights.values():
+        assert optimizer.state[weight.psi]["exp_avg"].shape == weight.psi.shape
+
+
+def test_rigl_in_an_own_loop_replaces_weights(rigl: Namespace) -> None:
+    start = run(RIGL.replace("range(100, 450, 100)", "()"))["net"]
+    for name, support in rigl["net"].supports.items():
+        assert len(support) == len(start.supports[name])
+        assert not torch.equal(support, start.supports[name])
