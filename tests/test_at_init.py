@@ -46,11 +46,11 @@ from dimred.scores import (
     kernel_product,
     lamp,
     masked,
-    noise,
     ntk_sap,
+    permuted,
     phew,
     prospr,
-    redrawn,
+    random_scores,
     snip,
     synflow,
     transfer,
@@ -311,7 +311,11 @@ def test_scoring_leaves_norms_and_random_states_alone(kind: type) -> None:
     before = {name: value.clone() for name, value in net.model.state_dict().items()}
     random = torch.get_rng_state()
     supports = make(kind).choose(net, train)
-    assert torch.equal(random, torch.get_rng_state()) and net.model.training and net.version == 0
+    assert (
+        torch.equal(random, torch.get_rng_state())
+        and net.model.training
+        and net.support_version == 0
+    )
     for name, value in net.model.state_dict().items():
         assert torch.equal(value, before[name]) or (kind is NTT and name in net.weights)
     assert same(supports, make(kind).choose(set_up()[0], train))  # type: ignore[arg-type]
@@ -335,13 +339,15 @@ def test_without_sparsity_it_is_dense_training(kind: type) -> None:
     make(kind, 0.0).run(net, train)
     dense, other = set_up(steps=2)
     other()
-    assert net.dim == net.total and same(net.thetas(), dense.thetas())
+    assert net.dim == net.total and same(net.dense_weights(), dense.dense_weights())
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_shuffling_keeps_the_number_of_each_layer_and_moves_the_mask(kind: type) -> None:
     plain, shuffled = supports_of(make(kind)), supports_of(make(kind, ablation="shuffle"))
-    assert [int(m.sum()) for m in plain.values()] == [int(m.sum()) for m in shuffled.values()]
+    assert [int(m.sum()) for m in plain.effective_weights()] == [
+        int(m.sum()) for m in shuffled.values()
+    ]
     full = [name for name, m in plain.items() if 0 < m.sum() < len(m)]
     assert full and all(
         not torch.equal(plain[name], shuffled[name]) for name in full if len(plain[name]) > 100
@@ -425,7 +431,7 @@ def test_grasp_is_the_change_of_the_squared_gradient() -> None:
             for g in gradients(net, (images, labels), loss, at=thetas).values()
         )
 
-    thetas = {name: theta.clone() for name, theta in net.thetas().items()}
+    thetas = {name: theta.clone() for name, theta in net.dense_weights().items()}
     scores = grasp(net, (images, labels), 2.0)
     eps = 1e-6
     for name, theta in thetas.items():
@@ -512,7 +518,7 @@ def test_snip_is_blind_to_scales_that_cancel_and_sums_to_the_same_in_every_layer
     net = Net(mlp(16, 12, 8, 5))
     batch = torch.randn(32, 16, generator=torch.Generator().manual_seed(1)), torch.arange(32) % 5
     scores, grads = snip(net, batch), gradients(net, batch)
-    sums = [float((theta * grads[name]).sum()) for name, theta in net.thetas().items()]
+    sums = [float((theta * grads[name]).sum()) for name, theta in net.dense_weights().items()]
     assert sums == pytest.approx([sums[0]] * 3, rel=1e-4) and abs(sums[0]) > 1e-3
     with torch.no_grad():
         net.weights["0.weight"].psi.mul_(2)
@@ -537,14 +543,14 @@ def test_prospr_differentiates_through_the_steps() -> None:
     net = Net(mlp(4, 3, 2).double())
     first, last = batch(8, 4, 2), batch(6, 4, 2)
     scores = prospr(net, [first, last], 0.7)
-    thetas = {name: theta.clone() for name, theta in net.thetas().items()}
+    thetas = {name: theta.clone() for name, theta in net.dense_weights().items()}
 
     def after(name: str, i: int, eps: float) -> float:
         at = {**thetas, name: thetas[name].clone()}
         at[name].view(-1)[i] *= 1 + eps
         grads = gradients(net, first, at=at)
         moved = {n: theta - 0.7 * grads[n] for n, theta in at.items()}
-        with net.live(moved) as model:
+        with net.weights_in_place(moved) as model:
             return float(F.cross_entropy(model(last[0]), last[1]))
 
     for name, score in scores.items():
@@ -601,7 +607,7 @@ def rounds_of(method: IterSNIP, net: Net, train: object) -> list[dict[str, Tenso
 
     def watched(*arguments: object) -> object:
         supports = best(method, *arguments)  # type: ignore[arg-type]
-        ones = {name: torch.ones_like(theta) for name, theta in net.thetas().items()}
+        ones = {name: torch.ones_like(theta) for name, theta in net.dense_weights().items()}
         masks.append({name: mask > 0 for name, mask in masked(ones, supports).items()})
         return supports
 
@@ -658,7 +664,7 @@ def test_force_scores_pruned_weights_as_if_they_returned() -> None:
 
 def test_synflow_has_the_closed_form() -> None:
     net = Net(mlp(4, 5, 3, 2))
-    one, two, three = (theta.double().abs() for theta in net.thetas().values())
+    one, two, three = (theta.double().abs() for theta in net.dense_weights().values())
     scores = synflow(net, (4,), net.supports)
     before, after = one.sum(1), three.sum(0)
     assert torch.allclose(scores["2.weight"], after[:, None] * two * before[None, :], rtol=1e-12)
@@ -687,13 +693,13 @@ def test_synflow_of_every_layer_sums_to_the_flow(model: nn.Module) -> None:
     shape = (1, 4, 4) if isinstance(model[0], nn.Conv2d) else (16,)  # type: ignore[index]
     for supports in (
         net.supports,
-        topk(noise(net), {name: w.size // 2 for name, w in net.weights.items()}),
+        topk(random_scores(net), {name: w.size // 2 for name, w in net.weights.items()}),
     ):
         sums = [float(score.sum()) for score in synflow(net, shape, supports).values()]
         ones = {
             name: m.double()
             for name, m in masked(
-                {n: torch.ones_like(t) for n, t in net.thetas().items()}, supports
+                {n: torch.ones_like(t) for n, t in net.dense_weights().items()}, supports
             ).items()
         }
         flow = copy.deepcopy(model).double().eval()  # R = 1^T f(1) with |theta| in the support
@@ -722,7 +728,9 @@ def test_synflow_leaves_a_path_at_any_sparsity() -> None:
         for (
             name,
             p,
-        ) in net.rest.items():  # flow is conserved from layer to layer where no bias adds to it
+        ) in (
+            net.uncovered.items()
+        ):  # flow is conserved from layer to layer where no bias adds to it
             p.data.fill_(float(name == "1.weight"))
         SynFlow(1 - left / net.total, Global(), "zero", "none", 100, "exponential", 1).prune(
             net, train
@@ -749,7 +757,7 @@ def test_ntk_sap_by_finite_differences_in_the_mask() -> None:
     scores = ntk_sap(net, (3,), net.supports, 5, 1, 0.1, generator(net, "x"))
     draws = generator(net, "x")
     images = torch.randn(5, 3, generator=draws).double()
-    thetas = redrawn(net.thetas(), draws)
+    thetas = permuted(net.dense_weights(), draws)
     shifted = {
         name: theta + 0.1 * torch.randn(theta.shape, generator=draws).double()
         for name, theta in thetas.items()
@@ -760,7 +768,7 @@ def test_ntk_sap_by_finite_differences_in_the_mask() -> None:
         for each in (thetas, shifted):
             gated = {**each, name: each[name].clone()}
             gated[name].view(-1)[i] *= 1 + change
-            with net.live(gated) as model:
+            with net.weights_in_place(gated) as model:
                 outs.append(model(images))
         return float((outs[0] - outs[1]).square().sum())
 
@@ -801,12 +809,12 @@ def test_no_walk_visits_biases_and_norms_that_are_covered() -> None:
 # -- transfer ------------------------------------------------------------------------------------
 def test_the_kernel_product_is_that_of_the_jacobians() -> None:
     net = Net(mlp(4, 5, 3).double())
-    thetas = {name: theta.clone().requires_grad_() for name, theta in net.thetas().items()}
+    thetas = {name: theta.clone().requires_grad_() for name, theta in net.dense_weights().items()}
     supports = {"0.weight": torch.arange(0, 20, 2), "2.weight": None}
     images, _ = batch(7, 4)
 
     def jacobian(images: Tensor) -> Tensor:
-        with net.live(thetas) as model:
+        with net.weights_in_place(thetas) as model:
             out = model(images).view(-1)
         rows = [
             masked(
@@ -832,9 +840,10 @@ def test_the_kernel_product_is_that_of_the_jacobians() -> None:
 
 def test_both_distances_move_the_student() -> None:
     net, train = set_up()
-    pruned, (images, _) = topk(noise(net), 400), train.sample(8)
+    pruned, (images, _) = topk(random_scores(net), 400), train.sample(8)
     teacher, student = (
-        {name: theta.clone().requires_grad_() for name, theta in net.thetas().items()} for _ in "ts"
+        {name: theta.clone().requires_grad_() for name, theta in net.dense_weights().items()}
+        for _ in "ts"
     )
     for distance in transfer(
         net, masked(student, pruned), teacher, pruned, images, generator(net, "u")
@@ -852,12 +861,12 @@ def test_both_distances_move_the_student() -> None:
 
 def test_a_dense_student_is_no_distance_from_its_teacher() -> None:
     net, train = set_up()
-    thetas = {name: theta.clone().requires_grad_() for name, theta in net.thetas().items()}
+    thetas = {name: theta.clone().requires_grad_() for name, theta in net.dense_weights().items()}
     images, _ = train.sample(8)
     assert [
         x.item() for x in transfer(net, thetas, thetas, net.supports, images, generator(net, "u"))
     ] == [0, 0]
-    pruned = topk(noise(net), 400)
+    pruned = topk(random_scores(net), 400)
     student = masked(thetas, pruned)
     assert all(
         x.item() > 0 for x in transfer(net, student, thetas, pruned, images, generator(net, "u"))
@@ -883,7 +892,7 @@ def on_paths(net: Net, shape: tuple[int, ...]) -> int:
     with torch.no_grad():
         for w in flow.weights.values():
             w.psi.fill_(1.0)
-    for name, p in flow.rest.items():
+    for name, p in flow.uncovered.items():
         p.data.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
     return sum(int((score > 0).sum()) for score in synflow(flow, shape, flow.supports).values())
 
@@ -911,7 +920,9 @@ def test_walks_prefer_large_weights_and_have_no_preference_when_all_are_alike() 
 
     def mean_size(net: Net) -> float:
         kept = topk(phew(net, (30,), count, generator(net, "phew")), count)
-        sizes = {name: theta.abs() / theta.abs().mean() for name, theta in net.thetas().items()}
+        sizes = {
+            name: theta.abs() / theta.abs().mean() for name, theta in net.dense_weights().items()
+        }
         return float(sum(masked(sizes, kept)[name].sum() for name in kept)) / count
 
     assert mean_size(net) > 1.15
@@ -967,7 +978,7 @@ def test_walks_say_what_they_need() -> None:
 
 
 # -- combined ------------------------------------------------------------------------------------
-def random_scores(n: int, number: int, seed: int) -> list[dict[str, Tensor]]:
+def uniform_scores(n: int, number: int, seed: int) -> list[dict[str, Tensor]]:
     draws = torch.Generator().manual_seed(seed)
     return [{"a": torch.rand(n, generator=draws).double()} for _ in range(number)]
 
@@ -978,7 +989,7 @@ def unit(score: dict[str, Tensor]) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_level_of_zero_is_the_first_score_and_of_one_the_second(seed: int) -> None:
-    first, second = random_scores(40, 2, seed)
+    first, second = uniform_scores(40, 2, seed)
 
     def choose(score: dict[str, Tensor]) -> dict[str, Tensor]:
         return topk(score, 12)  # type: ignore[return-value]
@@ -993,7 +1004,7 @@ def test_combined_scores_solve_the_linear_program_within_one_swap(
     levels: list[float], seed: int
 ) -> None:
     n, k = 60, 20
-    scores = random_scores(n, 1 + len(levels), seed)
+    scores = uniform_scores(n, 1 + len(levels), seed)
 
     def choose(score: dict[str, Tensor]) -> dict[str, Tensor]:
         return topk(score, k)  # type: ignore[return-value]
@@ -1023,7 +1034,7 @@ def test_combined_scores_solve_the_linear_program_within_one_swap(
 
 
 def test_levels_trade_one_score_for_the_other() -> None:
-    first, second = random_scores(80, 2, 3)
+    first, second = uniform_scores(80, 2, 3)
     values = []
     for level in (0.0, 0.7, 0.8, 0.9, 0.95, 1.0):
         mask = topk(combined([first, second], [level], lambda s: topk(s, 25)), 25)["a"]

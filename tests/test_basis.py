@@ -81,7 +81,10 @@ def test_orthonormal_bases_keep_norms() -> None:
     for name, basis in bases(net).items():
         rows = basis.flat.view(basis.n, basis.n)
         assert torch.allclose(rows @ rows.T, torch.eye(basis.n).double(), atol=1e-6)
-        filters, lam = net.values()[name].flatten(2), net.thetas()[name].flatten(2)
+        filters, lam = (
+            net.effective_weights()[name].flatten(2),
+            net.dense_weights()[name].flatten(2),
+        )
         assert torch.allclose(filters.norm(dim=2), lam.norm(dim=2), rtol=1e-5)
         assert not torch.allclose(filters, lam, atol=0.1)
 
@@ -96,7 +99,10 @@ def test_gradients_of_coefficients_and_basis_are_those_of_the_paper() -> None:
     F.cross_entropy(twin(images), labels).backward()
     for name, basis in bases(net).items():
         n = basis.n
-        dh, lam = twin.get_parameter(name).grad.reshape(-1, n), net.thetas()[name].reshape(-1, n)  # type: ignore
+        dh, lam = (
+            twin.get_parameter(name).grad.reshape(-1, n),
+            net.dense_weights()[name].reshape(-1, n),
+        )  # type: ignore
         g = basis.flat.detach().view(n, n)
         expected = torch.stack([(dh * g[i]).sum(1) for i in range(n)], 1)  # <dL/dh, g_n>
         assert torch.allclose(net.weights[name].psi.grad.view(-1, n), expected, atol=1e-6)  # type: ignore
@@ -147,7 +153,10 @@ def test_bases_train_without_weight_decay() -> None:
 def test_a_basis_makes_no_rounding_in_bfloat16() -> None:
     net = spanned(Interspace("layer", "standard", True))
     with torch.autocast("cpu", torch.bfloat16):
-        assert all(torch.equal(value, net.thetas()[name]) for name, value in net.values().items())
+        assert all(
+            torch.equal(value, net.dense_weights()[name])
+            for name, value in net.effective_weights().items()
+        )
 
 
 def test_a_model_without_filters_is_told_what_is_missing() -> None:
@@ -224,7 +233,7 @@ def test_a_crash_changes_nothing_and_the_result_loads_and_is_a_plain_model(
     )
     loaded, plain, images = Net(model(), seed=1), model(), torch.randn(3, 1, 4, 4)
     RANDOM.apply(loaded)
-    loaded.load({key: value for key, value in state.items() if not key.startswith("memory/")})
+    loaded.load({key: value for key, value in state.items() if not key.startswith("optimizer/")})
     plain.load_state_dict(net.state_dict())
     for each in (net, loaded, plain):
         each.train(False)
@@ -236,7 +245,10 @@ def test_a_crash_changes_nothing_and_the_result_loads_and_is_a_plain_model(
 def test_the_coefficients_have_the_sparsity_and_the_filters_do_not(name: str) -> None:
     net = attempt(name, STANDARD, None, -1, "allocation=uniform")
     assert net.dim - 81 == sum(w.dim for w in net.weights.values()) == round(0.4 * net.total)
-    coefficients, filters = net.thetas()["0.weight"].flatten(2), net.values()["0.weight"].flatten(2)
+    coefficients, filters = (
+        net.dense_weights()["0.weight"].flatten(2),
+        net.effective_weights()["0.weight"].flatten(2),
+    )
     alive = (coefficients != 0).any(2)
     assert (coefficients == 0)[alive].any() and filters[alive].all()
 
@@ -260,7 +272,7 @@ def test_a_basis_rests_as_soon_as_all_its_weights_do() -> None:
     net.freeze({"4.weight": None, "6.weight": None})
     assert net.dim == 36 + 81
     net.freeze({"0.weight": None})
-    assert net.dim == 0 and not net.rest["basis:0.weight.flat"].requires_grad
+    assert net.dim == 0 and not net.uncovered["basis:0.weight.flat"].requires_grad
     net.keep({"0.weight": torch.arange(3)})
     assert net.dim == 3 + 81
 
@@ -342,7 +354,9 @@ def test_initial_weights_come_from_the_seed_whatever_the_device_or_precision() -
     cfg = compose("model=resnet20", "basis=network", "basis.init=random_orthonormal", "seed=7")
     net, twin = (build_net(cfg, (1, 8, 8), 10) for _ in range(2))
     assert all(torch.equal(value, twin.initial()[name]) for name, value in net.initial().items())
-    assert all(torch.equal(theta, net.initial()[name]) for name, theta in net.thetas().items())
+    assert all(
+        torch.equal(theta, net.initial()[name]) for name, theta in net.dense_weights().items()
+    )
 
 
 def test_weights_that_join_where_roots_have_no_gradient_are_warned_of(

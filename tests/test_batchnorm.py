@@ -103,6 +103,6 @@ def test_scores_use_the_contiguous_layout_whatever_the_recipe_trains_in() -> Non
     net = Net(model)
     x, y = torch.randn(8, 3, 8, 8), torch.arange(8) % 2
     snip(net, (x, y))
-    with net.live(channels_last=True) as live:
+    with net.weights_in_place(channels_last=True) as live:
         F.cross_entropy(live(x), y).backward()
     assert seen == [True, False]

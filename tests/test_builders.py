@@ -185,7 +185,7 @@ def test_the_trained_network_comes_back(builder: str, knobs: Json, tmp_path: Pat
 @pytest.mark.parametrize("by", DRAWS)
 def test_frozen_weights_are_those_that_the_net_began_with(by: str) -> None:
     net, _ = of("drawing", by=by)
-    before = {name: theta.clone() for name, theta in net.thetas().items()}
+    before = {name: theta.clone() for name, theta in net.dense_weights().items()}
     freeze_most(net)
     for name, w in net.weights.items():
         assert torch.equal(w.dense()[3:], before[name].view(-1)[3:])
@@ -313,7 +313,10 @@ def test_parameters_that_the_model_has_frozen_are_not_covered_and_never_train() 
     twin = Net(frozen("a", "norm.weight"))
     twin.load(net.state())
     for each in (net, twin):
-        assert {name for name, p in each.rest.items() if p.requires_grad} == {"norm.bias", "b.bias"}
+        assert {name for name, p in each.uncovered.items() if p.requires_grad} == {
+            "norm.bias",
+            "b.bias",
+        }
     net(torch.rand(5, *SHAPE)).square().sum().backward()
     optimizer.step()
     changed = {

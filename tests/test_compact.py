@@ -27,7 +27,7 @@ from dimred.errors import UserError
 from dimred.net import Net
 from dimred.runs.compact_file import as_bytes, load_compact, save_compact
 from dimred.runs.nets import build_net, load_net, load_run
-from dimred.scores import noise
+from dimred.scores import random_scores
 from dimred.select.topk import topk
 from dimred.storage.compact import CHECKSUM, MAGIC, START, VERSION, checksum
 from dimred.storage.sizes import storage
@@ -48,11 +48,11 @@ def built(*overrides: str, shape: tuple[int, int, int] = DIGITS) -> tuple[Net, J
 
 def sparse(density: float, base: Any, *overrides: str) -> tuple[Net, Json]:
     net, about = built(*overrides)
-    net.keep(topk(noise(net), round(density * net.total)), base=base)
+    net.keep(topk(random_scores(net), round(density * net.total)), base=base)
     with torch.no_grad():
         for w in net.weights.values():
             w.psi.add_(0.01)
-        for p in net.rest.values():
+        for p in net.uncovered.values():
             p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     net(torch.rand(8, *DIGITS))  # norms learn
     return net, about

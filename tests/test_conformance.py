@@ -17,7 +17,7 @@ from dimred.conformance import CHECKS, EXCEPTIONS, NOT_EXAMINED, Make, NotApplic
 from dimred.conformance.checks import said
 from dimred.errors import UserError
 from dimred.net import Net
-from dimred.scores import magnitude, noise
+from dimred.scores import magnitude, random_scores
 from dimred.select.allocate import Allocation
 from dimred.select.topk import topk
 from dimred.training.loop import Train
@@ -95,7 +95,10 @@ class Bernoulli(Prune):
 
     def choose(self, net: Net) -> None:
         net.keep(
-            {name: (score.view(-1) < 0.3).nonzero().view(-1) for name, score in noise(net).items()}
+            {
+                name: (score.view(-1) < 0.3).nonzero().view(-1)
+                for name, score in random_scores(net).items()
+            }
         )
 
 
@@ -133,7 +136,7 @@ class Matrices(Prune):
 
     def choose(self, net: Net) -> None:
         super().choose(net)
-        for theta in net.thetas().values():
+        for theta in net.dense_weights().values():
             theta.sum(dim=1)
 
 
@@ -144,7 +147,9 @@ class Nonzero(Prune):
         with torch.no_grad():
             for name, w in net.weights.items():
                 w.psi.mul_(1.0 if name.endswith("weight") else 0.0)
-        net.keep({name: theta.view(-1).nonzero().view(-1) for name, theta in net.thetas().items()})
+        net.keep(
+            {name: theta.view(-1).nonzero().view(-1) for name, theta in net.dense_weights().items()}
+        )
 
 
 class Leaky(Prune):
@@ -161,10 +166,10 @@ class Unfrozen(Prune):
 
     def choose(self, net: Net) -> None:
         super().choose(net)
-        net.freeze({next(iter(net.rest)): None})
+        net.freeze({next(iter(net.uncovered)): None})
 
     def pause(self, net: Net, train: Train, t: int) -> None:
-        next(iter(net.rest.values())).data.add_(1e-3)
+        next(iter(net.uncovered.values())).data.add_(1e-3)
 
 
 class Forgetful(Prune):
@@ -219,7 +224,7 @@ class Deaf(Prune):
 
     def choose(self, net: Net) -> None:
         net.keep({name: torch.arange(w.size)[:0] for name, w in net.weights.items()})
-        net.freeze(dict.fromkeys(net.rest))
+        net.freeze(dict.fromkeys(net.uncovered))
         with torch.no_grad():
             for value in net.model.state_dict().values():
                 value.zero_()
@@ -233,9 +238,9 @@ class Remembering(Prune):
     """Keeps a running mean in a local variable, which a resumed run does not have."""
 
     def run(self, net: Net, train: Train) -> None:
-        mean = {name: torch.zeros_like(theta) for name, theta in net.thetas().items()}
+        mean = {name: torch.zeros_like(theta) for name, theta in net.dense_weights().items()}
         for t in train.steps():
-            for name, theta in net.thetas().items():
+            for name, theta in net.dense_weights().items():
                 mean[name] += theta.abs()
             if t == 15:
                 net.keep(topk(mean, self.allocation(net, 1 - self.sparsity)))
@@ -246,7 +251,7 @@ class Unfolded(Prune):
 
     def choose(self, net: Net) -> None:
         super().choose(net)
-        net.embed({name: nn.Hardtanh(-0.01, 0.01) for name in net.weights})
+        net.add_transforms({name: nn.Hardtanh(-0.01, 0.01) for name in net.weights})
 
 
 class Greedy(Prune):
@@ -301,7 +306,7 @@ class Thawing(Prune):
 
     def choose(self, net: Net) -> None:
         super().choose(net)
-        for parameter in net.rest.values():
+        for parameter in net.uncovered.values():
             parameter.requires_grad_(True)
 
 
@@ -320,7 +325,7 @@ class Untranslated(Prune):
     def choose(self, net: Net) -> None:
         super().choose(net)
         if net._compiled:
-            net.rest["0.bias"].data.add_(1)
+            net.uncovered["0.bias"].data.add_(1)
 
 
 BROKEN: list[tuple[type[Prune], str, str]] = [
@@ -341,7 +346,7 @@ BROKEN: list[tuple[type[Prune], str, str]] = [
     (Fickle, "determinism", "the same seed differs in"),
     (Deaf, "determinism", "another seed gives the same bits"),
     (Remembering, "resume", "it ends with another"),
-    (Unfolded, "saving", r"call net.fold\(\)"),
+    (Unfolded, "saving", r"call net.merge_transforms\(\)"),
     (Greedy, "sparsity_zero", "must leave 732 of 732 weights, not 586"),
     (Regularised, "sparsity_zero", "is not what dense training"),
     (Brittle, "extreme_sparsity", "max"),

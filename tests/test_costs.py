@@ -55,7 +55,7 @@ def counted(net: Net, images: Tensor) -> tuple[int, int]:
 
     hook = nn.modules.module.register_module_forward_hook(note)
     net.train()
-    with net.live() as model, sdpa_kernel(SDPBackend.MATH):
+    with net.weights_in_place() as model, sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as forward:
             loss = F.cross_entropy(model(images), torch.zeros(len(images), dtype=torch.int64))
         with FlopCounterMode(display=False) as backward:
@@ -246,7 +246,7 @@ def test_a_basis_and_a_projection_cost_their_products_once_a_step() -> None:
     more = costs.steps
     costs.step(3, dense_grad=False)
     with FlopCounterMode(display=False) as made:
-        net.values()
+        net.effective_weights()
     assert costs.steps - 2 * more < 2 * more  # not once an example
     assert made.get_total_flops() < more - costs.dense_step <= 4 * made.get_total_flops()
 
@@ -361,5 +361,5 @@ def test_fastfood_costs_its_sums_however_it_is_computed() -> None:
     net = Net(nn.Sequential(nn.Flatten(), nn.Linear(5, 4, bias=False), nn.Linear(4, 2, bias=False)))
     z = nn.Parameter(torch.zeros(3))
     net.freeze(dict.fromkeys(net.weights))
-    net.embed(projections(net, z, "fastfood"))
+    net.add_transforms(projections(net, z, "fastfood"))
     assert Costs(net, (1, 1, 5))._pass().making == 4 * (32 * 5 + 8 * 3)

@@ -82,7 +82,7 @@ def test_a_parameter_is_covered_where_its_zeros_are_zeros_of_the_weight() -> Non
         for each in (net, copy.deepcopy(net)):
             each(torch.randn(3, *SHAPE)).sum().backward()
             assert each.weights[f"1.{name}"].psi.grad.count_nonzero() == 7
-            with each.live() as live:
+            with each.weights_in_place() as live:
                 live(torch.randn(3, *SHAPE))
                 assert live[1].weight.count_nonzero() == 7
 

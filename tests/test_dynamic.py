@@ -30,7 +30,7 @@ from dimred.methods.n_of_m import NM, LargestOf
 from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.runs.run import measures
-from dimred.scores import generator, magnitude, noise
+from dimred.scores import generator, magnitude, random_scores
 from dimred.select.allocate import ERK, Global, Uniform, regrown
 from dimred.select.rewiring import drop_counts, grow_random
 from dimred.select.schedules import cosine
@@ -71,11 +71,14 @@ def dims(net: Net) -> dict[str, int]:
 
 
 def full(net: Net) -> dict[str, Tensor]:
-    return {name: theta.clone() for name, theta in net.thetas().items()}
+    return {name: theta.clone() for name, theta in net.dense_weights().items()}
 
 
 def same(one: Net, other: Net) -> bool:
-    return all(torch.equal(theta, other.thetas()[name]) for name, theta in one.thetas().items())
+    return all(
+        torch.equal(theta, other.dense_weights()[name])
+        for name, theta in one.dense_weights().items()
+    )
 
 
 def line(*values: float) -> Net:
@@ -155,14 +158,14 @@ def test_the_fraction_falls_from_alpha_to_zero() -> None:
 
 def test_rigl_that_grows_by_size_stands_still() -> None:
     net, train = set_up()
-    net.grads = net.thetas  # type: ignore[method-assign]
+    net.grads = net.dense_weights  # type: ignore[method-assign]
     seen: list[dict[str, Tensor]] = []
     watch(train, lambda t: seen.append({name: w.support for name, w in net.weights.items()}))
     RigL(0.8, Uniform(), 4, 0.3, 0.75).run(net, train)
     assert all(
         torch.equal(support, seen[0][name]) for each in seen for name, support in each.items()
     )
-    assert net.version > 5  # and not because nothing was due
+    assert net.support_version > 5  # and not because nothing was due
 
 
 def test_rigl_drops_the_smallest_weights_and_grows_where_the_gradient_is_largest() -> None:
@@ -171,8 +174,8 @@ def test_rigl_drops_the_smallest_weights_and_grows_where_the_gradient_is_largest
 
     def kept(supports: Supports) -> None:
         nonlocal updates, returned
-        updates += net.moved  # the first time it is the random start
-        for name, w in net.weights.items() if net.moved else ():
+        updates += net.has_trained  # the first time it is the random start
+        for name, w in net.weights.items() if net.has_trained else ():
             count = int(cosine(0.3, 0.0, 5 * updates / 30) * w.dim)
             size, gradient = w.dense().abs().tolist(), net.grads()[name].abs().view(-1).tolist()
             trained = w.trained().nonzero().view(-1).tolist()
@@ -184,7 +187,7 @@ def test_rigl_drops_the_smallest_weights_and_grows_where_the_gradient_is_largest
         before = full(net)
         keep(supports)
         for name, w in (
-            net.weights.items() if net.moved else ()
+            net.weights.items() if net.has_trained else ()
         ):  # who stays or returns has its value, others none
             assert torch.equal(w.dense(), torch.where(w.trained(), before[name].view(-1), 0.0))
 
@@ -207,7 +210,7 @@ def test_random_growth_draws_any_free_place_alike() -> None:
     support = torch.tensor([0, 1, 5, 6, 19])
     drawn = torch.zeros(20)
     for i in range(600):
-        net.version = i
+        net.support_version = i
         grown = grow_random(net, {"weight": support}, {"weight": 5})["weight"]
         assert (
             len(grown) == 10
@@ -264,11 +267,11 @@ def test_itop_keeps_value_and_momentum_of_a_weight_that_is_dropped_and_drawn_aga
         nonlocal again
         before, momentum = (
             full(net),
-            {n: w.scatter(buffer(net, n)) for n, w in net.weights.items() if net.moved},
+            {n: w.scatter(buffer(net, n)) for n, w in net.weights.items() if net.has_trained},
         )
         trained = {name: w.trained() for name, w in net.weights.items()}
         keep(supports)
-        for name, w in net.weights.items() if net.moved else ():
+        for name, w in net.weights.items() if net.has_trained else ():
             stays = w.trained() & trained[name]
             assert torch.equal(w.dense(), torch.where(stays, before[name].view(-1), 0.0))
             assert torch.equal(
@@ -404,7 +407,7 @@ def test_dsr_threshold_halves_after_too_much_and_doubles_after_too_little(
 
 def test_dsr_threshold_stays_on_target() -> None:
     net, _ = set_up()
-    net.keep(topk(noise(net), Uniform()(net, 0.2)))  # DSR's first support
+    net.keep(topk(random_scores(net), Uniform()(net, 0.2)))  # DSR's first support
     share = sum(below(net, 0.05).values()) / LEFT
     net, train = set_up(lr=1e-6, steps=9)
     DSR(0.8, Uniform(), 8, (), 0.95, share, 0.05).run(net, train)
@@ -500,7 +503,7 @@ def test_deepr_no_weight_changes_sign_and_flipped_ones_are_not_used() -> None:
 
     def see(t: int) -> None:
         nonlocal woken
-        for name, used in net.values().items():
+        for name, used in net.effective_weights().items():
             sign = torch.where(net.initial()[name] < 0, -1.0, 1.0)
             assert (used * sign >= 0).all()
             w = net.weights[name]
@@ -511,8 +514,10 @@ def test_deepr_no_weight_changes_sign_and_flipped_ones_are_not_used() -> None:
 
     watch(train, see)
     DeepR(0.8, Uniform(), 1e-3, 1e-2).run(net, train)
-    assert woken > 20 and net.dim == LEFT and not net.maps
-    assert all((theta * net.initial()[name] >= 0).all() for name, theta in net.thetas().items())
+    assert woken > 20 and net.dim == LEFT and not net.transforms
+    assert all(
+        (theta * net.initial()[name] >= 0).all() for name, theta in net.dense_weights().items()
+    )
 
 
 def test_deepr_walks_towards_zero_and_at_random() -> None:
@@ -546,11 +551,11 @@ def test_topkast_without_exploration_is_static_pruning() -> None:
     train(0, 39)
     net, train = set_up()
     used: list[dict[str, Tensor]] = []
-    watch(train, lambda t: used.append(net.values()))
+    watch(train, lambda t: used.append(net.effective_weights()))
     # it chooses again before the last step
     TopKAST(0.8, Uniform(), 0.0, 39, 0.0).run(net, train)
     assert net.dim == LEFT and all(
-        torch.equal(used[38][n], theta) for n, theta in pruned.thetas().items()
+        torch.equal(used[38][n], theta) for n, theta in pruned.dense_weights().items()
     )
 
 
@@ -564,7 +569,7 @@ def test_topkast_trains_the_next_largest_too_and_holds_the_rest() -> None:
                 full(net),
                 dict(net.supports),
                 {  # type: ignore[arg-type]
-                    n: each.kept.view(-1).nonzero().view(-1) for n, each in net.maps.items()
+                    n: each.kept.view(-1).nonzero().view(-1) for n, each in net.transforms.items()
                 },
             )
         ),
@@ -596,7 +601,7 @@ def test_topkast_penalty_weighs_what_is_explored_by_one_over_the_density() -> No
     net = line(4.0, 3.0, 2.0, 1.0)
     maps = {"weight": Explored(net.weights["weight"].param, 0.5)}
     TopKAST(0.75, Uniform(), 1.0, 1, 0.5).choose(net, maps)
-    theta = net.thetas()["weight"].clone().requires_grad_()
+    theta = net.dense_weights()["weight"].clone().requires_grad_()
     assert maps["weight"].penalty(theta) == 0.5 * (16.0 + 4 * 9.0)
     used = maps["weight"](theta)
     assert used.tolist() == [[4.0, 0.0, 0.0, 0.0]]
@@ -610,7 +615,7 @@ def test_weights_held_by_keep_stay_where_they_are() -> None:
     with torch.no_grad():
         net.weights["weight"].psi.mul_(10)
     net.keep({"weight": torch.tensor([1, 3])}, base="held")
-    assert net.thetas()["weight"].tolist() == [[40.0, 30.0, 2.0, 1.0]]
+    assert net.dense_weights()["weight"].tolist() == [[40.0, 30.0, 2.0, 1.0]]
     assert net.weights["weight"].psi.tolist() == [30.0, 1.0]
 
 
@@ -728,7 +733,7 @@ def test_nm_ends_in_a_plain_sparse_network_and_leaves_layers_that_do_not_fit_den
     with caplog.at_level(logging.WARNING, "dimred"):
         NM(2, 4, 2e-4).run(net, train)
     assert "dense, for want of a multiple of 4 inputs: 0.weight" in caplog.text  # 9 inputs
-    assert not net.maps and dims(net) == {"0.weight": 36, "4.weight": 384, "6.weight": 12}
+    assert not net.transforms and dims(net) == {"0.weight": 36, "4.weight": 384, "6.weight": 12}
     with pytest.raises(UserError, match="no layer has a multiple of"):
         NM(2, 7, 2e-4).run(*set_up())
 

@@ -125,7 +125,7 @@ def test_partial_filters_trains_the_first_filters_of_each_layer(
     PartialFilters(fraction, ()).run(net, train)
     assert net.dim == filters * 9 + neurons * 64 + 12 * 2
     for name, count in (("0.weight", filters), ("4.weight", neurons)):
-        change = (net.thetas()[name] != net.initial()[name]).flatten(1).any(1)
+        change = (net.dense_weights()[name] != net.initial()[name]).flatten(1).any(1)
         assert change.tolist() == [i < count for i in range(len(change))]
     assert trained(net) - net.dim == 4 + 2 * 4 + 12 + 2  # biases and norms
 
@@ -204,7 +204,10 @@ def fading(remainder: float | None, **recipe: Any) -> tuple[Net, Train, list[dic
     net, train = set_up(**recipe)
     seen: list[dict[str, Tensor]] = []
     watch(
-        train, lambda t: seen.append({name: value.clone() for name, value in net.values().items()})
+        train,
+        lambda t: seen.append(
+            {name: value.clone() for name, value in net.effective_weights().items()}
+        ),
     )
     FreezeNetWD(0.8, Global(), "snip", 32, remainder).run(net, train)
     return net, train, seen
@@ -245,7 +248,7 @@ def test_frozen_weights_fade_by_the_product_of_their_decays_and_end_pruned(
         assert not seen[-1][name].view(-1)[~w.trained()].any() and not w.dense()[~w.trained()].any()
         assert w.base == "zero"
     assert (
-        net.dim == 166 and not net.maps and train.best.step == 40
+        net.dim == 166 and not net.transforms and train.best.step == 40
     )  # earlier evaluations were of a dense net
 
 
@@ -286,7 +289,7 @@ def test_weights_that_fade_stay_the_same_if_a_resumed_run_scores_others(
 def test_weights_that_do_not_fade_are_frozen_until_they_are_pruned() -> None:
     net, train = set_up()
     seen: list[Tensor] = []
-    watch(train, lambda t: seen.append(net.thetas()["4.weight"].clone()))
+    watch(train, lambda t: seen.append(net.dense_weights()["4.weight"].clone()))
     FreezeNet(0.8, Global(), "init", "none", 32).run(net, train)
     *_, faded = fading(1.0)
     assert all(torch.equal(seen[t], faded[t]["4.weight"]) for t in range(38))
@@ -373,8 +376,8 @@ def test_dropback_without_momentum_and_decay_is_the_rule_of_the_official_code() 
     watch(train, reset)
     Dense().run(plain, train)
     assert all(
-        torch.allclose(theta, plain.thetas()[name], atol=1e-6)
-        for name, theta in net.thetas().items()
+        torch.allclose(theta, plain.dense_weights()[name], atol=1e-6)
+        for name, theta in net.dense_weights().items()
     )
 
 
@@ -441,7 +444,7 @@ def test_what_freeze_out_has_frozen_is_not_computed_and_stays() -> None:
     states: list[dict[str, Tensor]] = []
 
     def see(t: int) -> None:
-        with net.live() as model:  # in training mode
+        with net.weights_in_place() as model:  # in training mode
             hidden = model[:4](images)
             behind.append((hidden.requires_grad, model[4:6](hidden).requires_grad))
         states.append({name: value.clone() for name, value in net.state_dict().items()})
@@ -488,10 +491,18 @@ def test_auto_freeze_counts_the_first_layers_below_the_percentile() -> None:
         before,
         count,
     ) in cases.items():  # eta = 1 - 1 / before: the median of the first is that of 1.3
-        assert AutoFreeze(10, 50.0).still(torch.tensor(before, dtype=torch.float64), now) == count
+        assert (
+            AutoFreeze(10, 50.0).count_converged(torch.tensor(before, dtype=torch.float64), now)
+            == count
+        )
     dead = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
-    assert AutoFreeze(10, 50.0).still(dead, torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64)) == 1
-    assert AutoFreeze(10, 0.0).still(dead, dead) == 0
+    assert (
+        AutoFreeze(10, 50.0).count_converged(
+            dead, torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64)
+        )
+        == 1
+    )
+    assert AutoFreeze(10, 0.0).count_converged(dead, dead) == 0
 
 
 def test_auto_freeze_compares_sums_of_gradients_of_two_intervals(
@@ -525,7 +536,7 @@ def test_auto_freeze_freezes_a_prefix_that_only_grows_and_computes_nothing_below
         frozen = [not w.dim for w in net.weights.values()]
         counts.append(sum(frozen))
         assert frozen == sorted(frozen, reverse=True) and not frozen[-1]
-        with net.live() as model:
+        with net.weights_in_place() as model:
             assert model[:4](images).requires_grad == (not frozen[0]) and model[:6](
                 images
             ).requires_grad == (not frozen[1])

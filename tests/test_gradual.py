@@ -26,7 +26,7 @@ TOTAL = 828  # covered weights of the toy
 
 
 def thetas(net: Net) -> dict[str, Tensor]:
-    return {name: theta.clone() for name, theta in net.thetas().items()}
+    return {name: theta.clone() for name, theta in net.dense_weights().items()}
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -46,8 +46,8 @@ METHODS = [
 def test_exactly_the_sparsity_is_left_in_a_plain_network(method: GMP, optimizer: str) -> None:
     net, train = set_up(optimizer=optimizer, lr=0.01)
     method.run(net, train)
-    assert net.dim == round(0.2 * TOTAL) == 166 and not net.maps
-    assert sum(int(theta.count_nonzero()) for theta in net.thetas().values()) == 166
+    assert net.dim == round(0.2 * TOTAL) == 166 and not net.transforms
+    assert sum(int(theta.count_nonzero()) for theta in net.dense_weights().values()) == 166
     assert all(w.base == "zero" for w in net.weights.values())
     assert len({id(p) for group in train.optimizer.param_groups for p in group["params"]}) == len(
         net.parameters()
@@ -69,7 +69,7 @@ def test_no_sparsity_is_dense_training(method: GMP) -> None:
     method.run(net, train)
     dense, train = set_up()
     Dense().run(dense, train)
-    assert same(net.thetas(), dense.thetas()) and net.dim == TOTAL
+    assert same(net.dense_weights(), dense.dense_weights()) and net.dim == TOTAL
 
 
 def test_gmp_prunes_every_layer_alike_by_default() -> None:
@@ -117,7 +117,9 @@ def test_dpf_weights_that_are_pruned_keep_moving_and_may_return() -> None:
     history: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
     watch(
         train,
-        lambda t: history.append((thetas(net), {n: m.kept.clone() for n, m in net.maps.items()})),
+        lambda t: history.append(
+            (thetas(net), {n: m.kept.clone() for n, m in net.transforms.items()})
+        ),
     )  # type: ignore
     DPF(0.8, Global(), 0.0, 0.5, 4).run(net, train)
     (before, kept), (after, _) = history[30], history[31]
@@ -139,7 +141,7 @@ def test_dpf_without_feedback_is_gmp(monkeypatch: pytest.MonkeyPatch) -> None:
     DPF(0.8, Global(), 0.5, 0.52, 100).run(net, train)
     gmp, train = set_up()
     GMP(0.8, Global(), 0.5, 0.52, 100).run(gmp, train)
-    assert same(net.thetas(), gmp.thetas()) and net.dim == gmp.dim == 166
+    assert same(net.dense_weights(), gmp.dense_weights()) and net.dim == gmp.dim == 166
 
 
 def test_dpf_goes_on_choosing_after_the_density_is_reached() -> None:
@@ -158,7 +160,7 @@ def test_weightmom_without_momentum_is_gmp() -> None:
     WeightMom(0.8, Global(), 0.1, 0.7, 5, 0.0).run(net, train)
     gmp, train = set_up()
     GMP(0.8, Global(), 0.1, 0.7, 5).run(gmp, train)
-    assert same(net.thetas(), gmp.thetas())
+    assert same(net.dense_weights(), gmp.dense_weights())
 
 
 def test_weightmom_averages_sizes_over_time() -> None:
@@ -176,7 +178,7 @@ def test_weightmom_prunes_what_was_small_for_long_not_what_is_small_now() -> Non
     with torch.no_grad():
         net.weights["weight"].psi.copy_(torch.tensor([0.1, 0.2]))
     each = gradual.Average(torch.tensor([[9.0, 0.1]]), mu=0.9)
-    each.take(net.thetas()["weight"].abs())
+    each.take(net.dense_weights()["weight"].abs())
     assert each.mean[0, 0] > each.mean[0, 1]  # 8.11 and 0.11: the first one stays
 
 
@@ -222,7 +224,7 @@ def test_acdc_momentum_begins_anew_at_decompression() -> None:
             descend(t)
             steps.extend(
                 float((theta - before[n] + 0.1 * grads[n]).abs().max())
-                for n, theta in net.thetas().items()
+                for n, theta in net.dense_weights().items()
             )
         else:
             descend(t)
@@ -263,8 +265,8 @@ def test_one_round_without_fine_tuning_is_the_trained_network_pruned() -> None:
     dense, train = set_up()
     Dense().run(dense, train)
     for name, w in net.weights.items():
-        assert torch.equal(w.psi, dense.thetas()[name].view(-1)[w.support])
-    largest = torch.cat([t.view(-1) for t in dense.thetas().values()]).abs().topk(166).values
+        assert torch.equal(w.psi, dense.dense_weights()[name].view(-1)[w.support])
+    largest = torch.cat([t.view(-1) for t in dense.dense_weights().values()]).abs().topk(166).values
     assert (
         min(float(w.psi.detach().abs().min()) for w in net.weights.values() if w.dim)
         == largest.min()

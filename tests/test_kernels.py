@@ -48,7 +48,9 @@ def batch(count: int = 5) -> tuple[Tensor, Tensor]:
 
 def distance(net: Net, thetas: Thetas) -> Tensor:
     """NTT's, from a net that is given."""
-    teacher = {name: (1.1 * theta.flip(0)).requires_grad_() for name, theta in net.thetas().items()}
+    teacher = {
+        name: (1.1 * theta.flip(0)).requires_grad_() for name, theta in net.dense_weights().items()
+    }
     with untouched(net.model):
         draws = torch.Generator().manual_seed(0)
         far, kernels = transfer(
@@ -58,7 +60,7 @@ def distance(net: Net, thetas: Thetas) -> Tensor:
 
 
 def transferred(net: Net) -> Scores:
-    thetas = {name: theta.clone().requires_grad_() for name, theta in net.thetas().items()}
+    thetas = {name: theta.clone().requires_grad_() for name, theta in net.dense_weights().items()}
     return dict(
         zip(thetas, torch.autograd.grad(distance(net, thetas), list(thetas.values())), strict=True)
     )
@@ -90,7 +92,7 @@ def test_second_derivatives_of_attention_are_those_of_softmax_by_hand(score: str
 
 def test_the_gradient_of_a_kernel_of_attention_is_that_of_finite_differences() -> None:
     net = Net(Attention().double(), shape=SHAPE)
-    thetas, grads = net.thetas(), transferred(net)
+    thetas, grads = net.dense_weights(), transferred(net)
     for name, theta in thetas.items():
         step = 1e-5 * torch.randn(theta.shape, dtype=theta.dtype)
         moved = [{**thetas, name: theta + sign * step} for sign in (1, -1)]

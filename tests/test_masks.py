@@ -166,7 +166,7 @@ def test_a_run_trains_the_weights_of_another_runs_mask(train: Callable[..., Path
     )
     net, fresh = load_net(again), build_net(compose("seed=1"), (1, 8, 8), 10)
     for name, w in net.weights.items():
-        moved = w.dense().view(w.param.shape) != fresh.thetas()[name]
+        moved = w.dense().view(w.param.shape) != fresh.dense_weights()[name]
         assert not w.dense()[~w.trained()].any() and moved[torch.from_numpy(one[name])].any()
 
 

@@ -143,7 +143,7 @@ def test_rigl_updates_follow_the_schedule_and_do_not_train() -> None:
     supports: list[dict[str, Tensor]] = []
 
     def see(t: int) -> None:
-        now = {name: theta.clone() for name, theta in net.thetas().items()}
+        now = {name: theta.clone() for name, theta in net.dense_weights().items()}
         if thetas:
             stayed = {
                 n: w.support[torch.isin(w.support, supports[-1][n])] for n, w in net.weights.items()

@@ -131,9 +131,9 @@ def test_what_is_not_trained_keeps_its_bits(kind: str) -> None:
     for base in ("zero", "init"):
         net = Net(small())
         net.keep(some(net), base=base)
-        before = {name: theta.clone() for name, theta in net.thetas().items()}
+        before = {name: theta.clone() for name, theta in net.dense_weights().items()}
         descend(net, optimizer_of(net, kind), 5)
-        for name, theta in net.thetas().items():
+        for name, theta in net.dense_weights().items():
             trained = net.weights[name].trained().view(theta.shape)
             assert torch.equal(theta[~trained], before[name][~trained])
             assert not torch.equal(theta[trained], before[name][trained])
@@ -154,7 +154,7 @@ def test_nothing_trained_means_nothing_computed() -> None:
     net = Net(small())
     net.keep({"0.weight": torch.empty(0, dtype=torch.int64)}, base="init")
     net.freeze({"0.bias": None, "1.weight": None, "1.bias": None, "4.weight": None})
-    with net.live() as model:
+    with net.weights_in_place() as model:
         hidden = model[:4](batch()[0])
     assert not hidden.requires_grad  # no backward pass below the first trained layer
 
@@ -197,7 +197,7 @@ def test_activation_checkpointing_gives_the_same_gradients() -> None:
 
     def gradients(recompute: bool) -> list[Tensor]:
         net.zero_grad()
-        with net.live() as model:
+        with net.weights_in_place() as model:
             model.eval()
             logits = checkpoint(model, images, use_reentrant=False) if recompute else model(images)
             F.cross_entropy(logits, labels).backward()
@@ -354,20 +354,20 @@ def test_freezing_does_not_move_theta() -> None:
     net = Net(small())
     optimizer = optimizer_of(net, "adam")
     descend(net, optimizer, 3)
-    net.moved = True
-    before = {name: theta.clone() for name, theta in net.thetas().items()}
+    net.has_trained = True
+    before = {name: theta.clone() for name, theta in net.dense_weights().items()}
     net.freeze({"0.weight": None, "4.weight": torch.arange(200), "4.bias": None})
     assert {n: w.dim for n, w in net.weights.items()} == {
         "0.weight": 0,
         "4.weight": 312,
         "6.weight": 24,
     }
-    assert all(torch.equal(theta, before[name]) for name, theta in net.thetas().items())
-    bias = net.rest["4.bias"].detach().clone()
+    assert all(torch.equal(theta, before[name]) for name, theta in net.dense_weights().items())
+    bias = net.uncovered["4.bias"].detach().clone()
     descend(net, optimizer, 3)
-    after = net.thetas()
+    after = net.dense_weights()
     assert torch.equal(after["0.weight"], before["0.weight"]) and torch.equal(
-        net.rest["4.bias"], bias
+        net.uncovered["4.bias"], bias
     )
     assert torch.equal(after["4.weight"].view(-1)[:200], before["4.weight"].view(-1)[:200])
     assert not torch.equal(after["4.weight"].view(-1)[200:], before["4.weight"].view(-1)[200:])
@@ -380,7 +380,7 @@ def test_state_saved_and_loaded_trains_on_to_the_same_bits(kind: str, change: st
         net = Net(small())
         optimizer = optimizer_of(net, kind)
         descend(net, optimizer, 2)
-        net.moved = True
+        net.has_trained = True
         if change.startswith("keep"):
             net.keep(some(net), base=change.split()[1])  # type: ignore[arg-type]
         elif change == "freeze":
@@ -403,7 +403,7 @@ def test_state_says_positions_only_where_needed_and_theta_only_when_held() -> No
     net = Net(small())
     net.keep({"4.weight": torch.arange(7)})
     net.keep({"6.weight": torch.arange(3)}, base="init")
-    net.moved = True
+    net.has_trained = True
     net.freeze({"0.weight": torch.arange(2)})
     state = net.state()
     assert {k for k in state if k.split("/")[0] in ("psi", "zero", "init", "held", "theta")} == {
@@ -423,7 +423,7 @@ def test_restore_rewinds_values_norms_and_memory_but_not_what_is_trained() -> No
     optimizer = optimizer_of(net, "sgd")
     descend(net, optimizer, 2)
     snapshot = net.state()
-    then = {name: theta.clone() for name, theta in net.thetas().items()}
+    then = {name: theta.clone() for name, theta in net.dense_weights().items()}
     momentum = {
         name: optimizer.state[w.psi]["momentum_buffer"].clone() for name, w in net.weights.items()
     }
@@ -435,7 +435,7 @@ def test_restore_rewinds_values_norms_and_memory_but_not_what_is_trained() -> No
         assert torch.equal(w.psi, then[name].view(-1)[w.support])
         assert int(w.dense().count_nonzero()) <= w.dim
         assert torch.equal(optimizer.state[w.psi]["momentum_buffer"], momentum[name][w.support])
-    assert torch.equal(net.model[1].running_mean, snapshot["rest/1.running_mean"])
+    assert torch.equal(net.model[1].running_mean, snapshot["uncovered/1.running_mean"])
 
 
 def test_dense_gradients_are_there_when_asked_for_and_only_then() -> None:

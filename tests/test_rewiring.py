@@ -199,7 +199,7 @@ def test_scaled_weights_give_a_neuron_the_variance_of_all_its_inputs() -> None:
     net.keep({"0.weight": torch.tensor([1, 4, 5, 6, 7]), "1.weight": torch.tensor([0, 7])})
     scale_by_fan_in(net)
     # sqrt(4 / 1), 1
-    assert net.thetas()["0.weight"].tolist() == [[0, 2, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]
+    assert net.dense_weights()["0.weight"].tolist() == [[0, 2, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]
     assert net.weights["1.weight"].psi.tolist() == [2.0, 2.0]  # sqrt(8 / 2)
 
 
@@ -230,7 +230,8 @@ def first_step(method: RigL) -> dict[str, Tensor]:
     net, train = set_up(lr=1e-9)
     seen: list[dict[str, Tensor]] = []
     watch(
-        train, lambda t: seen.append({name: theta.clone() for name, theta in net.thetas().items()})
+        train,
+        lambda t: seen.append({name: theta.clone() for name, theta in net.dense_weights().items()}),
     )
     method.run(net, train)
     return seen[0]

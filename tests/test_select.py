@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dimred.errors import UserError
 from dimred.net import Net
-from dimred.scores import gradients, magnitude, noise, snip
+from dimred.scores import gradients, magnitude, random_scores, snip
 from dimred.select.allocate import ERK, Global, Uniform
 from dimred.select.rewiring import drop, grow
 from dimred.select.topk import largest, topk
@@ -116,9 +116,11 @@ def test_drop_and_grow_by_hand() -> None:
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 10**6))
 def test_counts_are_exact_after_any_drop_and_grow(size: int, count: int, seed: int) -> None:
     net = Net(nn.Linear(6, 5, bias=False), seed=seed)
-    net.keep(topk(noise(net), size))
+    net.keep(topk(random_scores(net), size))
     count = min(count, size)
-    net.keep(grow(drop(net, magnitude(net), {"weight": count}), noise(net), {"weight": count}))
+    net.keep(
+        grow(drop(net, magnitude(net), {"weight": count}), random_scores(net), {"weight": count})
+    )
     assert net.dim == size
 
 
@@ -151,7 +153,7 @@ def test_every_allocation_meets_the_budget_to_the_weight(
 ) -> None:
     net = Net(model())  # type: ignore[operator]
     budget = allocation(net, 1 - sparsity)  # type: ignore[operator]
-    net.keep(topk(noise(net), budget))
+    net.keep(topk(random_scores(net), budget))
     assert net.dim == round((1 - sparsity) * net.total)
 
 
@@ -174,7 +176,7 @@ def conv_bn_dropout() -> nn.Module:
     )
 
 
-@pytest.mark.parametrize("score", [magnitude, noise, lambda net: snip(net, examples())])
+@pytest.mark.parametrize("score", [magnitude, random_scores, lambda net: snip(net, examples())])
 def test_scoring_changes_nothing(score: object) -> None:
     net = Net(conv_bn_dropout())
     net.keep({"5.weight": torch.arange(50)})
@@ -191,13 +193,15 @@ def examples() -> tuple[Tensor, Tensor]:
     return torch.randn(20, 1, 6, 6, generator=draws), torch.randint(3, (20,), generator=draws)
 
 
-def test_noise_depends_on_seed_time_and_purpose_only() -> None:
+def test_random_scores_depend_on_seed_time_and_purpose_only() -> None:
     net, again, other = (Net(mlp(5, 4, 3), seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(noise(net)["0.weight"], noise(again)["0.weight"])
-    assert not torch.equal(noise(net)["0.weight"], noise(other)["0.weight"])
-    assert not torch.equal(noise(net)["0.weight"], noise(net, "another")["0.weight"])
+    assert torch.equal(random_scores(net)["0.weight"], random_scores(again)["0.weight"])
+    assert not torch.equal(random_scores(net)["0.weight"], random_scores(other)["0.weight"])
+    assert not torch.equal(
+        random_scores(net)["0.weight"], random_scores(net, "another")["0.weight"]
+    )
     again.keep({"0.weight": torch.arange(3)})
-    assert not torch.equal(noise(net)["0.weight"], noise(again)["0.weight"])
+    assert not torch.equal(random_scores(net)["0.weight"], random_scores(again)["0.weight"])
 
 
 def test_magnitude_ignores_signs_and_ranks_what_is_not_trained_last() -> None:
@@ -212,11 +216,14 @@ def test_snip_is_the_gradient_of_a_mask_at_one() -> None:
     net = Net(mlp(6, 5, 3).double())
     images, labels = torch.randn(9, 6).double(), torch.arange(9) % 3
     masks = {
-        name: torch.ones_like(theta, requires_grad=True) for name, theta in net.thetas().items()
+        name: torch.ones_like(theta, requires_grad=True)
+        for name, theta in net.dense_weights().items()
     }
     hidden = images
-    for i, (name, theta) in enumerate(net.thetas().items()):
-        hidden = F.linear(hidden, theta * masks[name], net.rest[name.replace("weight", "bias")])
+    for i, (name, theta) in enumerate(net.dense_weights().items()):
+        hidden = F.linear(
+            hidden, theta * masks[name], net.uncovered[name.replace("weight", "bias")]
+        )
         hidden = hidden.relu() if i == 0 else hidden
     grads = torch.autograd.grad(F.cross_entropy(hidden, labels), list(masks.values()))
     for score, grad in zip(snip(net, (images, labels)).values(), grads, strict=True):
@@ -227,5 +234,5 @@ def test_signed_saliencies_of_all_layers_have_the_same_sum_without_biases() -> N
     net = Net(mlp(20, 30, 15, 5, bias=False).double())
     batch = torch.randn(64, 20).double(), torch.randint(0, 5, (64,))
     grads = gradients(net, batch)
-    sums = [float((theta * grads[name]).sum()) for name, theta in net.thetas().items()]
+    sums = [float((theta * grads[name]).sum()) for name, theta in net.dense_weights().items()]
     assert max(sums) - min(sums) < 1e-10

@@ -50,8 +50,8 @@ METHODS = [
 def test_exactly_the_sparsity_is_left_in_a_plain_network(method: STR, optimizer: str) -> None:
     net, train = set_up(optimizer=optimizer, lr=0.01)
     method.run(net, train)
-    assert net.dim == round(0.2 * TOTAL) == 166 and not net.maps
-    assert sum(int(theta.count_nonzero()) for theta in net.thetas().values()) <= 166
+    assert net.dim == round(0.2 * TOTAL) == 166 and not net.transforms
+    assert sum(int(theta.count_nonzero()) for theta in net.dense_weights().values()) <= 166
     assert all(w.base == "zero" for w in net.weights.values())
     assert len({id(p) for group in train.optimizer.param_groups for p in group["params"]}) == len(
         net.parameters()
@@ -66,20 +66,20 @@ def test_exactly_the_sparsity_is_left_in_a_plain_network(method: STR, optimizer:
 def test_the_choice_is_the_methods_own_where_the_sparsity_is(method: STR) -> None:
     """Ask for what it has come to by itself: then settling changes no weight."""
     net, train = set_up(lr=0.02)
-    fold, own = net.fold, dict[str, Tensor]()
+    merge, own = net.merge_transforms, dict[str, Tensor]()
 
     def watched(supports: Supports) -> None:
-        own.update({name: value.clone() for name, value in net.values().items()})
-        fold(supports)
+        own.update({name: value.clone() for name, value in net.effective_weights().items()})
+        merge(supports)
 
-    net.fold = watched  # type: ignore[method-assign,assignment]
+    net.merge_transforms = watched  # type: ignore[method-assign,assignment]
     method.run(net, train)
     count = sum(int(v.count_nonzero()) for v in own.values())
     assert 0 < count < TOTAL and net.notes["own_density"] == count / TOTAL
     net, train = set_up(lr=0.02)
     dataclasses.replace(method, sparsity=1 - count / TOTAL).run(net, train)
     assert net.dim == count and all(
-        torch.equal(theta, own[name]) for name, theta in net.thetas().items()
+        torch.equal(theta, own[name]) for name, theta in net.dense_weights().items()
     )
 
 
@@ -113,7 +113,7 @@ def test_strengths_are_those_of_the_whole_soft_phase(steps: int) -> None:
     net, train = set_up(steps=steps)
     alphas: list[float] = []
     # type: ignore[misc]
-    watch(train, lambda t: alphas.extend(m.alpha for m in net.maps.values()))
+    watch(train, lambda t: alphas.extend(m.alpha for m in net.transforms.values()))
     DST(0.8, Global(), 0.5, 0.1).run(net, train)
     assert len(alphas) == 3 * steps // 2 and set(alphas) == {0.1 / (steps / 2)}
 
@@ -144,7 +144,7 @@ def test_str_thresholds_decay_by_a_strength_of_their_own() -> None:
     decay)^t."""
     net, train = set_up(momentum=0.0, weight_decay=0.3, steps=1)
     maps: list[nn.Module] = []
-    watch(train, lambda t: maps.extend(net.maps.values()))
+    watch(train, lambda t: maps.extend(net.transforms.values()))
     STR(0.5, Global(), 1.0, -3200.0, 0.1).run(net, train)
     assert len(maps) == 3 and all(
         m.s.item() == pytest.approx(-3200 * (1 - 0.1 * 0.1)) for m in maps
@@ -214,12 +214,13 @@ def test_movement_scores_step_by_minus_lr_gradient_times_weight() -> None:
     images, labels = next(train.data.train_batches(8, 3, 0))
     with torch.enable_grad():
         expected = {
-            name: -0.3 * grad * net.thetas()[name]
+            name: -0.3 * grad * net.dense_weights()[name]
             for name, grad in gradients(net, (images, labels)).items()
         }
     scores: dict[str, Tensor] = {}
     watch(
-        train, lambda t: scores.update({n: m.score.detach().clone() for n, m in net.maps.items()})
+        train,
+        lambda t: scores.update({n: m.score.detach().clone() for n, m in net.transforms.items()}),
     )  # type: ignore
     Movement(0.5, Global(), 0.0, 0.9, 1, 3.0).run(net, train)
     assert all(torch.allclose(scores[name], expected[name], atol=1e-8) for name in expected)
@@ -228,13 +229,13 @@ def test_movement_scores_step_by_minus_lr_gradient_times_weight() -> None:
 def test_movement_follows_the_cubic_and_keeps_the_best_scores() -> None:
     net, train = set_up()
     kept: list[int] = []
-    watch(train, lambda t: kept.append(sum(int(m.kept.sum()) for m in net.maps.values())))  # type: ignore
+    watch(train, lambda t: kept.append(sum(int(m.kept.sum()) for m in net.transforms.values())))  # type: ignore
     masks: list[dict[str, Tensor]] = []
     steps = train.steps
 
     def watched() -> Iterator[int]:
         for t in steps():
-            best = topk({n: m.score.detach() for n, m in net.maps.items()}, 166)  # type: ignore
+            best = topk({n: m.score.detach() for n, m in net.transforms.items()}, 166)  # type: ignore
             yield t
         masks.append(best)  # type: ignore[arg-type]
 
@@ -290,10 +291,10 @@ def test_halo_without_a_price_is_dense_training_pruned_at_the_end() -> None:
     HALO(0.8, Global(), 1.0, 0.0, 0.0, 0.0).run(net, train)
     dense, train = set_up()
     Dense().run(dense, train)
-    best = topk({name: theta.abs() for name, theta in dense.thetas().items()}, 166)
+    best = topk({name: theta.abs() for name, theta in dense.dense_weights().items()}, 166)
     for name, w in net.weights.items():
         assert torch.equal(w.support, best[name])  # type: ignore[arg-type]
-        assert torch.equal(w.psi, dense.thetas()[name].view(-1)[w.support])
+        assert torch.equal(w.psi, dense.dense_weights()[name].view(-1)[w.support])
 
 
 # -- powers --------------------
@@ -325,7 +326,10 @@ def test_power_one_is_the_method_itself(method: GMP) -> None:
     method.run(net, train)
     plain, train = set_up()
     method.run(plain, train)
-    assert all(torch.equal(value, plain.values()[name]) for name, value in net.values().items())
+    assert all(
+        torch.equal(value, plain.effective_weights()[name])
+        for name, value in net.effective_weights().items()
+    )
 
 
 def test_powers_begin_at_the_same_weights_and_leave_scores_of_snip_as_they_are() -> None:
@@ -333,10 +337,16 @@ def test_powers_begin_at_the_same_weights_and_leave_scores_of_snip_as_they_are()
     SNIP(0.8, Global(), "zero", "none", 32).run(plain, train)
     net, train = set_up_powers(2.0)
     initial = model().state_dict()
-    assert all(torch.allclose(value, initial[name]) for name, value in net.values().items())
+    assert all(
+        torch.allclose(value, initial[name]) for name, value in net.effective_weights().items()
+    )
     SNIP(0.8, Global(), "zero", "none", 32).run(net, train)
     assert all(torch.equal(w.support, plain.weights[n].support) for n, w in net.weights.items())  # type: ignore
-    assert sum(int(value.count_nonzero()) for value in net.values().values()) == net.dim == 166
+    assert (
+        sum(int(value.count_nonzero()) for value in net.effective_weights().values())
+        == net.dim
+        == 166
+    )
 
 
 def test_what_is_frozen_in_powers_keeps_its_initial_weight() -> None:
@@ -345,8 +355,8 @@ def test_what_is_frozen_in_powers_keeps_its_initial_weight() -> None:
     FreezeNet(0.8, Global(), "init", "none", 32).run(net, train)
     for name, w in net.weights.items():
         held = ~w.trained().view(before[name].shape)
-        assert torch.allclose(net.values()[name][held], before[name][held])
-        assert not torch.allclose(net.values()[name], before[name])
+        assert torch.allclose(net.effective_weights()[name][held], before[name][held])
+        assert not torch.allclose(net.effective_weights()[name], before[name])
 
 
 @pytest.mark.parametrize(

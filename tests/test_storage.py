@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from dimred.net import Net
 from dimred.net.transforms import Masked
 from dimred.runs.nets import build_net
-from dimred.scores import noise
+from dimred.scores import random_scores
 from dimred.select.topk import topk
 from dimred.storage.codes import CODES, bound, rice, width
 from dimred.storage.parts import Part, array, masked, pruned, seeded, tensors
@@ -122,7 +122,7 @@ def test_an_initial_weight_is_nothing_but_its_draw() -> None:
 @pytest.mark.parametrize("base", ["zero", "init"])
 def test_a_weight_is_its_trained_entries_and_its_base(base: str) -> None:
     net = lenet()
-    supports = topk(noise(net), net.total // 10)
+    supports = topk(random_scores(net), net.total // 10)
     net.keep(supports, base=base)  # type: ignore[arg-type]
     for w in net.weights.values():
         w.psi.data += 1
@@ -138,7 +138,7 @@ def test_a_mask_of_untrained_weights_is_recognised_to_the_bit(
     scale: float, signs: bool, flips: bool
 ) -> None:
     net = lenet()
-    theta, score = net.thetas()["fc1.weight"], noise(net)["fc1.weight"]
+    theta, score = net.dense_weights()["fc1.weight"], random_scores(net)["fc1.weight"]
     mask = score.sign() * (score.abs() > 0.5) if flips else (score > 0.5).float()
     value = array(scale * (theta.sign() * math.sqrt(2 / 64) if signs else theta) * mask)
     part = seeded(value, net.draws["fc1.weight"], pruned(value))
@@ -150,7 +150,7 @@ def test_a_weight_off_by_one_bit_is_no_mask_of_untrained_weights() -> None:
     net = lenet()
     draw, value = (
         net.draws["fc1.weight"],
-        tensors(net)["fc1.weight"] * (noise(net)["fc1.weight"] > 0).numpy(),
+        tensors(net)["fc1.weight"] * (random_scores(net)["fc1.weight"] > 0).numpy(),
     )
     assert masked(value, draw, draw.values(value.size))
     at = tuple(np.argwhere(value)[-1])
@@ -192,7 +192,7 @@ def test_a_dense_net_takes_four_bytes_a_number_in_every_form() -> None:
 
 def test_a_pruned_net_takes_its_nonzero_numbers_and_their_positions() -> None:
     net = lenet()
-    net.keep(topk(noise(net), net.total // 50))
+    net.keep(topk(random_scores(net), net.total // 50))
     for w in net.weights.values():
         w.psi.data += 1  # else all of them are a mask of initial weights
     sizes, nonzero = storage(net, 0), net.total // 50
@@ -212,7 +212,7 @@ def test_a_frozen_net_takes_a_seed_more_than_a_pruned_one() -> None:
     nets = {}
     for base in ("zero", "init"):
         net = lenet()
-        net.keep(topk(noise(net), net.total // 50), base=base)  # type: ignore[arg-type]
+        net.keep(topk(random_scores(net), net.total // 50), base=base)  # type: ignore[arg-type]
         for w in net.weights.values():
             w.psi.data += 1
         nets[base] = storage(net, 0)
@@ -253,8 +253,8 @@ def test_maps_are_stored_as_what_they_make_of_theta() -> None:
     w = net.weights["fc1.weight"]
     gate = Masked(w.param)
     gate.keep(torch.arange(10))
-    net.embed({"fc1.weight": gate})
-    assert net.values()["fc1.weight"].count_nonzero() == 10
+    net.add_transforms({"fc1.weight": gate})
+    assert net.effective_weights()["fc1.weight"].count_nonzero() == 10
     value, part = of(net)
     assert part.count == 10 and (part.tensor() == value).all()
 
@@ -263,7 +263,7 @@ def test_filters_in_a_basis_are_stored_as_coefficients() -> None:
     net = build_net(
         compose("model=conv2", "basis=layer", "basis.init=random_orthonormal"), (1, 8, 8), 10
     )
-    net.keep(topk(noise(net), net.total // 50))
+    net.keep(topk(random_scores(net), net.total // 50))
     sizes = storage(net, 0)
     assert sizes["bitmap"] < 4 * (net.total // 50) + net.total / 8 + 2 * 81 * 4 + 4 * 10 + 40
     assert sizes["dense"] == 4 * sum(p.numel() for p in net.model.parameters())
@@ -293,7 +293,7 @@ def test_runs_that_leave_weights_to_the_seed_are_smallest_so(
 
 def test_millions_of_weights_take_seconds() -> None:
     net = build_net(compose("model=vgg11"), (3, 32, 32), 10)  # 9.2 million
-    net.keep(topk(noise(net), net.total // 10), base="init")
+    net.keep(topk(random_scores(net), net.total // 10), base="init")
     start = time.process_time()
     storage(net, 0)
     assert time.process_time() - start < 10

@@ -21,7 +21,7 @@ from dimred.errors import UserError
 from dimred.methods.structured_pruning import ChannelAtInit, L1Filters, NetworkSlimming
 from dimred.net import Net
 from dimred.runs.counts import removed, uncovered
-from dimred.scores import magnitude, noise
+from dimred.scores import magnitude, random_scores
 from dimred.training.loop import Train
 
 IMAGES = torch.zeros(1, 3, 16, 16)
@@ -249,7 +249,7 @@ def evaluated(make: Callable[[], nn.Module]) -> Net:
 def test_a_compacted_model_has_the_logits_of_the_masked_one(name: str) -> None:
     net, images = evaluated(ZOO[name]), torch.randn(2, 3, 16, 16, dtype=torch.float64)
     channels = Channels(net, images)
-    kept = channels.best(channels.sums(noise(net)), 0.5, "weights")
+    kept = channels.best(channels.sums(random_scores(net)), 0.5, "weights")
     net.keep(channels.supports(kept))
     small = compact(net, images)
     with torch.no_grad():
@@ -369,7 +369,9 @@ def test_within_layers_every_layer_loses_the_same_fraction() -> None:
     for model in (ZOO["vgg11"], ZOO["mobilenet"]):
         net = Net(model())
         channels = Channels(net, IMAGES)
-        kept = channels.best(channels.within_layers(channels.sums(noise(net))), 0.5, "channels")
+        kept = channels.best(
+            channels.within_layers(channels.sums(random_scores(net))), 0.5, "channels"
+        )
         for numbers in channels.filters.values():
             assert abs(kept[numbers].double().mean() - 0.5) <= 1 / len(numbers)
 
@@ -391,8 +393,8 @@ def test_what_was_removed_does_not_come_back() -> None:
     kept = channels.everything()
     kept[[0, 5]] = False
     net.keep(channels.supports(kept))
-    assert (channels.sums(noise(net)) == -torch.inf).nonzero().view(-1).tolist() == [0, 5]
-    assert (channels.within_layers(channels.sums(noise(net))) == -torch.inf).sum() == 2
+    assert (channels.sums(random_scores(net)) == -torch.inf).nonzero().view(-1).tolist() == [0, 5]
+    assert (channels.within_layers(channels.sums(random_scores(net))) == -torch.inf).sum() == 2
 
 
 # -- methods -------------------------------------------------------------------------------------
@@ -484,7 +486,7 @@ def test_l1_filters_prunes_the_smallest_filters_of_each_layer_when_it_is_time() 
     dense, train = set_up()
     train(0, 10)
     for name, filters in (("0.weight", 2), ("4.weight", 6)):
-        norms = dense.thetas()[name].flatten(1).abs().sum(1)
+        norms = dense.dense_weights()[name].flatten(1).abs().sum(1)
         alive = net.weights[name].trained().view(net.weights[name].param.shape).flatten(1).any(1)
         assert alive.sum() == filters and norms[alive].min() > norms[~alive].max()
 
@@ -500,12 +502,12 @@ def test_the_penalty_of_slimming_shrinks_every_scale_by_the_same_amount() -> Non
     gammas stay constant."""
     net, train = set_up(momentum=0.0, lr=0.1, weight_decay=0.0, steps=2)
     for p in net.parameters().values():
-        p.requires_grad_(p is net.rest["1.weight"])
+        p.requires_grad_(p is net.uncovered["1.weight"])
     with torch.no_grad():
         net.weights["6.weight"].psi.zero_()  # nothing reaches the logits
-        net.rest["1.weight"].copy_(torch.tensor([0.5, -0.5, 0.5, -0.5]))
+        net.uncovered["1.weight"].copy_(torch.tensor([0.5, -0.5, 0.5, -0.5]))
     NetworkSlimming(0.0, "weights", 1.0, 0.25).run(net, train)
-    assert torch.allclose(net.rest["1.weight"], torch.tensor([0.45, -0.45, 0.45, -0.45]))
+    assert torch.allclose(net.uncovered["1.weight"], torch.tensor([0.45, -0.45, 0.45, -0.45]))
 
 
 def test_slimming_keeps_the_largest_scales_wherever_they_are_and_the_first_of_equal_ones() -> None:
@@ -526,8 +528,8 @@ def test_slimming_keeps_the_largest_scales_wherever_they_are_and_the_first_of_eq
         3,
     ]  # all are 1
     with torch.no_grad():
-        net.rest["1.weight"].copy_(torch.tensor([0.1, -0.2, 0.3]))
-        net.rest["3.weight"].copy_(torch.tensor([-0.6, 0.4, 0.5]))
+        net.uncovered["1.weight"].copy_(torch.tensor([0.1, -0.2, 0.3]))
+        net.uncovered["3.weight"].copy_(torch.tensor([-0.6, 0.4, 0.5]))
     assert kept_by(channels, channels.mean_scale().tolist(), 4 / 6, "channels") == [2, 3, 4, 5]
     assert kept_by(channels, channels.mean_scale().tolist(), 5 / 6, "channels") == [1, 2, 3, 4, 5]
 
@@ -536,7 +538,7 @@ def test_the_scale_of_an_added_channel_is_the_mean_and_what_has_none_stays() -> 
     net = Net(ZOO["residual"]())
     channels = Channels(net, IMAGES)
     with torch.no_grad():
-        net.rest["norm.weight"].copy_(torch.tensor([4.0, -3.0, 2.0, 1.0]))
+        net.uncovered["norm.weight"].copy_(torch.tensor([4.0, -3.0, 2.0, 1.0]))
     assert channels.mean_scale().tolist() == [4, 3, 2, 1, *[torch.inf] * 7]
     assert kept_by(channels, channels.mean_scale().tolist(), 9 / 11, "channels") == [
         0,
@@ -563,7 +565,7 @@ def test_removed_channels_stay_removed_while_training_goes_on() -> None:
 
     def watched(*args: Any, **kwargs: Any) -> Iterator[int]:
         for t in steps(*args, **kwargs):
-            zeros.append({name: theta == 0 for name, theta in net.thetas().items()})
+            zeros.append({name: theta == 0 for name, theta in net.dense_weights().items()})
             yield t
 
     train.steps = watched  # type: ignore[method-assign, assignment]

@@ -117,9 +117,9 @@ def test_at_z_0_the_net_is_where_it_began_and_dz_is_the_projected_gradient(kind:
     z = nn.Parameter(torch.zeros(6, dtype=torch.float64))
     maps, p = projections(net, z, kind), matrix(net, 6, kind)
     net.freeze(dict.fromkeys(net.weights))
-    theta, images = net.thetas(), torch.randn(4, 20, dtype=torch.float64)
+    theta, images = net.dense_weights(), torch.randn(4, 20, dtype=torch.float64)
     before = net(images)
-    net.embed(maps)
+    net.add_transforms(maps)
     assert torch.equal(net(images), before)
     net(images).square().sum().backward()
     plain = wide()
@@ -162,10 +162,12 @@ def test_intrinsic_dimension_trains_d_numbers_and_leaves_a_plain_net(kind: Any) 
     assert (
         set(seen) == {(20, 20)}
         and net.dim == 20
-        and not net.maps
+        and not net.transforms
         and train.evaluate("train")[0] < before
     )
-    p = torch.cat([(theta - net.initial()[name]).view(-1) for name, theta in net.thetas().items()])
+    p = torch.cat(
+        [(theta - net.initial()[name]).view(-1) for name, theta in net.dense_weights().items()]
+    )
     twin, _ = set_up()
     maps = projections(twin_at_version_1(twin), nn.Parameter(torch.zeros(20)), kind)
     columns = torch.stack(
@@ -175,7 +177,7 @@ def test_intrinsic_dimension_trains_d_numbers_and_leaves_a_plain_net(kind: Any) 
     assert torch.allclose(
         columns.double() @ z, p.double()[:, None], atol=1e-5
     )  # it is in the span of P
-    for name, parameter in net.rest.items():
+    for name, parameter in net.uncovered.items():
         assert torch.equal(parameter, net.initial()[name])
 
 
@@ -189,7 +191,7 @@ def test_weights_in_double_precision_end_at_theta_0_plus_p_z(kind: Any) -> None:
         torch.cat([w.dense().clone() for w in net.weights.values()]),
     )
     net.freeze(dict.fromkeys(net.parameters()))
-    net.embed(projections(net, nn.Parameter(z.clone()), kind))
+    net.add_transforms(projections(net, nn.Parameter(z.clone()), kind))
     method.settle(net, z)
     theta = torch.cat([w.dense() for w in net.weights.values()])
     assert torch.allclose(theta, theta_0 + columns @ z, rtol=1e-6, atol=1e-7)
@@ -306,7 +308,7 @@ def test_there_is_a_new_point_in_every_step_for_all_layers_or_for_each(layerwise
     seen: list[Tensor] = []
     run(
         Subspace("simplex", 2, 1.0, layerwise),
-        lambda net, t: seen.append(torch.stack([each.at for each in net.maps.values()])),
+        lambda net, t: seen.append(torch.stack([each.at for each in net.transforms.values()])),
     )  # type: ignore[misc]
     assert len({tuple(at.view(-1).tolist()) for at in seen}) == 40
     for at in seen:
@@ -317,7 +319,7 @@ def test_corners_start_as_other_orders_of_the_initial_weights_and_grow_orthogona
     cosines: list[float] = []
 
     def see(net: Net, t: int) -> None:
-        points: Tensor = net.maps["4.weight"].points.detach()  # type: ignore[assignment, union-attr]
+        points: Tensor = net.transforms["4.weight"].points.detach()  # type: ignore[assignment, union-attr]
         if t == 0:
             assert net.dim == 3 * net.total
             assert torch.equal(points[0], net.initial()["4.weight"])
@@ -335,11 +337,11 @@ def test_what_is_left_is_the_plain_net_in_the_middle_with_its_own_statistics() -
     last: dict[str, Tensor] = {}
 
     def see(net: Net, t: int) -> None:
-        last.update({name: each.points for name, each in net.maps.items()})  # type: ignore[misc]
+        last.update({name: each.points for name, each in net.transforms.items()})  # type: ignore[misc]
 
     net, train = run(Subspace("simplex", 2, 1.0, False), see)
-    assert not net.maps and net.dim == net.total
-    for name, theta in net.thetas().items():
+    assert not net.transforms and net.dim == net.total
+    for name, theta in net.dense_weights().items():
         assert torch.allclose(theta, last[name].detach().mean(0))
     images = torch.cat([images for images, _ in train.data.train_batches(8, 3, 0)])
     with torch.no_grad():

@@ -69,8 +69,9 @@ def test_each_layer_uses_exactly_as_many_weights_as_it_was_allotted(
     assert {name: w.dim for name, w in net.weights.items()} == counts and net.dim == round(
         0.3 * net.total
     )
-    assert not net.maps and all(
-        int(value.count_nonzero()) == counts[name] for name, value in net.values().items()
+    assert not net.transforms and all(
+        int(value.count_nonzero()) == counts[name]
+        for name, value in net.effective_weights().items()
     )
 
 
@@ -81,7 +82,9 @@ def test_a_mask_counts_biases_that_are_zero() -> None:
         net = Net(model(), include=["."])
         train = Train(net, train.data, train.recipe)
         EdgePopup(sparsity, Uniform(), "init", False).run(net, train)
-        assert net.dim == round((1 - sparsity) * net.total) and not net.thetas()["1.bias"].any()
+        assert (
+            net.dim == round((1 - sparsity) * net.total) and not net.dense_weights()["1.bias"].any()
+        )
 
 
 def test_edge_popup_uses_the_largest_scores_and_every_edge_feels_its_gradient_times_its_weight() -> (
@@ -110,10 +113,10 @@ def test_weights_are_as_initialised_or_signed_constants_and_grow_with_the_sparsi
 
 def test_a_trained_mask_is_another_one_and_better() -> None:
     net, train = set_up(epochs=20)
-    POPUP.embed(net)
-    before, untrained = net.maps["4.weight"].mask(), train.evaluate("test")  # type: ignore[operator]
+    POPUP.add_masks(net)
+    before, untrained = net.transforms["4.weight"].mask(), train.evaluate("test")  # type: ignore[operator]
     train()
-    after = net.maps["4.weight"].mask()  # type: ignore[operator]
+    after = net.transforms["4.weight"].mask()  # type: ignore[operator]
     assert not torch.equal(before, after) and train.evaluate("test")[0] < untrained[0]
 
 
@@ -158,13 +161,13 @@ def test_iter_rand_without_a_chance_to_be_drawn_is_edge_popup_by_signed_scores()
 def test_a_draw_changes_unused_weights_alone_with_its_probability(probability: float) -> None:
     net, _ = set_up()
     method = IterRand(0.5, Uniform(), "init", False, 7, probability)
-    method.embed(net)
-    net.moved = True
+    method.add_masks(net)
+    net.has_trained = True
     for _ in range(2):  # the second from weights that are not the initial ones any more
-        masks = {name: each.mask() for name, each in net.maps.items()}  # type: ignore[operator]
-        before = {name: theta.clone() for name, theta in net.thetas().items()}
+        masks = {name: each.mask() for name, each in net.transforms.items()}  # type: ignore[operator]
+        before = {name: theta.clone() for name, theta in net.dense_weights().items()}
         method.redraw(net)
-        changed = {name: theta != before[name] for name, theta in net.thetas().items()}
+        changed = {name: theta != before[name] for name, theta in net.dense_weights().items()}
         assert all(not (changed[name] & masks[name]).any() for name in masks)
         n, k = (
             sum(int((~m).sum()) for m in masks.values()),
@@ -172,18 +175,18 @@ def test_a_draw_changes_unused_weights_alone_with_its_probability(probability: f
         )
         spread = math.sqrt(n * probability * (1 - probability))
         assert abs(k - probability * n) < 4 * spread + 5  # a few draw themselves
-    for name, theta in net.thetas().items():
+    for name, theta in net.dense_weights().items():
         assert torch.isin(theta, net.initial()[name]).all()  # the layer's own distribution
 
 
 def test_two_draws_differ_and_the_same_run_draws_the_same() -> None:
     def redrawn() -> list[torch.Tensor]:
         net, _ = set_up()
-        RAND.embed(net)
-        net.moved, out = True, []
+        RAND.add_masks(net)
+        net.has_trained, out = True, []
         for _ in range(2):
             RAND.redraw(net)
-            out.append(net.thetas()["4.weight"].clone())
+            out.append(net.dense_weights()["4.weight"].clone())
         return out
 
     first, again = redrawn(), redrawn()
@@ -219,7 +222,7 @@ def test_a_signed_supermask_flips_signs_of_constants() -> None:
     net, train = set_up()
     SIGNED.run(net, train)
     flipped = 0
-    for name, value in net.values().items():
+    for name, value in net.effective_weights().items():
         initial = net.initial()[name]
         constant = math.sqrt(2 / initial[0].numel() * initial.numel() / net.weights[name].dim)
         used = value != 0
@@ -277,14 +280,14 @@ def test_a_bernoulli_mask_is_rescaled_by_what_was_drawn_and_trains_its_probabili
 
 def test_a_bernoulli_supermask_ends_as_constants_at_its_most_probable_weights() -> None:
     net, train = set_up(epochs=10)
-    BERNOULLI.embed(net)
+    BERNOULLI.add_masks(net)
     untrained, random = train.evaluate("test"), torch.get_rng_state()
     assert untrained == train.evaluate("test")  # nothing is drawn there
     net, train = set_up(epochs=10)
     BERNOULLI.search(net, train)
-    seen = {name: each.score.detach().clone() for name, each in net.maps.items()}  # type: ignore
+    seen = {name: each.score.detach().clone() for name, each in net.transforms.items()}  # type: ignore
     assert train.evaluate("test")[0] < untrained[0] and torch.equal(random, torch.get_rng_state())
-    net.fold()
+    net.merge_transforms()
     assert net.dim == round(0.4 * net.total)
     for name, w in net.weights.items():
         constant = math.sqrt(2 / w.param[0].numel()) * w.size / w.dim
@@ -323,7 +326,7 @@ def test_rare_gems_prune_to_the_target_and_train_what_is_left_from_its_values(
     )
 
     def start(scales: Any) -> None:
-        first.update({name: theta.clone() for name, theta in net.thetas().items()})
+        first.update({name: theta.clone() for name, theta in net.dense_weights().items()})
         restarted(scales)
 
     train.scale_lr = start  # type: ignore[method-assign]
@@ -340,7 +343,7 @@ def test_rare_gems_prune_to_the_target_and_train_what_is_left_from_its_values(
             not w.dense()[~w.trained()].any()
             and (w.dense() != first[name].view(-1))[w.trained()].any()
         )
-    assert all(p.requires_grad for p in net.rest.values())
+    assert all(p.requires_grad for p in net.uncovered.values())
     assert all(
         group["lr"] == 0.05 for group in train.optimizer.param_groups if group.get("scale") == 0.5
     )
@@ -371,7 +374,7 @@ def test_nothing_but_their_price_pulls_at_gems() -> None:
 
     def without_gradient(images: torch.Tensor, labels: torch.Tensor) -> None:
         backward(images, labels)
-        gems = {name: gem.p for name, gem in net.maps.items() if isinstance(gem, Gem)}
+        gems = {name: gem.p for name, gem in net.transforms.items() if isinstance(gem, Gem)}
         for p in gems.values():
             p.grad = torch.zeros_like(p)
         seen.append({name: p.detach().clone() for name, p in gems.items()})

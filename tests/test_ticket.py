@@ -75,7 +75,7 @@ def test_imp_with_learning_rate_rewinding_leaves_weights_where_they_are() -> Non
 def test_one_shot_imp_prunes_the_smallest_trained_weights() -> None:
     dense, train = set_up()
     Dense().run(dense, train)
-    largest = topk({n: t.abs() for n, t in dense.thetas().items()}, round(0.2 * dense.total))
+    largest = topk({n: t.abs() for n, t in dense.dense_weights().items()}, round(0.2 * dense.total))
     net, train = set_up()
     IMP(0.8, Global(), 1.0, 0, "weights", *PLAIN).run(net, train)
     assert all(torch.equal(w.support, largest[name]) for name, w in net.weights.items())
@@ -250,16 +250,17 @@ def test_pruned_weights_read_what_they_moved_towards() -> None:
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0, -2.0, 3.0, -4.0, 5.0, 6.0]]))
     net = Net(layer)
-    net.moved = True
+    net.has_trained = True
     with torch.no_grad():
         net.weights["weight"].psi.copy_(torch.tensor([0.5, -2.5, -3.0, 3.0, 7.0, 8.0]))
     prune(net, {"weight": torch.tensor([4, 5])}, "zero_or_init")
     # 1 -> 0.5: smaller, zero;  -2 -> -2.5: larger, init;  3 -> -3: not smaller, init;  -4 -> 3:
     # smaller, zero
-    assert net.thetas()["weight"].view(-1).tolist() == [0.0, -2.0, 3.0, 0.0, 7.0, 8.0]
+    assert net.dense_weights()["weight"].view(-1).tolist() == [0.0, -2.0, 3.0, 0.0, 7.0, 8.0]
     prune(net, {"weight": torch.tensor([5])}, "zero_or_init")
     assert (
-        net.thetas()["weight"].view(-1).tolist() == [0.0, -2.0, 3.0, 0.0, 5.0, 8.0] and net.dim == 1
+        net.dense_weights()["weight"].view(-1).tolist() == [0.0, -2.0, 3.0, 0.0, 5.0, 8.0]
+        and net.dim == 1
     )
 
 
@@ -316,7 +317,7 @@ def test_continuous_sparsification_anneals_every_round_and_rewinds_the_weights_t
     restore = net.restore
 
     def restoring(state: dict[str, Tensor]) -> None:
-        soft = net.maps["0.weight"]
+        soft = net.transforms["0.weight"]
         restored.append({"s": soft.s.detach().clone(), "then": state["psi/0.weight"]})  # type: ignore[operator]
         restore(state)
         restored[0]["now"], restored[0]["trained"] = (
@@ -325,13 +326,13 @@ def test_continuous_sparsification_anneals_every_round_and_rewinds_the_weights_t
         )
 
     net.restore = restoring  # type: ignore[method-assign, assignment]
-    watch(train, lambda t: betas.append(float(getattr(net.maps["0.weight"], "beta", 0.0))))
+    watch(train, lambda t: betas.append(float(getattr(net.transforms["0.weight"], "beta", 0.0))))
     ContinuousSparsification(0.8, Uniform(), 2, 4, -0.01, 200.0, 1e-8).run(net, train)
     annealed = [200 ** ((t + 1) / 20) for t in range(20)]
     assert betas == pytest.approx(annealed * 2 + [0.0] * 16, rel=1e-5) and net.dim == round(
         0.2 * net.total
     )
-    assert not net.maps and len(restored) == 1
+    assert not net.transforms and len(restored) == 1
     (seen,) = restored
     assert seen["s"].view(-1)[seen["trained"]].min() >= seen["s"].view(-1)[~seen["trained"]].max()
     assert torch.equal(seen["now"][seen["trained"]], seen["then"][seen["trained"]])
@@ -372,15 +373,15 @@ def pruned_at(net: Net, train: Train) -> list[int]:
 def test_an_early_bird_is_found_when_the_queue_is_full_and_its_masks_agree() -> None:
     net, train, method = bird(lr=1e-9)  # scales keep their order
     with torch.no_grad():
-        net.rest["1.weight"].copy_(torch.arange(1.0, 9.0))
-        net.rest["4.weight"].copy_(torch.arange(8.0, 0.0, -1.0))
+        net.uncovered["1.weight"].copy_(torch.arange(1.0, 9.0))
+        net.uncovered["4.weight"].copy_(torch.arange(8.0, 0.0, -1.0))
     steps = pruned_at(net, train)
     method.run(net, train)
     assert (
         steps[0] == 5 * 8 and len(steps) == 40
     )  # after five epochs of eight steps, and to the end
-    kept = net.thetas()["0.weight"].flatten(1).any(1)
-    assert kept.tolist() == [False] * 4 + [True] * 4 and not net.maps
+    kept = net.dense_weights()["0.weight"].flatten(1).any(1)
+    assert kept.tolist() == [False] * 4 + [True] * 4 and not net.transforms
 
 
 def test_the_queue_of_masks() -> None:
@@ -400,12 +401,12 @@ def test_an_early_bird_that_does_not_settle_is_taken_at_the_end_of_the_search(
     monkeypatch.setattr(logging.getLogger("dimred"), "propagate", True)
     net, train, method = bird()
     with torch.no_grad():
-        net.rest["1.weight"].copy_(torch.arange(1.0, 9.0))
+        net.uncovered["1.weight"].copy_(torch.arange(1.0, 9.0))
 
     def shuffle(t: int) -> None:
         if net.dim == net.total:
             with torch.no_grad():
-                net.rest["1.weight"].copy_(net.rest["1.weight"].roll(3))
+                net.uncovered["1.weight"].copy_(net.uncovered["1.weight"].roll(3))
 
     watch(train, shuffle)
     steps = pruned_at(net, train)
@@ -416,7 +417,7 @@ def test_an_early_bird_that_does_not_settle_is_taken_at_the_end_of_the_search(
 
 def test_the_penalty_pulls_scales_to_zero_until_the_bird_is_found() -> None:
     net, train, method = bird(lr=0.01, momentum=0.0)
-    before = net.rest["1.weight"].detach().clone()
+    before = net.uncovered["1.weight"].detach().clone()
     train._backward = lambda *_: [
         setattr(p, "grad", torch.zeros_like(p))  # type: ignore[method-assign, func-returns-value]
         for p in net.parameters().values()
@@ -424,7 +425,7 @@ def test_the_penalty_pulls_scales_to_zero_until_the_bird_is_found() -> None:
     train._after = lambda *_: None  # type: ignore[method-assign]
     method.run(net, train)
     pulled = 41  # steps: the last of them the one that finds it
-    assert torch.allclose(net.rest["1.weight"], before - 0.01 * 1e-4 * pulled)
+    assert torch.allclose(net.uncovered["1.weight"], before - 0.01 * 1e-4 * pulled)
 
 
 def test_early_bird_says_what_it_needs() -> None:

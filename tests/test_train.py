@@ -141,15 +141,19 @@ def test_training_in_parts_is_training_at_once() -> None:
 
 def test_at_the_pause_theta_is_old_and_gradients_are_fresh() -> None:
     net, train = set_up(steps=2)
-    before = {name: theta.clone() for name, theta in net.thetas().items()}
+    before = {name: theta.clone() for name, theta in net.dense_weights().items()}
     for t in train.steps():
         if t == 0:
-            assert all(torch.equal(theta, before[name]) for name, theta in net.thetas().items())
+            assert all(
+                torch.equal(theta, before[name]) for name, theta in net.dense_weights().items()
+            )
             assert all(p.grad is not None for p in net.parameters().values())
             net.zero_grad()  # "take no step"
         else:
-            assert all(torch.equal(theta, before[name]) for name, theta in net.thetas().items())
-    assert not torch.equal(net.thetas()["4.weight"], before["4.weight"])
+            assert all(
+                torch.equal(theta, before[name]) for name, theta in net.dense_weights().items()
+            )
+    assert not torch.equal(net.dense_weights()["4.weight"], before["4.weight"])
 
 
 def test_batches_are_the_same_whatever_the_method() -> None:

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dimred.channels.tracing import STAYS, Joined, Watch
+from dimred.channels.tracing import STAYS, ChannelTracer, DisjointSet
 from dimred.errors import UserError, nearest
 from dimred.net import Net
 from dimred.net.coordinates import Supports
@@ -42,7 +42,7 @@ class Channels:
     matches nothing."""
 
     def __init__(self, net: Net, images: Tensor, skip: Iterable[str] = ()) -> None:
-        seen = Watch(net.model, images)
+        seen = ChannelTracer(net.model, images)
         for name in _matching(skip, seen.filters):
             seen.stay(seen.rows[name])
         for name in {
@@ -120,7 +120,7 @@ class Channels:
         removed = sum(
             int(((numbers != STAYS) & ~kept[numbers]).sum())
             for name, numbers in self.rows.items()
-            if name in self.net.rest
+            if name in self.net.uncovered
         )
         self.net.notes["removed"] = torch.tensor(removed)
 
@@ -158,11 +158,11 @@ class Channels:
 
     def scale(self, name: str) -> Tensor:
         """A norm's scale, covered or not."""
-        if name in self.net.rest:
-            return self.net.rest[name].detach()
+        if name in self.net.uncovered:
+            return self.net.uncovered[name].detach()
         return self.net.weights[name].dense()
 
-    def pull(self, penalty: float) -> None:
+    def add_l1_gradient(self, penalty: float) -> None:
         """Add an L1 penalty's gradient to that of every scale, at the pause of a step."""
         parameters = self.net.parameters()
         for gamma in (parameters[name] for name in self.scales):
@@ -173,14 +173,14 @@ class Channels:
         """The rank of every channel within its layer (count), as a fraction: the best have the same
         share of each."""
         ranks = torch.empty(self.count, dtype=torch.float64)
-        for members in self.families():
+        for members in self.coupled_groups():
             order = members[scores.cpu()[members].argsort(descending=True, stable=True)]
             ranks[order] = 1 - (torch.arange(len(order), dtype=torch.float64) + 0.5) / len(order)
         return ranks.to(self.device).masked_fill(scores == -torch.inf, -torch.inf)
 
-    def families(self) -> list[Tensor]:
+    def coupled_groups(self) -> list[Tensor]:
         """The channels of each layer, on the CPU; layers that share channels are one."""
-        families = Joined(self.count)
+        families = DisjointSet(self.count)
         for numbers in self.filters.values():
             made = numbers[numbers != STAYS].cpu()
             families.join(made[:1].expand(len(made)), made)
@@ -191,7 +191,7 @@ class Channels:
         """As many channels (count, bool) of each layer as are kept, at random among those alive."""
         ranks = torch.rand(self.count, generator=draws).masked_fill(~alive.cpu(), -1)
         chosen = torch.zeros(self.count, dtype=torch.bool)
-        for members in self.families():
+        for members in self.coupled_groups():
             chosen[members[ranks[members].topk(int(kept.cpu()[members].sum())).indices]] = True
         return chosen.to(self.device)
 

@@ -16,7 +16,7 @@ def compact(net: Net, images: Tensor) -> nn.Module:
 
     images: any number; only their shape matters. The buffers and the mode are those of the net's
     model."""
-    channels, values = Channels(net, images), net.values()
+    channels, values = Channels(net, images), net.effective_weights()
     kept = channels.read(values)
     model = copy.deepcopy(net.model)
     names = {id(tensor): name for name, tensor in tensors_of(model)}

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 STAYS = -1  # the number of a channel that cannot be removed
 
 
-class Joined:
+class DisjointSet:
     """Numbers from 0 on, some of which are the same."""
 
     def __init__(self, count: int) -> None:
@@ -44,9 +44,9 @@ class Joined:
         return torch.arange(start, start + count)
 
 
-class Watch(TorchFunctionMode):
+class ChannelTracer(TorchFunctionMode):
     """Runs a model on two images and follows the identities of its channels, which are the numbers
-    of `Joined`.
+    of `DisjointSet`.
 
     rows, columns: of parameters and buffers, the identity behind each index of dimension 0 and 1.
     filters, scales: which of them are filters, and scales of norms, in the order of computation.
@@ -54,7 +54,7 @@ class Watch(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         super().__init__()
-        self.identities = Joined(1)  # 0: whoever is joined to it stays
+        self.identities = DisjointSet(1)  # 0: whoever is joined to it stays
         self.rows, self.columns = dict[str, Tensor](), dict[str, Tensor]()
         self.filters, self.scales = list[str](), list[str]()
         twin = copy.deepcopy(model).eval()
@@ -249,7 +249,7 @@ def _named(rule: Any, names: str) -> dict[str, Any]:
 #: functions by their names, however they are called (add, __iadd__, relu_, ...)
 RULES: dict[str, Any] = {
     **_named(
-        Watch._same,
+        ChannelTracer._same,
         """
         relu relu6 leaky_relu elu selu celu gelu silu mish softplus hardtanh hardswish hardsigmoid sigmoid logsigmoid
         tanh neg abs square sqrt exp clamp dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout
@@ -258,16 +258,16 @@ RULES: dict[str, Any] = {
         adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
         interpolate contiguous clone detach float double half to""",
     ),
-    **_named(Watch._shaped, "flatten view reshape squeeze unsqueeze"),
-    **_named(Watch._join, "add iadd radd sub isub rsub mul imul rmul div truediv itruediv"),
-    **_named(Watch._mean, "mean sum amax"),
-    **_named(Watch._cat, "cat concat concatenate"),
-    **_named(Watch._norm, "batch_norm instance_norm"),
-    **_named(Watch._conv, "conv1d conv2d conv3d"),
-    "linear": Watch._linear,
-    "prelu": Watch._prelu,
-    "getitem": Watch._slice,
-    "pad": Watch._pad,
+    **_named(ChannelTracer._shaped, "flatten view reshape squeeze unsqueeze"),
+    **_named(ChannelTracer._join, "add iadd radd sub isub rsub mul imul rmul div truediv itruediv"),
+    **_named(ChannelTracer._mean, "mean sum amax"),
+    **_named(ChannelTracer._cat, "cat concat concatenate"),
+    **_named(ChannelTracer._norm, "batch_norm instance_norm"),
+    **_named(ChannelTracer._conv, "conv1d conv2d conv3d"),
+    "linear": ChannelTracer._linear,
+    "prelu": ChannelTracer._prelu,
+    "getitem": ChannelTracer._slice,
+    "pad": ChannelTracer._pad,
 }
 
 

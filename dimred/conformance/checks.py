@@ -108,7 +108,7 @@ def check_extreme_sparsity(make: Make) -> None:
             except UserError as error:
                 expect_advice(error)
                 continue
-        empty = [name for name, value in net.values().items() if not value.any()]
+        empty = [name for name, value in net.effective_weights().items() if not value.any()]
         assert warnings or not empty, (
             f"at sparsity {sparsity}, {empty[0]} is all zero, and no warning said so"
         )
@@ -184,7 +184,7 @@ def check_saving(make: Make) -> None:
     twin = toy_net(home(make), make.basis())
     state, _ = finished(net)  # without draws: these nets keep copies of their initial weights
     twin.load(state)
-    advice = ": call net.fold() at the end of run" if net.maps else ""
+    advice = ": call net.merge_transforms() at the end of run" if net.transforms else ""
     assert twin.dim == net.dim, (
         f"the net loaded from its state has dim {twin.dim} instead of {net.dim}{advice}"
     )
@@ -211,7 +211,9 @@ def check_models(make: Make) -> None:
         expect_finite(net, f"of the {kind} net")
         initial = net.initial()
         moved = [
-            name for name in sorted(net.fixed) if not torch.equal(net.rest[name], initial[name])
+            name
+            for name in sorted(net.fixed)
+            if not torch.equal(net.uncovered[name], initial[name])
         ]
         assert not moved, (
             f"{moved[0]}, which the {kind} net has frozen (requires_grad=False), has changed"
@@ -359,7 +361,7 @@ def expect_advice(error: UserError) -> None:
 def outputs(net: WatchedNet) -> Tensor:
     net.train(False)
     dtype = next(net.model.parameters()).dtype
-    with torch.no_grad(), net.live() as model:
+    with torch.no_grad(), net.weights_in_place() as model:
         return logits(model, dtype)
 
 

@@ -140,7 +140,7 @@ def untrained(net: Net) -> State:
     """Copies of all parameters, zero where they are trained."""
     weights = {name: w.dense().masked_fill(w.trained(), 0) for name, w in net.weights.items()}
     return weights | {
-        name: p.detach().clone() for name, p in net.rest.items() if not p.requires_grad
+        name: p.detach().clone() for name, p in net.uncovered.items() if not p.requires_grad
     }
 
 

@@ -87,7 +87,7 @@ class Interspace:
                     weight.shape[2:].numel(), generator(net, f"basis of {name}")
                 )
                 bases[key] = FilterBasis(rows.to(weight), self.trainable)
-        net.span({name: bases[key] for name, key in keys.items()})
+        net.add_bases({name: bases[key] for name, key in keys.items()})
 
     def key(self, name: str, shape: torch.Size) -> tuple:
         """What weights with the same basis have in common."""
@@ -131,13 +131,13 @@ class PowerProp:
         require(self.alpha >= 1, "basis.alpha", self.alpha, "1 or more")
 
     def apply(self, net: Net) -> None:
-        net.span({name: Power(self.alpha) for name in net.weights})
+        net.add_bases({name: Power(self.alpha) for name in net.weights})
 
 
 class Power(nn.Module):
     def __init__(self, alpha: float) -> None:
         super().__init__()
-        self.alpha, self.still_at_zero = alpha, alpha > 1
+        self.alpha, self.zero_gradient_at_zero = alpha, alpha > 1
 
     def forward(self, phi: Tensor) -> Tensor:
         return phi if self.alpha == 1 else phi.sign() * phi.abs() ** self.alpha

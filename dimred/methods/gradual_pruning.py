@@ -85,14 +85,14 @@ class DPF(GMP):
 
     def run(self, net: Net, train: Train) -> None:
         maps = {name: Feedback(w.param) for name, w in net.weights.items()}
-        net.embed(maps)
+        net.add_transforms(maps)
         for t in train.steps():
             density = self.density(t, len(train))
             if density is not None:
                 for name, support in topk(magnitude(net), self.allocation(net, density)).items():
                     maps[name].keep(support)
         used = {name: each.kept.view(-1).nonzero().view(-1) for name, each in maps.items()}
-        net.fold(used)
+        net.merge_transforms(used)
 
 
 @dataclass(frozen=True)
@@ -118,16 +118,18 @@ class WeightMom(GMP):
         require(0 <= self.mu < 1, "method.mu", self.mu, "a number in [0, 1)")
 
     def run(self, net: Net, train: Train) -> None:
-        averages = {name: Average(theta.abs(), self.mu) for name, theta in net.thetas().items()}
-        net.embed(averages)
+        averages = {
+            name: Average(theta.abs(), self.mu) for name, theta in net.dense_weights().items()
+        }
+        net.add_transforms(averages)
         for t in train.steps():
-            for name, theta in net.thetas().items():
+            for name, theta in net.dense_weights().items():
                 averages[name].take(theta.abs())
             density = self.density(t, len(train))
             if density is not None:
                 scores = trained_only(net, {name: each.mean for name, each in averages.items()})
                 net.keep(topk(scores, self.allocation(net, density)))
-        net.fold(net.supports)
+        net.merge_transforms(net.supports)
 
 
 class Average(nn.Module):

@@ -54,14 +54,14 @@ class NM:
             )
         if dense := [name for name in net.weights if name not in maps]:
             log.warning("dense, for want of a multiple of %d inputs: %s", self.m, ", ".join(dense))
-        net.embed(maps)
+        net.add_transforms(maps)
         train()
-        thetas = net.thetas()
+        thetas = net.dense_weights()
         used = {
             name: each.kept(thetas[name]).reshape(-1).nonzero().view(-1)
             for name, each in maps.items()
         }
-        net.fold(used)
+        net.merge_transforms(used)
 
 
 class LargestOf(nn.Module):

@@ -8,7 +8,7 @@ import torch
 
 from dimred.errors import UserError
 from dimred.net import Net
-from dimred.scores import noise
+from dimred.scores import random_scores
 from dimred.select.allocate import Allocation
 from dimred.select.topk import topk
 
@@ -25,7 +25,7 @@ class RandomStart:
     def keep_random(self, net: Net, sparsity: float | None = None) -> None:
         """Train random weights: those of the method's own sparsity, or of another."""
         sparsity = self.sparsity if sparsity is None else sparsity
-        net.keep(topk(noise(net), self.allocation(net, 1 - sparsity)))
+        net.keep(topk(random_scores(net), self.allocation(net, 1 - sparsity)))
         if self.scale_fan_in:
             scale_by_fan_in(net)
 

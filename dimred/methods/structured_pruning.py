@@ -86,7 +86,7 @@ class NetworkSlimming:
         channels, prune = Channels(net, train.sample(1)[0]), round(self.at * len(train))
         channels.require_scales("network_slimming")
         for _ in train.steps(0, prune):
-            channels.pull(self.penalty)
+            channels.add_l1_gradient(self.penalty)
         channels.keep(channels.best(channels.mean_scale(), 1 - self.sparsity, self.of))
         train(prune)
 

@@ -68,33 +68,39 @@ class Net:
         self.model, self.seed, self.draws = model, seed, draws or {}
         parameters = dict(model.named_parameters())
         self.weights = {name: Coordinates(parameters[name]) for name in names}
-        self.rest = {name: p for name, p in parameters.items() if name not in self.weights}
+        self.uncovered = {name: p for name, p in parameters.items() if name not in self.weights}
         # by the model
-        self.fixed = frozenset(name for name, p in self.rest.items() if not p.requires_grad)
-        self.maps: dict[str, nn.Module] = {}
+        self.fixed = frozenset(name for name, p in self.uncovered.items() if not p.requires_grad)
+        self.transforms: dict[str, nn.Module] = {}
         self.bases: dict[str, nn.Module] = {}
         self.optimizer: torch.optim.Optimizer | None = None  # its memory follows the coordinates
-        self.moved = (
+        self.has_trained = (
             False  # has a step been trained? until then, what is frozen is at its initial value
         )
-        self.version = 0  # how often supports have changed: the "time" of their random choices
+        self.support_version = (
+            0  # how often supports have changed: the "time" of their random choices
+        )
         self.collapsed: set[str] = set()
-        self.stuck = False  # do trained weights rest where their basis has no gradient?
+        self.warned_no_gradient = (
+            False  # do trained weights rest where their basis has no gradient?
+        )
         # what a method has to remember from step to step; single numbers become results
         self.notes: State = {}
-        self.still: set[str] = set()  # norms that use their statistics as they are, in training too
-        self.folded = 0  # how many parameters of maps made what `fold` holds
+        self.frozen_norms: set[str] = (
+            set()
+        )  # norms that use their statistics as they are, in training too
+        self.merged = 0  # how many parameters of maps made what `merge_transforms` holds
         self._grads: dict[str, Tensor] | None = None
         self._compiled: nn.Module | None = None
 
     # -- the function --------------------
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of a batch of images (N, C, H, W)."""
-        with self.live() as model:
+        with self.weights_in_place() as model:
             return model(x)
 
     @contextmanager
-    def live(
+    def weights_in_place(
         self, thetas: Mapping[str, Tensor] | None = None, channels_last: bool = False
     ) -> Iterator[nn.Module]:
         """The model with E(theta) in place, for its own theta or another. What recomputes
@@ -134,7 +140,7 @@ class Net:
                 slots[key] = param
 
     def _value(self, name: str, theta: Tensor) -> Tensor:
-        theta = self.maps[name](theta) if name in self.maps else theta
+        theta = self.transforms[name](theta) if name in self.transforms else theta
         return self.bases[name](theta) if name in self.bases else theta
 
     def _slots(self, name: str) -> list[tuple[dict[str, Any], str]]:
@@ -166,11 +172,11 @@ class Net:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Net:
         """Move and convert model and coordinates. Before an optimiser is made."""
-        self.thetas()
+        self.dense_weights()
         self.model.to(device=device, dtype=dtype)
         for w in self.weights.values():
             w.set(w.param.view(-1), w.support, w.base)
-        for each in (*self.maps.values(), *self.bases.values()):
+        for each in (*self.transforms.values(), *self.bases.values()):
             each.to(device=device, dtype=dtype)
         return self
 
@@ -181,15 +187,17 @@ class Net:
         for cached in ("_places", "_batchnorms"):
             twin.__dict__.pop(cached, None)
         detach_computed(self.model)
-        twin.model, twin.maps, twin.bases = copy.deepcopy((self.model, self.maps, self.bases), memo)
-        twin.collapsed, twin.still = set(self.collapsed), set(self.still)
+        twin.model, twin.transforms, twin.bases = copy.deepcopy(
+            (self.model, self.transforms, self.bases), memo
+        )
+        twin.collapsed, twin.frozen_norms = set(self.collapsed), set(self.frozen_norms)
         twin.notes = {name: note.clone() for name, note in self.notes.items()}
         parameters = dict(twin.model.named_parameters())
         twin.weights = {name: Coordinates(parameters[name]) for name in self.weights}
-        twin.rest = {
+        twin.uncovered = {
             name: p
             for name, p in (parameters | twin.basis_parameters()).items()
-            if name in self.rest
+            if name in self.uncovered
         }
         twin.optimizer = twin._compiled = twin._grads = None
         for name, w in self.weights.items():
@@ -201,9 +209,9 @@ class Net:
     def dim(self) -> int:
         """How many numbers train the covered weights: psi, and the parameters of their maps and
         bases."""
-        made_of = (*self.map_parameters().values(), *self.basis_parameters().values())
+        made_of = (*self.transform_parameters().values(), *self.basis_parameters().values())
         mapped = sum(p.numel() for p in made_of if p.requires_grad)
-        return sum(w.dim for w in self.weights.values()) + mapped + self.folded
+        return sum(w.dim for w in self.weights.values()) + mapped + self.merged
 
     @property
     def total(self) -> int:
@@ -217,13 +225,17 @@ class Net:
     def parameters(self) -> dict[str, nn.Parameter]:
         """What an optimiser trains: psi under its weight's name, what is not covered, and the
         parameters of maps."""
-        return {name: w.psi for name, w in self.weights.items()} | self.rest | self.map_parameters()
+        return (
+            {name: w.psi for name, w in self.weights.items()}
+            | self.uncovered
+            | self.transform_parameters()
+        )
 
-    def map_parameters(self) -> dict[str, nn.Parameter]:
+    def transform_parameters(self) -> dict[str, nn.Parameter]:
         """Each once, though maps may share them."""
         named = {
-            id(p): (f"map:{name}.{key}", p)
-            for name, each in reversed(self.maps.items())
+            id(p): (f"transform:{name}.{key}", p)
+            for name, each in reversed(self.transforms.items())
             for key, p in each.named_parameters()
             if p.requires_grad
         }
@@ -245,20 +257,22 @@ class Net:
             for p in basis.parameters():
                 p.requires_grad_(trains).grad = p.grad if trains else None
 
-    def thetas(self) -> dict[str, Tensor]:
+    def dense_weights(self) -> dict[str, Tensor]:
         """The covered weights, dense and detached. They are the model's own tensors: valid until
         the next change."""
         return {name: w.dense().view(w.param.shape) for name, w in self.weights.items()}
 
     @torch.no_grad()
-    def values(self) -> dict[str, Tensor]:
+    def effective_weights(self) -> dict[str, Tensor]:
         """The covered weights as the model uses them, E(theta), written out."""
-        return {name: self._value(name, theta) for name, theta in self.thetas().items()}
+        return {name: self._value(name, theta) for name, theta in self.dense_weights().items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """The plain model's state dict: the model's own `load_state_dict` takes it, with no trace
         of coordinates. Tied weights are there under all of their names."""
-        values = {id(self.weights[name].param): value for name, value in self.values().items()}
+        values = {
+            id(self.weights[name].param): value for name, value in self.effective_weights().items()
+        }
         names = self.model.named_parameters(remove_duplicate=False)
         return self.model.state_dict() | {
             name: values[id(p)] for name, p in names if id(p) in values
@@ -267,9 +281,9 @@ class Net:
     def train(self, mode: bool = True) -> None:
         """Training mode (batch statistics, dropout, random maps) or evaluation mode."""
         self.model.train(mode)
-        for name in self.still:
+        for name in self.frozen_norms:
             self.model.get_submodule(name).eval()
-        for each in self.maps.values():
+        for each in self.transforms.values():
             each.train(mode)
 
     # -- the verbs --------------------
@@ -281,8 +295,8 @@ class Net:
         them."""
         initial = self.initial() if base == "init" else {}
         for name, support in supports.items():
-            if name in self.rest:
-                self.rest[name].requires_grad_(name not in self.fixed)
+            if name in self.uncovered:
+                self.uncovered[name].requires_grad_(name not in self.fixed)
                 continue
             w = self.weights[name]
             theta = (
@@ -303,9 +317,9 @@ class Net:
                 base,
             )
             self._report_collapse(name)
-            self._report_stuck(name)
+            self._warn_no_gradient(name)
         self._freeze_bases()
-        self.version += 1
+        self.support_version += 1
 
     @torch.no_grad()
     def freeze(self, supports: Supports) -> None:
@@ -314,24 +328,26 @@ class Net:
         be named with None, for all of them, and so may running statistics: their norm uses them
         from now on."""
         buffers = dict(self.model.named_buffers())
-        self.still |= {name.rpartition(".")[0] for name in supports if name in buffers}
+        self.frozen_norms |= {name.rpartition(".")[0] for name in supports if name in buffers}
         self.train(self.model.training)
         for name, frozen in supports.items():
             if name in buffers:
                 continue
-            if name in self.rest:
-                self.rest[name].requires_grad_(False).grad = None
-                self.memory_of(self.rest[name]).clear()
+            if name in self.uncovered:
+                self.uncovered[name].requires_grad_(False).grad = None
+                self.memory_of(self.uncovered[name]).clear()
                 continue
             w = self.weights[name]
             trained = w.trained()
             trained[slice(None) if frozen is None else frozen] = False
             base: Base = (
-                "held" if self.moved or (w.support is not None and w.base != "init") else "init"
+                "held"
+                if self.has_trained or (w.support is not None and w.base != "init")
+                else "init"
             )
             self.move(name, w.dense(), trained.nonzero().view(-1), base)
         self._freeze_bases()
-        self.version += 1
+        self.support_version += 1
 
     @torch.no_grad()
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
@@ -346,25 +362,25 @@ class Net:
                 w.psi,
                 {
                     key: w.gather(old.scatter(value)) if value.shape == old.psi.shape else value
-                    for key, value in below(snapshot, f"memory/{name}/").items()
+                    for key, value in below(snapshot, f"optimizer/{name}/").items()
                 },
             )
         restore_rest(self, snapshot)
 
-    def embed(
-        self, maps: Mapping[str, nn.Module], lr: float = 1.0, decay: float | None = None
+    def add_transforms(
+        self, transforms: Mapping[str, nn.Module], lr: float = 1.0, decay: float | None = None
     ) -> None:
         """Give weights their maps E. Their parameters train at `lr` times the learning rate, with
         their own weight decay, or by default with that of the weights."""
-        known = {id(p) for p in self.map_parameters().values()}
-        self.maps |= maps
-        fresh = [p for p in self.map_parameters().values() if id(p) not in known]
+        known = {id(p) for p in self.transform_parameters().values()}
+        self.transforms |= transforms
+        fresh = [p for p in self.transform_parameters().values() if id(p) not in known]
         if self.optimizer and fresh:
             decay = self.optimizer.param_groups[0]["weight_decay"] if decay is None else decay
             self.optimizer.add_param_group({"params": fresh, "scale": lr, "weight_decay": decay})
 
     @torch.no_grad()
-    def span(self, bases: Mapping[str, nn.Module]) -> None:
+    def add_bases(self, bases: Mapping[str, nn.Module]) -> None:
         """Write weights in bases, before anything is trained: the same net, whose thetas are
         coefficients from now on. A basis makes weights of coefficients when it is called, and by
         `coefficients` the reverse. Several weights may share one. Its parameters are like others
@@ -380,19 +396,19 @@ class Net:
             w = self.weights[name]
             w.set(basis.coefficients(w.theta()).view(-1), None, "zero")  # type: ignore[operator]
         self.bases |= bases
-        self.rest |= self.basis_parameters()
+        self.uncovered |= self.basis_parameters()
 
     @torch.no_grad()
-    def fold(self, supports: Supports | None = None, hold: bool = False) -> None:
+    def merge_transforms(self, supports: Supports | None = None, hold: bool = False) -> None:
         """Replace every map by what it makes of theta. Only these supports train from then on, by
         default the weights that are not zero, and the others are zero: so the function stays the
         same where the maps make them so. With `hold` the weights are frozen where they are, and it
         is the maps' parameters that count."""
-        made_of = self.map_parameters().values()
-        self.folded += sum(p.numel() for p in made_of) if hold else 0
+        made_of = self.transform_parameters().values()
+        self.merged += sum(p.numel() for p in made_of) if hold else 0
         self._forget(made_of)
-        for name in list(self.maps):
-            value = self.maps.pop(name).eval()(self.weights[name].theta()).reshape(-1)
+        for name in list(self.transforms):
+            value = self.transforms.pop(name).eval()(self.weights[name].theta()).reshape(-1)
             if hold:
                 self.move(name, value, value.new_empty(0, dtype=torch.int64), "held")
                 continue
@@ -401,9 +417,9 @@ class Net:
                 value = torch.zeros_like(value).index_copy_(0, support, value[support])
             self.move(name, value, support, "zero")
             self._report_collapse(name)
-            self._report_stuck(name)
+            self._warn_no_gradient(name)
         self._freeze_bases()
-        self.version += 1
+        self.support_version += 1
 
     def _forget(self, parameters: Iterable[nn.Parameter]) -> None:
         """Let the optimiser train these no more."""
@@ -418,7 +434,7 @@ class Net:
         """What the maps add to the loss."""
         return sum(
             each.penalty(self.weights[name].theta())  # type: ignore
-            for name, each in self.maps.items()
+            for name, each in self.transforms.items()
             if hasattr(each, "penalty")
         )
 
@@ -470,12 +486,12 @@ class Net:
                 "layer collapse: none of the %d weights of %s are left to train", w.size, name
             )
 
-    def _report_stuck(self, name: str) -> None:
+    def _warn_no_gradient(self, name: str) -> None:
         """A basis may have no gradient at zero (powerpropagation): what joins there does not
         move."""
-        still = getattr(self.bases.get(name), "still_at_zero", False)
-        if still and not self.stuck and not self.weights[name].psi.all():
-            self.stuck = True
+        still = getattr(self.bases.get(name), "zero_gradient_at_zero", False)
+        if still and not self.warned_no_gradient and not self.weights[name].psi.all():
+            self.warned_no_gradient = True
             log.warning(
                 "weights of %s join at zero, where this basis has no gradient: they will not train. Choose a "
                 "method that grows no weights, or basis=none",
@@ -535,7 +551,7 @@ class Net:
                 *self.memory_of(w.psi).values(),
             )
         ]
-        made_of = (*self.map_parameters().values(), *self.basis_parameters().values())
+        made_of = (*self.transform_parameters().values(), *self.basis_parameters().values())
         tensors += [t for p in made_of for t in (p, p, *self.memory_of(p).values())]
         return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 

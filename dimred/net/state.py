@@ -4,7 +4,7 @@ psi/NAME         the d trained numbers of a weight
 BASE/NAME        their d positions, under the kind of base of the others (zero, init, held); none if all are trained
 theta/NAME       the whole weight (D), where its base is `held`; where it is `init`, only in the
                  files of finished runs, and only if no draw of the seed gives it
-rest/NAME        parameters and buffers that are not covered;  frozen/NAME, those that do not train
+uncovered/NAME   parameters and buffers that are not covered;  frozen/NAME, those that do not train
 buffer/NAME      buffers that are not in the model's state dict (persistent=False)
 collapsed/NAME   layers without trained weights;  still/NAME, norms that do not follow their batches
 map/NAME/KEY     of the weight's map;  basis/NAME/KEY, of its basis
@@ -39,11 +39,11 @@ def capture(net: Net) -> State:
             out[f"{w.base}/{name}"] = w.support.to(torch.int32 if w.size < 2**31 else torch.int64)
         if w.support is not None and w.base == "held":
             out[f"theta/{name}"] = w.dense().clone()
-    out |= {f"rest/{name}": value.detach().clone() for name, value in _rest(net).items()}
+    out |= {f"uncovered/{name}": value.detach().clone() for name, value in _rest(net).items()}
     out |= {f"buffer/{name}": value.detach().clone() for name, value in unsaved(net.model).items()}
     out |= {
-        f"map/{name}/{key}": value.detach().clone()
-        for name, each in net.maps.items()
+        f"transform/{name}/{key}": value.detach().clone()
+        for name, each in net.transforms.items()
         for key, value in each.state_dict().items()
     }
     out |= {f"note/{name}": value.clone() for name, value in net.notes.items()}
@@ -54,16 +54,20 @@ def capture(net: Net) -> State:
     }
     out |= {
         f"frozen/{n}": torch.ones(1, dtype=torch.uint8)
-        for n, p in net.rest.items()
+        for n, p in net.uncovered.items()
         if not p.requires_grad
     }
     out |= {f"collapsed/{name}": torch.ones(1, dtype=torch.uint8) for name in sorted(net.collapsed)}
-    out |= {f"still/{name}": torch.ones(1, dtype=torch.uint8) for name in sorted(net.still)}
+    out |= {
+        f"frozen_norms/{name}": torch.ones(1, dtype=torch.uint8)
+        for name in sorted(net.frozen_norms)
+    }
     for name, parameter in net.parameters().items():
         out |= {
-            f"memory/{name}/{key}": value.clone() for key, value in net.memory_of(parameter).items()
+            f"optimizer/{name}/{key}": value.clone()
+            for key, value in net.memory_of(parameter).items()
         }
-    out["counters"] = torch.tensor([net.version, int(net.moved), net.folded])
+    out["counters"] = torch.tensor([net.support_version, int(net.has_trained), net.merged])
     return out
 
 
@@ -77,7 +81,7 @@ def finished(net: Net) -> tuple[State, dict[str, Draw]]:
     state = {
         name: value
         for name, value in capture(net).items()
-        if name.startswith("note/z/") or not name.startswith(("memory/", "note/"))
+        if name.startswith("note/z/") or not name.startswith(("optimizer/", "note/"))
     }
     draws: dict[str, Draw] = {}
     for name, w in net.weights.items():
@@ -126,34 +130,36 @@ def restore(net: Net, state: Mapping[str, Tensor]) -> None:
                 whole = initial[name] if name in left else state[f"theta/{name}"]
             psi = whole.to(w.param, copy=True).view(-1).index_copy_(0, support, psi)
         net.move(name, psi, support, base)
-        net.remember(w.psi, below(state, f"memory/{name}/"))
+        net.remember(w.psi, below(state, f"optimizer/{name}/"))
     net.collapsed = {name for name in net.weights if f"collapsed/{name}" in state}
     device = next(net.model.parameters()).device
     net.notes = {name: note.to(device) for name, note in below(state, "note/").items()}
-    net.still = {key.removeprefix("still/") for key in state if key.startswith("still/")}
+    net.frozen_norms = {
+        key.removeprefix("frozen_norms/") for key in state if key.startswith("frozen_norms/")
+    }
     net.train(net.model.training)
-    for name, parameter in net.rest.items():
+    for name, parameter in net.uncovered.items():
         parameter.requires_grad_(f"frozen/{name}" not in state)
     restore_rest(net, state)
     version, moved, *folded = state["counters"].tolist()
     # none in files of older versions
-    net.version, net.moved, net.folded = version, bool(moved), sum(folded)
+    net.support_version, net.has_trained, net.merged = version, bool(moved), sum(folded)
 
 
 @torch.no_grad()
 def restore_rest(net: Net, state: Mapping[str, Tensor]) -> None:
     for name, value in _rest(net).items():
-        value.copy_(state[f"rest/{name}"])
+        value.copy_(state[f"uncovered/{name}"])
     kept = below(state, "buffer/")
     for name, value in unsaved(net.model).items():
         if name in kept and not torch.equal(value, kept[name].to(value)):
             value.resize_(kept[name].shape).copy_(kept[name])  # caches may have grown
-    for name, each in net.maps.items():
-        each.load_state_dict(below(state, f"map/{name}/") or each.state_dict())
+    for name, each in net.transforms.items():
+        each.load_state_dict(below(state, f"transform/{name}/") or each.state_dict())
     for name, each in net.bases.items():
         each.load_state_dict(below(state, f"basis/{name}/"))
-    for name, parameter in (net.rest | net.map_parameters()).items():
-        net.remember(parameter, below(state, f"memory/{name}/"))
+    for name, parameter in (net.uncovered | net.transform_parameters()).items():
+        net.remember(parameter, below(state, f"optimizer/{name}/"))
 
 
 def _rest(net: Net) -> State:

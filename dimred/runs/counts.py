@@ -45,7 +45,7 @@ def counts(net: Net, exploration: Exploration) -> dict[str, Any]:
 def counts_of_layers(net: Net, final: dict[str, int]) -> dict[str, dict[str, Any]]:
     """Of each covered weight: its shape and size, how many entries hold a trained value, and how
     many are not zero."""
-    values = net.values()
+    values = net.effective_weights()
     return {
         name: {
             "shape": list(w.param.shape),
@@ -81,7 +81,7 @@ def removed(net: Net) -> int:
 
 def trained_rest(net: Net) -> dict[str, nn.Parameter]:
     bases = net.basis_parameters()
-    return {name: p for name, p in net.rest.items() if p.requires_grad and name not in bases}
+    return {name: p for name, p in net.uncovered.items() if p.requires_grad and name not in bases}
 
 
 def kind_of(model: nn.Module, name: str) -> str:

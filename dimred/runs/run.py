@@ -116,7 +116,7 @@ def compute(
         log.info(
             "frozen by the model's builder (requires_grad=False), so neither covered nor "
             "trained: %d of %d parameters",
-            sum(net.rest[name].numel() for name in net.fixed),
+            sum(net.uncovered[name].numel() for name in net.fixed),
             sum(p.numel() for p in net.model.parameters()),
         )
     try_batch(net, data, recipe.batch_size)  # before Train compiles the net

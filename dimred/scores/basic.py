@@ -22,7 +22,7 @@ Scores = Mapping[str, Tensor]
 Thetas = Mapping[str, Tensor]
 
 
-def noise(net: Net, purpose: str = "") -> dict[str, Tensor]:
+def random_scores(net: Net, purpose: str = "") -> dict[str, Tensor]:
     """Standard normal scores, the same on every machine, on every rank and after a resume: see
     `generator` for what they depend on. Name two purposes for two draws."""
     draws = generator(net, purpose)
@@ -35,7 +35,7 @@ def noise(net: Net, purpose: str = "") -> dict[str, Tensor]:
 def generator(net: Net, purpose: str) -> torch.Generator:
     """A generator on the CPU that depends on the seed, on how often supports have changed and on
     the purpose."""
-    key = f"{net.seed}/{net.version}/{purpose}".encode()
+    key = f"{net.seed}/{net.support_version}/{purpose}".encode()
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:7], "little"))
 
 
@@ -60,7 +60,7 @@ def lamp(net: Net) -> dict[str, Tensor]:
     The largest of every layer scores 1, so that no layer is ever emptied by it. Equal weights rank
     by position."""
     scores = {}
-    for name, theta in net.thetas().items():
+    for name, theta in net.dense_weights().items():
         square, order = theta.reshape(-1).double().square().sort(descending=True, stable=True)
         share = square / square.cumsum(0).clamp_min(torch.finfo(torch.float64).tiny)
         scores[name] = torch.empty_like(share).index_copy_(0, order, share).view(theta.shape)
@@ -77,7 +77,7 @@ def snip(net: Net, batch: Batch) -> dict[str, Tensor]:
     it is."""
     grads = gradients(net, batch)
     return trained_only(
-        net, {name: (theta * grads[name]).abs() for name, theta in net.thetas().items()}
+        net, {name: (theta * grads[name]).abs() for name, theta in net.dense_weights().items()}
     )
 
 
@@ -92,9 +92,9 @@ def gradients(
     images, labels = batch
     thetas = {
         name: theta.detach().clone().requires_grad_()
-        for name, theta in (at or net.thetas()).items()
+        for name, theta in (at or net.dense_weights()).items()
     }
-    with untouched(net.model), net.live(thetas) as model:
+    with untouched(net.model), net.weights_in_place(thetas) as model:
         grads = torch.autograd.grad(
             loss(model(images), labels), list(thetas.values()), allow_unused=True
         )
@@ -116,7 +116,7 @@ def masked(values: Thetas, supports: Supports, fill: float = 0.0) -> dict[str, T
     }
 
 
-def redrawn(thetas: Thetas, draws: torch.Generator) -> dict[str, Tensor]:
+def permuted(thetas: Thetas, draws: torch.Generator) -> dict[str, Tensor]:
     """The values of each weight in another order: initial weights that are independent of each
     other are as likely in any order, so this is another draw of them, whatever their
     distribution."""

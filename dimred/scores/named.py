@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from dimred.net import Net
-from dimred.scores.basic import Batch, Scores, lamp, magnitude, noise, snip
+from dimred.scores.basic import Batch, Scores, lamp, magnitude, random_scores, snip
 from dimred.scores.second_order import grasp
 from dimred.scores.synflow import synflow
 
@@ -28,5 +28,5 @@ NAMED: dict[Named, Callable[[Net, Batch], Scores]] = {
     "synflow": _synflow,
     "magnitude": lambda net, _: magnitude(net),
     "lamp": lambda net, _: lamp(net),
-    "random": lambda net, _: noise(net),
+    "random": lambda net, _: random_scores(net),
 }

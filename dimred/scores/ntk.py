@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dimred.net import Net
 from dimred.net.coordinates import Supports
-from dimred.scores.basic import Thetas, masked, redrawn, untouched
+from dimred.scores.basic import Thetas, masked, permuted, untouched
 
 
 def ntk_sap(
@@ -32,7 +32,7 @@ def ntk_sap(
     Wang, Li, Sun, ICLR 2023 (arXiv:2304.02840), eq. 8: for small epsilon this is about the trace of
     the kernel. Norms use the statistics of x under theta m, the same in both terms."""
     twin = copy.deepcopy(net)
-    initial = twin.thetas()
+    initial = twin.dense_weights()
     masks = {
         name: m.requires_grad_()
         for name, m in masked(
@@ -49,17 +49,17 @@ def ntk_sap(
             module.momentum = 1.0
     with untouched(twin.model):
         for _ in range(draws):
-            images, thetas = normal(examples, *shape), redrawn(initial, random)
+            images, thetas = normal(examples, *shape), permuted(initial, random)
             shifted = {
                 name: theta + epsilon * normal(*theta.shape) for name, theta in thetas.items()
             }
             twin.train(True)
-            with torch.no_grad(), twin.live(_times(thetas, masks)) as model:
+            with torch.no_grad(), twin.weights_in_place(_times(thetas, masks)) as model:
                 model(images)
             twin.train(False)
-            with twin.live(_times(thetas, masks)) as model:
+            with twin.weights_in_place(_times(thetas, masks)) as model:
                 out = model(images)
-            with twin.live(_times(shifted, masks)) as model:
+            with twin.weights_in_place(_times(shifted, masks)) as model:
                 (out - model(images)).square().sum().backward()
     return {
         name: torch.zeros_like(m) if m.grad is None else m.grad.abs() for name, m in masks.items()
@@ -85,7 +85,7 @@ def kernel_product(
     No Jacobian is ever formed: a backward pass gives v = J(right)^T u, a forward derivative J(left)
     v. Where it is differentiable it is so in thetas. (A backward pass of the backward pass would do
     instead of the forward derivative, but BatchNorm has no third derivatives.)"""
-    with net.live(thetas) as model:
+    with net.weights_in_place(thetas) as model:
         v = torch.autograd.grad(
             (model(right) * u).sum(),
             list(thetas.values()),
@@ -98,7 +98,7 @@ def kernel_product(
             "ignore", message="`torch.jit.script` is deprecated"
         )  # torch 2.15, about itself
         duals = {name: forward.make_dual(theta, along[name]) for name, theta in thetas.items()}
-        with net.live(duals) as model, OutOfPlace():
+        with net.weights_in_place(duals) as model, OutOfPlace():
             return forward.unpack_dual(model(left)).tangent
 
 
@@ -124,9 +124,9 @@ def transfer(
     The kernels are those between two halves of the images; (K_s - K_t) u with a normal u has the
     squares of all of K_s - K_t in the mean (Hutchinson)."""
     left, right = images.tensor_split(2)
-    with net.live(student) as model:
+    with net.weights_in_place(student) as model:
         out = model(images)
-    with torch.no_grad(), net.live(teacher) as model:
+    with torch.no_grad(), net.weights_in_place(teacher) as model:
         goal = model(images)
     u = torch.randn(len(right), out.shape[1], generator=random).to(out)
     everything: Supports = dict.fromkeys(teacher)

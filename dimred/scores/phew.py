@@ -39,7 +39,12 @@ def phew(net: Net, shape: Sequence[int], count: int, random: torch.Generator) ->
     new (high density)."""
     layers = read_layers(net, shape)
     tables = {name: _tables(layer) for name, layer in layers.items()}
-    sizes = torch.cat([theta.reshape(-1) for theta in net.thetas().values()]).cpu().double().abs()
+    sizes = (
+        torch.cat([theta.reshape(-1) for theta in net.dense_weights().values()])
+        .cpu()
+        .double()
+        .abs()
+    )
     order = torch.full_like(sizes, torch.inf)  # when walks came by
     came, first = 0, 0
     while came < count:
@@ -224,7 +229,7 @@ def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
 
     for name in filter(modules.__contains__, net.weights):
         watch(name, modules[name])
-    dtype = next(iter(twin.thetas().values())).dtype
+    dtype = next(iter(twin.dense_weights().values())).dtype
     twin(torch.zeros(1, *shape, dtype=dtype).requires_grad_())
     before: dict[str, list[str]] = {}
     for name, total in reads.items():
@@ -266,7 +271,7 @@ def require_walkable(net: Net, layers: Set[str]) -> None:
 
 
 def _by_channel(twin: Net, name: str, module: Any, offset: int) -> tuple[Tensor, Tensor]:
-    theta = twin.thetas()[name]
+    theta = twin.dense_weights()[name]
     out, per_group, groups = theta.shape[0], theta.shape[1], getattr(module, "groups", 1)
     kernel = theta[0, 0].numel()
     size = torch.zeros(per_group * groups, out, kernel, dtype=torch.float64)

@@ -28,11 +28,11 @@ def gradient_flow(net: Net, batches: Sequence[Batch], temperature: float) -> dic
     """theta * (H g), where the gradient g and the Hessian H are sums over batches. The loss is that
     of the logits over `temperature`, which may make H g tiny: this is float64."""
     twin = copy.deepcopy(net).to(dtype=torch.float64)
-    thetas = {name: theta.clone().requires_grad_() for name, theta in twin.thetas().items()}
+    thetas = {name: theta.clone().requires_grad_() for name, theta in twin.dense_weights().items()}
     weights = list(thetas.values())
 
     def gradient(batch: Batch, graph: bool) -> Sequence[Tensor]:
-        with twin.live(thetas) as model:
+        with twin.weights_in_place(thetas) as model:
             loss = F.cross_entropy(model(batch[0].double()) / temperature, batch[1])
         return torch.autograd.grad(loss, weights, create_graph=graph, materialize_grads=True)
 
@@ -72,15 +72,20 @@ def prospr(
     """
     twin = copy.deepcopy(net)
     gates = {
-        name: torch.ones_like(theta, requires_grad=True) for name, theta in twin.thetas().items()
+        name: torch.ones_like(theta, requires_grad=True)
+        for name, theta in twin.dense_weights().items()
     }
-    moving: dict[str, Tensor] = {name: theta * gates[name] for name, theta in twin.thetas().items()}
+    moving: dict[str, Tensor] = {
+        name: theta * gates[name] for name, theta in twin.dense_weights().items()
+    }
     if others:
         named = dict(twin.model.named_parameters())
-        moving |= {name: p for name, p in twin.rest.items() if name in named and p.requires_grad}
+        moving |= {
+            name: p for name, p in twin.uncovered.items() if name in named and p.requires_grad
+        }
 
     def grads(batch: Batch, of: Sequence[Tensor], graph: bool) -> tuple[Tensor, ...]:
-        with twin.live(moving) as model:
+        with twin.weights_in_place(moving) as model:
             loss = F.cross_entropy(model(batch[0]), batch[1])
         # thetas of an inner step hang on the gates: the graph is walked again
         return torch.autograd.grad(

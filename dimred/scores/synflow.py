@@ -24,7 +24,7 @@ def synflow(
     which do nothing before training. Products over many layers overflow float32, so this is
     float64. For power=2 see methods.SynFlow."""
     flow = copy.deepcopy(net).to(dtype=torch.float64)
-    thetas = masked({name: theta.abs() for name, theta in flow.thetas().items()}, supports)
+    thetas = masked({name: theta.abs() for name, theta in flow.dense_weights().items()}, supports)
     with torch.no_grad():
         bases = [
             value

@@ -11,7 +11,7 @@ import torch
 
 from dimred.net import Net
 from dimred.net.coordinates import Supports
-from dimred.scores import Scores, generator, noise, redrawn
+from dimred.scores import Scores, generator, permuted, random_scores
 from dimred.select.topk import topk
 
 #: shuffle: as many of each layer, but random ones. reinit: from other initial values, a permutation
@@ -27,7 +27,7 @@ def inverted(scores: Scores) -> Scores:
 
 def shuffled(net: Net, supports: Supports) -> Supports:
     return topk(
-        noise(net, "shuffle"),
+        random_scores(net, "shuffle"),
         {
             name: w.size if (s := supports[name]) is None else len(s)
             for name, w in net.weights.items()
@@ -38,6 +38,6 @@ def shuffled(net: Net, supports: Supports) -> Supports:
 @torch.no_grad()
 def reinitialise(net: Net) -> None:
     """Let trained weights start from other values."""
-    fresh = redrawn({name: net.initial()[name] for name in net.weights}, generator(net, "reinit"))
+    fresh = permuted({name: net.initial()[name] for name in net.weights}, generator(net, "reinit"))
     for name, w in net.weights.items():
         w.psi.copy_(w.gather(fresh[name].to(w.param).view(-1)))

@@ -189,7 +189,7 @@ def tensors(net: Net) -> dict[str, np.ndarray]:
     """What the plain model consists of (parameters and buffers), by the first name of what is
     tied."""
     found: dict[int, tuple[str, Tensor]] = {}
-    values = net.values()
+    values = net.effective_weights()
     for name, tensor in net.model.state_dict().items():
         found.setdefault(tensor.data_ptr() or id(tensor), (name, values.get(name, tensor)))
     return {name: array(tensor) for name, tensor in found.values()}

@@ -115,7 +115,7 @@ def coefficients(net: Net) -> dict[str, np.ndarray]:
     """What weights that are written in a basis are made of: their coefficients, and the bases."""
     if not net.bases:
         return {}
-    thetas = {name: array(theta) for name, theta in net.thetas().items()}
+    thetas = {name: array(theta) for name, theta in net.dense_weights().items()}
     return thetas | {
         f"basis {i}: {key}": array(value)
         for i, basis in enumerate(dict.fromkeys(net.bases.values()))

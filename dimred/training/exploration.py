@@ -34,10 +34,10 @@ class Exploration:
 
     def look(self) -> None:
         """At the net that is about to be trained."""
-        maps = [*self.net.maps.values()]
-        if self._version == self.net.version and self._maps == maps:
+        maps = [*self.net.transforms.values()]
+        if self._version == self.net.support_version and self._maps == maps:
             return
-        self._version, self._maps, now = self.net.version, maps, self.net.supports
+        self._version, self._maps, now = self.net.support_version, maps, self.net.supports
         self._look_at_others()
         if not self.first:
             self.first = now
@@ -51,7 +51,7 @@ class Exploration:
     def _look_at_others(self) -> None:
         """Each parameter counts once, though maps may share it."""
         now, known, self.in_place = dict[str, int](), set[int](), 0
-        owners = [*self.net.maps.items(), *self.net.bases.items()]
+        owners = [*self.net.transforms.items(), *self.net.bases.items()]
         for name, owner in owners:
             fresh = [p for p in owner.parameters() if p.requires_grad and id(p) not in known]
             count = sum(p.numel() for p in fresh)
@@ -59,7 +59,7 @@ class Exploration:
             if count:
                 kind = getattr(owner, "numbers", "other parameters")
                 now[kind] = now.get(kind, 0) + count
-            if owner is self.net.maps.get(name) and self.net.weights[name].dim == 0:
+            if owner is self.net.transforms.get(name) and self.net.weights[name].dim == 0:
                 self.in_place += count
         self.others |= {kind: max(count, self.others.get(kind, 0)) for kind, count in now.items()}
 

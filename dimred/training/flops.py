@@ -105,15 +105,15 @@ class Costs:
 
     def step(self, examples: int, dense_grad: bool) -> None:
         """A training step begins, with the net as it is."""
-        if self._now is None or self._now[0] != self.net.version:
-            self._now = self.net.version, self._pass()
+        if self._now is None or self._now[0] != self.net.support_version:
+            self._now = self.net.support_version, self._pass()
         now = self._now[1]
         self.steps += now.making + examples * (
             now.forward + (now.dense_backward if dense_grad else now.backward)
         )
-        if self.net.bases and self._seen != self.net.version:
+        if self.net.bases and self._seen != self.net.support_version:
             self._now = None
-        self._seen = self.net.version
+        self._seen = self.net.support_version
 
     def dense(self, steps: int, batch_size: int) -> int:
         """FLOPs of dense training."""
@@ -121,12 +121,12 @@ class Costs:
 
     def look_again(self) -> None:
         """Maps and bases may have changed what is zero."""
-        if self.net.maps or self.net.bases:
+        if self.net.transforms or self.net.bases:
             self._now = None
 
     def inference(self) -> int:
         """FLOPs of the network as it is, for one example."""
-        active = {name: nonzero(value) for name, value in self.net.values().items()}
+        active = {name: nonzero(value) for name, value in self.net.effective_weights().items()}
         return forward_of(self._everything, active)
 
     def state(self) -> dict[str, Any]:
@@ -142,9 +142,9 @@ class Costs:
     # -- one step --------------------
     def _pass(self) -> Pass:
         net = self.net
-        made = {name for name in net.weights if name in net.maps or name in net.bases}
+        made = {name for name in net.weights if name in net.transforms or name in net.bases}
         whole = {
-            name for name in made if name in net.bases or [*net.maps[name].parameters()]
+            name for name in made if name in net.bases or [*net.transforms[name].parameters()]
         }  # feel it all
         trained = {name: Entries(w.size, w.dim, w.trained) for name, w in net.weights.items()}
         with torch.no_grad():
@@ -162,7 +162,7 @@ class Costs:
         """The parameters of the model that train, be it through a map or a basis."""
         net = self.net
         parts = {name: [w.psi] * bool(w.dim) for name, w in net.weights.items()}
-        for each in (net.maps, net.bases):
+        for each in (net.transforms, net.bases):
             for name, part in each.items():
                 parts[name] = [*parts[name], *part.parameters()]
         return tuple(
@@ -170,7 +170,7 @@ class Costs:
             for name in self._sizes
             if any(
                 p.requires_grad
-                for p in parts.get(name, [net.rest[name]] if name in net.rest else [])
+                for p in parts.get(name, [net.uncovered[name]] if name in net.uncovered else [])
             )
         )
 
@@ -192,7 +192,7 @@ class Costs:
         counter = Executed()
         told = {
             name: each.flops()  # type: ignore[operator]
-            for name, each in self.net.maps.items()
+            for name, each in self.net.transforms.items()
             if hasattr(each, "flops") and name not in self.net.bases
         }  # a basis is executed with its map
         with torch.enable_grad(), self.executed.set(False), counter.set(True):
@@ -204,7 +204,7 @@ class Costs:
             wanted = [
                 p
                 for p in (
-                    self.net.map_parameters()
+                    self.net.transform_parameters()
                     | self.net.basis_parameters()
                     | {name: w.psi for name, w in self.net.weights.items()}
                 ).values()

@@ -260,7 +260,7 @@ class Train:
 
     def _backward(self, images: Tensor, labels: Tensor) -> None:
         self.net.zero_grad()
-        with self.net.live(channels_last=self.recipe.channels_last) as model:
+        with self.net.weights_in_place(channels_last=self.recipe.channels_last) as model:
             logits = self._logits(model, images)
             loss = (
                 F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
@@ -288,7 +288,7 @@ class Train:
         if self.recipe.clip:
             torch.nn.utils.clip_grad_norm_(self.net.parameters().values(), self.recipe.clip)
         self.optimizer.step()
-        self.net.moved = True
+        self.net.has_trained = True
         self.steps_done += 1
 
     def _after(self, call: int, t: int, stop: int) -> None:
@@ -342,7 +342,10 @@ class Train:
         once."""
         sums = torch.zeros(2, device=self.device, dtype=torch.float64)
         self.net.train(False)
-        with torch.no_grad(), self.net.live(channels_last=self.recipe.channels_last) as model:
+        with (
+            torch.no_grad(),
+            self.net.weights_in_place(channels_last=self.recipe.channels_last) as model,
+        ):
             for images, labels in self.data.eval_batches(split):
                 logits = self._logits(model, images)
                 sums += torch.stack(

@@ -97,7 +97,7 @@ class Recipe:
             for n, p in net.parameters().items()
             if n not in never and (n in net.weights or p.dim() > 1)
         ]
-        others = [p for n, p in net.rest.items() if p.dim() <= 1]
+        others = [p for n, p in net.uncovered.items() if p.dim() <= 1]
         decays = self.weight_decay if self.decay_all else 0.0
         groups = [
             {"params": weights, "weight_decay": self.weight_decay},

@@ -27,7 +27,7 @@ from torch.nn.utils import prune
 from dimred.methods.dynamic.rigl import RigL
 from dimred.models import lenet5, lenet300, resnet, vgg
 from dimred.net import Net
-from dimred.scores import magnitude, noise
+from dimred.scores import magnitude, random_scores
 from dimred.select.allocate import ERK
 from dimred.select.rewiring import drop, grow
 from dimred.select.topk import topk
@@ -138,7 +138,7 @@ def masked(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Step, Callab
 
 def ours(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Step, Callable[[], int]]:
     net = Net(model, initial=dict)
-    net.keep(topk(noise(net), round(DENSITY * net.total)))
+    net.keep(topk(random_scores(net), round(DENSITY * net.total)))
     net.optimizer = sgd(net.parameters().values())
     return training(net, net.optimizer, batch), net.state_bytes
 
@@ -185,7 +185,7 @@ def contest(
 def rewiring(name: str, model: nn.Module, density: float) -> str:
     """One update of RigL's supports, dense gradients at hand."""
     net = Net(model, initial=dict)
-    net.keep(topk(noise(net), ERK(1.0)(net, density)))
+    net.keep(topk(random_scores(net), ERK(1.0)(net, density)))
     net.optimizer = sgd(net.parameters().values())
     for parameter in net.parameters().values():
         parameter.grad = torch.zeros_like(parameter)

@@ -48,15 +48,15 @@ class DeepR(RandomStart):
             for name, w in net.weights.items()
             if w.support is not None
         }
-        net.embed(maps)
+        net.add_transforms(maps)
         for t in train.steps():
-            dormant = sleep(net, maps)
+            dormant = deactivate(net, maps)
             self.walk(net, maps, t, train.recipe.lr_at(t, len(train)))
-            wake(
+            activate(
                 net, dormant
             )  # after the walk: they have to be at zero until they have felt a gradient
-        wake(net, sleep(net, maps))
-        net.fold(net.supports)
+        activate(net, deactivate(net, maps))
+        net.merge_transforms(net.supports)
 
     @torch.no_grad()
     def walk(self, net: Net, maps: Mapping[str, Signed], t: int, lr: float) -> None:
@@ -88,7 +88,7 @@ class Signed(nn.Module):
         )  # at zero there is a gradient: so wake those who were asleep
 
 
-def sleep(net: Net, maps: Mapping[str, Signed]) -> dict[str, int]:
+def deactivate(net: Net, maps: Mapping[str, Signed]) -> dict[str, int]:
     """Let weights of the wrong sign go dormant; how many of each layer."""
     kept, counts = {}, {}
     for name, each in maps.items():
@@ -102,7 +102,7 @@ def sleep(net: Net, maps: Mapping[str, Signed]) -> dict[str, int]:
     return counts
 
 
-def wake(net: Net, counts: Mapping[str, int]) -> None:
+def activate(net: Net, counts: Mapping[str, int]) -> None:
     """Wake as many weights of each layer, drawn at random, at zero."""
     if counts:
         net.keep(grow_random(net, {name: net.weights[name].support for name in counts}, counts))

@@ -11,7 +11,7 @@ from torch import Tensor
 from dimred.methods.random_start import RandomStart, scale_by_fan_in
 from dimred.net import Net
 from dimred.net.coordinates import Coordinates
-from dimred.scores import magnitude, noise
+from dimred.scores import magnitude, random_scores
 from dimred.select.rewiring import require_fractions
 from dimred.select.schedules import cosine, require_period
 from dimred.select.topk import largest, topk
@@ -48,7 +48,7 @@ class SRigL(RandomStart):
         require_fractions(fraction=self.fraction, until=self.until, ablation=self.ablation)
 
     def run(self, net: Net, train: Train) -> None:
-        draws = noise(net)
+        draws = random_scores(net)
         budget = {
             name: len(support)
             for name, support in topk(draws, self.allocation(net, 1 - self.sparsity)).items()

@@ -49,19 +49,19 @@ class TopKAST:
 
     def run(self, net: Net, train: Train) -> None:
         maps = {name: Explored(w.param, self.strength) for name, w in net.weights.items()}
-        net.embed(maps)
+        net.add_transforms(maps)
         self.choose(net, maps)
         due = train.every(self.every)
         for t in train.steps():
             if due(t):
                 self.choose(net, maps)
         used = {name: each.kept.view(-1).nonzero().view(-1) for name, each in maps.items()}
-        net.fold(used)
+        net.merge_transforms(used)
 
     def choose(self, net: Net, maps: Mapping[str, Explored]) -> None:
         """A and B, by the size of all weights, trained or not."""
         size, density = (
-            {name: theta.abs() for name, theta in net.thetas().items()},
+            {name: theta.abs() for name, theta in net.dense_weights().items()},
             1 - self.sparsity,
         )
         used = topk(size, self.allocation(net, density))

@@ -13,7 +13,7 @@ from dimred.errors import require
 from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.net.transforms import Masked
-from dimred.scores import NAMED, Named, generator, masked, noise, redrawn
+from dimred.scores import NAMED, Named, generator, masked, permuted, random_scores
 from dimred.select.allocate import Allocation
 from dimred.select.topk import topk
 from dimred.training.loop import Best, Train
@@ -69,7 +69,7 @@ class FreezeNetWD(ByScore):
         maps = {name: Fading(w.param) for name, w in net.weights.items() if w.support is not None}
         for name, fading in maps.items():
             fading.keep(net.weights[name].support)
-        net.embed(maps)
+        net.add_transforms(maps)
         left = self.left(train.recipe, len(train))
         for t in train.steps():
             last = t == len(train) - 1
@@ -80,7 +80,7 @@ class FreezeNetWD(ByScore):
         supports = (
             net.supports
         )  # of the net, not those of above: scores of a resumed run may be others on a GPU
-        net.fold(supports)
+        net.merge_transforms(supports)
 
     def left(self, recipe: Recipe, steps: int) -> Tensor:
         """prod_{s <= t} (1 - lr_s wd) for every step t."""
@@ -136,12 +136,12 @@ class FreezeNetValues(ByScore):
 
     def draw(self, net: Net) -> dict[str, Tensor]:
         thetas, normal = (
-            net.thetas(),
-            {name: draw.to(net.weights[name].param) for name, draw in noise(net).items()},
+            net.dense_weights(),
+            {name: draw.to(net.weights[name].param) for name, draw in random_scores(net).items()},
         )
         sigma = {name: theta.square().mean().sqrt() for name, theta in thetas.items()}
         if self.values == "shuffled":
-            return redrawn(thetas, generator(net, "order"))
+            return permuted(thetas, generator(net, "order"))
         draws = {
             "init": lambda name: thetas[name],
             "gaussian": lambda name: sigma[name] * normal[name],
@@ -197,7 +197,7 @@ class DropBack:
                 lr, grads = train.recipe.lr_at(t, len(train)), net.grads()
                 moved = {
                     name: (theta - lr * grads[name] - first[name]).abs()
-                    for name, theta in net.thetas().items()
+                    for name, theta in net.dense_weights().items()
                 }
                 net.keep(topk(moved, budget), base="init")
                 for name, w in net.weights.items():

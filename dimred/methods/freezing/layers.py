@@ -95,7 +95,7 @@ def moments(net: Net, train: Train, layer: nn.Linear) -> tuple[Tensor, Tensor]:
         torch.zeros(size, n, dtype=torch.float64, device=layer.weight.device)
         for n in (size, layer.out_features)
     )
-    with torch.no_grad(), net.live():
+    with torch.no_grad(), net.weights_in_place():
         for images, labels in train.data.eval_batches("train"):
             net.model(images)
             h = F.pad(inputs.pop().double(), (0, size - layer.in_features), value=1.0)

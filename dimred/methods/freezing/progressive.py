@@ -67,7 +67,9 @@ class FreezeOut:
                 if now >= end and trains(net, names):
                     net.freeze(dict.fromkeys(names))
                 scale = self.lr(now, end) / recipe if recipe else 0.0
-                scales |= {name: scale for name in names if name in net.weights or name in net.rest}
+                scales |= {
+                    name: scale for name in names if name in net.weights or name in net.uncovered
+                }
             train.scale_lr(scales)
 
 
@@ -115,7 +117,7 @@ class AutoFreeze:
                     net.notes.pop("norms", None),
                     torch.stack([self.norm(net, names) for names in active]),
                 )
-                count = 0 if before is None else self.still(before, now)
+                count = 0 if before is None else self.count_converged(before, now)
                 for names in active[:count]:
                     net.freeze(dict.fromkeys(names))
                 net.notes["norms"] = now[count:]
@@ -127,7 +129,7 @@ class AutoFreeze:
         norm = torch.zeros((), dtype=torch.float64, device=next(net.model.parameters()).device)
         return norm + sum(total.abs().sum(dtype=torch.float64) for total in sums)
 
-    def still(self, before: Tensor, now: Tensor) -> int:
+    def count_converged(self, before: Tensor, now: Tensor) -> int:
         """How many of the first layers have changed less than the percentile."""
         eta = ((before - now).abs() / before).nan_to_num(
             nan=0.0

@@ -43,7 +43,8 @@ class Emergent:
     def used(self, net: Net) -> int:
         """How many weights the method itself would keep."""
         return sum(
-            int(net.maps[name](theta).count_nonzero()) for name, theta in net.thetas().items()
+            int(net.transforms[name](theta).count_nonzero())
+            for name, theta in net.dense_weights().items()
         )
 
     def settle(self, net: Net, train: Train, margins: Mapping[str, Tensor]) -> None:
@@ -51,5 +52,5 @@ class Emergent:
         density, advice = 1 - self.sparsity, f"Choose a larger method.{self.strength}"
         train.once(lambda: note_own_density(net, self.used(net), density, advice))
         chosen = topk(margins, self.allocation(net, density))
-        net.fold(chosen)
+        net.merge_transforms(chosen)
         train(self.stop(train))

@@ -53,7 +53,7 @@ class Movement:
 
     def run(self, net: Net, train: Train) -> None:
         gates = {name: Gated(w.param) for name, w in net.weights.items()}
-        net.embed(gates, lr=self.lr, decay=0.0)
+        net.add_transforms(gates, lr=self.lr, decay=0.0)
         total = len(train)
         begin, end = int(self.begin * total), int(self.end * total)
         period = train.period(self.every)
@@ -65,7 +65,7 @@ class Movement:
                 for name, support in topk(scores_of(gates), self.allocation(net, density)).items():
                     gates[name].keep(support)
         used = {name: gate.kept.view(-1).nonzero().view(-1) for name, gate in gates.items()}
-        net.fold(used)
+        net.merge_transforms(used)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class SoftMovement(Emergent):
     def run(self, net: Net, train: Train) -> None:
         price = self.per_step(train, self.price)
         gates = {name: SigmoidGate(w.param, self.tau, price) for name, w in net.weights.items()}
-        net.embed(gates, lr=self.lr, decay=0.0)
+        net.add_transforms(gates, lr=self.lr, decay=0.0)
         stop = self.stop(train)
         for t in train.steps(0, stop):
             for gate in gates.values():

@@ -51,13 +51,17 @@ class HALO(Emergent):
         require(self.tolerance >= 0, "method.tolerance", self.tolerance, "0 or more")
 
     def used(self, net: Net) -> int:
-        return sum(int((theta.abs() > self.tolerance).sum()) for theta in net.thetas().values())
+        return sum(
+            int((theta.abs() > self.tolerance).sum()) for theta in net.dense_weights().values()
+        )
 
     def run(self, net: Net, train: Train) -> None:
         xi, price = self.per_step(train, self.xi), self.per_step(train, self.price)
-        net.embed({name: AdaptiveLasso(w.param, xi, price) for name, w in net.weights.items()})
+        net.add_transforms(
+            {name: AdaptiveLasso(w.param, xi, price) for name, w in net.weights.items()}
+        )
         train(0, self.stop(train))
-        self.settle(net, train, {name: theta.abs() for name, theta in net.thetas().items()})
+        self.settle(net, train, {name: theta.abs() for name, theta in net.dense_weights().items()})
 
 
 class AdaptiveLasso(nn.Module):

@@ -43,10 +43,12 @@ class STR(Emergent):
 
     def run(self, net: Net, train: Train) -> None:
         maps = {name: SoftThreshold(w.param, self.start) for name, w in net.weights.items()}
-        net.embed(maps, decay=self.per_step(train, self.decay))
+        net.add_transforms(maps, decay=self.per_step(train, self.decay))
         train(0, self.stop(train))
         self.settle(
-            net, train, {name: maps[name].margin(theta) for name, theta in net.thetas().items()}
+            net,
+            train,
+            {name: maps[name].margin(theta) for name, theta in net.dense_weights().items()},
         )
 
 
@@ -96,12 +98,14 @@ class DST(Emergent):
     def run(self, net: Net, train: Train) -> None:
         alpha = self.per_step(train, self.alpha)
         maps = {name: RowThresholds(w.param, alpha) for name, w in net.weights.items()}
-        net.embed(maps, decay=0.0)
+        net.add_transforms(maps, decay=0.0)
         for _ in train.steps(0, self.stop(train)):
-            for name, theta in net.thetas().items():
+            for name, theta in net.dense_weights().items():
                 maps[name].reopen(theta)
         self.settle(
-            net, train, {name: maps[name].margin(theta) for name, theta in net.thetas().items()}
+            net,
+            train,
+            {name: maps[name].margin(theta) for name, theta in net.dense_weights().items()},
         )
 
 

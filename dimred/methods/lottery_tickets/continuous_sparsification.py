@@ -50,7 +50,7 @@ class ContinuousSparsification:
 
     def run(self, net: Net, train: Train) -> None:
         masks = {name: SoftMask(w.param, self.start, self.price) for name, w in net.weights.items()}
-        net.embed(masks, decay=0.0)
+        net.add_transforms(masks, decay=0.0)
         self.anneal(train, masks, 0, self.rewind)
         ticket = train.snapshot()
         self.anneal(train, masks, self.rewind, len(train))
@@ -70,9 +70,9 @@ class ContinuousSparsification:
         net.keep(chosen)
         net.restore(ticket)
         net.zero_grad()  # so that masks are left alone
-        net.embed({name: Times(masks[name].scale) for name in masks})
+        net.add_transforms({name: Times(masks[name].scale) for name in masks})
         train(self.rewind)
-        net.fold(net.supports)
+        net.merge_transforms(net.supports)
 
     def anneal(self, train: Train, masks: Mapping[str, SoftMask], start: int, stop: int) -> None:
         for t in train.steps(start, stop):

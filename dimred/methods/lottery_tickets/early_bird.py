@@ -56,7 +56,7 @@ class EarlyBird:
         channels, end = Channels(net, train.sample(1)[0]), int(self.until * len(train))
         channels.require_scales("early_bird")
         queue = Queue(channels.everything().repeat(self.masks, 1))
-        net.embed({next(iter(net.weights)): queue})  # so that it is saved with the net
+        net.add_transforms({next(iter(net.weights)): queue})  # so that it is saved with the net
         for t in train.steps():
             if queue.found:
                 continue
@@ -70,8 +70,8 @@ class EarlyBird:
                     )
                     channels.keep(mask)
                     queue.found.fill_(True)
-            channels.pull(self.penalty)
-        net.maps.clear()
+            channels.add_l1_gradient(self.penalty)
+        net.transforms.clear()
 
 
 class Queue(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor
 from dimred.errors import UserError, require
 from dimred.net import Net
 from dimred.net.coordinates import Supports
-from dimred.scores import Scores, noise, trained_only
+from dimred.scores import Scores, random_scores, trained_only
 from dimred.select.allocate import Allocation
 from dimred.select.topk import last_matrix, rounded_down, topk
 from dimred.training.loop import Train
@@ -161,7 +161,7 @@ def prune(net: Net, supports: Supports, pruned: Literal["zero", "init", "zero_or
 def scores(net: Net, criterion: Criterion) -> Scores:
     """Of the weights that are trained now; the others rank last."""
     if criterion == "random":
-        return trained_only(net, noise(net))
+        return trained_only(net, random_scores(net))
     initial = net.initial()
     return trained_only(
         net,

@@ -75,7 +75,7 @@ class IterSNIP(Iterative, Scored):
         pool = batches(train, self.examples, self.rounds, self.augment)
 
         def score(supports: Supports, t: int) -> Scores:
-            thetas = net.thetas()
+            thetas = net.dense_weights()
             grads = gradients(net, pool[t], at=masked(thetas, supports))
             return {name: (theta * grads[name]).abs() for name, theta in thetas.items()}
 

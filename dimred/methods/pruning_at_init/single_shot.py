@@ -14,8 +14,8 @@ from dimred.scores import (
     halves_by_class,
     lamp,
     magnitude,
-    noise,
     prospr,
+    random_scores,
     snip,
 )
 from dimred.training.loop import Train
@@ -48,7 +48,7 @@ class Random(AtInit):
         )
 
     def scores(self, net: Net, train: Train) -> Scores:
-        return noise(net)
+        return random_scores(net)
 
     def prune(self, net: Net, train: Train) -> None:
         super().prune(net, train)

@@ -62,7 +62,7 @@ class NTT(AtInit):
         )
         budget = self.allocation(net, 1 - self.sparsity)
         teacher, student = (
-            {name: theta.clone().requires_grad_() for name, theta in net.thetas().items()}
+            {name: theta.clone().requires_grad_() for name, theta in net.dense_weights().items()}
             for _ in range(2)
         )
         optimizer = torch.optim.Adam(student.values(), lr=self.lr, fused=True)

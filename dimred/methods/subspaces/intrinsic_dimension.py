@@ -58,7 +58,7 @@ class IntrinsicDimension:
             next(iter(net.weights.values())).param.new_zeros(self.dim, requires_grad=False)
         )
         net.freeze(dict.fromkeys(net.weights if self.others else net.parameters()))
-        net.embed(projections(net, z, self.projection), lr=self.lr, decay=0.0)
+        net.add_transforms(projections(net, z, self.projection), lr=self.lr, decay=0.0)
         train()
         self.settle(net, z.detach())
 
@@ -67,9 +67,9 @@ class IntrinsicDimension:
         them again."""
         initial = {
             name: theta.to(torch.float64, copy=True).view(-1)
-            for name, theta in net.thetas().items()
+            for name, theta in net.dense_weights().items()
         }
-        net.fold(hold=True)
+        net.merge_transforms(hold=True)
         sizes = {name: w.size for name, w in net.weights.items()}
         moves = made.moved(self.projection, net.seed, sizes, z.cpu().numpy())
         for name, w in net.weights.items():

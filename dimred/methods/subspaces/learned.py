@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dimred.errors import require
 from dimred.net import Net
-from dimred.scores import generator, redrawn
+from dimred.scores import generator, permuted
 from dimred.training.loop import Train
 
 
@@ -52,8 +52,11 @@ class Subspace:
 
     def run(self, net: Net, train: Train) -> None:
         orders = [
-            net.thetas(),
-            *(redrawn(net.thetas(), generator(net, f"corner {i}")) for i in range(1, self.points)),
+            net.dense_weights(),
+            *(
+                permuted(net.dense_weights(), generator(net, f"corner {i}"))
+                for i in range(1, self.points)
+            ),
         ]
         net.freeze(dict.fromkeys(net.weights))
         corners = {name: torch.stack([thetas[name] for thetas in orders]) for name in net.weights}
@@ -61,11 +64,11 @@ class Subspace:
         maps = {name: Corners(points, centre) for name, points in corners.items()}
         first = next(iter(maps))
         maps[first] = Penalised(corners[first], centre, self.beta, maps)
-        net.embed(maps)
+        net.add_transforms(maps)
         self.move(net, maps, 0)
         for t in train.steps():
             self.move(net, maps, t + 1)
-        net.fold()
+        net.merge_transforms()
         settle(net, train)
 
     def move(self, net: Net, maps: dict[str, Corners], t: int) -> None:
@@ -141,7 +144,7 @@ def settle(net: Net, train: Train) -> None:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean
-    with torch.no_grad(), net.live():
+    with torch.no_grad(), net.weights_in_place():
         for images, _ in (
             train.data.train_batches(train.recipe.batch_size, train.seed, 0) if norms else ()
         ):

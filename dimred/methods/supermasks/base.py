@@ -42,17 +42,17 @@ class Supermask:
 
     def run(self, net: Net, train: Train) -> None:
         self.search(net, train)
-        net.fold(
+        net.merge_transforms(
             {
                 name: each.eval().mask().view(-1).nonzero().view(-1)  # type: ignore[operator]
-                for name, each in net.maps.items()
+                for name, each in net.transforms.items()
             }
         )
 
     def search(self, net: Net, train: Train) -> None:
-        self.embed(net)
+        self.add_masks(net)
         train()
 
-    def embed(self, net: Net) -> None:
+    def add_masks(self, net: Net) -> None:
         """Freeze all there is, and give weights their masks."""
         raise NotImplementedError

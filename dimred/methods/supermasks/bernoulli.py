@@ -43,12 +43,12 @@ class BernoulliSupermask(Supermask):
         require(self.lr > 0, "method.lr", self.lr, "a number above 0")
 
     def search(self, net: Net, train: Train) -> None:
-        self.embed(net)
+        self.add_masks(net)
         for t in train.steps():
-            for mask in net.maps.values():
+            for mask in net.transforms.values():
                 mask.advance(t + 1)  # type: ignore[operator]
 
-    def embed(self, net: Net) -> None:
+    def add_masks(self, net: Net) -> None:
         """Freeze all there is, and train scores, those of a layer alike."""
         counts = of_each(net, self.allocation(net, 1 - self.sparsity))
         net.freeze(dict.fromkeys(net.parameters()))
@@ -57,7 +57,7 @@ class BernoulliSupermask(Supermask):
             name: Bernoulli(w.param, counts[name], self.weights, self.rescale, seed)
             for (name, w), seed in zip(net.weights.items(), seeds, strict=True)
         }
-        net.embed(masks, lr=self.lr, decay=0.0)
+        net.add_transforms(masks, lr=self.lr, decay=0.0)
 
 
 class Bernoulli(nn.Module):

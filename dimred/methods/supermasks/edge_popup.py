@@ -14,7 +14,7 @@ from dimred.errors import UserError, require
 from dimred.methods.supermasks.base import Supermask, Weights, uniform, weights_of
 from dimred.net import Net
 from dimred.net.transforms import straight_through
-from dimred.scores import generator, redrawn
+from dimred.scores import generator, permuted
 from dimred.select.allocate import Budget
 from dimred.select.schedules import require_period
 from dimred.select.topk import largest
@@ -44,11 +44,11 @@ class EdgePopup(Supermask):
 
     signed: ClassVar[bool] = False  # are scores ranked with their signs?
 
-    def embed(self, net: Net) -> None:
+    def add_masks(self, net: Net) -> None:
         """Freeze all there is, and train scores, U(-1, 1) / sqrt(fan in)."""
         counts = of_each(net, self.allocation(net, 1 - self.sparsity))
         net.freeze(dict.fromkeys(net.parameters()))
-        net.embed(
+        net.add_transforms(
             {
                 name: TopK(
                     score / math.sqrt(score[0].numel()),
@@ -138,7 +138,7 @@ class IterRand(EdgePopup):
         )
 
     def search(self, net: Net, train: Train) -> None:
-        self.embed(net)
+        self.add_masks(net)
         due = train.every(self.every)
         for t in train.steps():
             if due(t):
@@ -151,11 +151,11 @@ class IterRand(EdgePopup):
             dict.fromkeys(net.weights),
             net.initial(),
         )
-        now = {name: theta.clone() for name, theta in net.thetas().items()}
-        fresh = redrawn({name: initial[name].to(theta) for name, theta in now.items()}, draws)
+        now = {name: theta.clone() for name, theta in net.dense_weights().items()}
+        fresh = permuted({name: initial[name].to(theta) for name, theta in now.items()}, draws)
         net.keep(weights)
         for name, theta in now.items():
             chosen = torch.rand(theta.shape, generator=draws).to(theta.device) < self.probability
-            chosen &= ~net.maps[name].mask()  # type: ignore[operator]
+            chosen &= ~net.transforms[name].mask()  # type: ignore[operator]
             net.weights[name].psi.copy_(fresh[name].where(chosen, theta).view(-1))
         net.freeze(weights)

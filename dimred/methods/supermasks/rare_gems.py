@@ -49,7 +49,7 @@ class RareGems:
     def run(self, net: Net, train: Train) -> None:
         net.freeze(dict.fromkeys(net.parameters()))
         gems = {name: Gem(p, self.price, self.weights) for name, p in uniform(net, 0, 1).items()}
-        net.embed(gems, decay=0.0)  # p has a price of its own
+        net.add_transforms(gems, decay=0.0)  # p has a price of its own
         times = [j * len(train) // (self.prunings + 1) for j in range(1, self.prunings + 1)]
         for t in train.steps():
             if t in times:
@@ -68,9 +68,9 @@ class RareGems:
         """Train what is not pruned, from the values that the mask chose among, and whatever is no
         weight."""
         net.zero_grad()  # so that scores are left alone
-        net.maps.clear()
+        net.transforms.clear()
         kept = {name: gem.kept.view(-1).nonzero().view(-1) for name, gem in gems.items()}
-        net.keep({**kept, **dict.fromkeys(net.rest)}, base="init")  # with their values,
+        net.keep({**kept, **dict.fromkeys(net.uncovered)}, base="init")  # with their values,
         net.keep(kept)  # beside zeros
         for w in net.weights.values():
             w.psi.copy_(

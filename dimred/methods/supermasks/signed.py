@@ -46,11 +46,11 @@ class SignedSupermask(EdgePopup):
         )
         require(self.lr > 0, "method.lr", self.lr, "a number above 0")
 
-    def embed(self, net: Net) -> None:
+    def add_masks(self, net: Net) -> None:
         """Freeze all there is, and train scores, U(-1, 1) * sqrt(6 / (fan in + fan out))."""
         counts = of_each(net, self.allocation(net, 1 - self.sparsity))
         net.freeze(dict.fromkeys(net.parameters()))
-        net.embed(
+        net.add_transforms(
             {
                 name: Ternary(
                     score * glorot(score),
