@@ -135,7 +135,19 @@ def test_everything_is_drawn_and_again_to_the_same_bytes(
     } <= set(found[0])
 
 
-@pytest.mark.parametrize(("form", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF")])
+def test_a_picture_for_a_dark_page_has_none_of_the_colours_of_a_light_one(trained: Path) -> None:
+    picture = pictures("layers", settings(trained))[0][0]
+    light, dark = (picture.file(form).decode() for form in ("svg", "dark.svg"))
+    used = [colour for colour in DARK if colour in light]
+    assert MUTED in used
+    for colour in used:
+        assert colour not in dark and DARK[colour] in dark
+    assert "#0d1117" in dark
+
+
+@pytest.mark.parametrize(
+    ("form", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("dark.svg", b"<?xml")]
+)
 def test_other_formats_are_the_same_bytes_each_time_too(
     form: str, start: bytes, trained: Path
 ) -> None:

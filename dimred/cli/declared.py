@@ -147,7 +147,7 @@ COMMANDS: Mapping[str, Command] = {
         (
             Option("--runs", "DIR", "where the runs are, or some runs (default: outputs/runs)"),
             Option("--out", "DIR", "where the pictures go (default: outputs/pictures)"),
-            Option("--format", "svg|png|pdf", "default: svg"),
+            Option("--format", "svg|dark.svg|png|pdf", "default: svg"),
         ),
         ("sparsity|storage|flops|layers|support|curves|overview",),
     ),

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dimred")
 WHAT = ("sparsity", "storage", "flops", "layers", "support", "curves", "overview")
-FORMATS = ("svg", "png", "pdf")
-USAGE = "dimred plot [WHAT ...] [--runs DIR|RUN ...] [--out DIR] [--format svg|png|pdf]"
+FORMATS = ("svg", "dark.svg", "png", "pdf")
+USAGE = "dimred plot [WHAT ...] [--runs DIR|RUN ...] [--out DIR] [--format svg|dark.svg|png|pdf]"
 NEEDS = ("matplotlib", "jinja2", "itables")  # the extra "plot"
 MANY = 9  # lines on what is not drawn, in a terminal
 

@@ -112,8 +112,11 @@ class Picture:
         return f"{self.kind}-{self.setting}"
 
     def file(self, form: str) -> bytes:
-        """svg, png or pdf: the same bytes for the same picture."""
-        return self._saved(WIDE, form)
+        """svg, dark.svg (for a dark page), png or pdf: the same bytes for the same picture."""
+        if form != "dark.svg":
+            return self._saved(WIDE, form)
+        svg = self._saved(WIDE, "svg", {"savefig.facecolor": "#0d1117"}).decode()
+        return re.sub(r"#[0-9a-f]{6}(?=[;\"])", lambda m: DARK.get(m[0], m[0]), svg).encode()
 
     def inline(self, width: float, name: str) -> str:
         """An SVG for a page: letters are text, the background is the page's, colours are variables
