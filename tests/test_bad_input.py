@@ -334,7 +334,9 @@ def flip(path: Path, at: float = 0.6) -> None:
 def flip_the_header(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(
-        content.replace(b'call\\": 2', b'call\\": 3').replace(b'classes\\": 10', b'classes\\": 11')
+        content.replace(b'phase\\": 2', b'phase\\": 3').replace(
+            b'classes\\": 10', b'classes\\": 11'
+        )
     )
 
 

@@ -21,7 +21,7 @@ from dimred.net import Net
 from dimred.runs.build import build
 from dimred.runs.identity import describe, folder_of
 from dimred.runs.nets import build_net, load_net
-from dimred.storage.folder import Record
+from dimred.storage.folder import RunFolder
 from dimred.training.loop import Train
 
 STANDARD, RANDOM = (
@@ -200,8 +200,8 @@ def attempt(
     if folder is None:
         method_of(name, *more).run(net, Train(net, Blobs(), recipe))
         return net
-    with Record(folder) as record:
-        train = Fragile(net, Blobs(), recipe, record=record, checkpoint_seconds=0)
+    with RunFolder(folder) as run_folder:
+        train = Fragile(net, Blobs(), recipe, folder=run_folder, checkpoint_seconds=0)
         train.last = last
         method_of(name).run(net, train)
     return net

@@ -19,7 +19,7 @@ from conftest import SCRIPT, Command, Outcome, until
 from dimred.errors import UserError
 from dimred.report.runs import read_run
 from dimred.storage.files import write
-from dimred.storage.folder import Record
+from dimred.storage.folder import RunFolder
 from dimred.storage.masks import read_masks
 
 SHORT = ("recipe.steps=2", "method=random")
@@ -127,7 +127,7 @@ def test_a_killed_runs_temporary_files_are_removed_when_it_goes_on(tmp_path: Pat
     others = [tmp_path / "log.txt", tmp_path / ".notes", tmp_path / "checkpoint/last.safetensors"]
     for path in (*leftovers, *others):
         path.write_text("half")
-    with Record(tmp_path):
+    with RunFolder(tmp_path):
         assert not any(path.exists() for path in leftovers) and all(
             path.exists() for path in others
         )

@@ -234,12 +234,12 @@ def test_epochs_are_counted_over_all_rounds(tmp_path: Path) -> None:
         "\n".join(
             [
                 *(
-                    json.dumps({"call": call, "step": step, "epoch": epoch})
-                    for call, step, epoch in lines
+                    json.dumps({"phase": phase, "step": step, "epoch": epoch})
+                    for phase, step, epoch in lines
                 ),
-                '{"call": 3, "step": 1',
+                '{"phase": 3, "step": 1',
                 "[]",
-                '{"call": "x", "step": 2, "epoch": 1}',
+                '{"phase": "x", "step": 2, "epoch": 1}',
             ]
         )
     )
@@ -252,7 +252,7 @@ def test_a_band_of_losses_never_reaches_zero(tmp_path: Path) -> None:
         (tmp_path / f"{i}").mkdir()
         (tmp_path / f"{i}" / "metrics.jsonl").write_text(
             "\n".join(
-                json.dumps({"call": 0, "step": k, "epoch": k, "val_loss": value})
+                json.dumps({"phase": 0, "step": k, "epoch": k, "val_loss": value})
                 for k, value in enumerate(values)
             )
         )
@@ -521,7 +521,7 @@ def test_values_that_are_no_numbers_are_as_good_as_none(runs: Path) -> None:
     for folder, value in zip(folders(runs, "s*"), values, strict=False):
         change(folder, test_accuracy=value, layers=value, storage_bytes=value, training_flops=value)
         (folder / "metrics.jsonl").write_text(
-            json.dumps({"call": value, "step": value, "epoch": value}) + "\n{"
+            json.dumps({"phase": value, "step": value, "epoch": value}) + "\n{"
         )
     for what in ("sparsity", "flops", "layers", "support", "curves"):
         drawn, notes = pictures(what, settings(runs))

@@ -25,7 +25,7 @@ from dimred.methods.pruning_at_init.single_shot import SNIP, FreezeNet
 from dimred.net import Net
 from dimred.scores import NAMED, gradients
 from dimred.select.allocate import Global
-from dimred.storage.folder import Record
+from dimred.storage.folder import RunFolder
 from dimred.training.loop import Train
 from dimred.training.recipe import Recipe
 
@@ -268,8 +268,8 @@ def test_weights_that_fade_stay_the_same_if_a_resumed_run_scores_others(
 
     def attempt(last: int) -> Net:
         net = Net(model(), seed=1)
-        with Record(tmp_path) as record:
-            train = Fragile(net, Blobs(), RECIPE, record=record, checkpoint_seconds=0)
+        with RunFolder(tmp_path) as folder:
+            train = Fragile(net, Blobs(), RECIPE, folder=folder, checkpoint_seconds=0)
             train.last = last
             FreezeNetWD(0.8, Global(), "snip", 32, 1e-3).run(net, train)
         return net

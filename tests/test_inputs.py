@@ -20,7 +20,7 @@ from dimred.methods.baselines import Dense
 from dimred.net import Net
 from dimred.runs import inputs
 from dimred.runs.inputs import difference, fingerprint, paths_in
-from dimred.storage.folder import Record
+from dimred.storage.folder import RunFolder
 
 
 # -- fingerprints --------------------
@@ -168,8 +168,10 @@ def test_an_interrupted_run_does_not_go_on_with_other_images(
 # -- other files --------------------
 def attempt(folder: Path, last: int = -1) -> None:
     """Train a toy net, or resume it. Crash before step `last`."""
-    with Record(folder) as record:
-        train = Fragile(Net(model(), seed=1), Blobs(), RECIPE, record=record, checkpoint_seconds=0)
+    with RunFolder(folder) as run_folder:
+        train = Fragile(
+            Net(model(), seed=1), Blobs(), RECIPE, folder=run_folder, checkpoint_seconds=0
+        )
         train.last = last
         Dense().run(train.net, train)
 
@@ -179,7 +181,7 @@ def test_metrics_that_were_altered_are_noticed(tmp_path: Path) -> None:
         with pytest.raises(Crash):
             attempt(tmp_path, last)
     metrics = tmp_path / "metrics.jsonl"
-    metrics.write_text(metrics.read_text().replace('"call": 0', '"call": 1'))
+    metrics.write_text(metrics.read_text().replace('"phase": 0', '"phase": 1'))
     with pytest.raises(UserError, match=r"metrics.jsonl is damaged \(its lines have changed\)"):
         attempt(tmp_path)
 

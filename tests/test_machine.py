@@ -7,9 +7,9 @@ import pytest
 
 FAULTS = """
 import resource, sys
-from dimred.runs.environment import settle
+from dimred.runs.environment import prepare_process
 if sys.argv[1] == "settled":
-    settle()
+    prepare_process()
 import torch
 def faults():
     for _ in range(20):

@@ -23,7 +23,7 @@ from toy import RECIPE, Blobs, Crash, Fragile, model
 from dimred.errors import UserError
 from dimred.methods.baselines import Dense
 from dimred.net import Net
-from dimred.storage.folder import Record
+from dimred.storage.folder import RunFolder
 
 #: in a short training, things have to happen more often
 OFTEN = {"every": 7, "rewind": 5, "rate": 0.5, "examples": 32}
@@ -141,7 +141,7 @@ def test_the_installed_command_is_stopped_and_resumed(long: Path, tmp_path: Path
         assert process.stderr and "Repeat the command to resume" in process.stderr.read()
     assert process.returncode == 143
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and "resuming at step" in done.stderr
+    assert done.returncode == 0 and "resumed at step" in done.stderr
     assert_same(run, long)
 
 
@@ -188,8 +188,8 @@ def test_a_run_is_computed_by_one_process_at_a_time(
 def attempt(folder: Path, last: int = -1, built: nn.Module | None = None) -> None:
     """Train a toy net, or take it up. Crash if it gets as far as the step `last`."""
     net = Net(built or model(), seed=1)
-    with Record(folder) as record:
-        train = Fragile(net, Blobs(), RECIPE, record=record, checkpoint_seconds=0)
+    with RunFolder(folder) as run_folder:
+        train = Fragile(net, Blobs(), RECIPE, folder=run_folder, checkpoint_seconds=0)
         train.last = last
         Dense().run(net, train)
 
@@ -208,7 +208,7 @@ def test_a_run_that_is_resumed_with_other_threads_says_so(
         torch.set_num_threads(threads)
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
         f"resumed with threads {threads + 1} instead of {threads}: the bits may differ from those "
-        "of a run in one go"
+        "of an uninterrupted run"
     ]
 
 

@@ -11,7 +11,7 @@ import sys
 from dimred.cli import help
 from dimred.cli.declared import find
 from dimred.errors import Interrupted, UserError
-from dimred.runs.environment import settle
+from dimred.runs.environment import prepare_process
 from dimred.runs.terminal import accept_any_text, listen, printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments.remove("--debug")
     accept_any_text()
     listen(logging.DEBUG if debug else logging.INFO)
-    settle()
+    prepare_process()
     try:
         require_working_folder()
         status = dispatch(arguments)

@@ -32,7 +32,7 @@ from dimred.errors import UserError
 from dimred.methods.base import Method
 from dimred.methods.baselines import Dense
 from dimred.net.state import finished
-from dimred.storage.folder import Record
+from dimred.storage.folder import RunFolder
 
 Check = Callable[[Make], None]
 
@@ -153,17 +153,17 @@ def check_resume(make: Make) -> None:
     """Crashed anywhere and taken up, it ends with the same bits and has reported the same."""
     for optimizer, every in (("sgd", 4), ("adam", 7)):
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-            with Record(Path(one)) as record:
-                whole = train(make, record=record, optimizer=optimizer)
+            with RunFolder(Path(one)) as folder:
+                whole = train(make, folder=folder, optimizer=optimizer)
             steps = len(whole.trace.counts)
             for crash in (*range(1, steps, max(every, steps // 5)), -1):
                 try:
-                    with Record(Path(other)) as again:
-                        net = train(make, record=again, crash=crash, optimizer=optimizer)
+                    with RunFolder(Path(other)) as again:
+                        net = train(make, folder=again, crash=crash, optimizer=optimizer)
                 except Crash:
                     continue
             reports = (
-                record.metrics.read_text().splitlines(),
+                folder.metrics.read_text().splitlines(),
                 again.metrics.read_text().splitlines(),
             )
         name = difference(whole.trace.state, net.trace.state)

@@ -15,7 +15,7 @@ from dimred.conformance.toy import NETS, RECIPE, Blobs
 from dimred.methods.base import Method
 from dimred.net import Net, State
 from dimred.net.coordinates import Base, Support
-from dimred.storage.folder import Record
+from dimred.storage.folder import RunFolder
 from dimred.training.loop import Train
 from dimred.training.recipe import Recipe
 
@@ -75,12 +75,12 @@ class WatchedTrain(Train):
     crash = -1
 
     def __init__(
-        self, net: WatchedNet, data: Blobs, recipe: Recipe, record: Record | None = None
+        self, net: WatchedNet, data: Blobs, recipe: Recipe, folder: RunFolder | None = None
     ) -> None:
         self._last: tuple[int, State, State] | None = (
             None  # moves so far; then: what is not trained, memory
         )
-        super().__init__(net, data, recipe, seed=net.seed, record=record, checkpoint_seconds=0)
+        super().__init__(net, data, recipe, seed=net.seed, folder=folder, checkpoint_seconds=0)
         self._unscored = statistics(net)
 
     def _backward(self, images: Tensor, labels: Tensor) -> None:
@@ -190,15 +190,15 @@ def run(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     compiled: bool = False,
-    record: Record | None = None,
+    folder: RunFolder | None = None,
     crash: int = -1,
     include: Iterable[str] = (),
     **recipe: Any,
 ) -> WatchedNet:
-    """Train a toy net by the method, from scratch or from the record's checkpoint."""
+    """Train a toy net by the method, from scratch or from the folder's checkpoint."""
     net = toy_net(kind, basis, seed, dtype, include)
     settings = dataclasses.replace(RECIPE, **{"steps": STEPS, "batch_size": 16, **recipe})
-    train = WatchedTrain(net, Blobs(dtype), settings, record)
+    train = WatchedTrain(net, Blobs(dtype), settings, folder)
     train.crash = crash
     if compiled:  # the translator without its code generator, which would take ten seconds a net
         torch._dynamo.reset()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dimred.data.base import Data
 from dimred.net import Net
-from dimred.storage.folder import Record
+from dimred.storage.folder import RunFolder
 from dimred.training.loop import Train
 from dimred.training.recipe import Recipe
 
@@ -84,9 +84,9 @@ def model() -> nn.Module:
     )
 
 
-def set_up(record: Record | None = None, **recipe: Any) -> tuple[Net, Train]:
+def set_up(folder: RunFolder | None = None, **recipe: Any) -> tuple[Net, Train]:
     net = Net(model(), seed=3)
-    return net, Train(net, Blobs(), dataclasses.replace(RECIPE, **recipe), seed=3, record=record)
+    return net, Train(net, Blobs(), dataclasses.replace(RECIPE, **recipe), seed=3, folder=folder)
 
 
 # -- a net of every kind --------------------

@@ -15,7 +15,7 @@ from dimred.errors import Interrupted, UserError
 from dimred.runs.config.composition import composed_with_choices, own_folder
 from dimred.runs.config.files import require_plain_names
 from dimred.runs.config.overrides import flat, from_values, require_one_way
-from dimred.runs.environment import settle
+from dimred.runs.environment import prepare_process
 from dimred.runs.finished import Result
 from dimred.runs.terminal import showing_what_is_asked_for
 from dimred.training.run_name import named_run
@@ -49,7 +49,7 @@ def train(
     config_dir: your own configurations, in folders method/, model/, ...
     overrides: any other key of the configuration, also nested; None is null"""
     values = given(method=method, sparsity=sparsity, dataset=dataset, model=model, seed=seed)
-    settle()
+    prepare_process()
     return computed(planned({**values, **overrides}, config_dir))
 
 
@@ -72,7 +72,7 @@ def sweep(
     first run. A run that fails does not stop the others: the `status` of its result is "failed",
     and `reason` says why."""
     values = given(method=method, sparsity=sparsity, dataset=dataset, model=model, seed=seed)
-    settle()
+    prepare_process()
     plans = [planned(each, config_dir) for each in combinations({**values, **overrides})]
     results = []
     for i, plan in enumerate(plans):

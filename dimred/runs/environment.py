@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 
-def settle() -> None:
+def prepare_process() -> None:
     """To be called before torch is imported; where a C library knows nothing of it, nothing
     happens."""
     # Threads that wait for work spin a little, then sleep: beside another busy process, spinning on

@@ -38,7 +38,7 @@ from dimred.runs.nets import BUILT, build_net, save_net
 from dimred.runs.signals import stopping_at_signals
 from dimred.runs.trial import try_batch
 from dimred.storage.files import Json, write
-from dimred.storage.folder import Record
+from dimred.storage.folder import RunFolder
 from dimred.storage.sizes import smallest, storage
 from dimred.training.loop import Best, Train
 from dimred.training.recipe import Recipe
@@ -67,48 +67,46 @@ def run(
             choices.get(key) or cfg[key],
         )
     method, recipe = build(cfg.method, "method"), build(cfg.recipe, "recipe")
-    folder = folder_of(cfg, choices, describe(cfg))
-    with Record(folder) as record:
-        finished = record.result()
-        record.inputs = inputs_of(cfg)
-        require_same(record.recorded_inputs(finished), record.inputs, folder)
+    path = folder_of(cfg, choices, describe(cfg))
+    with RunFolder(path) as folder:
+        finished = folder.result()
+        folder.inputs = inputs_of(cfg)
+        require_same(folder.recorded_inputs(finished), folder.inputs, path)
         if finished and finished["status"] == "done":
-            log.info("finished already: %s", folder)
-            record.forget_checkpoint()
+            log.info("finished already: %s", path)
+            folder.forget_checkpoint()
             return finished
         device = find_device(cfg.device)
-        with logging_to(folder / "log.txt"):
-            write(
-                folder / "config.yaml", OmegaConf.to_yaml({CHOICES: dict(choices), **cfg}).encode()
-            )
+        with logging_to(path / "log.txt"):
+            write(path / "config.yaml", OmegaConf.to_yaml({CHOICES: dict(choices), **cfg}).encode())
             about: Json = {
                 **choices,
                 "sparsity": cfg.sparsity if "sparsity" in cfg.method else None,
                 "seed": cfg.seed,
-                "folder": str(folder),
-                "digest": folder.name.rpartition("-")[2],
+                "folder": str(path),
+                "digest": path.name.rpartition("-")[2],
                 "command": [*(command or sys.argv)],
             }
             try:
-                result = about | compute(cfg, method, recipe, device, record)
+                result = about | compute(cfg, method, recipe, device, folder)
             except Exception as error:
                 message = readable(error)
                 log.debug("%s", traceback.format_exc())
-                record.write_result({**about, "status": "failed", "reason": str(message)})
+                folder.write_result({**about, "status": "failed", "reason": str(message)})
                 raise message from error
-        record.write_result(result)
-        record.forget_checkpoint()
+        folder.write_result(result)
+        folder.forget_checkpoint()
     return result
 
 
 def compute(
-    cfg: DictConfig, method: Method, recipe: Recipe, device: torch.device, record: Record
+    cfg: DictConfig, method: Method, recipe: Recipe, device: torch.device, folder: RunFolder
 ) -> Json:
     """Build, train, and write what came of it."""
     data = build(cfg.dataset, "dataset").to(device)
-    known = {each["path"] for each in record.inputs.values()}
+    known = {each["path"] for each in folder.inputs.values()}
     read = {str(path.resolve()): fingerprint(path) for path in data.read_from}
-    record.inputs |= {f"data:{path}": each for path, each in read.items() if path not in known}
+    folder.inputs |= {f"data:{path}": each for path, each in read.items() if path not in known}
     net = build_net(cfg, data.shape, data.classes).to(device)
     if dense := dense_matrices(net.model, net.weights, data.shape):
         log.info(dense)
@@ -121,7 +119,7 @@ def compute(
         )
     try_batch(net, data, recipe.batch_size)  # before Train compiles the net
     train = Train(
-        net, data, recipe, seed=cfg.seed, record=record, checkpoint_seconds=cfg.checkpoint_seconds
+        net, data, recipe, seed=cfg.seed, folder=folder, checkpoint_seconds=cfg.checkpoint_seconds
     )
     if "sparsity" in cfg.method and (left := round((1 - cfg.sparsity) * net.total)) < len(
         net.weights
@@ -144,13 +142,13 @@ def compute(
     images: Json = {"shape": list(data.shape), "classes": data.classes}
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     built = {key: config[key] for key in BUILT} | {"model": own_weights(config["model"])}
-    save_net(record.folder / "model.safetensors", net, built, images)
-    write_masks(record.folder / "masks.npz", net)
+    save_net(folder.path / "model.safetensors", net, built, images)
+    write_masks(folder.path / "masks.npz", net)
     forms = storage(net, cfg.seed)
     return {
         "status": "done",
         "data": data.name,
-        "inputs": record.inputs,
+        "inputs": folder.inputs,
         "device": describe_device(device),
         "test_accuracy": accuracy,
         "test_loss": loss,

@@ -19,32 +19,32 @@ from dimred.storage.files import Json, _hash, damaged, read_about, write
 TEMPORARY = re.compile(r"[.].+[.]\d+")  # as `write` names them: .result.json.4711
 
 
-class Record:
+class RunFolder:
     """The folder of one run, held by one process at a time.
 
     config.yaml  metrics.jsonl  result.json  model.safetensors  masks.npz  checkpoint/  log.txt
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.checkpoint, self.metrics = (
-            folder / "checkpoint" / "last.safetensors",
-            folder / "metrics.jsonl",
+            path / "checkpoint" / "last.safetensors",
+            path / "metrics.jsonl",
         )
         # fingerprints of what the run reads (dimred/runs/inputs.py), for its checkpoints
         self.inputs: Json = {}
         self._written = _hash()  # of metrics.jsonl
         self._lock: IO[str] | None = None
 
-    def __enter__(self) -> Record:
+    def __enter__(self) -> RunFolder:
         """Hold the folder until the block ends or the process does, however it ends. UserError if
         another holds it."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = open(self.folder / ".lock", "a+")
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / ".lock", "a+")
         except OSError as error:
             raise UserError(
-                f"cannot write to {self.folder} ({error.strerror}). Choose another folder with "
+                f"cannot write to {self.path} ({error.strerror}). Choose another folder with "
                 "outputs=..., or make this one writable"
             ) from None
         try:
@@ -52,7 +52,7 @@ class Record:
         except BlockingIOError:
             lock.seek(0)
             raise UserError(
-                f"this run is already being computed by {lock.read() or 'another process'}: {self.folder}. "
+                f"this run is already being computed by {lock.read() or 'another process'}: {self.path}. "
                 "Wait for it, or stop it and repeat the command to resume it from its last "
                 "checkpoint"
             ) from None
@@ -71,12 +71,12 @@ class Record:
     def remove_temporaries(self) -> None:
         """Half-written files are of processes that were killed: no other one writes into a folder
         that is held."""
-        for path in (*self.folder.glob(".*"), *self.checkpoint.parent.glob(".*")):
+        for path in (*self.path.glob(".*"), *self.checkpoint.parent.glob(".*")):
             if TEMPORARY.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
-    def snapshot(self, call: int) -> Path:
-        return self.checkpoint.with_name(f"snapshot-{call}.safetensors")
+    def snapshot(self, phase: int) -> Path:
+        return self.checkpoint.with_name(f"snapshot-{phase}.safetensors")
 
     def append(self, line: Json) -> None:
         """Add a line to metrics.jsonl."""
@@ -123,11 +123,11 @@ class Record:
 
     def result(self) -> Json | None:
         """The result of the run, if it has one (status "done" or "failed")."""
-        path = self.folder / "result.json"
+        path = self.path / "result.json"
         return read_result(path) if path.exists() else None
 
     def write_result(self, result: Json) -> None:
-        write(self.folder / "result.json", json.dumps(result, indent=2).encode() + b"\n")
+        write(self.path / "result.json", json.dumps(result, indent=2).encode() + b"\n")
 
     def forget_checkpoint(self) -> None:
         shutil.rmtree(self.checkpoint.parent, ignore_errors=True)

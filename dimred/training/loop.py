@@ -7,7 +7,7 @@
     for k in train.rounds(range(5)):       the items; logs round, time and accuracy
 
 Durable by replay: a program that runs cannot be saved, but it can be run again. These calls are
-numbered; when a run is resumed, calls that had finished return at once, the interrupted one loads
+numbered, as training phases; when a run is resumed, phases that had finished return at once, the interrupted one loads
 net, optimiser and random states and goes on from its step. So what must survive lives in the net or
 in a snapshot, never in a local variable. The learning rate is a function of the step, and the order
 of the data one of (seed, epoch): rewinding is just `train(k)`."""
@@ -33,12 +33,12 @@ from dimred.net.seeded import generators, seed_generators, set_generators
 from dimred.net.state import below
 from dimred.select.schedules import steps_between
 from dimred.storage.files import read_tensors, write_tensors
-from dimred.storage.folder import Record
+from dimred.storage.folder import RunFolder
 from dimred.training.exploration import Exploration
 from dimred.training.flops import Costs
-from dimred.training.origin import compare, origin
 from dimred.training.progress import Progress
 from dimred.training.recipe import Recipe
+from dimred.training.start_of_run import require_same_start, start_of_run
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -62,8 +62,8 @@ class Best:
 class Train:
     """Trains `net` on `data` by `recipe`; the argument of every method's `run`.
 
-    record: where metrics, checkpoints and snapshots go, and from where an interrupted run is taken
-    up; or None."""
+    folder: where metrics, checkpoints and snapshots are written, and from where an interrupted run
+    is resumed; or None."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Train:
         recipe: Recipe,
         *,
         seed: int = 0,
-        record: Record | None = None,
+        folder: RunFolder | None = None,
         checkpoint_seconds: float = 60.0,
     ) -> None:
         self.net, self.data, self.recipe, self.seed = net, data, recipe, seed
@@ -85,10 +85,10 @@ class Train:
         self.best, self.seconds, self.stop_signal = Best(), 0.0, 0
         self.in_steps = False  # whether a signal has to wait for the end of a step
         self.progress = Progress(self.total, self.epoch_steps)
-        self.steps_done = 0  # over all calls
+        self.steps_done = 0  # over all training phases
         self.costs, self.exploration = Costs(net, data.shape), Exploration(net)
-        self._record, self._every = record, checkpoint_seconds
-        self._calls, self._last_stop = 0, 0
+        self._folder, self._every = folder, checkpoint_seconds
+        self._phases, self._last_stop = 0, 0
         self._lr_of: int | None = None  # the step whose learning rate all steps have
         self._losses, self._correct = torch.zeros(
             2, READ_EVERY, device=self.device
@@ -98,13 +98,13 @@ class Train:
         self._recent: list[float] = []  # the last losses read
         self._clock = self._saved = time.monotonic()
         self._resume = (
-            read_tensors(record.checkpoint) if record and record.checkpoint.exists() else None
+            read_tensors(folder.checkpoint) if folder and folder.checkpoint.exists() else None
         )
-        self._origin = origin(net.state_dict(), self.device) if record else {}
-        if record and self._resume and "origin" in self._resume[1]:
-            compare(self._resume[1]["origin"], self._origin, record.checkpoint)
-        if record:
-            record.resume(self._resume[1] if self._resume else {})
+        self._start = start_of_run(net.state_dict(), self.device) if folder else {}
+        if folder and self._resume:
+            require_same_start(self._resume[1]["start_of_run"], self._start, folder.checkpoint)
+        if folder:
+            folder.resume(self._resume[1] if self._resume else {})
         # of dropout, and of what a model of others draws; nothing else draws from them
         seed_generators(seed)
 
@@ -136,8 +136,8 @@ class Train:
                 f"cannot train from step {start} to {stop}: training has {self.total} steps "
                 f"({self.epoch_steps} an epoch). Choose steps in that range, or more recipe.epochs"
             )
-        call = self._number()
-        if self._finished_before(call):
+        phase = self._number()
+        if self._finished_before(phase):
             return
         self._lr_of = lr_of
         if start != self._last_stop:
@@ -163,7 +163,7 @@ class Train:
                 with counter.set(counted):
                     yield t
                 self._descend(t)
-                self._after(call, t + 1, stop)
+                self._after(phase, t + 1, stop)
         self._last_stop = stop
 
     def period(self, every: float) -> int:
@@ -191,9 +191,9 @@ class Train:
     def snapshot(self) -> State:
         """Weights, norms, coordinates and the optimiser's memory as they are now; survives a
         resume."""
-        call = self._number()
-        path = self._record.snapshot(call) if self._record else None
-        if path and self._finished_before(call):
+        phase = self._number()
+        path = self._folder.snapshot(phase) if self._folder else None
+        if path and self._finished_before(phase):
             return {name: value.to(self.device) for name, value in read_tensors(path)[0].items()}
         state = self.net.state()
         if path:
@@ -201,8 +201,8 @@ class Train:
         return state
 
     def once(self, work: Callable[[], None]) -> None:
-        """Do work on the net that is too long to be done again when the run is resumed: a call like
-        the others."""
+        """Do work on the net that is too long to be done again when the run is resumed: a training
+        phase like the others."""
         if not self._finished_before(self._number()):
             work()
 
@@ -291,19 +291,19 @@ class Train:
         self.net.has_trained = True
         self.steps_done += 1
 
-    def _after(self, call: int, t: int, stop: int) -> None:
-        """Evaluate at the end of an epoch and of a call; save when it is time or a signal came. `t`
+    def _after(self, phase: int, t: int, stop: int) -> None:
+        """Evaluate at the end of an epoch and of a phase; save when it is time or a signal came. `t`
         steps are done."""
         self.progress.step()
         ended = t == stop or t % self.epoch_steps == 0
-        due = time.monotonic() - self._saved >= self._every and self._record is not None
+        due = time.monotonic() - self._saved >= self._every and self._folder is not None
         if ended or due or self.stop_signal or self._unread == READ_EVERY:
             loss, accuracy = self._read(t)
             self.progress.at(t - 1, accuracy)
         if ended:
-            self._evaluate(call, t, loss, accuracy, t == stop)
-        if self._record and (due or self.stop_signal):
-            self._save_checkpoint(call, t)
+            self._evaluate(phase, t, loss, accuracy, t == stop)
+        if self._folder and (due or self.stop_signal):
+            self._save_checkpoint(phase, t)
         if self.stop_signal:
             raise Interrupted(self.stop_signal, t)
 
@@ -358,9 +358,9 @@ class Train:
         loss, correct = sums.tolist()
         return loss / self.data.sizes[split], correct / self.data.sizes[split]
 
-    def _evaluate(self, call: int, t: int, loss: float, accuracy: float, last: bool) -> None:
+    def _evaluate(self, phase: int, t: int, loss: float, accuracy: float, last: bool) -> None:
         line: dict[str, Any] = {
-            "call": call,
+            "phase": phase,
             "step": t,
             "epoch": t / self.epoch_steps,
             "lr": self._lr(t - 1),
@@ -383,19 +383,19 @@ class Train:
                 self.best = Best(t, self.net.dim, line["val_accuracy"], line["test_accuracy"])
         self._sums = [0.0, 0.0, 0]
         self.progress.evaluated(line, last)
-        if self._record:
-            self._record.append(line)
+        if self._folder:
+            self._folder.append(line)
 
     # -- replay --------------------
     def _number(self) -> int:
-        self._calls += 1
-        return self._calls - 1
+        self._phases += 1
+        return self._phases - 1
 
-    def _finished_before(self, call: int) -> bool:
-        return self._resume is not None and call < self._resume[1]["call"]
+    def _finished_before(self, phase: int) -> bool:
+        return self._resume is not None and phase < self._resume[1]["phase"]
 
-    def _save_checkpoint(self, call: int, t: int) -> None:
-        assert self._record
+    def _save_checkpoint(self, phase: int, t: int) -> None:
+        assert self._folder
         tensors = {f"net/{name}": value for name, value in self.net.state().items()}
         tensors |= {
             f"exploration/{name}": value for name, value in self.exploration.state().items()
@@ -404,12 +404,12 @@ class Train:
         if self.device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
         write_tensors(
-            self._record.checkpoint,
+            self._folder.checkpoint,
             tensors,
             {
-                "origin": self._origin,
+                "start_of_run": self._start,
                 "random": generators(),
-                "call": call,
+                "phase": phase,
                 "step": t,
                 "best": asdict(self.best),
                 "sums": self._sums,
@@ -418,13 +418,13 @@ class Train:
                 "steps_done": self.steps_done,
                 "seconds": self.elapsed(),
                 "costs": self.costs.state(),
-                **self._record.state(),
+                **self._folder.state(),
             },
         )
         self._saved = time.monotonic()
 
     def _load_checkpoint(self) -> int:
-        """Be as the interrupted call was; its step."""
+        """Restore the interrupted phase; its step."""
         assert self._resume
         tensors, about = self._resume
         self._resume = None
@@ -440,7 +440,7 @@ class Train:
             set_generators(about["random"])
         if self.device.type == "cuda" and "random/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random/cuda"], self.device)
-        log.info("resuming at step %d of call %d", about["step"], about["call"])
+        log.info("resumed at step %d (training phase %d)", about["step"], about["phase"])
         return about["step"]
 
     def elapsed(self) -> float:

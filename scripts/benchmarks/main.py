@@ -7,9 +7,9 @@ round."""
 
 from __future__ import annotations
 
-from dimred.runs.environment import settle
+from dimred.runs.environment import prepare_process
 
-settle()  # as the command line does, before torch is imported
+prepare_process()  # as the command line does, before torch is imported
 
 import os
 import platform

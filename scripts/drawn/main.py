@@ -30,7 +30,7 @@ from dimred.errors import UserError
 from dimred.runs.build import build, build_model
 from dimred.runs.config.composition import composed
 from dimred.runs.config.files import GROUPS, names
-from dimred.runs.environment import settle
+from dimred.runs.environment import prepare_process
 from dimred.runs.nets import load_run
 from dimred.runs.run import readable, run
 
@@ -219,7 +219,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     options = parser.parse_args()
-    settle()
+    prepare_process()
     torch.set_num_threads(1)
     logging.getLogger("dimred").setLevel(logging.CRITICAL)
     outcomes, failures, start = collections.Counter(), [], time.monotonic()

@@ -70,7 +70,7 @@ def curve(point: Point, key: str, log: bool = False) -> Curve | None:
     """Only of steps at which all runs that have the key have it; None if there are none."""
     found = [
         {
-            (line["call"], line["step"]): (line["trained"], value)
+            (line["phase"], line["step"]): (line["trained"], value)
             for line in metrics(run.folder)
             if (value := number(line, key)) is not None
         }

@@ -228,12 +228,12 @@ def layer_shares(run: Run) -> dict[str, float]:
 @cache
 def metrics(folder: Path) -> tuple[Json, ...]:
     """The lines of a run's metrics.jsonl that can be read, with "trained": epochs trained so far,
-    over all calls."""
+    over all training phases."""
     path, lines, trained, before = folder / "metrics.jsonl", list[Json](), 0.0, (-1, 0.0)
     for text in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         try:
             line = json.loads(text)
-            call, step, epoch = int(line["call"]), int(line["step"]), float(line["epoch"])
+            phase, step, epoch = int(line["phase"]), int(line["step"]), float(line["epoch"])
         except (
             ValueError,
             LookupError,
@@ -241,9 +241,9 @@ def metrics(folder: Path) -> tuple[Json, ...]:
             OverflowError,
         ):  # half a line, of a run that was broken off
             continue
-        goes_on = call == before[0] or epoch > before[1]
-        # a call that starts earlier has rewound, and evaluates after an epoch at the latest
+        goes_on = phase == before[0] or epoch > before[1]
+        # a phase that starts earlier has rewound, and evaluates after an epoch at the latest
         trained += epoch - before[1] if goes_on else min(epoch, 1.0)
-        before = call, epoch
-        lines.append(line | {"call": call, "step": step, "trained": trained})
+        before = phase, epoch
+        lines.append(line | {"phase": phase, "step": step, "trained": trained})
     return tuple(lines)
