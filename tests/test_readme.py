@@ -1,4 +1,7 @@
-"""The commands of the README, typed as they stand, and its example of a method."""
+"""What the README and the pages of docs/ show: their commands typed as they stand, their Python run
+as it stands."""
+
+from __future__ import annotations
 
 import os
 import re
@@ -7,31 +10,32 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()
-]
+#: in the order in which their commands are typed
+PAGES = ("README.md", "docs/results.md", "docs/extending.md", "docs/tables.md")
+TEXT = "\n".join((ROOT / page).read_text() for page in PAGES)
+BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.S)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 DATA = Path(os.environ.get("DIMRED_DATA", ROOT.parent / "shared" / "data")).resolve()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder elsewhere, with the files that the README shows."""
+    """A folder elsewhere, with the files that the pages show."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    for name, text in re.findall(r"```\w+\n# (\S+\.(?:py|yaml))\n(.*?)```", README, re.S):
+    for name, text in re.findall(r"```\w+\n# (\S+\.(?:py|yaml))\n(.*?)```", TEXT, re.S):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return folder
 
 
-def test_the_readme_has_five_examples_and_a_method() -> None:
-    assert len(COMMANDS) == 20 and "# halfway.py" in README
+def test_the_pages_have_twenty_commands_and_a_method() -> None:
+    assert len(COMMANDS) == 20 and "# halfway.py" in TEXT
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_of_the_readme_run(command: str, folder: Path) -> None:
+def test_commands_of_the_pages_run(command: str, folder: Path) -> None:
     if (
         "dataset=cifar10 " in command
     ):  # hours, and a download: that its configuration composes must do here
@@ -55,6 +59,35 @@ def test_commands_of_the_readme_run(command: str, folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_method_of_the_readme_prunes_halfway(folder: Path) -> None:
+def test_the_method_of_docs_extending_prunes_halfway(folder: Path) -> None:
     results = list((folder / "outputs/runs/digits/lenet300").glob("halfway-s0.95-*/result.json"))
     assert len(results) == 1 and '"dim": 2510,' in results[0].read_text()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_python_of_the_pages_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+    code = [block for block in blocks if not block.startswith("def run(")]
+    assert code[0].startswith("import dimred")
+    exec("".join(code), {})
+
+
+def test_the_method_in_the_readme_is_that_of_docs_extending() -> None:
+    """Its run, but for the fraction of training that is a field there."""
+    (short,) = re.findall(r"```python\n(def run.*?)```", TEXT, re.S)
+    (whole,) = re.findall(r"# halfway.py\n(.*?)```", TEXT, re.S)
+    for line in short.splitlines()[2:]:
+        full = line.strip().replace("len(train) // 2", "middle")
+        assert full in whole
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_files_that_a_page_links_to_are_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    links = re.findall(r"\]\(([^)#:]+)\)|(?:src|srcset)=\"([^\"]+)\"", text)
+    assert links
+    for link in links:
+        assert (ROOT / "".join(link)).exists(), link
