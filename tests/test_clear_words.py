@@ -149,9 +149,7 @@ def test_a_write_that_is_interrupted_leaves_nothing(
 def test_a_working_folder_that_was_deleted_is_named(tmp_path: Path) -> None:
     command = f"mkdir gone && cd gone && rmdir ../gone && {SCRIPT} methods"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
-    assert (
-        done.returncode == 1 and "dimred: the working folder does not exist any more" in done.stderr
-    )
+    assert done.returncode == 1 and "dimred: the working folder no longer exists" in done.stderr
 
 
 def test_a_full_disk_behind_stdout_is_said_in_words() -> None:
@@ -159,7 +157,7 @@ def test_a_full_disk_behind_stdout_is_said_in_words() -> None:
         done = subprocess.run([SCRIPT, "methods"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith(
-        f"dimred: {os.strerror(errno.ENOSPC)}: nothing more can be written. Make room and"
+        f"dimred: {os.strerror(errno.ENOSPC)}: nothing more can be written. Free some"
     )
 
 

@@ -64,7 +64,7 @@ QUICK = {
         ("trian", 1, "'train'"),
         ("train sparsty=1", 1, "'sparsity'"),
         ("train method=rigel", 1, "'rigl'"),
-        ("train --foo", 2, "--foo"),
+        ("train --foo", 1, "unknown option --foo"),
     ],
 )
 def test_questions_and_typos_are_answered_without_torch(

@@ -605,7 +605,7 @@ def test_a_missing_library_is_named_with_the_extra_that_has_it(
         ),
         ("export a b --format compct", "Did you mean 'compact'"),
         ("export a b --format", "--format needs a value"),
-        ("export a b --half", "--half is for --format compact"),
+        ("export a b --half", "--half needs --format compact"),
         ("export a b --hlaf", "unknown option --hlaf"),
         ("export a --format compact", "usage: dimred export RUN FILE"),
         ("import a", "usage: dimred import FILE OUT"),

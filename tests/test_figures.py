@@ -580,20 +580,25 @@ def test_a_missing_library_is_named_with_the_extra_to_install() -> None:
 def test_what_may_stand_before_and_behind_the_folders(tmp_path: Path) -> None:
     from dimred.cli.plot import parse
 
-    a, b = Path("a"), Path("b")
-    assert parse(["flops", "--runs", "a", "b", "--out", "o"]) == (
+    def parsed(*arguments: str) -> tuple[list[str], list[Path], Path, str]:
+        given = parse([*arguments])
+        return given.picture, given.runs, given.out, given.format
+
+    a, b, out = Path("a"), Path("b"), Path("outputs/pictures")
+    assert parsed("flops", "--runs", "a", "b", "--out", "o") == (
         ["flops"],
         [a, b],
         Path("o"),
         "svg",
     )
-    assert parse(["--runs=a", "--runs", "b", "--format=png", "flops", "flops"]) == (
+    assert parsed("--runs=a", "--runs", "b", "--format=png", "flops", "flops") == (
         ["flops"],
         [a, b],
-        Path("outputs/pictures"),
+        out,
         "png",
     )
-    assert parse([]) == ([], [Path("outputs/runs")], Path("outputs/pictures"), "svg")
+    assert parsed("--runs", "a", "flops") == (["flops"], [a], out, "svg")
+    assert parsed() == ([], [Path("outputs/runs")], out, "svg")
 
 
 # -- the overview --------------------

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import csv
-import inspect
 import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from pkgutil import resolve_name
 
 import pytest
 from conftest import Outcome
 
-from dimred.cli.declared import COMMANDS, COMMON
+from dimred.cli.commands import COMMANDS, find
 from dimred.runs.config.fields import fields, group_files
 
 
@@ -25,8 +23,7 @@ def fits(text: str) -> bool:
 def test_every_command_has_its_own_help(command: str, dimred: Callable[..., Outcome]) -> None:
     code, out, _ = dimred(command, "--help")
     assert code == 0 and out.startswith(f"usage: dimred {command} ") and fits(out)
-    for option in COMMANDS[command].options:
-        assert option.name in out
+    assert all(option in out for option in find(command).parser().options())
     assert dimred("help", command).out == out
 
 
@@ -35,16 +32,19 @@ def test_the_overview_names_every_command(dimred: Callable[..., Outcome]) -> Non
     assert fits(out) and all(f"\n{name} " in out for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"train"}))  # whose options are Hydra's
-def test_a_command_takes_the_options_of_its_help(command: str) -> None:
-    module = inspect.getmodule(resolve_name(COMMANDS[command].target))
-    assert module
-    source = inspect.getsource(module)
-    if command == "reproduce":  # takes those of a table, too
-        source += inspect.getsource(resolve_name("dimred.cli.table"))
-    for option in COMMANDS[command].options:
-        assert f'"{option.name}"' in source, option.name
-    assert {option.name for option in COMMON} == {"--help", "--debug"}
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_an_unknown_option_is_an_error_with_the_nearest_name(
+    command: str, dimred: Callable[..., Outcome]
+) -> None:
+    code, _, err = dimred(command, "--hepl")
+    assert code == 1 and "unknown option --hepl. Did you mean '--help'" in err
+
+
+def test_options_and_arguments_may_come_in_any_order() -> None:
+    parser = find("table").parser()
+    given = parser.parse(["--seeds", "7,", "cops", "--only=x", "recipe.lr=1", "--format", "csv"])
+    assert (given.name, given.overrides, given.seeds) == ("cops", ["recipe.lr=1"], [7])
+    assert (given.only, given.format, given.scale) == ("x", "csv", 1)
 
 
 # -- methods --------------------
@@ -173,6 +173,7 @@ def test_all_runs_are_listed_with_numbers_and_configuration(
         row["folder"] == str(run) and row["recipe.lr"] == 0.07 and row["include"] == ["fc1", "fc2"]
     )
     assert row["method.examples"] == 128 and row["method"] == "snip"
+    assert row["device"] == "cpu" and row["device_name"] == result["device"]
     assert (
         row["test_accuracy"] == result["test_accuracy"]
         and row["storage.csr"] == result["storage"]["csr"]

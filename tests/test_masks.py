@@ -119,7 +119,7 @@ def test_a_mask_is_shown_without_result_and_without_torch(tmp_path: Path) -> Non
         ("show {pickled}", "is damaged, or holds no masks"),
         ("show {numbers}", "fc1.weight has the value 0.5. A mask is 1 where"),
         ("show {text}", "fc1.weight is <U1. A mask is"),
-        ("diff {a} {fewer}", "other layers: only {a} has fc2.weight"),
+        ("diff {a} {fewer}", "different layers: only {a} has fc2.weight"),
         ("diff {fewer} {a}", "only {a} has fc2.weight"),
         (
             "diff {a} {wider}",

@@ -25,7 +25,7 @@ from scipy import stats
 
 from dimred.cli.main import main
 from dimred.cli.reproduce import file_name
-from dimred.cli.table import Request, outputs_of, request
+from dimred.cli.table import Request, outputs_of, parser, request
 from dimred.errors import UserError
 from dimred.report.compose import Change, composed, values_alone
 from dimred.report.measures import MEASURES
@@ -596,7 +596,7 @@ def test_a_shorter_or_changed_table_never_passes_for_the_real_one(
 
 def test_other_seeds_never_get_the_name_of_the_published_table(tiny: str) -> None:
     def asked(*arguments: str) -> Request:
-        return request([tiny, *arguments], "")
+        return request(parser().parse([tiny, *arguments]))
 
     assert file_name(asked()) == file_name(asked("--seeds", "1,0")) == "tiny"
     assert file_name(asked("--seeds", "1")) == "tiny--seed-0"
@@ -651,9 +651,10 @@ def test_what_tells_cells_apart_cannot_be_typed(typed: str, what: str, tmp_path:
     with pytest.raises(
         UserError, match=f"{re.escape(typed)} is not allowed: .*{what}.*--only REGEX"
     ):
-        request([str(tmp_path / "mine.yaml"), typed], "")
+        request(parser().parse([str(tmp_path / "mine.yaml"), typed]))
     for allowed in ("recipe.lr=0.01", "recipe.momentum=0.5", "recipe=digits", "allocation=erk"):
-        assert allowed in request([str(tmp_path / "mine.yaml"), allowed], "").whole.heading
+        asked = request(parser().parse([str(tmp_path / "mine.yaml"), allowed]))
+        assert allowed in asked.whole.heading
 
 
 def test_a_scaled_recipe_is_shorter_and_the_methods_steps_stay() -> None:
@@ -718,7 +719,7 @@ def test_cells_are_chosen_by_their_name() -> None:
         ("table pai_cifar10_vg16", "Did you mean 'pai_cifar10_vgg16'"),
         ("table cops --runs nowhere", "no folder nowhere"),
         ("table cops --format tex", "Allowed: csv, json, latex, md"),
-        ("table cops extra", "usage: dimred table"),
+        ("table cops extra", "name one table (got cops extra)"),
         ("table cops --scale 2", "--scale 2 is not allowed"),
         ("reproduce cops --scale x", "--scale x is not allowed"),
         ("reproduce cops --seeds x", "--seeds x is not allowed"),
@@ -737,7 +738,7 @@ def test_cells_are_chosen_by_their_name() -> None:
             "table cops foo=1",
             "Allowed: allocation, basis, checkpoint_seconds, data_dir, dataset, device, exclude, incl",
         ),
-        ("table cops --seeds", "--seeds N (how many) or N,N"),
+        ("table cops --seeds", "--seeds N"),
         ("table cops --scale", "--scale FRACTION"),
         ("table cops --only", "--only REGEX"),
         ("table cops --seeds 0", "Seed 0 alone: --seeds 1"),

@@ -1,4 +1,4 @@
-"""dimred check: the conformance suite, for one method."""
+"""dimred check: run the conformance suite on one method."""
 
 from __future__ import annotations
 
@@ -6,64 +6,78 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from dimred.cli.arguments import flag, option
+from dimred.cli.commands import Parser, add_config_dir
 from dimred.errors import UserError, nearest
 from dimred.runs.config.composition import composed, own_folder
 from dimred.runs.printing import table
 from dimred.training.run_name import PROGRESS
 
 
-def check(arguments: list[str]) -> int:
+def parser() -> Parser:
+    parser = Parser(
+        "check",
+        "METHOD [FIELD=VALUE ...] [basis=NAME] [--config-dir DIR]",
+        summary="Check that a method keeps the promises of all methods: exact counts, untouched "
+        "frozen weights, resuming to the same bits.",
+    )
+    parser.add_argument("method", metavar="METHOD", help="a name, or your package.Class")
+    parser.add_argument("fields", nargs="*", metavar="FIELD=VALUE", help="fields of the method")
+    add_config_dir(parser)
+    return parser
+
+
+def run(arguments: list[str]) -> int:
     """Exit status 1 if the method breaks a promise."""
-    usage = "usage: dimred check METHOD [FIELD=VALUE ...] [basis=NAME] [--config-dir DIR]"
-    folder = option(arguments, "--config-dir")
-    flag(arguments, "--config-dir")
-    if (
-        not arguments
-        or "=" in arguments[0]
-        or not all("=" in argument for argument in arguments[1:])
-    ):
-        raise UserError(f"{usage} (got {' '.join(arguments) or 'no method'})")
-    name, fields = arguments[0], dict(argument.split("=", 1) for argument in arguments[1:])
-    logging.getLogger(PROGRESS).disabled = True  # of hundreds of small trainings
+    parsed = parser()
+    given = parsed.parse(arguments)
+    if "=" in given.method or not all("=" in field for field in given.fields):
+        parsed.error(f"got {' '.join([given.method, *given.fields])}")
+    name, fields = given.method, dict(field.split("=", 1) for field in given.fields)
+    logging.getLogger(PROGRESS).disabled = True  # hundreds of small trainings
     from dimred.conformance import NOT_EXAMINED, Make, examine
 
     if name in NOT_EXAMINED:
         raise UserError(
             f"{name} cannot be checked: {NOT_EXAMINED[name]}. Check another method, such as random"
         )
-    cfg = compose_method(name, fields, fields.pop("basis", "none"), folder)
+    cfg = compose_method(name, fields, fields.pop("basis", "none"), given.config_dir)
     findings = list(examine(Make(name, cfg, fields)))
     print(table(("check", "outcome", "why"), findings))
     failed = sum(finding.outcome == "fails" for finding in findings)
-    print(f"{name}: {len(findings)} check{'s' * (len(findings) > 1)}, {failed} failed")
+    noun = "check" if len(findings) == 1 else "checks"
+    print(f"{name}: {len(findings)} {noun}, {failed} failed")
     return 1 if failed else 0
 
 
 def compose_method(name: str, fields: Mapping[str, str], basis: str, folder: str | None) -> Any:
-    """The configuration of a run with a method of conf/method or of the folder, or with a class of
-    one's own."""
-    overrides = [f"method={name}", *(f"method.{field}={value}" for field, value in fields.items())]
+    """The configuration of a run with a method of conf/method or of the folder, or with a class
+    given by its path."""
     if "." in name:
-        from dimred.runs.config.schema import required, resolve
+        chosen = choose_class(name, fields)
+    else:
+        chosen = [f"method={name}", *overrides("method", fields)]
+    return composed([*chosen, f"basis={basis}"], own_folder(folder) if folder else None)
 
-        _, takes = resolve(name, "method")
-        for key in set(fields) - set(takes):
-            raise UserError(f"unknown key method.{key}. {nearest(key, takes)}")
-        given = {key: f"${{{key}}}" for key in ("sparsity", "allocation") if key in takes} | dict(
-            fields
+
+def choose_class(name: str, fields: Mapping[str, str]) -> list[str]:
+    """Overrides that make a class the method. UserError for unknown or missing fields."""
+    from dimred.runs.config.schema import required, resolve
+
+    _, takes = resolve(name, "method")
+    for key in set(fields) - set(takes):
+        raise UserError(f"unknown key method.{key}. {nearest(key, takes)}")
+    of_the_run = {key: f"${{{key}}}" for key in ("sparsity", "allocation") if key in takes}
+    given = of_the_run | dict(fields)
+    missing = [key for key in required(takes) if key not in given]
+    if missing:
+        words = [f"{key}={value}" for key, value in fields.items()]
+        words += [f"{key}=..." for key in missing]
+        raise UserError(
+            f"{name} needs a value for {', '.join(missing)}. Give it: dimred check {name} "
+            + " ".join(words)
         )
-        if missing := [key for key in required(takes) if key not in given]:
-            raise UserError(
-                f"{name} needs a value for {', '.join(missing)}. Give it: dimred check {name} "
-                + " ".join(
-                    [*(f"{k}={v}" for k, v in fields.items()), *(f"{k}=..." for k in missing)]
-                )
-            )
-        overrides = [
-            "~method",
-            f"+method._target_={name}",
-            *(f"+method.{key}={value}" for key, value in given.items()),
-        ]
-    overrides.append(f"basis={basis}")
-    return composed(overrides, own_folder(folder) if folder else None)
+    return ["~method", f"+method._target_={name}", *overrides("+method", given)]
+
+
+def overrides(group: str, fields: Mapping[str, str]) -> list[str]:
+    return [f"{group}.{field}={value}" for field, value in fields.items()]

@@ -1,29 +1,28 @@
-"""dimred completion: what a shell needs to complete commands, options, keys, values, runs and
-tables."""
+"""dimred completion: tab completion of commands, options, keys, values, runs and tables."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
+from argparse import Action
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dimred.cli.arguments import flags
-from dimred.cli.declared import COMMANDS, COMMON, Command
+from dimred.cli.commands import COMMANDS, Parser, find
 from dimred.errors import UserError, nearest
-from dimred.runs.config.fields import fields, group_files, own_folders
+from dimred.runs.config.fields import Field, fields, group_files, own_folders
 from dimred.runs.config.files import GROUPS, conf, names
 
-# Each gets the line up to the cursor completed by `dimred completion reply LINE`, a candidate a
-# line. What may go on after a candidate ends in one of = . / and has no space after it.
+# Each script asks `dimred completion reply LINE`, with the line up to the cursor, and reads one
+# candidate per line. No space follows a candidate that ends in = . or /
 BASH = r"""
 _dimred() {
     local line="${COMP_LINE:0:$COMP_POINT}" program="${1/#\~/$HOME}" word prefix
     local IFS=$'\n'
     COMPREPLY=($("$program" completion reply "$line" 2>/dev/null))
     word="${line##*[[:space:]]}"
-    prefix="${word%"${word##*[=:]}"}"       # readline replaces what is behind the last = or : alone
+    prefix="${word%"${word##*[=:]}"}"       # readline replaces only the part after the last = or :
     if [[ "$COMP_WORDBREAKS" == *[=:]* && -n "$prefix" ]]; then
         COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
     fi
@@ -63,20 +62,26 @@ VALUES = (
     "outputs",
     "checkpoint_seconds",
 )
-FOLDERS = ("DIR", "folder")
 
 
-def completion(arguments: list[str]) -> int:
-    if arguments[:1] == ["reply"]:
+def parser() -> Parser:
+    parser = Parser(
+        "completion",
+        "bash|zsh|fish",
+        summary="Print a script that makes a shell complete the arguments of dimred.",
+        more='bash: eval "$(dimred completion bash)" in ~/.bashrc. zsh: eval "$(dimred completion '
+        'zsh)" in ~/.zshrc. fish: dimred completion fish | source in ~/.config/fish/config.fish.',
+    )
+    parser.add_argument("shell", choices=tuple(SCRIPTS), help="the shell to print it for")
+    return parser
+
+
+def run(arguments: list[str]) -> int:
+    if arguments[:1] == ["reply"]:  # asked by the scripts
         for candidate in complete(" ".join(arguments[1:])):
             print(candidate)
         return 0
-    flags(arguments)
-    if len(arguments) != 1:
-        raise UserError(
-            f"usage: dimred completion {'|'.join(SCRIPTS)} (got {len(arguments)} arguments)"
-        )
-    print(script(arguments[0]))
+    print(script(parser().parse(arguments).shell))
     return 0
 
 
@@ -87,20 +92,20 @@ def script(shell: str) -> str:
 
 
 def complete(line: str) -> list[str]:
-    """What the last word of a line may become: whole words, sorted."""
+    """The words that the last word of a line may become, sorted."""
     words = split(line)[1:]  # without the program
     *before, word = words or [""]
     if not before:
         return matching(word, [*COMMANDS, "--help", "--version"])
-    command = COMMANDS.get(before[0])
-    if command is None:
+    if before[0] not in COMMANDS:
         return []
-    return sorted(set(matching(word, candidates(command, before[1:], word))))
+    found = candidates(find(before[0]).parser(), before[1:], word)
+    return sorted(set(matching(word, found)))
 
 
 def split(line: str) -> list[str]:
     """The words of a line as a shell splits it, the last one unfinished."""
-    for end in ("", "'", '"'):  # a quote may be open
+    for end in ("", "'", '"'):  # close an open quote
         try:
             words = shlex.split(line + end)
         except ValueError:
@@ -113,36 +118,42 @@ def matching(word: str, found: Iterable[str]) -> list[str]:
     return [each for each in found if each.startswith(word)]
 
 
-def candidates(command: Command, before: Sequence[str], word: str) -> Iterable[str]:
-    options = {option.name: option for option in (*command.options, *COMMON)}
+def candidates(parser: Parser, before: Sequence[str], word: str) -> Iterable[str]:
+    options = parser.options()
     name, equals, value = word.partition("=")
     if equals and name in options:
-        return [f"{name}={each}" for each in of_kind(options[name].value, before, value)]
+        return [f"{name}={each}" for each in values_of(options[name], before, value)]
     if word.startswith("-"):
-        return options
+        return [name for name in options if name.startswith("--")]
     last = before[-1] if before else ""
-    if last in options and options[last].value:
-        return of_kind(options[last].value, before, word)
-    takes = command.takes or ("",)
+    if last in options and options[last].nargs != 0:
+        return values_of(options[last], before, word)
+    positionals = parser.positionals()
+    if not positionals:
+        return []
+    # the last one stands for all that follow
     place = len([each for each in before if not each.startswith("-")])
-    return of_kind(takes[min(place, len(takes) - 1)], before, word)
+    return values_of(positionals[min(place, len(positionals) - 1)], before, word)
 
 
-def of_kind(kind: str, before: Sequence[str], word: str) -> Iterable[str]:
-    """All there is of a kind of argument: a run, a table, one of md|csv, ..."""
-    if kind == "run":
+def values_of(action: Action, before: Sequence[str], word: str) -> Iterable[str]:
+    """All values of an argument, by its choices or else by its metavar."""
+    if action.choices is not None:
+        return list(action.choices)
+    kind = action.metavar
+    if kind == "RUN":
         return matching(word, runs(word)) or paths(word, folders_only=True)
-    if kind == "override":
+    if kind == "KEY=VALUE":
         return overrides(before, word)
-    if kind == "method":
+    if kind == "METHOD":
         return group_files("method", own_folders(before))
-    if kind == "field":
+    if kind == "FIELD=VALUE":
         return [each.removeprefix("method.") for each in inside("method", before[0], before)]
-    if kind == "table":
+    if kind == "TABLE":
         return names("table")
-    if kind == "file" or kind in FOLDERS:
-        return paths(word, folders_only=kind in FOLDERS)
-    return kind.split("|") if kind.islower() or "|" in kind else []
+    if kind in ("FILE", "DIR"):
+        return paths(word, folders_only=kind == "DIR")
+    return []
 
 
 # -- KEY=VALUE --------------------
@@ -161,7 +172,7 @@ def overrides(before: Sequence[str], word: str) -> Iterable[str]:
 
 
 def values(key: str, before: Sequence[str], value: str) -> Iterable[str]:
-    """What a key may be set to, where that is known."""
+    """The values of a key, where they are known."""
     if key in GROUPS:
         return group_files(key, own_folders(before))
     if key == "device":
@@ -172,23 +183,26 @@ def values(key: str, before: Sequence[str], value: str) -> Iterable[str]:
         return [*runs(value), *paths(value)]
     group, _, name = key.partition(".")
     if group in GROUPS:
-        path = group_files(group, own_folders(before)).get(chosen(group, before))
-        found = fields(group, path, own_folders(before)).fields if path else []
-        return [
-            choice for field in found if field.name == name for choice in field.choices
-        ] or paths(value)
+        for field in fields_of(group, chosen(group, before), before):
+            if field.name == name and field.choices:
+                return field.choices
+        return paths(value)
     return ()
 
 
 def inside(group: str, name: str, before: Sequence[str]) -> list[str]:
     """The keys of a group, for a member of it."""
-    path = group_files(group, own_folders(before)).get(name)
-    found = fields(group, path, own_folders(before)).fields if path else []
-    return [f"{group}.{field.name}=" for field in found]
+    return [f"{group}.{field.name}=" for field in fields_of(group, name, before)]
+
+
+def fields_of(group: str, name: str, before: Sequence[str]) -> list[Field]:
+    folders = own_folders(before)
+    path = group_files(group, folders).get(name)
+    return fields(group, path, folders).fields if path else []
 
 
 def chosen(group: str, before: Sequence[str]) -> str:
-    """The member of a group that the words before choose, or the default."""
+    """The member of a group that the words choose, or the default."""
     typed = [word.partition("=")[2] for word in before if word.startswith(f"{group}=")]
     if typed:
         return typed[-1].split(",")[0]
@@ -198,29 +212,27 @@ def chosen(group: str, before: Sequence[str]) -> str:
 
 # -- files --------------------
 def runs(word: str) -> list[str]:
-    """Run folders: those under what is typed, or under outputs."""
-    place = word if word.endswith("/") else ""
-    roots = [Path(place).expanduser()] if place else [Path("outputs/runs")]
-    found = [
-        path.parent
-        for root in roots
-        for depth in ("", "*/", "*/*/", "*/*/*/")
-        for path in root.glob(f"{depth}config.yaml")
-    ]
-    return [str(path) for path in found]
+    """The run folders below the word, or below outputs."""
+    root = Path(word).expanduser() if word.endswith("/") else Path("outputs/runs")
+    found: list[str] = []
+    for depth in ("", "*/", "*/*/", "*/*/*/"):
+        found += [str(path.parent) for path in root.glob(f"{depth}config.yaml")]
+    return found
 
 
 def paths(word: str, folders_only: bool = False) -> list[str]:
-    """What lies in the folder that is being typed; folders end in a slash."""
+    """The files and folders that the word may become; folders end in a slash."""
     place, _, start = word.rpartition("/")
     folder = place + "/" if "/" in word else ""
     try:
         entries = list(os.scandir(os.path.expanduser(folder or ".")))
     except OSError:
         return []
-    shown = [entry for entry in entries if start.startswith(".") or not entry.name.startswith(".")]
-    return [
-        f"{folder}{entry.name}/" if entry.is_dir() else f"{folder}{entry.name}"
-        for entry in shown
-        if entry.is_dir() or not folders_only
-    ]
+    found = []
+    for entry in entries:
+        hidden = entry.name.startswith(".") and not start.startswith(".")
+        if entry.is_dir() and not hidden:
+            found.append(f"{folder}{entry.name}/")
+        elif not folders_only and not hidden:
+            found.append(f"{folder}{entry.name}")
+    return found

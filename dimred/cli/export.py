@@ -9,8 +9,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimred.cli.arguments import flags, option
-from dimred.errors import UserError, nearest
+from dimred.cli.commands import Parser, add_trust
+from dimred.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,51 +19,63 @@ if TYPE_CHECKING:
     from dimred.storage.files import Json
 
 FORMATS = ("dense", "compact", "onnx", "torch-export", "compacted-channels")
-USAGE = f"dimred export RUN FILE [--format {'|'.join(FORMATS)}] [--half] [--trust]"
+ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 
-def export(arguments: list[str]) -> int:
-    form = option(arguments, "--format", "NAME") or "dense"
-    given = flags(arguments, "--half", "--trust")
-    if form not in FORMATS:
-        raise UserError(f"unknown format {form!r}. {nearest(form, FORMATS)}")
-    if "--half" in given and form != "compact":
+def parser() -> Parser:
+    parser = Parser(
+        "export",
+        "RUN FILE [--format NAME] [--half] [--trust]",
+        summary="Write a trained network for other programs.",
+        more="dense is the state dict of the plain model, as safetensors, which loads without "
+        "dimred. compact leaves out what the seed can generate again; dimred import reads it. "
+        "compacted-channels leaves out removed channels.",
+    )
+    parser.add_argument("run", metavar="RUN", help="the folder of a run")
+    parser.add_argument("file", metavar="FILE", help="the file to write")
+    parser.add_argument("--format", choices=FORMATS, default="dense", help="default: dense")
+    parser.add_argument(
+        "--half", action="store_true", help="half precision (with --format compact)"
+    )
+    add_trust(parser)
+    return parser
+
+
+def run(arguments: list[str]) -> int:
+    given = parser().parse(arguments)
+    form = given.format
+    if given.half and form != "compact":
+        raise UserError(f"--half needs --format compact (got --format {form}). Leave it out")
+    if form == "onnx" and not all(map(importlib.util.find_spec, ONNX)):
         raise UserError(
-            f"--half is for --format compact, and not for --format {form}. Leave it out"
-        )
-    if len(arguments) != 2:
-        raise UserError(f"usage: {USAGE} (got {len(arguments)} arguments)")
-    if form == "onnx" and not all(
-        map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))
-    ):
-        raise UserError(
-            "--format onnx needs a library that is not installed. Install it: pip install 'dimred[onnx]'"
+            "--format onnx needs a library that is not installed. Install it: "
+            "pip install 'dimred[onnx]'"
         )
     from dimred.runs.nets import load_run
 
-    path = output(arguments[1], arguments[0])
-    net, about = load_run(Path(arguments[0]).expanduser(), "--trust" in given)
-    print(f"{path}: {write_as(form, net, about, path, '--half' in given)}")
+    path = output(given.file, given.run)
+    net, about = load_run(Path(given.run).expanduser(), given.trust)
+    print(f"{path}: {write_as(form, net, about, path, given.half)}")
     return 0
 
 
 def output(name: str, source: str) -> Path:
-    """Where to write to. UserError if that is not for files, or would take something of a run or of
-    the source away."""
+    """The path to write to. UserError if it is not a file, or if the file belongs to a run or is
+    the source."""
     path, given = Path(name).expanduser(), Path(source).expanduser()
     if not path.name or (path.exists() and not path.is_file()):
-        raise UserError(f"cannot write to {name!r}: that is no file. Name one")
-    if (path.parent / "config.yaml").exists() or (
-        given.exists() and path.resolve() == given.resolve()
-    ):
+        raise UserError(f"cannot write to {name!r}: that is not a file. Name one")
+    in_a_run = (path.parent / "config.yaml").exists()
+    if in_a_run or (given.exists() and path.resolve() == given.resolve()):
         raise UserError(
-            f"cannot write to {path}: that is part of a run, or what is read. Name a file elsewhere"
+            f"cannot write to {path}: it is part of a run, or the file that is read. Name a file "
+            "elsewhere"
         )
     return path
 
 
 def write_as(form: str, net: Net, about: Json, path: Path, half: bool) -> str:
-    """Write a net; what to say of the file."""
+    """Write a net and describe the file."""
     import torch
 
     from dimred.channels.smaller import compact
@@ -124,7 +136,7 @@ def any_batch() -> Any:
 
 @contextmanager
 def exporting(model: nn.Module) -> Iterator[None]:
-    """Turns what the exporters raise, of many kinds, into a UserError."""
+    """Turn the exporters' exceptions, which are of many types, into a UserError."""
     try:
         yield
     except Exception as error:
@@ -146,15 +158,14 @@ def run_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
     import torch
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # `batches` says what fails
+    options.log_severity_level = 4  # `batches` reports what fails
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
 def batches(exported: Callable[[Tensor], Tensor], model: nn.Module, images: Tensor) -> str:
-    """For which batches what was exported works, found by running it. UserError if it does not for
-    that of the export.
-    """
+    """Run the exported model and say for which batch sizes it works. UserError if it fails for the
+    size of the export."""
     wrong = [size for size in (1, 5) if not agree(exported, model, images, size)]
     if not agree(exported, model, images, len(images)):
         raise UserError(
@@ -170,14 +181,14 @@ def batches(exported: Callable[[Tensor], Tensor], model: nn.Module, images: Tens
 def agree(
     exported: Callable[[Tensor], Tensor], model: nn.Module, images: Tensor, size: int
 ) -> bool:
-    """Whether the logits of a batch of that size are the model's."""
+    """Whether both compute the same logits for a batch of that size."""
     import torch
 
     inputs = torch.rand(size, *images.shape[1:], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         try:
             found = exported(inputs)
-        except Exception:  # of kinds of their own, in onnxruntime and torch.export
+        except Exception:  # onnxruntime and torch.export raise types of their own
             return False
         logits = model(inputs)
     return found.shape == logits.shape and torch.allclose(found, logits, rtol=1e-3, atol=1e-4)

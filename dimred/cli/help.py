@@ -1,4 +1,5 @@
-"""The help of commands, of groups and of methods, in lines that fit the terminal."""
+"""Help for the command line, for groups of files and for methods, in lines that fit the
+terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dimred.cli.declared import COMMANDS, COMMON, find
+from dimred.cli.commands import COMMANDS, find
 from dimred.runs.config.fields import Field, fields, find_file, group_files, own_folders
 from dimred.runs.config.files import GROUPS, conf
 from dimred.runs.printing import table
@@ -17,89 +18,73 @@ TITLE = (
     "dimred: dimensionality-reduced training. Train a few coordinates of a network, prune or "
     "freeze the rest."
 )
+MORE = (
+    "dimred COMMAND --help describes a command. Every command takes --debug, which shows where "
+    "an error happened. Example:"
+)
 EXAMPLE = "dimred train method=rigl sparsity=0.95 recipe.epochs=20"
+INSIDE = (
+    "Values inside a group are set by a dot: recipe.epochs=1 method.every=200 model.width=2. "
+    "List them with the group's choice: dimred train method=rigl --help"
+)
 
 
 def overview() -> str:
     """All commands."""
-    rows = [(name, command.summary) for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            wrapped(TITLE),
-            "",
-            table(("", ""), rows, width(), wrap=1),
-            "",
-            wrapped(
-                "dimred COMMAND --help says more; any command takes --debug, which shows where an "
-                "error happened. Try:"
-            ),
-            "",
-            f"  {EXAMPLE}",
-            "",
-        ]
-    )
+    rows = [(name, find(name).parser().summary) for name in COMMANDS]
+    commands = table(("", ""), rows, width(), wrap=1)
+    return "\n\n".join([wrapped(TITLE), commands, wrapped(MORE), f"  {EXAMPLE}\n"])
 
 
-def of_command(name: str) -> str:
-    command = find(name)
-    starts = ["usage:", *["      "] * (len(command.usage) - 1)]
-    usage = [
-        f"{start} dimred {name} {form}" for start, form in zip(starts, command.usage, strict=True)
-    ]
-    options = [(option.shown(), option.about()) for option in (*command.options, *COMMON)]
-    more = [wrapped(command.more), ""] if command.more else []
-    return "\n".join([*usage, "", wrapped(command.summary), "", *more, indented(options), ""])
-
-
-def of_train(words: Sequence[str]) -> str:
-    """The keys and what they may be; of the groups that the words choose, the fields instead."""
+def overrides(words: Sequence[str]) -> str:
+    """The keys of `dimred train` and their values. Where the words choose members of groups: the
+    fields of these instead."""
     folders = own_folders(words)
-    chosen = [word.partition("=")[::2] for word in words if word.partition("=")[0] in GROUPS]
-    members = [(group, name) for group, value in chosen for name in value.split(",")]
-    if members:
-        return "\n\n".join(of_group(group, name, folders) for group, name in members) + "\n"
-    values = re.findall(
-        r"^(\w+): (\S.*?)(?:\s+# (.*))?$", (conf() / "config.yaml").read_text(), re.MULTILINE
-    )
-    rows = [
-        (f"{key}=", re.sub(r"\$\{oc[.]env:\w+,'(.*)'\}", r"\1", default), comment)
-        for key, default, comment in values
-    ]
-    keys = table(("", "", ""), rows, width() - 2, wrap=2)
+    pairs = [word.partition("=") for word in words]
+    chosen = {group: names.split(",") for group, _, names in pairs if group in GROUPS}
+    if chosen:
+        members = [(group, name) for group, names in chosen.items() for name in names]
+        return "\n\n".join(of_group(group, name, folders) for group, name in members)
+    groups = [(f"{group}=", " ".join(sorted(group_files(group, folders)))) for group in GROUPS]
     return "\n".join(
         [
-            of_command("train"),
-            wrapped("Groups, each a folder of files; --config-dir DIR adds your own:"),
-            groups(folders),
+            wrapped("Groups, each a folder of files; --config-dir DIR adds yours:"),
+            indented(groups, 1),
             "",
             "Values, with their defaults:",
-            textwrap.indent(keys, "  "),
+            indented(values(), 2),
             "",
-            wrapped(
-                "Values inside a group, by a dot: recipe.epochs=1 method.every=200 model.width=2. "
-                "To see them: dimred train method=rigl --help"
-            ),
-            "",
+            wrapped(INSIDE),
         ]
     )
+
+
+def values() -> list[tuple[str, str, str]]:
+    """The values of conf/config.yaml: key, default, comment."""
+    found = re.findall(
+        r"^(\w+): (\S.*?)(?:\s+# (.*))?$", (conf() / "config.yaml").read_text(), re.MULTILINE
+    )
+    from_environment = r"\$\{oc[.]env:\w+,'(.*)'\}"
+    return [
+        (f"{key}=", re.sub(from_environment, r"\1", default), comment)
+        for key, default, comment in found
+    ]
 
 
 def of_group(group: str, name: str, folders: Sequence[Path]) -> str:
-    """What a member of a group is: its docstring where dimred has it, then its fields."""
+    """Describe a member of a group: its docstring if it is dimred's, then its fields."""
     found = fields(group, find_file(group, name, folders), folders)
-    paragraphs = found.about.split("\n\n")
-    shown = [
-        equation(part) if part.startswith("    ") else wrapped(" ".join(part.split()))
-        for part in paragraphs
-        if part
-    ]
-    return "\n\n".join(
-        [f"{group}={name}", *shown, *([field_table(group, found.fields)] if found.fields else [])]
-    )
+    parts = [f"{group}={name}"]
+    for paragraph in filter(None, found.about.split("\n\n")):
+        is_equation = paragraph.startswith("    ")
+        parts.append(equation(paragraph) if is_equation else wrapped(" ".join(paragraph.split())))
+    if found.fields:
+        parts.append(field_table(group, found.fields))
+    return "\n\n".join(parts)
 
 
 def equation(text: str) -> str:
-    """Indented; its lines stay apart."""
+    """Indented, line by line."""
     return "\n".join(
         textwrap.fill(line.strip(), width(), initial_indent=" " * 4, subsequent_indent=" " * 6)
         for line in text.splitlines()
@@ -107,18 +92,12 @@ def equation(text: str) -> str:
 
 
 def field_table(group: str, found: Iterable[Field]) -> str:
-    """Name and default, then what it is and may be."""
     rows = [(f"{group}.{field.name}", field.default, field.about()) for field in found]
-    return table(("field", "default", "what it is, and may be"), rows, width(), wrap=2)
+    return table(("field", "default", "meaning, and allowed values"), rows, width(), wrap=2)
 
 
-def groups(folders: Sequence[Path]) -> str:
-    rows = [(f"{group}=", " ".join(sorted(group_files(group, folders)))) for group in GROUPS]
-    return indented(rows)
-
-
-def indented(rows: Iterable[Sequence[object]]) -> str:
-    return textwrap.indent(table(("", ""), rows, width() - 2, wrap=1), "  ")
+def indented(rows: Sequence[Sequence[object]], wrap: int) -> str:
+    return textwrap.indent(table([""] * len(rows[0]), rows, width() - 2, wrap), "  ")
 
 
 def wrapped(text: str) -> str:

@@ -1,21 +1,30 @@
-"""dimred import: a compact file as a plain state dict."""
+"""dimred import: write the plain state dict of a compact file."""
 
 from __future__ import annotations
 
-from dimred.cli.arguments import flag
-from dimred.errors import UserError
+from dimred.cli.commands import Parser, add_trust
 
 
-def import_compact(arguments: list[str]) -> int:
-    trust = flag(arguments, "--trust")
-    if len(arguments) != 2:
-        raise UserError(f"usage: dimred import FILE OUT [--trust] (got {len(arguments)} arguments)")
+def parser() -> Parser:
+    parser = Parser(
+        "import",
+        "FILE OUT [--trust]",
+        summary="Read a compact file and write the state dict of the plain model.",
+    )
+    parser.add_argument("file", metavar="FILE", help="written by dimred export --format compact")
+    parser.add_argument("out", metavar="FILE", help="a safetensors file")
+    add_trust(parser)
+    return parser
+
+
+def run(arguments: list[str]) -> int:
+    given = parser().parse(arguments)
     from dimred.cli.export import output
     from dimred.runs.compact_file import load_compact
     from dimred.storage.files import write_tensors
 
-    path = output(arguments[1], arguments[0])
-    state = load_compact(arguments[0], trust).state_dict()
+    path = output(given.out, given.file)
+    state = load_compact(given.file, given.trust).state_dict()
     write_tensors(path, state)
     print(f"{path}: {len(state)} tensors; read it with safetensors.torch.load_file")
     return 0

@@ -1,46 +1,61 @@
-"""dimred mask: which weights runs have trained, and what two of them have in common."""
+"""dimred mask: show which weights a run has trained, or compare the masks of two runs."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dimred.cli.arguments import flag
-from dimred.errors import UserError, nearest
+from dimred.cli.commands import Parser, add_json
+from dimred.errors import UserError
 from dimred.runs.printing import percent, table
-from dimred.storage.masks import Masks, overlap, read_masks
 
-USAGE = "dimred mask show RUN [--json], or dimred mask diff RUN RUN [--json]"
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dimred.storage.masks import Masks
+
 BAR = 30  # characters
+RUNS = {"show": 1, "diff": 2}
 
 
-def mask(arguments: list[str]) -> int:
-    as_json = flag(arguments, "--json")
-    if not arguments:
-        raise UserError(f"usage: {USAGE}")
-    name, *runs = arguments
-    if name not in ("show", "diff"):
-        raise UserError(f"unknown command mask {name}. {nearest(name, ['show', 'diff'])}")
-    if len(runs) != {"show": 1, "diff": 2}[name]:
-        raise UserError(f"usage: {USAGE} (got {len(runs)} runs)")
-    folders = [Path(run).expanduser() for run in runs]
+def parser() -> Parser:
+    parser = Parser(
+        "mask",
+        "show RUN [--json]",
+        "diff RUN RUN [--json]",
+        summary="Show which weights a run has trained, layer by layer, or compare the masks of "
+        "two runs.",
+    )
+    parser.add_argument("action", choices=tuple(RUNS), help="what to do")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="folders of runs, or masks.npz")
+    add_json(parser)
+    return parser
+
+
+def run(arguments: list[str]) -> int:
+    from dimred.storage.masks import read_masks
+
+    parsed = parser()
+    given = parsed.parse(arguments)
+    if len(given.runs) != RUNS[given.action]:
+        parsed.error(f"got {len(given.runs)} runs")
+    folders = [Path(run).expanduser() for run in given.runs]
     first, *others = map(read_masks, folders)
-    if name == "show":
-        shown = counts(first, nonzero_of(folders[0]))
-        print(json.dumps(shown, indent=2) if as_json else bars(shown))
+    if given.action == "show":
+        found = counts(first, nonzero_of(folders[0]))
+        text = bars(found)
     else:
-        require_alike(first, others[0], *folders)
-        compared = compare(first, others[0])
-        print(json.dumps(compared, indent=2) if as_json else overlaps(compared))
+        require_same_layers(first, others[0], *folders)
+        found = compare(first, others[0])
+        text = overlaps(found)
+    print(json.dumps(found, indent=2) if given.json else text)
     return 0
 
 
 # -- one run --------------------
 def nonzero_of(run: Path) -> dict[str, int]:
-    """How many weights of each layer are not zero, where result.json says so."""
+    """The number of nonzero weights of each layer, if result.json has it."""
     try:
         layers = json.loads((run / "result.json").read_text())["layers"]
         return {name: layer["nonzero"] for name, layer in layers.items()}
@@ -51,30 +66,29 @@ def nonzero_of(run: Path) -> dict[str, int]:
 def counts(masks: Masks, nonzero: dict[str, int]) -> dict[str, Any]:
     layers = {
         name: {
-            "shape": list(m.shape),
-            "total": m.size,
-            "trained": int(np.count_nonzero(m)),
+            "shape": list(mask.shape),
+            "total": mask.size,
+            "trained": int(mask.sum()),
             "nonzero": nonzero.get(name),
         }
-        for name, m in masks.items()
+        for name, mask in masks.items()
     }
+    all_known = masks.keys() <= nonzero.keys()
     return {
         "layers": layers,
-        "total": sum(m.size for m in masks.values()),
-        "trained": sum(int(np.count_nonzero(m)) for m in masks.values()),
-        "nonzero": sum(nonzero[name] for name in masks) if masks.keys() <= nonzero.keys() else None,
+        "total": sum(layer["total"] for layer in layers.values()),
+        "trained": sum(layer["trained"] for layer in layers.values()),
+        "nonzero": sum(nonzero[name] for name in masks) if all_known else None,
     }
 
 
-def bars(shown: dict[str, Any]) -> str:
+def bars(found: dict[str, Any]) -> str:
     rows = [
         (name, "x".join(map(str, layer["shape"])), *numbers(layer))
-        for name, layer in shown["layers"].items()
+        for name, layer in found["layers"].items()
     ]
-    return table(
-        ("layer", "shape", "total", "trained", "", "", "nonzero"),
-        [*rows, ("all", "", *numbers(shown))],
-    )
+    header = ("layer", "shape", "total", "trained", "", "", "nonzero")
+    return table(header, [*rows, ("all", "", *numbers(found))])
 
 
 def numbers(layer: dict[str, Any]) -> tuple[object, ...]:
@@ -89,46 +103,48 @@ def numbers(layer: dict[str, Any]) -> tuple[object, ...]:
 
 
 def bar(fraction: float) -> str:
-    """Something, wherever there is something."""
+    """At least one full character for any fraction above 0."""
     full = min(BAR, round(BAR * fraction)) or int(fraction > 0)
     return "█" * full + "░" * (BAR - full)
 
 
 # -- two runs --------------------
-def require_alike(one: Masks, other: Masks, a: Path, b: Path) -> None:
-    """UserError if they are not of the same weights."""
+def require_same_layers(one: Masks, other: Masks, a: Path, b: Path) -> None:
+    """UserError if the masks are not of layers with the same names and shapes."""
     for masks, others, run in ((one, other, a), (other, one, b)):
-        if only := sorted(masks.keys() - others.keys()):
+        only = sorted(masks.keys() - others.keys())
+        if only:
+            more = f" and {len(only) - 3} more" if only[3:] else ""
             raise UserError(
-                f"the runs have other layers: only {run} has {', '.join(only[:3])}"
-                f"{f' and {len(only) - 3} more' if only[3:] else ''}. Compare runs of the same model"
+                f"the runs have different layers: only {run} has {', '.join(only[:3])}{more}. "
+                "Compare runs of the same model"
             )
     for name, mask in one.items():
         if mask.shape != other[name].shape:
+            shapes = ("x".join(map(str, each.shape)) for each in (mask, other[name]))
             raise UserError(
-                f"{name} is {'x'.join(map(str, mask.shape))} in {a}, and "
-                f"{'x'.join(map(str, other[name].shape))} in {b}. Compare runs of the same model, on "
-                "images of the same size"
+                f"{name} is {next(shapes)} in {a}, and {next(shapes)} in {b}. Compare runs of the "
+                "same model, on images of the same size"
             )
 
 
 def compare(one: Masks, other: Masks) -> dict[str, Any]:
+    import numpy as np
+
     layers = {name: common(one[name], other[name]) for name in one}
-    return {
-        "layers": layers,
-        **common(
-            *(np.concatenate([masks[name].ravel() for name in one]) for masks in (one, other))
-        ),
-    }
+    whole = [np.concatenate([masks[name].ravel() for name in one]) for masks in (one, other)]
+    return {"layers": layers, **common(*whole)}
 
 
 def common(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
-    both = int(np.count_nonzero(one & other))
+    from dimred.storage.masks import overlap
+
+    both = int((one & other).sum())
     return {
         "overlap": overlap(one, other),
         "both": both,
-        "only_first": int(np.count_nonzero(one)) - both,
-        "only_second": int(np.count_nonzero(other)) - both,
+        "only_first": int(one.sum()) - both,
+        "only_second": int(other.sum()) - both,
         "total": one.size,
     }
 

@@ -1,124 +1,121 @@
-"""dimred plot: pictures of runs, and a page of them all."""
+"""dimred plot: draw pictures of runs, and a page with all of them."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
+from argparse import Namespace
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dimred.errors import UserError, nearest
+from dimred.cli.commands import Parser
+from dimred.errors import UserError
 
 if TYPE_CHECKING:
     from dimred.report.pictures.points import Setting
 
 log = logging.getLogger("dimred")
-WHAT = ("sparsity", "storage", "flops", "layers", "support", "curves", "overview")
+PICTURES = ("sparsity", "storage", "flops", "layers", "support", "curves", "overview")
 FORMATS = ("svg", "dark.svg", "png", "pdf")
-USAGE = "dimred plot [WHAT ...] [--runs DIR|RUN ...] [--out DIR] [--format svg|dark.svg|png|pdf]"
 NEEDS = ("matplotlib", "jinja2", "itables")  # the extra "plot"
-MANY = 9  # lines on what is not drawn, in a terminal
+MANY = 9  # lines about runs that are not drawn
 
 
-def plot(arguments: list[str]) -> int:
-    what, folders, out, form = parse(arguments)
+def parser() -> Parser:
+    parser = Parser(
+        "plot",
+        "[PICTURE ...] [--runs DIR ...] [--out DIR] [--format NAME]",
+        summary="Draw pictures of runs; without a name, all of them.",
+        more="overview is a page with all runs and all pictures.",
+    )
+    parser.add_argument("picture", nargs="*", choices=PICTURES, help="what to draw")
+    parser.add_argument(
+        "--runs",
+        nargs="+",
+        action="extend",
+        metavar="DIR",
+        help="where the runs are, or single runs (default: outputs/runs)",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        default="outputs/pictures",
+        help="where to write (default: outputs/pictures)",
+    )
+    parser.add_argument("--format", choices=FORMATS, default="svg", help="default: svg")
+    return parser
+
+
+def parse(arguments: list[str]) -> Namespace:
+    """A picture may be named after the folders of --runs, too, unless a folder has its name."""
+    given = parser().parse(arguments)
+    words = given.runs or []
+    named = [word for word in words if word in PICTURES and not Path(word).is_dir()]
+    folders = [word for word in words if word not in named] or ["outputs/runs"]
+    given.picture = list(dict.fromkeys([*given.picture, *named]))
+    given.runs = [Path(folder).expanduser() for folder in folders]
+    given.out = Path(given.out).expanduser()
+    return given
+
+
+def run(arguments: list[str]) -> int:
+    given = parse(arguments)
     if missing := [name for name in NEEDS if importlib.util.find_spec(name) is None]:
         raise UserError(
-            f"pictures need {' and '.join(missing)}, not installed here: pip install 'dimred[plot]'"
+            f"pictures need {' and '.join(missing)}, which are not installed. Install them: "
+            "pip install 'dimred[plot]'"
         )
     from dimred.report.pictures.points import settings_of
     from dimred.report.runs import find_runs
 
-    found = {run.folder.resolve(): run for folder in folders for run in find_runs(folder)}
+    found = {run.folder.resolve(): run for folder in given.runs for run in find_runs(folder)}
     done = [run for run in found.values() if run.state == "done"]
-    notes = [
-        f"{run.folder}: {run.state} ({run.why})" for run in found.values() if run.state != "done"
-    ]
+    others = [run for run in found.values() if run.state != "done"]
+    notes = [f"{run.folder}: {run.state} ({run.why})" for run in others]
     if not done:
-        where = ", ".join(map(str, folders))
+        where = ", ".join(map(str, given.runs))
         what_to_do = "Train some with dimred train, or name another folder with --runs"
         raise UserError("\n  ".join([f"no finished run in {where}. {what_to_do}", *first(notes)]))
     settings, doubles = settings_of(done)
     notes += doubles
     for line in first(notes):
         log.warning("%s", line)
-    return draw(what or WHAT, settings, notes, out, form, named=bool(what))
+    return draw(given, settings, notes)
 
 
-def draw(
-    what: Sequence[str],
-    settings: Sequence[Setting],
-    notes: list[str],
-    out: Path,
-    form: str,
-    named: bool,
-) -> int:
-    """Write the files and print their paths. UserError if one was named and there is nothing to
-    draw in it."""
+def draw(given: Namespace, settings: Sequence[Setting], notes: list[str]) -> int:
+    """Write the files and print their paths. UserError if a picture that was named is empty."""
     from dimred.report.pictures.catalogue import DRAWINGS, pictures
     from dimred.storage.files import write
 
+    wanted = given.picture or PICTURES
     drawn, empty = {}, []
-    for kind in DRAWINGS if "overview" in what else what:
+    for kind in DRAWINGS if "overview" in wanted else wanted:
         drawn[kind], lines = pictures(kind, settings)
         notes += lines
-        if kind in what:
+        if kind in wanted:
             for line in lines:
                 log.warning("%s", line)
-            empty += [kind] * (not drawn[kind])
+            if not drawn[kind]:
+                empty.append(kind)
             for picture in drawn[kind]:
-                write(path := out / f"{picture.name}.{form}", picture.file(form))
+                path = given.out / f"{picture.name}.{given.format}"
+                write(path, picture.file(given.format))
                 print(path)
-    if "overview" in what:
+    if "overview" in wanted:
         from dimred.report.pictures.overview import page
 
-        write(
-            path := out / "overview.html",
-            page(settings, [p for some in drawn.values() for p in some], notes),
-        )
+        path = given.out / "overview.html"
+        write(path, page(settings, list(chain.from_iterable(drawn.values())), notes))
         print(path)
-    if named and empty:
-        raise UserError(f"nothing to draw for {', '.join(empty)}, see above")
+    if given.picture and empty:
+        raise UserError(f"nothing to draw for {', '.join(empty)}: see the lines above")
     return 0
 
 
-def parse(arguments: list[str]) -> tuple[list[str], list[Path], Path, str]:
-    """What, the folders of runs, where to, the format. Every --runs takes all folders up to the
-    next option."""
-    values: dict[str, list[str]] = {"": [], "--runs": [], "--out": [], "--format": []}
-    into = ""
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if argument.startswith("-"):
-            if name not in values:
-                hint = nearest(name, ["--runs", "--out", "--format", "--debug"])
-                raise UserError(f"unknown option {name}. {hint} Usage: {USAGE}")
-            into = "" if equals else name
-            values[name] += [value] if equals else []
-        else:
-            # a WHAT may stand behind options, too, unless a folder is called so
-            values["" if argument in WHAT and not Path(argument).is_dir() else into].append(
-                argument
-            )
-            into = into if into == "--runs" else ""
-    for option in ("--out", "--format"):
-        if len(values[option]) > 1:
-            raise UserError(
-                f"{option} takes one value (got {' '.join(values[option])}). Usage: {USAGE}"
-            )
-    if into in ("--out", "--format") or (into == "--runs" and not values["--runs"]):
-        raise UserError(f"{into} needs a value. Usage: {USAGE}")
-    for word in values[""]:
-        if word not in WHAT:
-            raise UserError(f"unknown picture {word!r}. {nearest(word, WHAT)}")
-    form = (values["--format"] or ["svg"])[0]
-    if form not in FORMATS:
-        raise UserError(f"unknown format {form!r}. {nearest(form, FORMATS)}")
-    folders = [Path(folder).expanduser() for folder in values["--runs"] or ["outputs/runs"]]
-    out = Path((values["--out"] or ["outputs/pictures"])[0]).expanduser()
-    return list(dict.fromkeys(values[""])), folders, out, form
-
-
 def first(lines: Sequence[str]) -> list[str]:
-    return [*lines[:MANY], *([f"and {len(lines) - MANY} more"] if len(lines) > MANY else [])]
+    if len(lines) <= MANY:
+        return [*lines]
+    return [*lines[:MANY], f"and {len(lines) - MANY} more"]

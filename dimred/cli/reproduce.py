@@ -1,4 +1,4 @@
-"""dimred reproduce: run what is missing of a published table, and print it."""
+"""dimred reproduce: run what is missing from a published table, and print it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import platform
 import re
 import shlex
 import sys
+from argparse import SUPPRESS
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dimred.cli.arguments import option
-from dimred.cli.table import Request, request
+from dimred.cli.commands import Parser
+from dimred.cli.table import Request, add_table, request
 from dimred.errors import UserError
 from dimred.runs.terminal import printable
 
@@ -23,18 +24,27 @@ if TYPE_CHECKING:
     from dimred.report.tables.plan import Box
 
 
-def reproduce(arguments: list[str]) -> int:
+def parser() -> Parser:
+    parser = Parser(
+        "reproduce",
+        "TABLE [KEY=VALUE ...] [OPTION ...]",
+        summary="Run what is missing from a table, and print the table.",
+    )
+    add_table(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
+    parser.add_argument("--runs", help=SUPPRESS)  # an option of `dimred table`
+    return parser
+
+
+def run(arguments: list[str]) -> int:
     """Exit status 1 if a run failed."""
-    dry = "--dry-run" in arguments
-    arguments = [argument for argument in arguments if argument != "--dry-run"]
-    if option(arguments, "--runs"):
+    given = parser().parse(arguments)
+    if given.runs:
         raise UserError(
-            "what is missing has to be run somewhere. Instead of --runs DIR, give outputs=DIR"
+            "--runs is not an option of reproduce, which makes runs. Instead of --runs DIR, give "
+            "outputs=DIR"
         )
-    typed = [*arguments]
-    option(typed, "--only")  # what is written is the whole table
-    command = shlex.join(["dimred", "reproduce", *typed])
-    asked = request(arguments, "dimred reproduce NAME [--dry-run]")
+    asked = request(given)
     from dimred.report.runs import find_runs
     from dimred.report.tables.plan import estimate, left, sweeps
 
@@ -44,7 +54,7 @@ def reproduce(arguments: list[str]) -> int:
     jobs = left(asked.table, runs)
     boxes = sweeps(jobs)
     print(f"{asked.table.heading}\n{estimate(jobs, runs)}")
-    if dry:
+    if given.dry_run:
         for box in boxes:
             print(shlex.join(["dimred", "train", *words(box, asked)]))
         return 0
@@ -52,8 +62,16 @@ def reproduce(arguments: list[str]) -> int:
     for i, box in enumerate(boxes):
         print(f"\n-- sweep {i + 1} of {len(boxes)} --", flush=True)
         status = max(status, sweep(words(box, asked)))
-    show(asked, command, find_runs(place) if place.is_dir() else [])
+    show(asked, command_of_whole(arguments), find_runs(place) if place.is_dir() else [])
     return status
+
+
+def command_of_whole(arguments: list[str]) -> str:
+    """The command without --only: the whole table is written."""
+    parser = Parser("reproduce", "TABLE", summary="")
+    parser.add_argument("--only")
+    _, others = parser.parse_known_args(arguments)
+    return shlex.join(["dimred", "reproduce", *others])
 
 
 def words(box: Box, asked: Request) -> list[str]:
@@ -65,19 +83,19 @@ def words(box: Box, asked: Request) -> list[str]:
 
 
 def sweep(arguments: list[str]) -> int:
-    """`dimred train -m ...`; the exit status. What fails is said and the others go on; only a
-    signal ends it all."""
-    from dimred.cli.train import train
+    """`dimred train -m ...`; return the exit status. Failures are reported and do not end the
+    other sweeps; a signal does."""
+    from dimred.cli import train
 
     try:
-        return train(arguments)
-    except UserError as error:  # nothing of this sweep could be started
+        return train.run(arguments)
+    except UserError as error:  # no run of this sweep could start
         print(f"dimred: {printable(str(error))}", file=sys.stderr)
         return 1
 
 
 def show(asked: Request, command: str, runs: Iterable[Run]) -> None:
-    """Write the whole table, and print what was asked for of it."""
+    """Write the whole table, and print the part that --only selects."""
     from dimred.report.tables.fill import environment, fill, folders
     from dimred.report.tables.formats import as_json, markdown
     from dimred.storage.files import write
@@ -86,7 +104,7 @@ def show(asked: Request, command: str, runs: Iterable[Run]) -> None:
     document = fill(asked.whole, runs, asked.where)
     used = folders(document)
     made = [
-        f"written by `{command}`, which counts all runs that are there",
+        f"written by `{command}`, which counts all runs in its folder",
         machine(),
         *environment(run for run in runs if run.folder in used),
     ]
@@ -105,18 +123,19 @@ def output(asked: Request) -> Path:
 
 
 def check_output(asked: Request) -> None:
-    """UserError if the file that the table would be written to is that of another table."""
+    """UserError if the file to write holds another table."""
     path = output(asked)
     with suppress(OSError, UnicodeDecodeError):
         first = path.read_text().partition("\n")[0]
         if first != f"# {asked.whole.heading}":
             raise UserError(
-                f"{path} holds another table ({first.strip('# ')!r}). Rename yours, or move that file"
+                f"{path} holds another table ({first.strip('# ')!r}). Rename your table, or move that "
+                "file"
             )
 
 
 def file_name(asked: Request) -> str:
-    """A changed table never gets the name of the published one, nor of another change."""
+    """A changed table has a name of its own, different for every change."""
     change = str(asked.whole.change)
     changed = re.sub("[^A-Za-z0-9.=_]+", "-", change).strip("-")
     if len(changed) > 100:

@@ -1,4 +1,4 @@
-"""dimred runs: all runs with their numbers, to look at or for pandas."""
+"""dimred runs: list all runs with their numbers, as a table or for pandas."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimred.cli.arguments import flags, option
-from dimred.errors import UserError, nearest
+from dimred.cli.commands import Parser
 from dimred.runs.printing import table
 from dimred.runs.terminal import printable
 
 if TYPE_CHECKING:
     from dimred.report.runs import Run
 
-FORMATS = ("table", "csv", "json")
-#: of the table, by their names in MEASURES
+#: the columns of the table, by their names in MEASURES
 SHOWN = {
     "test_accuracy": "test %",
     "dim": "dim",
@@ -27,24 +25,36 @@ SHOWN = {
 }
 
 
-def runs(arguments: list[str]) -> int:
-    form = option(arguments, "--format", "|".join(FORMATS)) or "table"
-    named = option(arguments, "--runs")
-    flags(arguments, options=("--runs", "--format"))
-    if form not in FORMATS:
-        raise UserError(f"unknown format {form!r}. {nearest(form, FORMATS)}")
+def parser() -> Parser:
+    parser = Parser(
+        "runs",
+        "[DIR ...] [--format table|csv|json]",
+        summary="List all runs with state and numbers; as csv or json with all numbers and the "
+        "configuration, for pandas.",
+    )
+    parser.add_argument(
+        "folders", nargs="*", metavar="DIR", help="where the runs are (default: outputs/runs)"
+    )
+    parser.add_argument("--runs", metavar="DIR", help="the same as DIR")
+    parser.add_argument(
+        "--format", choices=("table", "csv", "json"), default="table", help="default: table"
+    )
+    return parser
+
+
+def run(arguments: list[str]) -> int:
+    given = parser().parse(arguments)
     from dimred.report.rows import flat_row
     from dimred.report.runs import find_runs
 
-    places = [Path(place).expanduser() for place in (*([named] if named else []), *arguments)] or [
-        Path("outputs/runs")
-    ]
+    named = [given.runs] if given.runs else []
+    places = [Path(place).expanduser() for place in [*named, *given.folders] or ["outputs/runs"]]
     found = {run.folder.resolve(): run for place in places for run in find_runs(place)}
-    if form == "table":
+    if given.format == "table":
         print(as_table(list(found.values())))
         return 0
     rows = [flat_row(run) for run in found.values()]
-    if form == "json":
+    if given.format == "json":
         print(json.dumps(rows, indent=2))
     else:
         write_csv(rows)
@@ -52,7 +62,8 @@ def runs(arguments: list[str]) -> int:
 
 
 def as_table(found: Sequence[Run]) -> str:
-    """A row for every run, below the folder that it lies in. Names stay whole, to be copied."""
+    """The runs below the folder that they are in. Names are never wrapped, so that they can be
+    copied."""
     folders: dict[Path, list[Run]] = {}
     for run in found:
         folders.setdefault(run.folder.parent, []).append(run)
@@ -61,29 +72,28 @@ def as_table(found: Sequence[Run]) -> str:
         for folder, runs in folders.items()
     ]
     states = [run.state for run in found]
-    counted = (
-        ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none"
-    )
+    counted = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
     noun = "run" if len(found) == 1 else "runs"
-    return "\n\n".join([*parts, f"{len(found)} {noun}: {counted}"])
+    return "\n\n".join([*parts, f"{len(found)} {noun}: {', '.join(counted) or 'none'}"])
 
 
 def row(run: Run) -> tuple[object, ...]:
     from dimred.report.measures import MEASURES
 
-    values = {name: MEASURES[name].value(run.result) for name in SHOWN}
-    cells = ["" if value is None else MEASURES[name].text(value) for name, value in values.items()]
+    cells = []
+    for name in SHOWN:
+        value = MEASURES[name].value(run.result)
+        cells.append("" if value is None else MEASURES[name].text(value))
     return (run.folder.name, run.state, *cells)
 
 
 def write_csv(rows: Sequence[dict[str, Any]]) -> None:
-    """Of all columns that any run has; lists as JSON."""
+    """Write every column that any run has; lists as JSON."""
     header = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
-        cells = (row.get(key) for key in header)
-        writer.writerow([as_cell(cell) for cell in cells])
+        writer.writerow([as_cell(row.get(key)) for key in header])
 
 
 def as_cell(value: Any) -> Any:

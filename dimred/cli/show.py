@@ -1,4 +1,4 @@
-"""dimred show: a run in numbers."""
+"""dimred show: the layers, numbers and configuration of a run."""
 
 from __future__ import annotations
 
@@ -6,57 +6,64 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dimred.cli.arguments import flag, one_folder
+from dimred.cli.commands import Parser, add_json, existing_folder
 from dimred.errors import UserError
 from dimred.runs.printing import percent, table
 from dimred.runs.terminal import printable
 
+DAMAGED = (ValueError, TypeError, AttributeError, LookupError, FileNotFoundError, RecursionError)
 
-def show(arguments: list[str]) -> int:
-    as_json = flag(arguments, "--json")
-    folder = one_folder(arguments, "dimred show RUN [--json]")
+
+def parser() -> Parser:
+    parser = Parser(
+        "show", "RUN [--json]", summary="Show the layers, numbers and configuration of a run."
+    )
+    parser.add_argument("run", metavar="RUN", type=existing_folder, help="the folder of a run")
+    add_json(parser)
+    return parser
+
+
+def run(arguments: list[str]) -> int:
+    given = parser().parse(arguments)
+    folder: Path = given.run
     path = folder / "result.json"
     if not path.exists():
-        state = (
-            "unfinished: repeat its command to resume it"
-            if (folder / "config.yaml").exists()
-            else "not a run"
-        )
-        raise UserError(
-            f"{folder} has no result.json; it is {state}. Runs lie in outputs/runs/DATASET/MODEL/"
-        )
+        raise UserError(f"{folder} has no result.json: {without_result(folder)}")
     try:
         result = json.loads(path.read_text())
         if not isinstance(result, dict):
             raise TypeError("result.json is no object")
-        print(json.dumps(result, indent=2) if as_json else shown(result, folder / "config.yaml"))
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        LookupError,
-        FileNotFoundError,
-        RecursionError,
-    ) as error:
+        print(json.dumps(result, indent=2) if given.json else shown(result, folder))
+    except DAMAGED as error:
         raise UserError(
-            f"{folder} is damaged ({error}). Remove it and give the run's command again"
+            f"{folder} is damaged ({error}). Remove it and repeat the command of the run"
         ) from error
     return 0
 
 
-def shown(result: dict[str, Any], config: Path) -> str:
-    layers = table(
-        ("layer", "shape", "total", "trained", "nonzero"),
-        [
-            (
-                name,
-                "x".join(map(str, v["shape"])),
-                v["total"],
-                f"{v['trained']} ({percent(v['trained'] / v['total'])})",
-                f"{v['nonzero']} ({percent(v['nonzero'] / v['total'])})",
-            )
-            for name, v in result.get("layers", {}).items()
-        ],
+def without_result(folder: Path) -> str:
+    if (folder / "config.yaml").exists():
+        return "the run is unfinished. Repeat its command to resume it"
+    return "it is not a run. Runs are in outputs/runs/DATASET/MODEL/"
+
+
+def shown(result: dict[str, Any], folder: Path) -> str:
+    layers = [layer_row(name, layer) for name, layer in result.get("layers", {}).items()]
+    numbers = [(key, value) for key, value in result.items() if key != "layers"]
+    parts = (
+        table(("layer", "shape", "total", "trained", "nonzero"), layers),
+        table(("", ""), numbers),
+        printable((folder / "config.yaml").read_text().rstrip()),
     )
-    numbers = table(("", ""), [(key, value) for key, value in result.items() if key != "layers"])
-    return f"{layers}\n\n{numbers}\n\n{printable(config.read_text().rstrip())}"
+    return "\n\n".join(parts)
+
+
+def layer_row(name: str, layer: dict[str, Any]) -> tuple[object, ...]:
+    total, trained, nonzero = layer["total"], layer["trained"], layer["nonzero"]
+    return (
+        name,
+        "x".join(map(str, layer["shape"])),
+        total,
+        f"{trained} ({percent(trained / total)})",
+        f"{nonzero} ({percent(nonzero / total)})",
+    )

@@ -1,12 +1,13 @@
-"""dimred table: a published table, from run folders alone."""
+"""dimred table: fill a published table from run folders."""
 
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dimred.cli.arguments import flags, option
+from dimred.cli.commands import Parser, add_config_dir
 from dimred.errors import UserError, nearest
 from dimred.runs.config.composition import own_folder, search_path
 from dimred.runs.config.files import GROUPS, NOT_DESCRIPTIVE, conf, names
@@ -16,47 +17,77 @@ if TYPE_CHECKING:
     from dimred.report.compose import Json, Overrides
     from dimred.report.tables.published import Table
 
-#: overrides that say where and how to compute; "hydra" is the beginning of its own
+#: overrides that say where and how to compute; Hydra's own begin with "hydra"
 WHERE = ("device", "data_dir", "outputs", "checkpoint_seconds", "hydra")
 
 
 class Request(NamedTuple):
+    """What the arguments ask for: a table, the part of it that --only selects, and the overrides
+    that say where and how to compute."""
+
     whole: Table
-    table: Table  # what --only leaves of it
+    table: Table
     where: Overrides
 
     def shown(self, filled: Json) -> Json:
-        """What --only leaves of the filled whole."""
+        """The part of the filled table that --only selects."""
         from dimred.report.tables.excerpt import excerpt
 
         return excerpt(filled, self.whole, self.table) if self.table.only else filled
 
 
-def table(arguments: list[str]) -> int:
-    folder = option(arguments, "--runs")
-    form = option(arguments, "--format", "md|latex|csv|json") or "md"
+def parser() -> Parser:
+    parser = Parser(
+        "table",
+        "[TABLE] [KEY=VALUE ...] [OPTION ...]",
+        summary="Fill a published table from run folders; without a name, list the tables.",
+    )
+    add_table(parser)
+    parser.add_argument("--runs", metavar="DIR", help="where the runs are (default: outputs)")
+    parser.add_argument(
+        "--format", choices=("md", "latex", "csv", "json"), default="md", help="default: md"
+    )
+    return parser
+
+
+def add_table(parser: Parser) -> None:
+    """The arguments that choose a table and change its settings."""
+    parser.add_argument("name", nargs="?", metavar="TABLE", help="a name, or the path of a .yaml")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change a setting")
+    parser.add_argument(
+        "--seeds",
+        type=seeds_of,
+        metavar="N",
+        help="the number of seeds, or the seeds: 0,1,2",
+    )
+    parser.add_argument(
+        "--scale", type=scale_of, default=1.0, metavar="FRACTION", help="shorten every recipe"
+    )
+    parser.add_argument("--only", metavar="REGEX", help="only cells whose names match")
+    add_config_dir(parser)
+
+
+def run(arguments: list[str]) -> int:
+    given = parser().parse(arguments)
+    if given.name is None:
+        print(listed())
+        return 0
+    asked = request(given)
     from dimred.report.runs import find_runs
     from dimred.report.tables.fill import fill
     from dimred.report.tables.formats import FORMATS
 
-    if form not in FORMATS:
-        raise UserError(f"unknown format {form!r}. {nearest(form, FORMATS)}")
-    if not arguments:
-        print(listed())
-        return 0
-    asked = request(arguments, "dimred table [NAME] [--runs DIR] [--format md|latex|csv|json]")
-    outputs = folder or asked.where.get("outputs", "outputs")
+    outputs = given.runs or asked.where.get("outputs", "outputs")
     place = Path(outputs).expanduser()
-    runs = (
-        [] if outputs == "outputs" and not place.exists() else find_runs(place)
-    )  # nothing has been run yet
-    where = asked.where | ({"outputs": str(outputs_of(place))} if folder else {})
-    print(FORMATS[form](asked.shown(fill(asked.whole, runs, where))), end="")
+    nothing_run_yet = outputs == "outputs" and not place.exists()
+    runs = [] if nothing_run_yet else find_runs(place)
+    where = asked.where | ({"outputs": str(outputs_of(place))} if given.runs else {})
+    print(FORMATS[given.format](asked.shown(fill(asked.whole, runs, where))), end="")
     return 0
 
 
 def outputs_of(place: Path) -> Path:
-    """Where runs go so that they are in this folder: runs lie in OUTPUTS/runs."""
+    """The value of outputs= that puts new runs into this folder: runs are in OUTPUTS/runs."""
     return next((path.parent for path in (place, *place.parents) if path.name == "runs"), place)
 
 
@@ -64,55 +95,47 @@ def listed() -> str:
     from dimred.report.tables.published import raw_table
 
     rows = [(name, raw_table(name)["title"]) for name in names("table")]
-    return columns(("table", f"what it is (more in {conf() / 'table'})"), rows)
+    return columns(("table", f"title (the files are in {conf() / 'table'})"), rows)
 
 
-def request(arguments: list[str], usage: str) -> Request:
-    """The table that the arguments ask for, and what they say of where and how to compute."""
+def request(given: Namespace) -> Request:
+    """The table that the arguments name. UserError for overrides that a table cannot have."""
     from dimred.report import compose
     from dimred.report.tables.excerpt import only
     from dimred.report.tables.published import read_table
 
-    usage = f"{usage} [--seeds N or N,N,...] [--scale FRACTION] [--only REGEX] [--config-dir DIR] [KEY=VALUE ...]"
-    seeds, scale, some, own = (
-        option(arguments, name, value)
-        for name, value in (
-            ("--seeds", "N (how many) or N,N,..."),
-            ("--scale", "FRACTION"),
-            ("--only", "REGEX"),
-            ("--config-dir", "DIR"),
-        )
-    )
-    flags(arguments, options=re.findall(r"--[a-z-]+", usage))  # none is left that could be
-    typed = compose.split([argument for argument in arguments if "=" in argument])
-    given = [argument for argument in arguments if "=" not in argument]
-    if len(given) != 1:
+    words = [*([given.name] if given.name else []), *given.overrides]
+    named = [word for word in words if "=" not in word]
+    if len(named) != 1:
         raise UserError(
-            f"usage: {usage} (got {' '.join(given) or 'no name'}). dimred table lists the tables"
+            f"name one table (got {' '.join(named) or 'no name'}). dimred table lists the tables"
         )
+    typed = compose.split([word for word in words if "=" in word])
     where = {key: value for key, value in typed.items() if re.split("[./]", key)[0] in WHERE}
-    if own:
-        folder = own_folder(own)
-        compose.folders[:] = [folder]
-        key, _, where_it_is = search_path(folder).partition("=")
-        where[key] = where_it_is
     changes = {key: value for key, value in typed.items() if key not in where}
+    if given.config_dir:
+        folder = own_folder(given.config_dir)
+        compose.folders[:] = [folder]
+        key, _, value = search_path(folder).partition("=")
+        where[key] = value
+    require_changeable(changes)
+    change = compose.Change(given.scale, tuple(changes.items()))
+    whole = read_table(named[0], change, given.seeds)
+    return Request(whole, only(whole, given.only) if given.only else whole, where)
+
+
+def require_changeable(changes: Overrides) -> None:
+    allowed = {*GROUPS, "sparsity", "include", "exclude"}
     for key in changes:
         if key == "seed":
-            raise UserError("a table has seeds of its own. Others: --seeds 0,1,2")
-        if key.partition(".")[0] not in (*GROUPS, "sparsity", "include", "exclude"):
-            raise UserError(
-                f"unknown key {key}. {nearest(key, {*GROUPS, *NOT_DESCRIPTIVE, 'include', 'exclude'})}"
-            )
-    whole = read_table(
-        given[0], compose.Change(scale_of(scale), tuple(changes.items())), seeds_of(seeds)
-    )
-    return Request(whole, only(whole, some) if some else whole, where)
+            raise UserError("seed is set by the table. Choose other seeds with --seeds 0,1,2")
+        if key.partition(".")[0] not in allowed:
+            raise UserError(f"unknown key {key}. {nearest(key, allowed | {*NOT_DESCRIPTIVE})}")
 
 
-def scale_of(text: str | None) -> float:
+def scale_of(text: str) -> float:
     try:
-        scale = 1.0 if text is None else float(text)
+        scale = float(text)
     except ValueError:
         scale = -1.0
     if not 0 < scale <= 1:
@@ -122,24 +145,23 @@ def scale_of(text: str | None) -> float:
     return scale
 
 
-def seeds_of(text: str | None) -> list[int] | None:
-    """0,1,2, or how many: 3."""
-    if text is None:
-        return None
+def seeds_of(text: str) -> list[int]:
+    """0,1,2, or their number: 3."""
     if text.strip() == "0":
         raise UserError(
-            "--seeds 0 is none: one number is how many. Seed 0 alone: --seeds 1; any one alone: --seeds 7,"
+            "--seeds 0 means no seeds: one number is how many. Seed 0 alone: --seeds 1; one other "
+            "seed alone: --seeds 7,"
         )
     try:
-        seeds = (
-            [int(seed) for seed in text.split(",") if seed]
-            if "," in text
-            else list(range(int(text)))
-        )
+        if "," in text:
+            seeds = [int(seed) for seed in text.split(",") if seed]
+        else:
+            seeds = list(range(int(text)))
     except ValueError:
         seeds = []
     if not seeds or min(seeds) < 0:
         raise UserError(
-            f"--seeds {text} is not allowed. It must be how many (3), or which ones (0,1,2; of one: 7,)"
+            f"--seeds {text} is not allowed. It must be a number of seeds (3), or the seeds (0,1,2; "
+            "of one: 7,)"
         )
     return list(dict.fromkeys(seeds))

@@ -1,4 +1,4 @@
-"""dimred train: a run, or a sweep of runs. Hydra reads the command line."""
+"""dimred train: one run, or a sweep of runs. Hydra reads KEY=VALUE and its own options."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dimred.cli import completion, help
-from dimred.cli.arguments import option
+from dimred.cli.commands import Parser, add_config_dir
 from dimred.errors import UserError
 from dimred.runs.config.composition import explained, own_folder
 from dimred.runs.config.files import conf
@@ -18,20 +18,62 @@ from dimred.runs.config.rerun import register
 if TYPE_CHECKING:
     from dimred.runs.sweep import Command
 
+#: options of Hydra that pass through, beside those that `parser` declares
+OF_HYDRA = (
+    *("--hydra-help", "--version", "--resolve", "--package", "-p", "--run", "-r", "-c", "--info"),
+    *("-i", "--config-name", "-cn", "--config-path", "-cp", "--shell-completion", "-sc"),
+    "--experimental-rerun",
+)
 
-def train(arguments: list[str]) -> int:
+
+def parser() -> Parser:
+    parser = Parser(
+        "train",
+        "[KEY=VALUE ...]",
+        "-m KEY=V1,V2 ...",
+        "--from RUN [KEY=VALUE ...]",
+        summary="Train one network, or with -m one for every combination of the values. Finished "
+        "runs are skipped, interrupted ones are resumed.",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="see below")
+    parser.add_argument("-m", "--multirun", action="store_true", help="run a sweep")
+    parser.add_argument(
+        "--cfg", choices=("job", "hydra", "all"), help="print the configuration, train nothing"
+    )
+    add_own(parser)
+    return parser
+
+
+def add_own(parser: Parser) -> None:
+    """The options that Hydra does not see."""
+    parser.add_argument("--from", metavar="RUN", help="start from the configuration of a run")
+    add_config_dir(parser)
+
+
+def run(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        print(help.of_train(arguments), end="")
+        print(f"{parser().format_help()}\n{help.overrides(arguments)}")
         return 0
     if shell := completion_asked(arguments):
         print(completion.script(shell))
         return 0
-    arguments = [*arguments]
-    run, own = option(arguments, "--from", "RUN"), own_configurations(arguments)
-    if own:
-        arguments.append(f"--config-dir={own}")
-    require_options(arguments)
-    require_one_way(argument for argument in arguments if argument[:1] != "-")
+    own = Parser("train", "[KEY=VALUE ...]", summary="")
+    add_own(own)
+    given, passed = own.parse_known_args(
+        "--config-dir" if argument == "-cd" else argument for argument in arguments
+    )
+    folder = own_folder(given.config_dir) if given.config_dir else None
+    if folder:
+        passed.append(f"--config-dir={folder}")
+    require_options(passed)
+    require_one_way(argument for argument in passed if argument[:1] != "-")
+    run = getattr(given, "from")
+    start = register(Path(run).expanduser(), folder) if run is not None else "config"
+    return run_hydra(passed, start)
+
+
+def run_hydra(arguments: list[str], config_name: str) -> int:
+    """Let Hydra compose the configurations and start the runs."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -39,53 +81,54 @@ def train(arguments: list[str]) -> int:
     from dimred.runs import sweep
 
     sweep.command = sweep.Command()
-    start = register(Path(run).expanduser(), own) if run is not None else "config"
-    arguments.sort(
-        key=lambda a: a[:1] == "~" or (a[:1] != "-" and "=" in a)
-    )  # argparse wants these in one piece
-    # Hydra raises its errors; `explained` turns them into ours
+    # Hydra's argparse wants the overrides in one piece
+    arguments = sorted(arguments, key=is_override)
+    arguments = [f"method.{a}" if a.startswith("mask=") else a for a in arguments]
+    sys.argv = ["dimred train", *arguments]
+    # Hydra raises its errors; `explained` translates them
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = ["dimred train", *(f"method.{a}" if a.startswith("mask=") else a for a in arguments)]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf()), config_name=start)(sweep.job)()
+        hydra.main(version_base="1.3", config_path=str(conf()), config_name=config_name)(
+            sweep.job
+        )()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explained(error)) from error
     except OSError as error:
-        if not error.filename:  # no file's, but the reader of our output has seen enough
+        if not error.filename:  # not of a file: stdout was closed
             raise
         raise UserError(
             f"{error.strerror}: {error.filename}. Choose another folder with outputs=..."
         ) from error
-    except SystemExit as stop:  # argparse has said what is wrong with an option
+    except SystemExit as stop:  # Hydra's argparse has printed what is wrong
         return int(stop.code or 0)
     return finish(sweep.command)
 
 
-def own_configurations(arguments: list[str]) -> Path | None:
-    """Take --config-dir off the arguments; its folder."""
-    given = option(arguments, "--config-dir") or option(arguments, "-cd")
-    return own_folder(given) if given else None
+def is_override(argument: str) -> bool:
+    return argument[:1] == "~" or (argument[:1] != "-" and "=" in argument)
 
 
 def require_options(arguments: list[str]) -> None:
-    """UserError for options of Hydra that would leave dimred's configuration out, or do not go
-    together."""
+    """UserError for unknown options, for options of Hydra that would leave dimred's configuration
+    out, and for options that exclude each other."""
+    long = [argument for argument in arguments if argument.startswith("--")]
+    parser().require_known(long, OF_HYDRA)
     given = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
     if given & {"--config-path", "-cp"}:
         raise UserError(
-            "--config-path would replace dimred's own configuration. Add files of yours with "
-            "--config-dir DIR; run a run again with dimred train --from RUN"
+            "--config-path would replace dimred's own configuration. Add your files with "
+            "--config-dir DIR; repeat a run with dimred train --from RUN"
         )
     if given & {"-m", "--multirun"} and given & {"--cfg", "-c"}:
         raise UserError(
             "--cfg shows the configuration of one run. Leave out -m, and give each key one value"
         )
     if given & {"--info", "-i"} and given & {"-m", "--multirun", "--cfg", "-c"}:
-        raise UserError("--info goes with neither -m nor --cfg. Leave them out")
+        raise UserError("--info cannot be combined with -m or --cfg. Leave them out")
 
 
 def finish(command: Command) -> int:
-    """Print the table of a sweep; the exit status. UserError if the single run has failed."""
+    """Print the table of a sweep and return the exit status. UserError if the only run failed."""
     if command.error:
         raise command.error
     if command.outcomes:
@@ -96,12 +139,12 @@ def finish(command: Command) -> int:
 
 
 def completion_asked(arguments: list[str]) -> str:
-    """The shell that Hydra's own way of installing completion asks for: -sc install=bash."""
+    """The shell named by Hydra's way to install completion: -sc install=bash."""
     if not {"-sc", "--shell-completion"} & set(arguments):
         return ""
-    asked = [each.removeprefix("install=") for each in arguments if each.startswith("install=")]
-    if not asked:
+    shells = [each.removeprefix("install=") for each in arguments if each.startswith("install=")]
+    if not shells:
         raise UserError(
-            "completion is installed by `dimred completion SHELL`. See dimred completion --help"
+            "`dimred completion SHELL` installs completion. See dimred completion --help"
         )
-    return asked[0]
+    return shells[0]

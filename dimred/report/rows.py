@@ -11,7 +11,7 @@ from dimred.errors import UserError
 from dimred.report.compose import read_yaml
 from dimred.report.runs import Run, find_runs
 
-TOO_MANY = ("layers", "command")  # of a run; `dimred show RUN --json` has them
+LONG = ("layers", "command")  # keys of a result that only `dimred show RUN --json` prints
 
 
 def results(folder: str | PathLike[str] = "outputs/runs") -> list[dict[str, Any]]:
@@ -23,20 +23,21 @@ def results(folder: str | PathLike[str] = "outputs/runs") -> list[dict[str, Any]
 
 
 def flat_row(run: Run) -> dict[str, Any]:
-    """One run in flat columns: its state, configuration (by the keys of the command line) and
-    result."""
+    """A run in flat columns: folder and state, configuration, result."""
     try:
         config = read_yaml(run.folder / "config.yaml")
     except UserError:
         config = {}
     about = {"folder": str(run.folder), "state": run.state, "why": run.why}
-    result = {key: value for key, value in run.result.items() if key not in TOO_MANY}
-    # the run's own folder and state
+    result = {key: value for key, value in run.result.items() if key not in LONG}
+    if "device" in result:  # `device` is the key of the command line: auto, cpu or cuda
+        result["device_name"] = result.pop("device")
+    # the folder's own state stands, whatever a file of the run says
     return about | dict(columns(config)) | dict(columns(result)) | about
 
 
 def columns(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """{"recipe": {"lr": 0.1}} as recipe.lr: 0.1."""
+    """Flatten: {"recipe": {"lr": 0.1}} is recipe.lr: 0.1."""
     for key, value in values.items() if isinstance(values, dict) else ():
         if isinstance(value, dict):
             yield from columns(value, f"{prefix}{key}.")

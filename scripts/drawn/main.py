@@ -23,8 +23,7 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
-from dimred.cli.export import export
-from dimred.cli.importing import import_compact
+from dimred.cli import export, importing
 from dimred.conformance import EXCEPTIONS
 from dimred.errors import UserError
 from dimred.runs.build import build, build_model
@@ -168,9 +167,9 @@ def check_exports(cfg: DictConfig, result: dict[str, Any], folder: Path) -> None
         folder.parent / f"{folder.name}.{end}" for end in ("st", "dimred", "st2")
     )
     with silence():
-        assert export([str(folder), str(dense)]) == 0
-        assert export([str(folder), str(compact), "--format", "compact"]) == 0
-        assert import_compact([str(compact), str(again)]) == 0
+        assert export.run([str(folder), str(dense)]) == 0
+        assert export.run([str(folder), str(compact), "--format", "compact"]) == 0
+        assert importing.run([str(compact), str(again)]) == 0
     assert compact.stat().st_size == result["compact_file_bytes"], "compact_file_bytes"
     one, other = load_file(dense), load_file(again)
     assert one.keys() == other.keys(), "exported and imported names differ"
