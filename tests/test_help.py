@@ -173,7 +173,7 @@ def test_all_runs_are_listed_with_numbers_and_configuration(
         row["folder"] == str(run) and row["recipe.lr"] == 0.07 and row["include"] == ["fc1", "fc2"]
     )
     assert row["method.examples"] == 128 and row["method"] == "snip"
-    assert row["device"] == "cpu" and row["device_name"] == result["device"]
+    assert row["device"] == "auto" and row["device_name"] == result["device"]
     assert (
         row["test_accuracy"] == result["test_accuracy"]
         and row["storage.csr"] == result["storage"]["csr"]

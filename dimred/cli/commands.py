@@ -77,11 +77,12 @@ class Parser(argparse.ArgumentParser):
 
     def require_known(self, arguments: Iterable[str], others: Iterable[str] = ()) -> None:
         """UserError for the first option that is neither declared nor one of the others."""
-        allowed = {*self.options(), *others}
+        allowed = {*self._option_string_actions, *others}
         for argument in arguments:
             option = argument.partition("=")[0]
             if option.startswith("-") and option not in allowed:
-                hint = nearest(option, (name for name in allowed if name.startswith("--")))
+                shown = {*self.options(), *others}
+                hint = nearest(option, [name for name in shown if name.startswith("--")])
                 raise UserError(f"unknown option {option}. {hint}")
 
     def error(self, message: str) -> NoReturn:
