@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -182,10 +183,41 @@ def test_a_sweep_runs_all_combinations_and_reports_what_failed(
     assert "leaves 1 of 50200 weights" in caplog.text
 
 
+def test_an_array_is_swept_and_a_tuple_is_one_value() -> None:
+    found = front_door.sweep(
+        "random",
+        sparsity=np.linspace(0.5, 0.6, 2),
+        recipe={"steps": 1, "milestones": (0.5, 0.75)},
+    )
+    assert [each.sparsity for each in found] == [0.5, 0.6]
+
+
 def test_a_sweep_with_an_unknown_name_trains_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown method"):
         front_door.sweep(["snip", "snipp"], recipe={"steps": 1})
     assert not list(tmp_path.iterdir())
+
+
+# -- interrupting --------------------
+class Interrupting(logging.Handler):
+    """Presses Ctrl-C at the first line of progress."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.getLogger("dimred.progress").removeHandler(self)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_is_a_keyboard_interrupt_and_the_run_resumes_to_the_same_bits() -> None:
+    logging.getLogger("dimred.progress").addHandler(Interrupting())
+    with pytest.raises(KeyboardInterrupt, match="after step 20"):
+        front_door.train("rigl", recipe=SHORT)
+    resumed = front_door.train("rigl", recipe=SHORT)
+    whole = front_door.train("rigl", recipe=SHORT, outputs="elsewhere")
+    assert resumed.folder.name == whole.folder.name
+    assert [row["epoch"] for row in resumed.history] == [1, 2]
+    weights = whole.model().state_dict()
+    for name, value in resumed.model().state_dict().items():
+        assert torch.equal(value, weights[name]), name
 
 
 # -- messages --------------------

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dimred.errors import Interrupted, UserError
 from dimred.runs.config.composition import composed_with_choices, own_folder
 from dimred.runs.config.files import require_plain_names
-from dimred.runs.config.overrides import flat, from_values, require_one_way
+from dimred.runs.config.overrides import flat, from_values, plain, require_one_way
 from dimred.runs.environment import prepare_process
 from dimred.runs.finished import Result
 from dimred.runs.terminal import showing_what_is_asked_for
@@ -87,9 +87,9 @@ def given(**values: Any) -> dict[str, Any]:
 
 
 def combinations(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """One mapping for every combination of the values that are lists (or ranges), also of nested
-    ones; the last varies fastest."""
-    flattened = dict(flat(values))
+    """One mapping for every combination of the values that are lists (ranges, arrays), also of
+    nested ones; the last varies fastest."""
+    flattened = {key: plain(value) for key, value in flat(values)}
     choices = [each if isinstance(each, (list, range)) else [each] for each in flattened.values()]
     for chosen in itertools.product(*choices):
         yield dict(zip(flattened, chosen, strict=True))

@@ -76,8 +76,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
 
 def as_word(key: str, value: Any) -> str:
     """A value in Hydra's grammar: None is null, (0.5, 0.75) is [0.5,0.75]."""
-    if hasattr(value, "item"):  # a number of numpy or torch
-        value = value.item()
+    value = plain(value)
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):
@@ -90,6 +89,11 @@ def as_word(key: str, value: Any) -> str:
         return f"[{','.join(as_word(key, each) for each in value)}]"
     allowed = "a number, a string, None, True, False, or a list of these"
     raise UserError(f"{key}={value!r} is not allowed. It must be {allowed}.")
+
+
+def plain(value: Any) -> Any:
+    """Numbers and arrays of numpy and torch as Python's own."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 #: words that Hydra reads as something else than a string
