@@ -39,7 +39,7 @@ def test_a_row_has_mean_and_sample_deviation_over_seeds() -> None:
         for seed, accuracy, flops in ((0, 0.5, 1e9), (1, 0.7, 2e9), (2, 0.6, 3e9))
     ]
     header, row, *_ = sweep_table([*runs, outcome("other", "method=dense", "seed=0")]).splitlines()
-    assert header.split()[:7] == ["run", "seeds", "test", "accuracy", "%", "dim", "nonzero"]
+    assert header.split()[:6] == ["run", "seeds", "test", "%", "dim", "nonzero"]
     assert row.split() == [
         "method=snip",
         "3",
@@ -103,6 +103,12 @@ def test_a_table_fits_a_hundred_columns_whatever_the_overrides() -> None:
     ]
     text = sweep_table([*runs, failure("because " * 40, "seed=7")])
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_number_that_a_search_has_drawn_has_four_digits_and_stays_on_its_line() -> None:
+    drawn = ("recipe.lr=0.07093423478923", "recipe.weight_decay=1.2345678901e-05")
+    text = sweep_table([outcome("a", *drawn, seconds=1.0), outcome("b", "recipe.lr=0.5")])
+    assert "\nrecipe.lr=0.07093 recipe.weight_decay=1.235e-05  1  " in text.replace("      ", "  ")
 
 
 def test_what_a_result_does_not_have_is_left_empty() -> None:

@@ -6,33 +6,33 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
-from dimred.runs.terminal import printable
+from dimred.runs.terminal import printable, width
 
-LEAST = 16  # characters of a column that is wrapped
+LEAST = 16  # characters of a wrapped column
 
 
 def summary(result: dict[str, Any]) -> str:
-    """The end of a run in a few lines."""
-    best = (
-        ""
-        if result["val_accuracy"] is None
-        else (f" (at the best validation epoch: {percent(result['best_val_test_accuracy'])})")
-    )
-    parts = [
+    """The end of a run: the test accuracy, then one fact per line, the folder last."""
+    facts = [
         trained_weights(result),
         *others(result),
         f"{result['steps']} steps in {result['seconds']:.1f} s",
     ]
-    return (
+    if result["val_accuracy"] is not None:
+        best = percent(result["best_val_test_accuracy"])
+        facts.insert(0, f"test accuracy at the best validation epoch: {best}")
+    lines = [
         f"{result['method']} on {result['data']} with {result['model']}: test accuracy "
-        f"{percent(result['test_accuracy'])}{best}\n  {'; '.join(parts)}\n  {result['folder']}"
-    )
+        f"{percent(result['test_accuracy'])}"
+    ]
+    for fact in facts:
+        lines += textwrap.wrap(fact, width(), initial_indent="  ", subsequent_indent="    ")
+    return "\n".join([*lines, f"  {result['folder']}"])
 
 
 def trained_weights(result: dict[str, Any]) -> str:
-    """How many of the covered weights were trained at any time, and how many of these to the
-    end."""
-    # of older versions
+    """The number of covered weights that were trained at any time, and to the end."""
+    # results of older versions lack both keys
     ever = result["trained_ever"] if "trained_ever" in result else result["dim"]
     last = result.get("trained_to_the_end", ever)
     more = f" ({last} to the end)" if last != ever else ""
@@ -42,15 +42,15 @@ def trained_weights(result: dict[str, Any]) -> str:
 
 
 def others(result: dict[str, Any]) -> list[str]:
-    """What else was trained: numbers that weights are made of or chosen by, and parameters that are
-    not covered."""
+    """Trained numbers that the weights are computed or chosen by (scores, gates, ...), and trained
+    parameters that are not covered."""
     parts = [f"{count} {kind} trained" for kind, count in result.get("other_numbers", {}).items()]
     uncovered = []
     for kind, count in result.get("uncovered", {}).items():
         names = result["uncovered_layers"] if kind == "weights" else []
         more = f" and {len(names) - 3} more layers" if len(names) > 3 else ""
-        of = f" ({', '.join(names[:3])}{more})" if names else ""
-        uncovered.append(f"{count} {kind}{of}")
+        layers = f" ({', '.join(names[:3])}{more})" if names else ""
+        uncovered.append(f"{count} {kind}{layers}")
     if uncovered:
         parts.append(f"trained, but not covered: {', '.join(uncovered)}")
     return parts
@@ -61,27 +61,29 @@ def percent(fraction: float | None) -> str:
 
 
 def table(
-    header: Iterable[str], rows: Iterable[Iterable[object]], width: int | None = None, wrap: int = 0
+    header: Iterable[str],
+    rows: Iterable[Iterable[object]],
+    fit: int | None = None,
+    wrap: int = 0,
 ) -> str:
-    """Columns as wide as they need to be. With a `width`, the cells of the column `wrap` take
-    several lines where that makes the table fit."""
+    """Columns as wide as their longest cell. With `fit` columns of text, the cells of the column `wrap` are
+    wrapped where this makes the table fit."""
     cells = [tuple(map(printable, map(str, row))) for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    if width is not None:
+    if fit is not None:
         others = sum(widths) - widths[wrap] + 2 * (len(widths) - 1)
-        widths[wrap] = min(widths[wrap], max(LEAST, width - others))
+        widths[wrap] = min(widths[wrap], max(LEAST, fit - others))
         cells = [line for row in cells for line in _wrapped(row, wrap, widths[wrap])]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
-    ]
+    lines = []
+    for row in cells:
+        padded = [cell.ljust(wide) for cell, wide in zip(row, widths, strict=True)]
+        lines.append("  ".join(padded).rstrip())
     return "\n".join(lines).strip("\n")
 
 
 def _wrapped(row: tuple[str, ...], wrap: int, width: int) -> list[tuple[str, ...]]:
-    """The lines of a row of which one cell is wrapped; the others stand in its first line."""
+    """The lines of a row with one wrapped cell; the other cells are in the first line."""
     first, *more = textwrap.wrap(row[wrap], width, break_on_hyphens=False) or [""]
-    empty = [""] * len(row)
-    return [
-        (*row[:wrap], first, *row[wrap + 1 :]),
-        *((*empty[:wrap], line, *empty[wrap + 1 :]) for line in more),
-    ]
+    before, after = [""] * wrap, [""] * (len(row) - wrap - 1)
+    lines = [(*row[:wrap], first, *row[wrap + 1 :])]
+    return lines + [(*before, line, *after) for line in more]

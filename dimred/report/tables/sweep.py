@@ -1,8 +1,9 @@
-"""What a sweep came to: a row for every description, with mean and standard deviation over its
+"""The summary of a sweep: a row for every configuration, with mean and standard deviation over its
 seeds."""
 
 from __future__ import annotations
 
+import re
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,42 +14,43 @@ from dimred.runs.printing import table
 from dimred.runs.terminal import printable
 
 WIDTH = 100
-#: what is shown of MEASURES, and the title of its column
+#: the measures that are shown, with the titles of their columns
 COLUMNS = {
-    "test_accuracy": "test accuracy %",
+    "test_accuracy": "test %",
     "dim": "dim",
     "density": "nonzero",
-    "training_flops": "training FLOPs",
+    "training_flops": "FLOPs",
     "storage_bytes": "storage",
 }
 UNITS = {"h": 3600, "min": 60, "s": 1}  # of time
+DIGITS = re.compile(r"\d+\.\d{5,}(e[+-]?\d+)?")  # a number that a search has drawn
 
 
 def sweep_table(outcomes: Sequence[Result], width: int = WIDTH) -> str:
-    """The table, then what failed and why, then how many there are."""
+    """The table, then the failures with their reasons, then the counts."""
     distinct = distinct_runs(outcomes)
     done = [run for run in distinct if run["status"] == "done"]
     failed = [run for run in distinct if run["status"] != "done"]
     parts = []
     if done:
         header = ("run", "seeds", *COLUMNS.values(), "time")
-        parts.append(
-            table(header, [row(name, runs) for name, runs in by_seeds(done).items()], width)
-        )
+        rows = [row(name, runs) for name, runs in by_seeds(done).items()]
+        parts.append(table(header, rows, width))
     reasons: dict[str, list[str]] = {}
     for run in failed:
         reasons.setdefault(run["reason"], []).append(name_of(run))
     for reason, names in reasons.items():
         lines = textwrap.wrap(f"FAILED: {printable(reason)}", width, subsequent_indent="  ")
-        parts.append("\n".join([*lines, *(f"  {printable(name)}" for name in names if name)]))
+        lines += [f"  {printable(name)}" for name in names if name]
+        parts.append("\n".join(lines))
     shared = len(outcomes) - len(distinct)
     also = f" ({shared} the same as another)" if shared else ""
     return "\n\n".join([*parts, f"{len(outcomes)} runs, {len(failed)} failed{also}"])
 
 
 def distinct_runs(outcomes: Sequence[Result]) -> list[Result]:
-    """Every run once, with those of its overrides that all combinations of it share and that not
-    all runs have."""
+    """Every run once, named by the overrides that all its combinations have and that not all runs
+    have."""
     runs: dict[str, Result] = {}
     for i, outcome in enumerate(outcomes):
         folder = outcome.get("folder", f"failed {i}")
@@ -56,15 +58,12 @@ def distinct_runs(outcomes: Sequence[Result]) -> list[Result]:
         if folder in runs:
             given = [each for each in runs[folder]["overrides"] if each in given]
         runs[folder] = {**outcome, "overrides": given}
-    everywhere = (
-        set.intersection(*(set(run["overrides"]) for run in outcomes))
-        if len(outcomes) > 1
-        else set()
-    )
-    return [
-        {**run, "overrides": [each for each in run["overrides"] if each not in everywhere]}
-        for run in runs.values()
-    ]
+    everywhere = set[str]()
+    if len(outcomes) > 1:
+        everywhere = set.intersection(*(set(run["overrides"]) for run in outcomes))
+    for run in runs.values():
+        run["overrides"] = [each for each in run["overrides"] if each not in everywhere]
+    return list(runs.values())
 
 
 def name_of(run: Mapping[str, Any]) -> str:
@@ -72,7 +71,7 @@ def name_of(run: Mapping[str, Any]) -> str:
 
 
 def by_seeds(runs: Sequence[Result]) -> dict[str, list[Result]]:
-    """The runs that differ in their seed alone, by what they have in common."""
+    """Group the runs that differ only in their seed; the keys are what they have in common."""
     found: dict[str, list[Result]] = {}
     for run in runs:
         without = [each for each in run["overrides"] if not each.startswith("seed=")]
@@ -81,17 +80,19 @@ def by_seeds(runs: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def row(name: str, runs: Sequence[Result]) -> tuple[object, ...]:
-    return (name or "all", len(runs), *(spread(measure, runs) for measure in COLUMNS), time(runs))
+    # four digits of a drawn number tell it from others, and keep the name on one line
+    shown = DIGITS.sub(lambda found: f"{float(found[0]):.4g}", name)
+    return (shown or "all", len(runs), *(spread(measure, runs) for measure in COLUMNS), time(runs))
 
 
 def spread(measure: str, runs: Sequence[Result]) -> str:
-    """Mean ± standard deviation of the runs that have the number."""
+    """Mean ± standard deviation over the runs that have the number."""
     values = values_of(measure, runs)
     return MEASURES[measure].text(statistics.fmean(values), deviation(values)) if values else ""
 
 
 def time(runs: Sequence[Result]) -> str:
-    """The same in seconds, minutes or hours."""
+    """Mean ± standard deviation in seconds, minutes or hours."""
     values = values_of("seconds", runs)
     if not values:
         return ""

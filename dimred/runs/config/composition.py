@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimred.errors import UserError, nearest
-from dimred.runs.config.files import GROUPS, conf
+from dimred.runs.config.files import GROUPS, conf, unknown_name
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -138,7 +138,7 @@ def explained(error: Exception) -> str:
         return missing_plugin(*plugin.groups())
     if options and (missing := re.search(r"Could not find '([^'/]+)/([^']*)'", text)):
         group, name = missing.groups()
-        return f"unknown {group} {name!r}. {nearest(name, options)}"
+        return unknown_name(group, name, options)
     if key := re.search(r"Could not override '([^']+)'", text):
         group, _, name = key[1].rpartition(".")
         # the group as it is composed

@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dimred.errors import UserError, nearest
-from dimred.runs.config.files import conf
+from dimred.errors import UserError
+from dimred.runs.config.files import conf, unknown_name
 
 PACKAGE = Path(__file__).parents[2]
 SHARED_CHECKS = ("select/schedules.py", "select/rewiring.py")
@@ -71,7 +71,7 @@ def find_file(group: str, name: str, folders: Sequence[Path] = ()) -> Path:
     """UserError with the nearest names if there is none."""
     files = group_files(group, folders)
     if name not in files:
-        raise UserError(f"unknown {group} {name!r}. {nearest(name, files)}")
+        raise UserError(unknown_name(group, name, files))
     return files[name]
 
 

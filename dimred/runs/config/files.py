@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dimred.errors import UserError, as_typed
+from dimred.errors import UserError, as_typed, nearest
 from dimred.runs.config.docstrings import describe
 
 #: the groups of the configuration, with what the runner adds to their values
@@ -127,6 +127,12 @@ def require_plain_names(choices: Mapping[str, object]) -> None:
                 f"{group}={as_typed(choice)} is not allowed. It must be the plain name of one file: "
                 f"{group}={plain}"
             )
+
+
+def unknown_name(group: str, name: str, allowed: Iterable[str]) -> str:
+    """The error for a name that no file of a group has: the nearest names, and how to list all."""
+    command = "dimred methods" if group == "method" else "dimred train --help"
+    return f"unknown {group} {name!r}. {nearest(name, allowed)} To list all: {command}"
 
 
 # -- files --------------------
