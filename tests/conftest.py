@@ -93,6 +93,7 @@ QUICK = {
         "gradual",
         "masks",
         "net",
+        "own_loop",
         "rewiring",
         "select",
         "soft",

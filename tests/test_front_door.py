@@ -181,6 +181,8 @@ def test_a_sweep_runs_all_combinations_and_reports_what_failed(
     assert [each.status for each in found] == ["done", "failed"] * 2
     assert "leaves 1 of 50200 weights" in found[1].reason
     assert "leaves 1 of 50200 weights" in caplog.text
+    with pytest.raises(UserError, match="has failed .*leaves 1 of 50200"):
+        front_door.load(found[1].folder)
 
 
 def test_an_array_is_swept_and_a_tuple_is_one_value() -> None:

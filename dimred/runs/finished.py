@@ -87,5 +87,5 @@ def load(run: str | PathLike[str], trust: bool = False) -> Result:
         raise UserError(f"no result.json in {run}: {lacking(folder)}")
     result = read_result(path)
     if result["status"] != "done":
-        raise UserError(f"{run} has failed: {result.get('reason')} Train it again")
+        raise UserError(f"{run} has failed ({result.get('reason')}). Train it again")
     return Result(folder, result, _trust=trust)
