@@ -11,8 +11,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # for type checkers it is true; to import typing takes longer than all else
 
 if TYPE_CHECKING:
     from dimred.errors import UserError
@@ -54,14 +53,18 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # else they would take any name for one of dimred's
 
-        return version("dimred")
-    if name in _MODULES:
-        return getattr(importlib.import_module(f"dimred.{_MODULES[name]}"), name)
-    raise AttributeError(f"module 'dimred' has no attribute {name!r}")
+    def __getattr__(name):
+        from importlib import import_module
+
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("dimred")
+        if name in _MODULES:
+            return getattr(import_module(f"dimred.{_MODULES[name]}"), name)
+        raise AttributeError(f"module 'dimred' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

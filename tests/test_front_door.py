@@ -181,7 +181,7 @@ def test_a_sweep_runs_all_combinations_and_reports_what_failed(
     assert [each.status for each in found] == ["done", "failed"] * 2
     assert "leaves 1 of 50200 weights" in found[1].reason
     assert "leaves 1 of 50200 weights" in caplog.text
-    with pytest.raises(UserError, match="has failed .*leaves 1 of 50200"):
+    with pytest.raises(UserError, match=r"has failed .*leaves 1 of 50200"):
         front_door.load(found[1].folder)
 
 
