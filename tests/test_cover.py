@@ -11,7 +11,7 @@ from kinds import SHAPE, Attention, Functional, Recurrent
 from torch import nn
 
 from dimred.net import Net
-from dimred.net.cover import dense_matrices
+from dimred.net.layers import dense_matrices
 
 
 def covered(model: nn.Module) -> set[str]:

@@ -18,7 +18,7 @@ from torch import nn
 from dimred.methods.subspaces.intrinsic_dimension import projections
 from dimred.net import Net
 from dimred.net import projections as made
-from dimred.net.projections import moved
+from dimred.net.projections import project
 from dimred.net.seeded import Draw, Drawing, centred, log, normal
 from dimred.runs.nets import build_net
 
@@ -154,7 +154,7 @@ MOVED = {
 
 @pytest.mark.parametrize("kind", MOVED)
 def test_projections_never_change(kind: Any) -> None:
-    moves = moved(kind, 42, SIZES, np.arange(9) / 9)
+    moves = project(kind, 42, SIZES, np.arange(9) / 9)
     assert [float(v).hex() for by in moves.values() for v in by[np.flatnonzero(by)[-2:]]] == MOVED[
         kind
     ]
@@ -171,7 +171,7 @@ def test_what_is_written_moves_weights_as_training_does(
     )
     z = nn.Parameter(torch.randn(9, dtype=torch.float64))
     maps = projections(net, z, kind)
-    moves = moved(kind, 5, dict(zip(maps, SIZES.values(), strict=True)), z.detach().numpy())
+    moves = project(kind, 5, dict(zip(maps, SIZES.values(), strict=True)), z.detach().numpy())
     for name, each in maps.items():
         np.testing.assert_allclose(
             moves[name], each.project(z).detach().numpy(), rtol=1e-9, atol=1e-12

@@ -285,7 +285,7 @@ def test_itop_keeps_value_and_momentum_of_a_weight_that_is_dropped_and_drawn_aga
 
 
 def buffer(net: Net, name: str) -> Tensor:
-    return net.memory_of(net.weights[name].psi)["momentum_buffer"]
+    return net.optimizer_state.of(net.weights[name].psi)["momentum_buffer"]
 
 
 # -- SNFS --------------------
@@ -303,7 +303,7 @@ def test_snfs_momentum_is_dense_and_that_of_sgd() -> None:
     SNFS(0.8, Uniform(), 2, 0.5, 0.005, 0.9).run(net, train)
     for name in net.weights:
         expected = ((seen[0][name] * 0.9) + seen[1][name]) * 0.9 + seen[2][name]
-        assert torch.equal(net.notes[f"momentum/{name}"], expected)
+        assert torch.equal(net.method_state[f"momentum/{name}"], expected)
     assert expected.view(-1)[~net.weights[name].trained()].any()
 
 
@@ -318,7 +318,7 @@ def test_snfs_newcomers_start_with_the_momentum_that_chose_them() -> None:
         nonlocal joined
         for name, w in net.weights.items():
             fresh = w.gather(~before[name]) if t == 8 else torch.zeros_like(w.psi, dtype=torch.bool)
-            dense = w.gather(net.notes[f"momentum/{name}"].view(-1)) if t == 8 else w.psi
+            dense = w.gather(net.method_state[f"momentum/{name}"].view(-1)) if t == 8 else w.psi
             assert torch.equal(buffer(net, name)[fresh], dense[fresh])
             assert torch.equal(w.psi[fresh], -0.1 * dense[fresh])
             joined += int(dense[fresh].count_nonzero())
@@ -336,8 +336,10 @@ def test_snfs_newcomers_train_at_once_where_their_layer_becomes_full() -> None:
     method.keep_random(net)
     for _ in train.steps(0, 1, dense_grad=lambda t: True):
         gradient = net.grads()[full].clone().view(-1)
-        net.notes |= {f"momentum/{name}": torch.zeros_like(net.grads()[name]) for name in others}
-        net.notes[f"momentum/{full}"] = torch.ones_like(net.grads()[full])
+        net.method_state |= {
+            f"momentum/{name}": torch.zeros_like(net.grads()[name]) for name in others
+        }
+        net.method_state[f"momentum/{full}"] = torch.ones_like(net.grads()[full])
         method.rewire(net, 0.5)
         assert net.weights[full].support is None
         assert torch.equal(net.weights[full].psi.grad, gradient)
@@ -349,7 +351,7 @@ def test_a_momentum_that_is_not_a_number_is_said() -> None:
     method = SNFS(0.8, Uniform(), 2, 0.5, 0.5, 0.9)
     method.keep_random(net)
     for _ in train.steps(0, 1, dense_grad=lambda t: True):
-        net.notes |= {
+        net.method_state |= {
             f"momentum/{name}": torch.full_like(grad, torch.nan)
             for name, grad in net.grads().items()
         }
@@ -746,17 +748,20 @@ def test_nm_with_all_of_every_group_is_dense_training() -> None:
     assert same(net, dense)
 
 
-# -- notes --------------------
-def test_notes_travel_with_the_net() -> None:
+# -- state of a method --------------------
+def test_method_state_and_reported_numbers_travel_with_the_net() -> None:
     net, _ = set_up()
-    net.notes = {"H": torch.tensor(0.5), "seen/4.weight": torch.ones(768, dtype=torch.bool)}
+    net.method_state = {"seen/4.weight": torch.ones(768, dtype=torch.bool)}
+    net.reported = {"H": 0.5, "removed": 3}
     other, _ = set_up()
     other.load(net.state())
     twin = copy.deepcopy(net)
-    net.notes["H"] += 1
+    net.reported["H"] += 1
+    net.method_state["seen/4.weight"].zero_()
     for each in (other, twin):
-        assert each.notes["H"] == 0.5 and each.notes["seen/4.weight"].all()
-    assert measures(net) == {"H": 1.5}
+        assert each.reported == {"H": 0.5, "removed": 3}
+        assert each.method_state["seen/4.weight"].all()
+    assert measures(net) == {"H": 1.5, "removed": 3}
 
 
 @pytest.mark.parametrize(

@@ -517,13 +517,15 @@ def test_auto_freeze_compares_sums_of_gradients_of_two_intervals(
 
     watch(train, see)
     calls: list[tuple[Tensor, Tensor]] = []
-    monkeypatch.setattr(AutoFreeze, "still", lambda self, *norms: calls.append(norms) or 0)
+    monkeypatch.setattr(
+        AutoFreeze, "count_converged", lambda self, *norms: calls.append(norms) or 0
+    )
     AutoFreeze(5, 50.0).run(net, train)
     norms = [
         torch.stack([total.abs().sum(dtype=torch.float64) for total in interval.values()])
         for interval in sums
     ]
-    assert len(calls) == 4 and not net.notes
+    assert len(calls) == 4 and not net.method_state
     for k, (before, now) in enumerate(calls):
         assert torch.allclose(before, norms[k]) and torch.allclose(now, norms[k + 1])
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from conftest import compose
-from torch import Tensor, nn
+from torch import Tensor
 from toy import set_up, watch
 
 from dimred.errors import UserError
@@ -16,10 +16,11 @@ from dimred.methods import gradual_pruning as gradual
 from dimred.methods.baselines import Dense, MagnitudeAfter
 from dimred.methods.gradual_pruning import ACDC, DPF, GMP, WeightMom
 from dimred.net import Net
-from dimred.net.transforms import Feedback, Masked, straight_through
+from dimred.net.transforms import Masked, StraightThroughMask, straight_through
 from dimred.runs.build import build
 from dimred.select.allocate import Global, Uniform
 from dimred.select.schedules import cubic
+from dimred.select.topk import topk
 from dimred.training.loop import Train
 
 TOTAL = 828  # covered weights of the toy
@@ -103,7 +104,10 @@ def test_straight_through_has_one_value_and_the_other_gradient() -> None:
 
 def test_feedback_masks_the_value_and_not_the_gradient() -> None:
     theta = torch.tensor([[1.0, -2.0], [3.0, -4.0]], requires_grad=True)
-    for kind, grad in ((Feedback, [[5.0, 6.0], [7.0, 8.0]]), (Masked, [[0.0, 6.0], [7.0, 0.0]])):
+    for kind, grad in (
+        (StraightThroughMask, [[5.0, 6.0], [7.0, 8.0]]),
+        (Masked, [[0.0, 6.0], [7.0, 0.0]]),
+    ):
         each = kind(theta)
         each.keep(torch.tensor([1, 2]))
         out = each(theta)
@@ -163,23 +167,27 @@ def test_weightmom_without_momentum_is_gmp() -> None:
     assert same(net.dense_weights(), gmp.dense_weights())
 
 
-def test_weightmom_averages_sizes_over_time() -> None:
-    each = gradual.Average(torch.tensor([1.0, 2.0]), mu=0.75)
-    each.take(torch.tensor([5.0, 2.0]))
-    each.take(torch.tensor([2.0, 6.0]))
-    assert torch.equal(
-        each.mean, torch.tensor([2.0, 3.0])
-    )  # (.75 * 1 + .25 * 5) * .75 + .25 * 2, ...
-    assert torch.equal(each(torch.tensor([-7.0, 8.0])), torch.tensor([-7.0, 8.0]))
+def test_weightmom_prunes_by_a_moving_average_of_sizes() -> None:
+    """Of two weights, one was large for long and is small now."""
+    net, train = set_up()
+    averages: list[Tensor] = []
+    watch(train, lambda t: averages.append(net.dense_weights()["4.weight"].abs()))
+    expected = net.dense_weights()["4.weight"].abs()
+    method = WeightMom(0.8, Global(), 0.1, 0.7, 5, 0.75)
 
+    def see(scores: dict[str, Tensor], budget: object) -> object:
+        nonlocal expected
+        for size in averages:  # .75 * v + .25 * |theta|, step by step
+            expected = 0.75 * expected + 0.25 * size
+        averages.clear()
+        trained = net.weights["4.weight"].trained().view(expected.shape)
+        assert torch.allclose(scores["4.weight"][trained], expected[trained], atol=1e-6)
+        return topk(scores, budget)  # type: ignore[arg-type]
 
-def test_weightmom_prunes_what_was_small_for_long_not_what_is_small_now() -> None:
-    net = Net(nn.Linear(2, 1, bias=False))
-    with torch.no_grad():
-        net.weights["weight"].psi.copy_(torch.tensor([0.1, 0.2]))
-    each = gradual.Average(torch.tensor([[9.0, 0.1]]), mu=0.9)
-    each.take(net.dense_weights()["weight"].abs())
-    assert each.mean[0, 0] > each.mean[0, 1]  # 8.11 and 0.11: the first one stays
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gradual, "topk", see)
+        method.run(net, train)
+    assert net.dim == 166
 
 
 # -- phases --------------------

@@ -175,7 +175,7 @@ def test_rigl_sums_gradients_of_the_last_steps() -> None:
             sizes.update(magnitude(net))
             yield t
             if t == 5:
-                assert not net.notes
+                assert not net.method_state
 
     train.steps = watched  # type: ignore[method-assign, assignment]
     RigL(0.8, Uniform(), 5, 0.5, 1.0, decay="constant", batches=3).run(net, train)

@@ -24,7 +24,7 @@ from dimred.methods.own_density import note_own_density
 from dimred.methods.pruning_at_init.single_shot import SNIP, FreezeNet
 from dimred.net import Net
 from dimred.net.coordinates import Supports
-from dimred.net.transforms import Gated
+from dimred.net.transforms import ScoredMask
 from dimred.runs.run import measures
 from dimred.scores import gradients
 from dimred.select.allocate import Global, Uniform
@@ -66,16 +66,16 @@ def test_exactly_the_sparsity_is_left_in_a_plain_network(method: STR, optimizer:
 def test_the_choice_is_the_methods_own_where_the_sparsity_is(method: STR) -> None:
     """Ask for what it has come to by itself: then settling changes no weight."""
     net, train = set_up(lr=0.02)
-    merge, own = net.merge_transforms, dict[str, Tensor]()
+    keep, own = net.keep, dict[str, Tensor]()
 
-    def watched(supports: Supports) -> None:
+    def watched(supports: Supports, merge: bool) -> None:
         own.update({name: value.clone() for name, value in net.effective_weights().items()})
-        merge(supports)
+        keep(supports, merge=merge)
 
-    net.merge_transforms = watched  # type: ignore[method-assign,assignment]
+    net.keep = watched  # type: ignore[method-assign,assignment]
     method.run(net, train)
     count = sum(int(v.count_nonzero()) for v in own.values())
-    assert 0 < count < TOTAL and net.notes["own_density"] == count / TOTAL
+    assert 0 < count < TOTAL and net.reported["own_density"] == count / TOTAL
     net, train = set_up(lr=0.02)
     dataclasses.replace(method, sparsity=1 - count / TOTAL).run(net, train)
     assert net.dim == count and all(
@@ -200,7 +200,7 @@ def test_dst_reopens_a_layer_that_has_closed() -> None:
 # -- gates --------------------
 def test_a_gated_weight_feels_its_mask_and_a_score_feels_the_weight() -> None:
     theta, g = torch.tensor([3.0, -2.0, 5.0], requires_grad=True), torch.tensor([1.0, 10.0, 100.0])
-    gate = Gated(theta)
+    gate = ScoredMask(theta)
     gate.keep(torch.tensor([0, 2]))
     out = gate(theta)
     out.backward(g)
@@ -266,7 +266,7 @@ def test_a_higher_price_closes_more_gates() -> None:
     for price in (0.0, 0.04, 0.12):
         net, train = set_up()
         SoftMovement(0.8, Global(), 1.0, 0.1, price, 100.0).run(net, train)
-        densities.append(net.notes["own_density"].item())
+        densities.append(net.reported["own_density"])
     assert densities[0] > densities[1] > densities[2]
 
 
@@ -310,7 +310,7 @@ def test_powers_and_roots_undo_each_other_and_have_the_gradient_of_the_paper() -
         power = Power(alpha)
         theta = power(phi)
         assert torch.allclose(theta, phi * phi.abs() ** (alpha - 1))
-        assert torch.allclose(power.coefficients(theta), phi)
+        assert torch.allclose(power.inverse(theta), phi)
         (grad,) = torch.autograd.grad(theta.sum(), phi)
         assert torch.allclose(grad, alpha * phi.detach().abs() ** (alpha - 1))
     assert torch.equal(Power(1.0)(phi), phi)

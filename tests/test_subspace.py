@@ -22,7 +22,7 @@ from dimred.methods.subspaces.intrinsic_dimension import (
     hadamard,
     projections,
 )
-from dimred.methods.subspaces.learned import Corners, Penalised, Subspace, settle
+from dimred.methods.subspaces.learned import Corners, Penalised, Subspace, average_statistics
 from dimred.net import Net
 from dimred.net import projections as made
 from dimred.training.loop import Train
@@ -185,14 +185,14 @@ def test_intrinsic_dimension_trains_d_numbers_and_leaves_a_plain_net(kind: Any) 
 def test_weights_in_double_precision_end_at_theta_0_plus_p_z(kind: Any) -> None:
     net, _ = set_up()
     net.to(dtype=torch.float64)
-    method, z = IntrinsicDimension(6, kind, 1.0, False), torch.randn(6, dtype=torch.float64)
+    z = torch.randn(6, dtype=torch.float64)
     columns, theta_0 = (
         matrix(net, 6, kind),
         torch.cat([w.dense().clone() for w in net.weights.values()]),
     )
     net.freeze(dict.fromkeys(net.parameters()))
     net.add_transforms(projections(net, nn.Parameter(z.clone()), kind))
-    method.settle(net, z)
+    net.displace(made.Displacement(kind, net.seed, z))
     theta = torch.cat([w.dense() for w in net.weights.values()])
     assert torch.allclose(theta, theta_0 + columns @ z, rtol=1e-6, atol=1e-7)
 
@@ -285,7 +285,7 @@ def test_the_penalty_is_the_mean_squared_cosine_of_whole_nets() -> None:
         torch.cosine_similarity(nets[i], nets[j], dim=0) ** 2 for i, j in ((0, 1), (0, 2), (1, 2))
     ]
     assert torch.allclose(maps["0"].penalty(torch.empty(0)), 0.7 * torch.stack(cosines).mean())
-    assert not hasattr(maps["1"], "penalty") and len(list(maps["0"].parameters())) == 1
+    assert not maps["1"].has_penalty and len(list(maps["0"].parameters())) == 1
 
 
 def run(
@@ -352,9 +352,9 @@ def test_what_is_left_is_the_plain_net_in_the_middle_with_its_own_statistics() -
     assert train.evaluate("test")[1] > 0.8
 
 
-def test_statistics_settle_only_where_there_are_some() -> None:
+def test_statistics_are_averaged_only_where_there_are_some() -> None:
     net = Net(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)))
-    settle(net, None)  # type: ignore[arg-type] (no batch is asked for)
+    average_statistics(net, None)  # type: ignore[arg-type] (no batch is asked for)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def fingerprint(net: Net) -> str:
 def test_no_weight_bias_or_norm_is_ever_trained(method: EdgePopup) -> None:
     net, train = set_up()
     before = fingerprint(net)
-    method.search(net, train)
+    method.search(net, train, method.add_masks(net))
     assert fingerprint(net) == before
     scores = net.total
     assert net.dim == scores == sum(p.numel() for p in net.parameters().values() if p.requires_grad)
@@ -161,12 +161,12 @@ def test_iter_rand_without_a_chance_to_be_drawn_is_edge_popup_by_signed_scores()
 def test_a_draw_changes_unused_weights_alone_with_its_probability(probability: float) -> None:
     net, _ = set_up()
     method = IterRand(0.5, Uniform(), "init", False, 7, probability)
-    method.add_masks(net)
+    found = method.add_masks(net)
     net.has_trained = True
     for _ in range(2):  # the second from weights that are not the initial ones any more
-        masks = {name: each.mask() for name, each in net.transforms.items()}  # type: ignore[operator]
+        masks = {name: each.mask() for name, each in found.items()}
         before = {name: theta.clone() for name, theta in net.dense_weights().items()}
-        method.redraw(net)
+        method.redraw(net, found)
         changed = {name: theta != before[name] for name, theta in net.dense_weights().items()}
         assert all(not (changed[name] & masks[name]).any() for name in masks)
         n, k = (
@@ -182,10 +182,10 @@ def test_a_draw_changes_unused_weights_alone_with_its_probability(probability: f
 def test_two_draws_differ_and_the_same_run_draws_the_same() -> None:
     def redrawn() -> list[torch.Tensor]:
         net, _ = set_up()
-        RAND.add_masks(net)
+        masks = RAND.add_masks(net)
         net.has_trained, out = True, []
         for _ in range(2):
-            RAND.redraw(net)
+            RAND.redraw(net, masks)
             out.append(net.dense_weights()["4.weight"].clone())
         return out
 
@@ -284,10 +284,12 @@ def test_a_bernoulli_supermask_ends_as_constants_at_its_most_probable_weights() 
     untrained, random = train.evaluate("test"), torch.get_rng_state()
     assert untrained == train.evaluate("test")  # nothing is drawn there
     net, train = set_up(epochs=10)
-    BERNOULLI.search(net, train)
-    seen = {name: each.score.detach().clone() for name, each in net.transforms.items()}  # type: ignore
+    masks = BERNOULLI.add_masks(net)
+    BERNOULLI.search(net, train, masks)
+    seen = {name: each.score.detach().clone() for name, each in masks.items()}
     assert train.evaluate("test")[0] < untrained[0] and torch.equal(random, torch.get_rng_state())
-    net.merge_transforms()
+    used = {name: each.eval().mask() for name, each in masks.items()}
+    net.keep({name: mask.view(-1).nonzero().view(-1) for name, mask in used.items()}, merge=True)
     assert net.dim == round(0.4 * net.total)
     for name, w in net.weights.items():
         constant = math.sqrt(2 / w.param[0].numel()) * w.size / w.dim

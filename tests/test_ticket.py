@@ -18,7 +18,7 @@ from dimred.methods.lottery_tickets.continuous_sparsification import (
     ContinuousSparsification,
     SoftMask,
 )
-from dimred.methods.lottery_tickets.early_bird import EarlyBird, Queue
+from dimred.methods.lottery_tickets.early_bird import EarlyBird
 from dimred.methods.lottery_tickets.imp import CRITERIA, IMP, prune, scores
 from dimred.net import Net
 from dimred.select.allocate import Global, Uniform
@@ -136,7 +136,7 @@ def test_with_fresh_momentum_every_training_from_the_rewind_point_on_begins_with
         def look(
             *batch: Tensor, net: Net = net, seen: list[bool] = seen, backward: Any = backward
         ) -> None:
-            seen.append(any(net.memory_of(w.psi) for w in net.weights.values()))
+            seen.append(any(net.optimizer_state.of(w.psi) for w in net.weights.values()))
             backward(*batch)
 
         train._backward = look  # type: ignore[method-assign]
@@ -384,15 +384,14 @@ def test_an_early_bird_is_found_when_the_queue_is_full_and_its_masks_agree() -> 
     assert kept.tolist() == [False] * 4 + [True] * 4 and not net.transforms
 
 
-def test_the_queue_of_masks() -> None:
-    queue, ten = Queue(torch.ones(3, 10, dtype=torch.bool)), torch.ones(10, dtype=torch.bool)
-    other = ten.clone()
-    other[0] = False
-    assert [queue.agrees(ten, 0.1) for _ in range(3)] == [False, False, True]
-    assert queue.agrees(other, 0.1)  # one of ten apart
-    other = other.clone()
-    other[1] = False
-    assert not queue.agrees(other, 0.1)  # two of ten from the oldest
+def test_masks_agree_where_there_are_enough_and_all_are_near_the_newest() -> None:
+    masks = torch.ones(3, 10, dtype=torch.bool)
+    method = EarlyBird(0.5, "channels", 3, 0.1, 0.5, 1e-4)
+    assert [method.agree(masks[:n]) for n in (1, 2, 3)] == [False, False, True]
+    masks[2, 0] = False
+    assert method.agree(masks)  # one of ten apart
+    masks[2, 1] = False
+    assert not method.agree(masks)  # two of ten from the oldest
 
 
 def test_an_early_bird_that_does_not_settle_is_taken_at_the_end_of_the_search(

@@ -115,14 +115,15 @@ class Channels:
 
     def keep(self, kept: Tensor) -> None:
         """Train the weights of the channels `kept` (count, bool) alone. Biases and norms of the
-        others, which nobody reads, are noted (`removed`) and do not count as trained."""
+        others have no effect: their number is reported (`removed`), and they do not count as
+        trained."""
         self.net.keep(self.supports(kept))
         removed = sum(
             int(((numbers != STAYS) & ~kept[numbers]).sum())
             for name, numbers in self.rows.items()
             if name in self.net.uncovered
         )
-        self.net.notes["removed"] = torch.tensor(removed)
+        self.net.reported["removed"] = removed
 
     def cost(self, kept: Tensor, of: Of) -> int:
         """How many covered weights, or channels, are left."""

@@ -184,7 +184,7 @@ def check_saving(make: Make) -> None:
     twin = toy_net(home(make), make.basis())
     state, _ = finished(net)  # without draws: these nets keep copies of their initial weights
     twin.load(state)
-    advice = ": call net.merge_transforms() at the end of run" if net.transforms else ""
+    advice = ": call net.keep(..., merge=True) at the end of run" if net.transforms else ""
     assert twin.dim == net.dim, (
         f"the net loaded from its state has dim {twin.dim} instead of {net.dim}{advice}"
     )

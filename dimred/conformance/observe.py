@@ -63,7 +63,7 @@ class WatchedNet(Net):
         w = self.weights[name]
         return {
             key: w.scatter(value)
-            for key, value in self.memory_of(w.psi).items()
+            for key, value in self.optimizer_state.of(w.psi).items()
             if value.shape == w.psi.shape
         }
 
@@ -149,7 +149,7 @@ def memory(net: Net) -> State:
     return {
         f"{name}/{key}": value.clone()
         for name, p in net.parameters().items()
-        for key, value in net.memory_of(p).items()
+        for key, value in net.optimizer_state.of(p).items()
     }
 
 

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from dimred.errors import UserError, require
 from dimred.net import Net
+from dimred.net.transforms import Transform
 from dimred.scores import generator
 
 
-class FilterBasis(nn.Module):
+class FilterBasis(Transform):
     """h = lambda F: a filter h of n pixels is the sum of the n rows of F, times its coefficients
     lambda."""
 
-    numbers = "numbers of filter bases"
+    counted_as = "numbers of filter bases"
 
     def __init__(self, rows: Tensor, trainable: bool) -> None:
         super().__init__()
@@ -40,7 +41,7 @@ class FilterBasis(nn.Module):
                 coefficients.shape
             )
 
-    def coefficients(self, filters: Tensor) -> Tensor:
+    def inverse(self, filters: Tensor) -> Tensor:
         """The reverse, where F is orthonormal."""
         return (filters.reshape(-1, self.n) @ self.flat.view(self.n, self.n).T).view(filters.shape)
 
@@ -134,7 +135,7 @@ class PowerProp:
         net.add_bases({name: Power(self.alpha) for name in net.weights})
 
 
-class Power(nn.Module):
+class Power(Transform):
     def __init__(self, alpha: float) -> None:
         super().__init__()
         self.alpha, self.zero_gradient_at_zero = alpha, alpha > 1
@@ -142,5 +143,5 @@ class Power(nn.Module):
     def forward(self, phi: Tensor) -> Tensor:
         return phi if self.alpha == 1 else phi.sign() * phi.abs() ** self.alpha
 
-    def coefficients(self, weight: Tensor) -> Tensor:
+    def inverse(self, weight: Tensor) -> Tensor:
         return weight if self.alpha == 1 else weight.sign() * weight.abs() ** (1 / self.alpha)

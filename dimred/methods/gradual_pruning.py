@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
 from dimred.errors import require
 from dimred.net import Net
-from dimred.net.transforms import Feedback
+from dimred.net.transforms import StraightThroughMask
 from dimred.scores import magnitude, trained_only
 from dimred.select.allocate import Allocation
 from dimred.select.schedules import cubic, require_period, steps_between
@@ -84,15 +81,14 @@ class DPF(GMP):
         return 1 - self.sparsity if late else super().density(t, total)
 
     def run(self, net: Net, train: Train) -> None:
-        maps = {name: Feedback(w.param) for name, w in net.weights.items()}
-        net.add_transforms(maps)
+        masks = {name: StraightThroughMask(w.param) for name, w in net.weights.items()}
+        net.add_transforms(masks)
         for t in train.steps():
             density = self.density(t, len(train))
             if density is not None:
                 for name, support in topk(magnitude(net), self.allocation(net, density)).items():
-                    maps[name].keep(support)
-        used = {name: each.kept.view(-1).nonzero().view(-1) for name, each in maps.items()}
-        net.merge_transforms(used)
+                    masks[name].keep(support)
+        net.keep({name: mask.support() for name, mask in masks.items()}, merge=True)
 
 
 @dataclass(frozen=True)
@@ -118,36 +114,15 @@ class WeightMom(GMP):
         require(0 <= self.mu < 1, "method.mu", self.mu, "a number in [0, 1)")
 
     def run(self, net: Net, train: Train) -> None:
-        averages = {
-            name: Average(theta.abs(), self.mu) for name, theta in net.dense_weights().items()
-        }
-        net.add_transforms(averages)
+        net.method_state = {name: theta.abs() for name, theta in net.dense_weights().items()}
         for t in train.steps():
             for name, theta in net.dense_weights().items():
-                averages[name].take(theta.abs())
+                average = net.method_state[name]
+                average.mul_(self.mu).add_(theta.abs(), alpha=1 - self.mu)
             density = self.density(t, len(train))
             if density is not None:
-                scores = trained_only(net, {name: each.mean for name, each in averages.items()})
+                scores = trained_only(net, dict(net.method_state))
                 net.keep(topk(scores, self.allocation(net, density)))
-        net.merge_transforms(net.supports)
-
-
-class Average(nn.Module):
-    """The identity, with a moving average that is saved with the net."""
-
-    mean: Tensor
-
-    def __init__(self, start: Tensor, mu: float) -> None:
-        super().__init__()
-        self.mu = mu
-        self.register_buffer("mean", start)
-
-    @torch.no_grad()
-    def take(self, value: Tensor) -> None:
-        self.mean.mul_(self.mu).add_(value, alpha=1 - self.mu)
-
-    def forward(self, theta: Tensor) -> Tensor:
-        return theta
 
 
 @dataclass(frozen=True)
@@ -200,5 +175,5 @@ class ACDC:
                 net.keep(topk(magnitude(net), self.allocation(net, 1 - self.sparsity)))
             else:
                 net.keep(dict.fromkeys(net.weights))
-                train.optimizer.state.clear()
+                net.optimizer_state.clear()
         train(start)

@@ -7,11 +7,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dimred.errors import UserError, require
 from dimred.net import Net
-from dimred.net.transforms import straight_through
+from dimred.net.transforms import Transform, straight_through
 from dimred.training.loop import Train
 
 log = logging.getLogger(__name__)
@@ -42,29 +42,29 @@ class NM:
         require(self.decay >= 0, "method.decay", self.decay, "0 or more")
 
     def run(self, net: Net, train: Train) -> None:
-        maps = {
+        patterns = {
             name: LargestOf(self.n, self.m, self.decay)
             for name, w in net.weights.items()
             if w.param.dim() > 1 and math.prod(w.param.shape[1:]) % self.m == 0
         }
-        if not maps:
+        if not patterns:
             raise UserError(
                 f"no layer has a multiple of method.m={self.m} inputs to a neuron. Choose another method.m "
                 "or a model that has some, such as model=resnet20 for method.m=4"
             )
-        if dense := [name for name in net.weights if name not in maps]:
+        if dense := [name for name in net.weights if name not in patterns]:
             log.warning("dense, for want of a multiple of %d inputs: %s", self.m, ", ".join(dense))
-        net.add_transforms(maps)
+        net.add_transforms(patterns)
         train()
         thetas = net.dense_weights()
         used = {
             name: each.kept(thetas[name]).reshape(-1).nonzero().view(-1)
-            for name, each in maps.items()
+            for name, each in patterns.items()
         }
-        net.merge_transforms(used)
+        net.keep(used, merge=True)
 
 
-class LargestOf(nn.Module):
+class LargestOf(Transform):
     """The n largest of every m weights, and a penalty on the others."""
 
     def __init__(self, n: int, m: int, decay: float) -> None:

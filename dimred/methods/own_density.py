@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import logging
 
-import torch
-
 from dimred.net import Net
 
 log = logging.getLogger(__name__)
@@ -24,8 +22,8 @@ def note_own_density(net: Net, used: int, density: float, advice: str) -> None:
     prunes more."""
     own = used / net.total
     left = max(0.0, own - density) / (1 - density) if density < 1 else 0.0
-    net.notes["own_density"] = torch.tensor(own, dtype=torch.float64)
-    net.notes["left_to_cut"] = torch.tensor(left, dtype=torch.float64)
+    net.reported["own_density"] = own
+    net.reported["left_to_cut"] = left
     if left > MOST:
         log.warning(
             "by itself the method came to density %.3g, where %.3g was asked for: the "

@@ -1,18 +1,21 @@
 """Random projections P from d numbers z to all weights, the same on every machine: theta = theta_0
 + P z.
 
-What P is made of comes from dimred/net/seeded.py. `moved` adds P z up in double precision and in a fixed
-order, so that a file needs to hold no more of a weight than z and the seed; methods/subspace.py has
-the same P for training."""
+The entries of P are drawn by seeded.py. `project` adds P z up in double precision and in a fixed
+order, so that a file needs to hold no more of a weight than z and the seed. The method
+(methods/subspaces/intrinsic_dimension.py) has the same P as transforms, for training."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from dimred.net.seeded import F64, Draw, centred, normal
 
@@ -20,6 +23,32 @@ Kind = Literal["dense", "sparse", "fastfood"]
 BLOCK = 2**22  # entries of a dense projection that are made at once: part of what a seed means
 FIRST = 2**32  # stream: those before it are the model's
 EACH = 2**20  # streams of a weight
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """P z, by which all weights have moved from their initial values: the numbers z (d), and the
+    kind and the seed of P."""
+
+    kind: Kind
+    seed: int
+    z: Tensor
+
+    @property
+    def dim(self) -> int:
+        return self.z.numel()
+
+    def of(self, sizes: Mapping[str, int]) -> dict[str, F64]:
+        """What moves each weight, flat; sizes are those of all covered weights, in order."""
+        return project(self.kind, self.seed, sizes, self.z.double().cpu().numpy())
+
+    def header(self, names: Iterable[str]) -> dict[str, Any]:
+        """What a file says of it besides z; `names` are those of the weights, in order."""
+        return {"kind": self.kind, "seed": self.seed, "dim": self.dim, "weights": list(names)}
+
+    @classmethod
+    def read(cls, header: Mapping[str, Any], z: np.ndarray) -> Displacement:
+        return cls(header["kind"], header["seed"], torch.from_numpy(z.astype(np.float32)))
 
 
 def words(seed: int, stream: int, count: int) -> np.ndarray:
@@ -64,7 +93,7 @@ def fastfood(seed: int, index: int, size: int, total: int, d: int) -> tuple[F64,
 
 
 # -- P z --------------------
-def moved(kind: Kind, seed: int, sizes: Mapping[str, int], z: np.ndarray) -> dict[str, F64]:
+def project(kind: Kind, seed: int, sizes: Mapping[str, int], z: np.ndarray) -> dict[str, F64]:
     """P z for every weight, flat."""
     z, total = z.astype(np.float64), sum(sizes.values())
     if kind == "fastfood":

@@ -1,27 +1,31 @@
 """A net as flat named tensors, and back. The names say what they are:
 
-psi/NAME         the d trained numbers of a weight
-BASE/NAME        their d positions, under the kind of base of the others (zero, init, held); none if all are trained
-theta/NAME       the whole weight (D), where its base is `held`; where it is `init`, only in the
-                 files of finished runs, and only if no draw of the seed gives it
-uncovered/NAME   parameters and buffers that are not covered;  frozen/NAME, those that do not train
-buffer/NAME      buffers that are not in the model's state dict (persistent=False)
-collapsed/NAME   layers without trained weights;  still/NAME, norms that do not follow their batches
-map/NAME/KEY     of the weight's map;  basis/NAME/KEY, of its basis
-memory/NAME/KEY  what the optimiser remembers of a parameter;  note/KEY, what the method does
-counters         how often supports changed, whether a step was trained, parameters of folded
-                 maps
+psi/NAME            the d trained numbers of a weight
+BASE/NAME           their d positions, under the kind of base of the others (zero, init, held); none if all are trained
+theta/NAME          the whole weight (D), where its base is `held`; where it is `init`, only in the
+                    files of finished runs, and only if no draw of the seed gives it
+displacement/KIND   the numbers that hold all weights, by a projection of this kind and the net's seed
+uncovered/NAME      parameters and buffers that are not covered;  frozen/NAME: does not train
+buffer/NAME         buffers that are not in the model's state dict (persistent=False)
+collapsed/NAME      layers without trained weights
+frozen_norms/NAME   norms that use their running statistics in training, too
+transform/NAME/KEY  of the weight's transform;  basis/NAME/KEY: of its basis
+optimizer/NAME/KEY  the optimiser's state of a parameter
+method/KEY          what the method remembers;  reported/KEY: measures of the result
+counters            how often supports changed, and whether a step was trained
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, get_args
+import copy
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from dimred.net.coordinates import Base, Coordinates
+from dimred.net.projections import Displacement, Kind
 from dimred.net.seeded import Draw, bits
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ State = dict[str, Tensor]
 
 
 def capture(net: Net) -> State:
-    """All there is to a net, copied, on its device."""
+    """All of a net, copied, on its device."""
     out: State = {}
     for name, w in net.weights.items():
         out[f"psi/{name}"] = w.psi.detach().clone()
@@ -39,50 +43,45 @@ def capture(net: Net) -> State:
             out[f"{w.base}/{name}"] = w.support.to(torch.int32 if w.size < 2**31 else torch.int64)
         if w.support is not None and w.base == "held":
             out[f"theta/{name}"] = w.dense().clone()
-    out |= {f"uncovered/{name}": value.detach().clone() for name, value in _rest(net).items()}
+    if net.displacement:
+        out[f"displacement/{net.displacement.kind}"] = net.displacement.z.clone()
+    out |= {f"uncovered/{name}": value.detach().clone() for name, value in _uncovered(net).items()}
     out |= {f"buffer/{name}": value.detach().clone() for name, value in unsaved(net.model).items()}
-    out |= {
-        f"transform/{name}/{key}": value.detach().clone()
-        for name, each in net.transforms.items()
-        for key, value in each.state_dict().items()
-    }
-    out |= {f"note/{name}": value.clone() for name, value in net.notes.items()}
-    out |= {
-        f"basis/{name}/{key}": value.detach().clone()
-        for name, each in net.bases.items()
-        for key, value in each.state_dict().items()
-    }
-    out |= {
-        f"frozen/{n}": torch.ones(1, dtype=torch.uint8)
-        for n, p in net.uncovered.items()
-        if not p.requires_grad
-    }
-    out |= {f"collapsed/{name}": torch.ones(1, dtype=torch.uint8) for name in sorted(net.collapsed)}
-    out |= {
-        f"frozen_norms/{name}": torch.ones(1, dtype=torch.uint8)
-        for name in sorted(net.frozen_norms)
-    }
+    out |= net.transforms.state() | net.bases.state()
+    frozen = [name for name, p in net.uncovered.items() if not p.requires_grad]
+    out |= _flags("frozen", frozen)
+    out |= _flags("collapsed", net.collapsed)
+    out |= _flags("frozen_norms", net.frozen_norms)
     for name, parameter in net.parameters().items():
-        out |= {
-            f"optimizer/{name}/{key}": value.clone()
-            for key, value in net.memory_of(parameter).items()
-        }
-    out["counters"] = torch.tensor([net.support_version, int(net.has_trained), net.merged])
+        for key, value in net.optimizer_state.of(parameter).items():
+            out[f"optimizer/{name}/{key}"] = value.clone()
+    out |= {f"method/{name}": value.clone() for name, value in net.method_state.items()}
+    out |= {f"reported/{name}": _scalar(value) for name, value in net.reported.items()}
+    out["counters"] = torch.tensor([net.support_version, int(net.has_trained)])
     return out
+
+
+def _flags(prefix: str, names: Iterable[str]) -> State:
+    return {f"{prefix}/{name}": torch.ones(1, dtype=torch.uint8) for name in sorted(names)}
+
+
+def _flagged(prefix: str, state: Mapping[str, Tensor]) -> set[str]:
+    return set(below(state, f"{prefix}/"))
+
+
+def _scalar(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64)
 
 
 def finished(net: Net) -> tuple[State, dict[str, Draw]]:
     """What a file needs to hold of a trained net, and the draws of the weights that it leaves to
     the seed.
 
-    Without the optimiser's memory, and of the notes with those alone that weights can be made of.
-    Initial values that no draw gives to the bit are in it: a model's builder may have them from a
-    file that changes, or from a generator that another version of its library has not."""
-    state = {
-        name: value
-        for name, value in capture(net).items()
-        if name.startswith("note/z/") or not name.startswith(("optimizer/", "note/"))
-    }
+    Without the optimiser's state and the method's. Initial values that no draw gives to the bit are
+    in it: a model's builder may have them from a file that changes, or from a generator that
+    another version of its library does not have."""
+    passing = ("optimizer/", "method/", "reported/")
+    state = {name: value for name, value in capture(net).items() if not name.startswith(passing)}
     draws: dict[str, Draw] = {}
     for name, w in net.weights.items():
         if f"init/{name}" not in state:
@@ -112,7 +111,7 @@ def redraw(w: Coordinates, draw: Draw, checksum: str) -> Tensor:
 
 
 def restore(net: Net, state: Mapping[str, Tensor]) -> None:
-    """Be as `capture` found it: coordinates, values and the optimiser's memory."""
+    """Return to what `capture` copied: coordinates, values and the optimiser's state."""
     left = {
         name for name in net.weights if f"init/{name}" in state and f"theta/{name}" not in state
     }
@@ -130,40 +129,57 @@ def restore(net: Net, state: Mapping[str, Tensor]) -> None:
                 whole = initial[name] if name in left else state[f"theta/{name}"]
             psi = whole.to(w.param, copy=True).view(-1).index_copy_(0, support, psi)
         net.move(name, psi, support, base)
-        net.remember(w.psi, below(state, f"optimizer/{name}/"))
-    net.collapsed = {name for name in net.weights if f"collapsed/{name}" in state}
+        net.optimizer_state.set(w.psi, below(state, f"optimizer/{name}/"))
     device = next(net.model.parameters()).device
-    net.notes = {name: note.to(device) for name, note in below(state, "note/").items()}
-    net.frozen_norms = {
-        key.removeprefix("frozen_norms/") for key in state if key.startswith("frozen_norms/")
-    }
+    net.displacement = None
+    for kind, z in below(state, "displacement/").items():
+        net.displacement = Displacement(cast(Kind, kind), net.seed, z.to(device))
+    net.collapsed = _flagged("collapsed", state) & net.weights.keys()
+    net.frozen_norms = _flagged("frozen_norms", state)
     net.train(net.model.training)
     for name, parameter in net.uncovered.items():
         parameter.requires_grad_(f"frozen/{name}" not in state)
-    restore_rest(net, state)
-    version, moved, *folded = state["counters"].tolist()
-    # none in files of older versions
-    net.support_version, net.has_trained, net.merged = version, bool(moved), sum(folded)
+    net.method_state = {name: value.to(device) for name, value in below(state, "method/").items()}
+    net.reported = {name: value.item() for name, value in below(state, "reported/").items()}
+    _restore_others(net, state)
+    version, trained = state["counters"].tolist()
+    net.support_version, net.has_trained = version, bool(trained)
 
 
 @torch.no_grad()
-def restore_rest(net: Net, state: Mapping[str, Tensor]) -> None:
-    for name, value in _rest(net).items():
+def rewind(net: Net, snapshot: Mapping[str, Tensor]) -> None:
+    """Give weights, norms and the optimiser's state the values of a snapshot. Supports stay: an
+    entry that is not trained now keeps its value."""
+    then = copy.deepcopy(net)
+    then.load(snapshot)
+    for name, w in net.weights.items():
+        old = then.weights[name]
+        net.move(name, torch.where(w.trained(), old.dense(), w.dense()), w.support, w.base)
+        state = below(snapshot, f"optimizer/{name}/")
+        for key, value in state.items():
+            if value.shape == old.psi.shape:
+                state[key] = w.gather(old.scatter(value))
+        net.optimizer_state.set(w.psi, state)
+    _restore_others(net, snapshot)
+
+
+@torch.no_grad()
+def _restore_others(net: Net, state: Mapping[str, Tensor]) -> None:
+    """What is no covered weight: uncovered parameters, buffers, transforms and bases."""
+    for name, value in _uncovered(net).items():
         value.copy_(state[f"uncovered/{name}"])
     kept = below(state, "buffer/")
     for name, value in unsaved(net.model).items():
         if name in kept and not torch.equal(value, kept[name].to(value)):
             value.resize_(kept[name].shape).copy_(kept[name])  # caches may have grown
-    for name, each in net.transforms.items():
-        each.load_state_dict(below(state, f"transform/{name}/") or each.state_dict())
-    for name, each in net.bases.items():
-        each.load_state_dict(below(state, f"basis/{name}/"))
-    for name, parameter in (net.uncovered | net.transform_parameters()).items():
-        net.remember(parameter, below(state, f"optimizer/{name}/"))
+    net.transforms.load(state, complete=False)
+    net.bases.load(state)
+    for name, parameter in (net.uncovered | net.transforms.parameters()).items():
+        net.optimizer_state.set(parameter, below(state, f"optimizer/{name}/"))
 
 
-def _rest(net: Net) -> State:
-    """The model's state dict without the covered weights, under whichever of their names."""
+def _uncovered(net: Net) -> State:
+    """The model's state dict without the covered weights, whichever of their names it has."""
     covered = {w.param.data_ptr() for w in net.weights.values()}
     return {
         name: value
@@ -183,7 +199,7 @@ def unsaved(model: nn.Module) -> State:
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> State:
-    """Copies of what lies under a prefix, by the names behind it."""
+    """Copies of the tensors whose names start with a prefix, by the rest of their names."""
     return {
         key.removeprefix(prefix): value.clone()
         for key, value in state.items()

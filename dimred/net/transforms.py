@@ -1,6 +1,8 @@
-"""What maps E are made of: parts that more than one method needs."""
+"""Transforms between theta, the coordinates of a weight, and the weight that the model uses."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +10,97 @@ from torch import Tensor, nn
 from dimred.net.coordinates import Support
 
 
+class Transform(nn.Module):
+    """E: the model computes with E(theta). It may have parameters (scores, thresholds, a filter
+    basis), which train with theta, and buffers; both are saved with the net.
+
+    A method adds transforms and merges them in the end (`Net.add_transforms`,
+    `Net.merge_transforms`). A basis is a transform that stays: it has an `inverse`, and theta are
+    the coefficients of the weight (`Net.add_bases`).
+    """
+
+    #: what its parameters are called where results count them
+    counted_as = "other parameters"
+    #: whether a weight at zero has no gradient, so that it never trains
+    zero_gradient_at_zero = False
+
+    def forward(self, theta: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def inverse(self, weight: Tensor) -> Tensor:
+        """The theta that makes this weight. A basis needs it."""
+        raise NotImplementedError
+
+    def penalty(self, theta: Tensor) -> Tensor | float:
+        """What it adds to the loss."""
+        return 0.0
+
+    def flops(self) -> int | None:
+        """FLOPs of forward and backward, if they are not those of its matrix products."""
+        return None
+
+    @property
+    def has_penalty(self) -> bool:
+        """False where `penalty` is the default: then no step computes theta for it."""
+        return type(self).penalty is not Transform.penalty
+
+
+class Transforms(dict[str, Transform]):
+    """Transforms by the names of their weights. Several weights may share one, or a parameter."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind  # the prefix of its parameters' names
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Each once, under the name of the first weight that has it."""
+        named: dict[int, tuple[str, nn.Parameter]] = {}
+        for name, each in reversed(self.items()):
+            for key, p in each.named_parameters():
+                named[id(p)] = f"{self.kind}:{name}.{key}", p
+        return dict(named.values())
+
+    def apply(self, name: str, theta: Tensor) -> Tensor:
+        """E(theta) of a weight; theta itself where it has no transform."""
+        return self[name](theta) if name in self else theta
+
+    def train(self, mode: bool) -> None:
+        for each in self.values():
+            each.train(mode)
+
+    def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        for each in self.values():
+            each.to(device=device, dtype=dtype)
+
+    def state(self) -> dict[str, Tensor]:
+        return {
+            f"{self.kind}/{name}/{key}": value.detach().clone()
+            for name, each in self.items()
+            for key, value in each.state_dict().items()
+        }
+
+    def load(self, state: Mapping[str, Tensor], complete: bool = True) -> None:
+        """Return to a `state`. Unless it is complete, transforms without entries stay as they
+        are: it may be from before they were added."""
+        for name, each in self.items():
+            prefix = f"{self.kind}/{name}/"
+            own = {
+                key.removeprefix(prefix): value
+                for key, value in state.items()
+                if key.startswith(prefix)
+            }
+            if own or complete:
+                each.load_state_dict(own)
+
+
+# -- transforms that more than one method needs --------------------
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     """The value of `hard`, to the bit, with the gradient of `soft`."""
     return hard.detach() + (soft - soft.detach())
 
 
-class Masked(nn.Module):
-    """theta at `kept`, and zero elsewhere, where it feels no gradient either. The mask is saved
-    with the net."""
+class Masked(Transform):
+    """theta at `kept`, and zero elsewhere, where theta has no gradient either."""
 
     kept: Tensor
 
@@ -27,22 +112,26 @@ class Masked(nn.Module):
     def keep(self, support: Support) -> None:
         self.kept.zero_().view(-1)[slice(None) if support is None else support] = True
 
+    def support(self) -> Tensor:
+        """The positions at which the mask is one."""
+        return self.kept.view(-1).nonzero().view(-1)
+
     def forward(self, theta: Tensor) -> Tensor:
         return theta * self.kept
 
 
-class Feedback(Masked):
-    """theta at `kept`, and zero elsewhere, while all of theta feels the gradient taken there."""
+class StraightThroughMask(Masked):
+    """theta at `kept`, and zero elsewhere; all of theta has the gradient taken there."""
 
     def forward(self, theta: Tensor) -> Tensor:
         return straight_through(theta * self.kept, theta)
 
 
-class Gated(Masked):
-    """theta at `kept`, and zero elsewhere; a score of every weight feels dL/dE * theta, as if it
-    were the mask."""
+class ScoredMask(Masked):
+    """theta at `kept`, and zero elsewhere. Every weight has a score, whose gradient dL/dE * theta
+    is that of the mask."""
 
-    numbers = "scores"
+    counted_as = "scores"
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__(weight)

@@ -22,7 +22,7 @@ def counts(net: Net, exploration: Exploration) -> dict[str, Any]:
     """
     final = exploration.final()
     layers = counts_of_layers(net, final)
-    bases = sum(p.numel() for p in net.basis_parameters().values() if p.requires_grad)
+    bases = sum(p.numel() for p in net.bases.parameters().values() if p.requires_grad)
     dim = sum(final.values()) + bases + exploration.in_place
     nonzero = sum(layer["nonzero"] for layer in layers.values())
     others = uncovered(net)
@@ -76,11 +76,11 @@ def uncovered_layers(net: Net) -> list[str]:
 def removed(net: Net) -> int:
     """Uncovered parameters of channels that were removed, which train to no effect (see
     dimred/channels/smaller.py)."""
-    return int(net.notes.get("removed", 0))
+    return int(net.reported.get("removed", 0))
 
 
 def trained_rest(net: Net) -> dict[str, nn.Parameter]:
-    bases = net.basis_parameters()
+    bases = net.bases.parameters()
     return {name: p for name, p in net.uncovered.items() if p.requires_grad and name not in bases}
 
 

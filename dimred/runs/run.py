@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from dimred.errors import NO_MEMORY, UserError
 from dimred.methods.base import Method
 from dimred.net import Net
-from dimred.net.cover import dense_matrices
+from dimred.net.layers import dense_matrices
 from dimred.runs.build import build, own_weights
 from dimred.runs.compact_file import as_bytes
 from dimred.runs.config.files import CHOICES, GROUPS, Choices
@@ -206,8 +206,8 @@ def relative(flops: int, dense: int) -> float:
 
 
 def measures(net: Net) -> dict[str, float]:
-    """What the method has to report: its notes that are single numbers."""
-    return {name: note.item() for name, note in net.notes.items() if note.dim() == 0}
+    """What the method reports."""
+    return dict(net.reported)
 
 
 def write_masks(path: Path, net: Net) -> None:

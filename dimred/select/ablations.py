@@ -35,9 +35,7 @@ def shuffled(net: Net, supports: Supports) -> Supports:
     )
 
 
-@torch.no_grad()
 def reinitialise(net: Net) -> None:
     """Let trained weights start from other values."""
     fresh = permuted({name: net.initial()[name] for name in net.weights}, generator(net, "reinit"))
-    for name, w in net.weights.items():
-        w.psi.copy_(w.gather(fresh[name].to(w.param).view(-1)))
+    net.assign(fresh)

@@ -28,7 +28,7 @@ from torch import nn
 
 from dimred.errors import UserError
 from dimred.net import Net
-from dimred.net.projections import moved
+from dimred.net.projections import Displacement
 from dimred.net.seeded import Draw
 from dimred.net.state import unsaved
 from dimred.storage.codes import CODES, pack, unpack
@@ -37,11 +37,12 @@ from dimred.storage.parts import (
     Base,
     Moved,
     Part,
+    array,
+    displacement_of,
     drawn,
     fits_half,
     pruned,
     seeded,
-    subspaces,
     tensors,
 )
 
@@ -61,16 +62,9 @@ def encode(net: Net, about: Json, buffers: Mapping[str, np.ndarray], half: bool 
     """
     known, lines, chunks, digest = drawn(net), [], [], hashlib.blake2b(digest_size=CHECKSUM)
     moves: Json = {"subspace": None}
-    for kind, z in subspaces(net).items():
-        moves = {
-            "subspace": {
-                "kind": kind,
-                "seed": net.seed,
-                "dim": z.size,
-                "weights": list(net.weights),
-            }
-        }
-        chunks.append(z.astype("<f4").tobytes())
+    if displacement := displacement_of(net):
+        moves = {"subspace": displacement.header(net.weights)}
+        chunks.append(array(displacement.z).astype("<f4").tobytes())
     for name, value in {**tensors(net), **buffers}.items():
         part = seeded(value, known.get(name), pruned(value))
         line, written = write_part(part, half)
@@ -146,7 +140,7 @@ def fill(model: nn.Module, header: Json, payload: bytes) -> None:
     moves: dict[str, np.ndarray] = {}
     if space := header["subspace"]:
         at, sizes = 4 * space["dim"], {name: state[name].numel() for name in space["weights"]}
-        moves |= moved(space["kind"], space["seed"], sizes, np.frombuffer(payload[:at], "<f4"))
+        moves |= Displacement.read(space, np.frombuffer(payload[:at], "<f4")).of(sizes)
     for line in header["tensors"]:
         tensor = every[line["name"]]
         if list(tensor.shape) != line["shape"]:

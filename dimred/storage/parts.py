@@ -11,14 +11,14 @@ Every part is exact: who reads it finds the same bits, but for the sign of zeros
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dimred.net import Net
-from dimred.net.projections import Kind, moved
+from dimred.net.projections import Displacement
 from dimred.net.seeded import Draw
 from dimred.storage.codes import Positions, Shape, bound
 
@@ -161,28 +161,20 @@ def seeded(value: np.ndarray, draw: Draw | Moved | None, plain: Part) -> Part:
 
 
 def drawn(net: Net) -> dict[str, Draw | Moved]:
-    """What the seed and, in a subspace, z make of the parameters of a net, as far as it is
+    """What the seed and, the numbers of a displacement make of the parameters of a net, as far as it is
     known."""
     draws: dict[str, Draw | Moved] = dict(net.draws)
-    for kind, z in subspaces(net).items():
-        by = moved(kind, net.seed, {name: w.size for name, w in net.weights.items()}, z)
+    if displacement := displacement_of(net):
+        by = displacement.of({name: w.size for name, w in net.weights.items()})
         draws |= {
             name: Moved(net.draws[name], by[name]) for name in net.weights if name in net.draws
         }
     return draws
 
 
-def subspaces(net: Net) -> dict[Kind, np.ndarray]:
-    """The numbers z that a projection of this kind has moved all weights by; of most nets none."""
-    return (
-        {}
-        if net.bases
-        else {
-            kind: array(net.notes[f"z/{kind}"])
-            for kind in get_args(Kind)
-            if f"z/{kind}" in net.notes
-        }
-    )
+def displacement_of(net: Net) -> Displacement | None:
+    """What has moved all weights of a net, if they are not coefficients."""
+    return None if net.bases else net.displacement
 
 
 def tensors(net: Net) -> dict[str, np.ndarray]:

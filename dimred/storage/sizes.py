@@ -27,11 +27,11 @@ from dimred.storage.parts import (
     Part,
     array,
     cost,
+    displacement_of,
     drawn,
     fits_half,
     pruned,
     seeded,
-    subspaces,
     tensors,
 )
 
@@ -44,7 +44,8 @@ def storage(net: Net, seed: int) -> dict[str, int]:
     whole = tensors(net)
     written = whole | coefficients(net)
     plain = {name: pruned(value) for name, value in written.items()}
-    known, z = drawn(net), sum(z.nbytes for z in subspaces(net).values())
+    known, displacement = drawn(net), displacement_of(net)
+    z = array(displacement.z).nbytes if displacement else 0
     of_seed = {name: seeded(value, known.get(name), plain[name]) for name, value in written.items()}
     from_plain = [Written(part) for part in plain.values()]
     shared = {id(each.part): each for each in from_plain}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dimred.net import Net
 from dimred.net.coordinates import Support
 from dimred.net.state import State, below
+from dimred.net.transforms import Transform
 
 
 class Exploration:
@@ -30,7 +31,7 @@ class Exploration:
         ] = {}  # of each weight, flat (D); empty as long as the first is all
         self.others: dict[str, int] = {}
         self.in_place = 0
-        self._version, self._maps = -1, list[nn.Module]()
+        self._version, self._maps = -1, list[Transform]()
 
     def look(self) -> None:
         """At the net that is about to be trained."""
@@ -57,7 +58,7 @@ class Exploration:
             count = sum(p.numel() for p in fresh)
             known |= {id(p) for p in fresh}
             if count:
-                kind = getattr(owner, "numbers", "other parameters")
+                kind = owner.counted_as
                 now[kind] = now.get(kind, 0) + count
             if owner is self.net.transforms.get(name) and self.net.weights[name].dim == 0:
                 self.in_place += count

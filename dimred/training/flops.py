@@ -149,7 +149,7 @@ class Costs:
         trained = {name: Entries(w.size, w.dim, w.trained) for name, w in net.weights.items()}
         with torch.no_grad():
             active = {
-                name: nonzero(net._value(name, w.theta()))
+                name: nonzero(net.effective(name, w.theta()))
                 if name in made or w.base != "zero"
                 else trained[name]
                 for name, w in net.weights.items()
@@ -183,29 +183,29 @@ class Costs:
                 name: w.param.detach().requires_grad_(name in key)
                 for name, w in self.net.weights.items()
             }
-            with self.executed.set(False), self.net.placed(values):
+            with self.executed.set(False), self.net.forward.with_weights(values):
                 self._layouts[key] = grouped(trace(self.net.model, self.shape, backward=True))
         return self._layouts[key]
 
     def _making(self) -> int:
         """FLOPs of writing E(theta) and of taking its gradient back, once."""
         counter = Executed()
-        told = {
-            name: each.flops()  # type: ignore[operator]
-            for name, each in self.net.transforms.items()
-            if hasattr(each, "flops") and name not in self.net.bases
-        }  # a basis is executed with its map
+        told: dict[str, int] = {}
+        for name, each in self.net.transforms.items():
+            flops = each.flops()
+            if flops is not None and name not in self.net.bases:  # executed with its transform
+                told[name] = flops
         with torch.enable_grad(), self.executed.set(False), counter.set(True):
             made = [
-                self.net._value(name, w.theta())
+                self.net.effective(name, w.theta())
                 for name, w in self.net.weights.items()
                 if name not in told
             ]
             wanted = [
                 p
                 for p in (
-                    self.net.transform_parameters()
-                    | self.net.basis_parameters()
+                    self.net.transforms.parameters()
+                    | self.net.bases.parameters()
                     | {name: w.psi for name, w in self.net.weights.items()}
                 ).values()
                 if p.requires_grad

@@ -214,20 +214,12 @@ class Train:
         """Train parameters (by their names in net.parameters()) at a multiple of the learning rate,
         from now on."""
         parameters = self.net.parameters()
-        wanted = {id(parameters[name]): scale for name, scale in scales.items()}
-        for group in list(self.optimizer.param_groups):
-            parts: dict[float, list[Tensor]] = {}
-            for parameter in group["params"]:
-                parts.setdefault(wanted.get(id(parameter), group.get("scale", 1.0)), []).append(
-                    parameter
-                )
-            for i, (scale, params) in enumerate(
-                parts.items()
-            ):  # those that go together stay one group
-                if i:
-                    group = {**group}
-                    self.optimizer.param_groups.append(group)
-                group["scale"], group["params"] = scale, params
+        self.net.optimizer_state.scale_lr({parameters[name]: s for name, s in scales.items()})
+
+    def forget_best(self) -> None:
+        """Select the best evaluation from those to come alone: earlier ones were of another kind of
+        network."""
+        self.best = Best()
 
     def sample(self, examples: int, augment: bool = False) -> tuple[Tensor, Tensor]:
         """Training examples to score weights with, plain or augmented as in training. Every call

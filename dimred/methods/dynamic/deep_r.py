@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dimred.errors import require
 from dimred.methods.random_start import RandomStart
 from dimred.net import Net
+from dimred.net.transforms import Transform
 from dimred.scores import generator
 from dimred.select.rewiring import grow_random
 from dimred.training.loop import Train
@@ -43,25 +44,24 @@ class DeepR(RandomStart):
 
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)
-        maps = {
+        signs = {
             name: Signed(net.initial()[name].to(w.param))
             for name, w in net.weights.items()
             if w.support is not None
         }
-        net.add_transforms(maps)
+        net.add_transforms(signs)
         for t in train.steps():
-            dormant = deactivate(net, maps)
-            self.walk(net, maps, t, train.recipe.lr_at(t, len(train)))
-            activate(
-                net, dormant
-            )  # after the walk: they have to be at zero until they have felt a gradient
-        activate(net, deactivate(net, maps))
-        net.merge_transforms(net.supports)
+            dormant = deactivate(net, signs)
+            self.walk(net, signs, t, train.recipe.lr_at(t, len(train)))
+            # after the walk: a new weight stays at zero until it has a gradient
+            activate(net, dormant)
+        activate(net, deactivate(net, signs))
+        net.keep(net.supports, merge=True)
 
     @torch.no_grad()
-    def walk(self, net: Net, maps: Mapping[str, Signed], t: int, lr: float) -> None:
+    def walk(self, net: Net, signs: Mapping[str, Signed], t: int, lr: float) -> None:
         draws = generator(net, f"walk {t}")
-        for name, each in maps.items():
+        for name, each in signs.items():
             w = net.weights[name]
             w.psi.add_(
                 torch.randn(w.dim, generator=draws, dtype=w.psi.dtype).to(w.psi.device),
@@ -70,7 +70,7 @@ class DeepR(RandomStart):
             w.psi.sub_(w.gather(each.sign.view(-1)), alpha=lr * self.l1)
 
 
-class Signed(nn.Module):
+class Signed(Transform):
     """theta where it has its sign, zero where not. The signs are those of the initial weights and
     not saved."""
 
@@ -83,15 +83,14 @@ class Signed(nn.Module):
         )
 
     def forward(self, theta: Tensor) -> Tensor:
-        return theta * (
-            theta.detach() * self.sign >= 0
-        )  # at zero there is a gradient: so wake those who were asleep
+        # at zero there is a gradient: it lets new weights train
+        return theta * (theta.detach() * self.sign >= 0)
 
 
-def deactivate(net: Net, maps: Mapping[str, Signed]) -> dict[str, int]:
+def deactivate(net: Net, signs: Mapping[str, Signed]) -> dict[str, int]:
     """Let weights of the wrong sign go dormant; how many of each layer."""
     kept, counts = {}, {}
-    for name, each in maps.items():
+    for name, each in signs.items():
         w = net.weights[name]
         alive = w.psi.detach() * w.gather(each.sign.view(-1)) >= 0
         count = w.dim - int(alive.sum())

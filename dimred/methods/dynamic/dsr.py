@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from dimred.errors import require
 from dimred.methods.random_start import RandomStart
 from dimred.net import Net
@@ -51,18 +49,19 @@ class DSR(RandomStart):
 
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)
-        net.notes["threshold"] = torch.tensor(self.threshold, dtype=torch.float64)
+        net.reported["threshold"] = float(self.threshold)
         due, period = train.every(self.every, self.until), train.period(self.every)
         for t in train.steps():
             slower = 2 ** sum(t >= moment * len(train) for moment in self.slower)
             if due(t) and t % (period * slower) == 0 and net.dim < net.total:
-                threshold = net.notes["threshold"]
-                counts = below(net, float(threshold))
+                threshold = net.reported["threshold"]
+                counts = below(net, threshold)
                 left = {name: net.weights[name].dim - count for name, count in counts.items()}
                 share = sum(counts.values()) / (self.target * net.dim)
-                net.notes["threshold"] = (
-                    threshold / 2 if share > 1.1 else threshold * 2 if share < 0.9 else threshold
-                )
+                if share > 1.1:
+                    net.reported["threshold"] = threshold / 2
+                elif share < 0.9:
+                    net.reported["threshold"] = threshold * 2
                 more = regrown(net, left, left)
                 drop_and_regrow(net, drop(net, magnitude(net), counts), more)
 

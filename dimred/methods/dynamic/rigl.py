@@ -67,9 +67,9 @@ class RigL(RandomStart):
 
     def add_gradients(self, net: Net) -> None:
         for name, grad in net.grads().items():
-            so_far = net.notes.get(f"gradient/{name}")
-            net.notes[f"gradient/{name}"] = grad.clone() if so_far is None else so_far + grad
+            so_far = net.method_state.get(f"gradient/{name}")
+            net.method_state[f"gradient/{name}"] = grad.clone() if so_far is None else so_far + grad
 
     def swap(self, net: Net, counts: Mapping[str, int]) -> None:
-        gradient = {name: net.notes.pop(f"gradient/{name}").abs() for name in net.weights}
+        gradient = {name: net.method_state.pop(f"gradient/{name}").abs() for name in net.weights}
         net.keep(grow(drop(net, magnitude(net), counts), gradient, counts))

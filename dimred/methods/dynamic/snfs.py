@@ -55,7 +55,7 @@ class SNFS(RandomStart):
             if due(t):
                 self.rewire(net, cosine(self.fraction, self.floor, t / len(train)))
             for name, grad in net.grads().items():
-                momentum = net.notes.setdefault(f"momentum/{name}", torch.zeros_like(grad))
+                momentum = net.method_state.setdefault(f"momentum/{name}", torch.zeros_like(grad))
                 momentum.mul_(self.mu).add_(grad)
 
     def rewire(self, net: Net, fraction: float) -> None:
@@ -64,15 +64,16 @@ class SNFS(RandomStart):
         counts = drop_counts(net, fraction, math.ceil)
         before = {name: w.trained() for name, w in net.weights.items()}
         left = {name: net.weights[name].dim - count for name, count in counts.items()}
-        momentum = {name: net.notes[f"momentum/{name}"] for name in net.weights}
+        momentum = {name: net.method_state[f"momentum/{name}"] for name in net.weights}
         size, grads = {name: each.abs() for name, each in momentum.items()}, net.grads()
         more = regrown(net, left, momentum_shares(net, size))
         net.keep(grow(drop(net, magnitude(net), counts), size, more))
         for name, w in net.weights.items():
             joined = w.gather(~before[name])
             w.psi.grad = w.gather(grads[name].view(-1))
-            if "momentum_buffer" in (memory := net.memory_of(w.psi)):
-                memory["momentum_buffer"][joined] = w.gather(momentum[name].view(-1))[joined]
+            state = net.optimizer_state.of(w.psi)
+            if "momentum_buffer" in state:
+                state["momentum_buffer"][joined] = w.gather(momentum[name].view(-1))[joined]
 
 
 def momentum_shares(net: Net, size: Scores) -> dict[str, float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dimred.errors import require
 from dimred.net import Net
-from dimred.net.transforms import Feedback
+from dimred.net.transforms import StraightThroughMask
 from dimred.select.allocate import Allocation
 from dimred.select.schedules import require_period
 from dimred.select.topk import topk
@@ -48,31 +48,28 @@ class TopKAST:
         require(self.strength >= 0, "method.strength", self.strength, "0 or more")
 
     def run(self, net: Net, train: Train) -> None:
-        maps = {name: Explored(w.param, self.strength) for name, w in net.weights.items()}
-        net.add_transforms(maps)
-        self.choose(net, maps)
+        sets = {name: Explored(w.param, self.strength) for name, w in net.weights.items()}
+        net.add_transforms(sets)
+        self.choose(net, sets)
         due = train.every(self.every)
         for t in train.steps():
             if due(t):
-                self.choose(net, maps)
-        used = {name: each.kept.view(-1).nonzero().view(-1) for name, each in maps.items()}
-        net.merge_transforms(used)
+                self.choose(net, sets)
+        net.keep({name: each.support() for name, each in sets.items()}, merge=True)
 
-    def choose(self, net: Net, maps: Mapping[str, Explored]) -> None:
+    def choose(self, net: Net, sets: Mapping[str, Explored]) -> None:
         """A and B, by the size of all weights, trained or not."""
-        size, density = (
-            {name: theta.abs() for name, theta in net.dense_weights().items()},
-            1 - self.sparsity,
-        )
+        density = 1 - self.sparsity
+        size = {name: theta.abs() for name, theta in net.dense_weights().items()}
         used = topk(size, self.allocation(net, density))
         trained = topk(size, self.allocation(net, min(1.0, density * (1 + self.explore))))
         net.keep(trained, base="held")
-        for name, each in maps.items():
+        for name, each in sets.items():
             each.keep(used[name])
             each.weigh(trained[name])
 
 
-class Explored(Feedback):
+class Explored(StraightThroughMask):
     """theta at `kept`, the gradient everywhere, and a penalty."""
 
     weights: Tensor

@@ -16,7 +16,7 @@ from dimred.net.transforms import Masked
 from dimred.scores import NAMED, Named, generator, masked, permuted, random_scores
 from dimred.select.allocate import Allocation
 from dimred.select.topk import topk
-from dimred.training.loop import Best, Train
+from dimred.training.loop import Train
 from dimred.training.recipe import Recipe
 
 
@@ -66,21 +66,22 @@ class FreezeNetWD(ByScore):
 
     def run(self, net: Net, train: Train) -> None:
         net.keep(self.choose(net, train), base="init")
-        maps = {name: Fading(w.param) for name, w in net.weights.items() if w.support is not None}
-        for name, fading in maps.items():
-            fading.keep(net.weights[name].support)
-        net.add_transforms(maps)
+        decaying: dict[str, Fading] = {}
+        for name, w in net.weights.items():
+            if w.support is not None:
+                decaying[name] = Fading(w.param)
+                decaying[name].keep(w.support)
+        net.add_transforms(decaying)
         left = self.left(train.recipe, len(train))
         for t in train.steps():
             last = t == len(train) - 1
-            for fading in maps.values():
+            for fading in decaying.values():
                 fading.left.fill_(0.0 if last else float(left[t]))
             if last:
-                train.best = Best()  # earlier evaluations were of a dense net
-        supports = (
-            net.supports
-        )  # of the net, not those of above: scores of a resumed run may be others on a GPU
-        net.merge_transforms(supports)
+                train.forget_best()  # earlier evaluations were of a dense net
+        # the supports of the net, not those chosen above: on a GPU, scores of a resumed run may
+        # differ
+        net.keep(net.supports, merge=True)
 
     def left(self, recipe: Recipe, steps: int) -> Tensor:
         """prod_{s <= t} (1 - lr_s wd) for every step t."""
@@ -127,10 +128,12 @@ class FreezeNetValues(ByScore):
 
     def run(self, net: Net, train: Train) -> None:
         supports, values = self.choose(net, train), self.draw(net)
-        trained = masked({name: torch.ones_like(value) for name, value in values.items()}, supports)
-        with torch.no_grad():
-            for name, w in net.weights.items():
-                w.psi.copy_(torch.where(trained[name].view(-1) > 0, w.psi, values[name].view(-1)))
+        thetas = net.dense_weights()
+        ones = {name: torch.ones_like(value) for name, value in values.items()}
+        trained = masked(ones, supports)
+        net.assign(
+            {name: torch.where(trained[name] > 0, thetas[name], values[name]) for name in values}
+        )
         net.keep(supports, base="held")
         train()
 
@@ -185,8 +188,8 @@ class DropBack:
         )
 
     def run(self, net: Net, train: Train) -> None:
-        first = {name: value.to(train.device) for name, value in net.initial().items()}
-        net.initial = lambda: first  # asked for in every step
+        net.cache_initial()  # it is needed in every step
+        first = net.initial()
         budget = self.allocation(net, 1 - self.sparsity)
 
         def due(t: int) -> bool:

@@ -107,25 +107,27 @@ class AutoFreeze:
         for t in train.steps():
             for name, w in net.weights.items():
                 if w.psi.grad is not None and w.dim:
-                    so_far = net.notes.get(f"gradients/{name}")
-                    net.notes[f"gradients/{name}"] = (
+                    so_far = net.method_state.get(f"gradients/{name}")
+                    net.method_state[f"gradients/{name}"] = (
                         w.psi.grad.clone() if so_far is None else so_far + w.psi.grad
                     )
             if (t + 1) % every == 0:
                 active = [names for names in layers_of(net) if trains(net, names)]
-                before, now = (
-                    net.notes.pop("norms", None),
-                    torch.stack([self.norm(net, names) for names in active]),
-                )
+                before = net.method_state.pop("norms", None)
+                now = torch.stack([self.norm(net, names) for names in active])
                 count = 0 if before is None else self.count_converged(before, now)
                 for names in active[:count]:
                     net.freeze(dict.fromkeys(names))
-                net.notes["norms"] = now[count:]
-        net.notes.clear()
+                net.method_state["norms"] = now[count:]
+        net.method_state.clear()
 
     def norm(self, net: Net, names: list[str]) -> Tensor:
         """|D_l|_1; the next interval begins."""
-        sums = [net.notes.pop(key) for name in names if (key := f"gradients/{name}") in net.notes]
+        sums = [
+            net.method_state.pop(key)
+            for name in names
+            if (key := f"gradients/{name}") in net.method_state
+        ]
         norm = torch.zeros((), dtype=torch.float64, device=next(net.model.parameters()).device)
         return norm + sum(total.abs().sum(dtype=torch.float64) for total in sums)
 

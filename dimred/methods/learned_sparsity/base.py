@@ -47,10 +47,10 @@ class Emergent:
             for name, theta in net.dense_weights().items()
         )
 
-    def settle(self, net: Net, train: Train, margins: Mapping[str, Tensor]) -> None:
+    def cut(self, net: Net, train: Train, margins: Mapping[str, Tensor]) -> None:
         """Keep exactly the weights with the largest margins, and train them to the end."""
         density, advice = 1 - self.sparsity, f"Choose a larger method.{self.strength}"
         train.once(lambda: note_own_density(net, self.used(net), density, advice))
         chosen = topk(margins, self.allocation(net, density))
-        net.merge_transforms(chosen)
+        net.keep(chosen, merge=True)
         train(self.stop(train))

@@ -11,7 +11,7 @@ from torch import Tensor
 from dimred.errors import require
 from dimred.methods.learned_sparsity.base import Emergent
 from dimred.net import Net
-from dimred.net.transforms import Gated
+from dimred.net.transforms import ScoredMask
 from dimred.select.allocate import Allocation
 from dimred.select.schedules import cubic, require_period
 from dimred.select.topk import topk
@@ -52,7 +52,7 @@ class Movement:
         require(self.lr > 0, "method.lr", self.lr, "a number above 0")
 
     def run(self, net: Net, train: Train) -> None:
-        gates = {name: Gated(w.param) for name, w in net.weights.items()}
+        gates = {name: ScoredMask(w.param) for name, w in net.weights.items()}
         net.add_transforms(gates, lr=self.lr, decay=0.0)
         total = len(train)
         begin, end = int(self.begin * total), int(self.end * total)
@@ -64,8 +64,7 @@ class Movement:
                 )
                 for name, support in topk(scores_of(gates), self.allocation(net, density)).items():
                     gates[name].keep(support)
-        used = {name: gate.kept.view(-1).nonzero().view(-1) for name, gate in gates.items()}
-        net.merge_transforms(used)
+        net.keep({name: gate.support() for name, gate in gates.items()}, merge=True)
 
 
 @dataclass(frozen=True)
@@ -110,10 +109,10 @@ class SoftMovement(Emergent):
         for t in train.steps(0, stop):
             for gate in gates.values():
                 gate.rise.fill_(1 - cubic(1.0, (t + 1) / stop))
-        self.settle(net, train, scores_of(gates))
+        self.cut(net, train, scores_of(gates))
 
 
-class SigmoidGate(Gated):
+class SigmoidGate(ScoredMask):
     """Open where sigmoid(score) exceeds the threshold. tau and price come in as `rise` goes from 0
     to 1."""
 
@@ -132,5 +131,5 @@ class SigmoidGate(Gated):
         return self.rise * self.price * self.score.sigmoid().sum()
 
 
-def scores_of(gates: Mapping[str, Gated]) -> dict[str, Tensor]:
+def scores_of(gates: Mapping[str, ScoredMask]) -> dict[str, Tensor]:
     return {name: gate.score.detach() for name, gate in gates.items()}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dimred.errors import require
 from dimred.methods.learned_sparsity.base import Emergent
 from dimred.net import Net
+from dimred.net.transforms import Transform
 from dimred.training.loop import Train
 
 
@@ -61,13 +62,13 @@ class HALO(Emergent):
             {name: AdaptiveLasso(w.param, xi, price) for name, w in net.weights.items()}
         )
         train(0, self.stop(train))
-        self.settle(net, train, {name: theta.abs() for name, theta in net.dense_weights().items()})
+        self.cut(net, train, {name: theta.abs() for name, theta in net.dense_weights().items()})
 
 
-class AdaptiveLasso(nn.Module):
+class AdaptiveLasso(Transform):
     """The identity, with a penalty."""
 
-    numbers = "penalty weights"
+    counted_as = "penalty weights"
 
     def __init__(self, weight: Tensor, xi: float, price: float) -> None:
         super().__init__()

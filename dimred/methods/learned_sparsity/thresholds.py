@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dimred.errors import require
 from dimred.methods.learned_sparsity.base import Emergent
 from dimred.net import Net
-from dimred.net.transforms import straight_through
+from dimred.net.transforms import Transform, straight_through
 from dimred.training.loop import Train
 
 
@@ -42,18 +42,18 @@ class STR(Emergent):
         require(self.decay >= 0, "method.decay", self.decay, "0 or more")
 
     def run(self, net: Net, train: Train) -> None:
-        maps = {name: SoftThreshold(w.param, self.start) for name, w in net.weights.items()}
-        net.add_transforms(maps, decay=self.per_step(train, self.decay))
+        thresholds = {name: SoftThreshold(w.param, self.start) for name, w in net.weights.items()}
+        net.add_transforms(thresholds, decay=self.per_step(train, self.decay))
         train(0, self.stop(train))
-        self.settle(
+        self.cut(
             net,
             train,
-            {name: maps[name].margin(theta) for name, theta in net.dense_weights().items()},
+            {name: thresholds[name].margin(theta) for name, theta in net.dense_weights().items()},
         )
 
 
-class SoftThreshold(nn.Module):
-    numbers = "thresholds"
+class SoftThreshold(Transform):
+    counted_as = "thresholds"
 
     def __init__(self, weight: Tensor, start: float) -> None:
         super().__init__()
@@ -97,20 +97,20 @@ class DST(Emergent):
 
     def run(self, net: Net, train: Train) -> None:
         alpha = self.per_step(train, self.alpha)
-        maps = {name: RowThresholds(w.param, alpha) for name, w in net.weights.items()}
-        net.add_transforms(maps, decay=0.0)
+        thresholds = {name: RowThresholds(w.param, alpha) for name, w in net.weights.items()}
+        net.add_transforms(thresholds, decay=0.0)
         for _ in train.steps(0, self.stop(train)):
             for name, theta in net.dense_weights().items():
-                maps[name].reopen(theta)
-        self.settle(
+                thresholds[name].reopen(theta)
+        self.cut(
             net,
             train,
-            {name: maps[name].margin(theta) for name, theta in net.dense_weights().items()},
+            {name: thresholds[name].margin(theta) for name, theta in net.dense_weights().items()},
         )
 
 
-class RowThresholds(nn.Module):
-    numbers = "thresholds"
+class RowThresholds(Transform):
+    counted_as = "thresholds"
 
     def __init__(self, weight: Tensor, alpha: float) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dimred.errors import require
 from dimred.methods.own_density import note_own_density
 from dimred.net import Net
+from dimred.net.transforms import Transform
 from dimred.select.allocate import Allocation
 from dimred.select.topk import topk
 from dimred.training.loop import Train
@@ -69,10 +70,10 @@ class ContinuousSparsification:
         )
         net.keep(chosen)
         net.restore(ticket)
-        net.zero_grad()  # so that masks are left alone
+        net.remove_transforms()
         net.add_transforms({name: Times(masks[name].scale) for name in masks})
         train(self.rewind)
-        net.merge_transforms(net.supports)
+        net.keep(net.supports, merge=True)
 
     def anneal(self, train: Train, masks: Mapping[str, SoftMask], start: int, stop: int) -> None:
         for t in train.steps(start, stop):
@@ -85,8 +86,8 @@ def used(masks: Mapping[str, SoftMask]) -> int:
     return sum(int((mask.s > 0).sum()) for mask in masks.values())
 
 
-class SoftMask(nn.Module):
-    numbers = "gates"
+class SoftMask(Transform):
+    counted_as = "gates"
     beta: Tensor
 
     def __init__(self, weight: Tensor, start: float, price: float) -> None:
@@ -108,7 +109,7 @@ class SoftMask(nn.Module):
         self.beta.fill_(1.0)
 
 
-class Times(nn.Module):
+class Times(Transform):
     def __init__(self, factor: float) -> None:
         super().__init__()
         self.factor = factor

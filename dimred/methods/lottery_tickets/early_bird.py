@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dimred.channels.selection import Channels
 from dimred.errors import require
@@ -55,44 +55,25 @@ class EarlyBird:
     def run(self, net: Net, train: Train) -> None:
         channels, end = Channels(net, train.sample(1)[0]), int(self.until * len(train))
         channels.require_scales("early_bird")
-        queue = Queue(channels.everything().repeat(self.masks, 1))
-        net.add_transforms({next(iter(net.weights)): queue})  # so that it is saved with the net
+        net.method_state["masks"] = channels.everything().new_empty(0, channels.count)
         for t in train.steps():
-            if queue.found:
+            masks = net.method_state.get("masks")
+            if masks is None:  # the channels are chosen
                 continue
             if (t and t % train.epoch_steps == 0) or t == end:
                 mask = channels.best(channels.mean_scale(), 1 - self.sparsity, self.of)
-                if queue.agrees(mask, self.distance) or t == end:
+                masks = net.method_state["masks"] = torch.cat((masks, mask[None]))[-self.masks :]
+                if self.agree(masks) or t == end:
                     log.info(
                         "channels chosen at step %d%s",
                         t,
                         " (they have not settled)" if t == end else "",
                     )
                     channels.keep(mask)
-                    queue.found.fill_(True)
+                    del net.method_state["masks"]
             channels.add_l1_gradient(self.penalty)
-        net.transforms.clear()
 
-
-class Queue(nn.Module):
-    """The last masks. As a map it changes nothing."""
-
-    masks: Tensor
-    seen: Tensor
-    found: Tensor
-
-    def __init__(self, masks: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("masks", masks)
-        self.register_buffer("seen", torch.zeros(1, dtype=torch.int64))
-        self.register_buffer("found", torch.zeros(1, dtype=torch.bool))
-
-    def agrees(self, mask: Tensor, distance: float) -> bool:
-        """Put a mask in, and the oldest out. Do the others, as many as fit, all agree with it?"""
-        self.masks.copy_(torch.cat((self.masks[1:], mask[None])))
-        self.seen += 1
-        apart = (self.masks != mask).double().mean(1)
-        return int(self.seen) >= len(self.masks) and bool((apart <= distance).all())
-
-    def forward(self, theta: Tensor) -> Tensor:
-        return theta
+    def agree(self, masks: Tensor) -> bool:
+        """Whether there are enough masks, and each differs little from the newest."""
+        distances = (masks != masks[-1]).double().mean(1)
+        return len(masks) == self.masks and bool((distances <= self.distance).all())

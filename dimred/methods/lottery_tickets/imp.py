@@ -96,18 +96,18 @@ class IMP:
     def run(self, net: Net, train: Train) -> None:
         train(0, self.rewind)
         ticket = train.snapshot()
-        self.begin(train)
+        self.begin(net)
         train(self.rewind)
         for left in train.rounds(self.counts_left(net.total)):
             prune(net, self.choose(net, left), self.pruned)
             if self.what == "weights":
                 net.restore(ticket)
-            self.begin(train)
+            self.begin(net)
             train(self.rewind, lr_of=len(train) - 1 if self.what == "nothing" else None)
 
-    def begin(self, train: Train) -> None:
+    def begin(self, net: Net) -> None:
         if self.fresh_momentum:
-            train.optimizer.state.clear()
+            net.optimizer_state.clear()
 
     def counts_left(self, total: int) -> list[int]:
         """How many weights are left after each round."""
@@ -153,7 +153,7 @@ def prune(net: Net, supports: Supports, pruned: Literal["zero", "init", "zero_or
         start = initial[name].to(w.param).view(-1)
         left = w.trained().index_fill(0, supports[name], False)  # type: ignore[arg-type]
         held = torch.where(left, start.where(w.dense().abs() >= start.abs(), 0.0), w.dense())
-        w.psi.copy_(w.gather(held))
+        net.assign({name: held})
         gone[name] = left.nonzero().view(-1)
     net.freeze(gone)
 

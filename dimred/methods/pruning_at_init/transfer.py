@@ -81,9 +81,7 @@ class NTT(AtInit):
                 optimizer.zero_grad()
                 self.distance(twin, student, teacher, supports, images, draws).backward()
                 optimizer.step()
-        with torch.no_grad():
-            for name, w in net.weights.items():
-                w.psi.copy_(w.gather(student[name].view(-1)))
+        net.assign(student)
         return supports
 
     def distance(

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from dimred.errors import UserError, require
 from dimred.net import Net
 from dimred.net import projections as made
+from dimred.net.transforms import Transform
 from dimred.training.loop import Train
 
 KEPT = 2**28  # entries of a projection that may be held in memory
@@ -60,29 +61,13 @@ class IntrinsicDimension:
         net.freeze(dict.fromkeys(net.weights if self.others else net.parameters()))
         net.add_transforms(projections(net, z, self.projection), lr=self.lr, decay=0.0)
         train()
-        self.settle(net, z.detach())
-
-    def settle(self, net: Net, z: Tensor) -> None:
-        """Hold the weights where z has moved them, to the bit as whoever has z and the seed makes
-        them again."""
-        initial = {
-            name: theta.to(torch.float64, copy=True).view(-1)
-            for name, theta in net.dense_weights().items()
-        }
-        net.merge_transforms(hold=True)
-        sizes = {name: w.size for name, w in net.weights.items()}
-        moves = made.moved(self.projection, net.seed, sizes, z.cpu().numpy())
-        for name, w in net.weights.items():
-            w.set(
-                initial[name] + torch.from_numpy(moves[name]).to(initial[name]), w.support, w.base
-            )
-        net.notes[f"z/{self.projection}"] = z.clone()
+        net.displace(made.Displacement(self.projection, net.seed, z.detach().clone()))
 
 
-class Offset(nn.Module):
+class Offset(Transform):
     """theta + P z, where P (size, d) has the rows of one weight."""
 
-    numbers = "subspace coordinates"
+    counted_as = "subspace coordinates"
 
     def __init__(self, z: nn.Parameter) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dimred.errors import require
 from dimred.net import Net
+from dimred.net.transforms import Transform
 from dimred.scores import generator, permuted
 from dimred.training.loop import Train
 
@@ -69,7 +70,7 @@ class Subspace:
         for t in train.steps():
             self.move(net, maps, t + 1)
         net.merge_transforms()
-        settle(net, train)
+        average_statistics(net, train)
 
     def move(self, net: Net, maps: dict[str, Corners], t: int) -> None:
         """To the random point of step t."""
@@ -95,11 +96,11 @@ class Subspace:
         )
 
 
-class Corners(nn.Module):
+class Corners(Transform):
     """sum_i c_i w_i: at the point `at` while training, at the `centre` else. theta itself is not
     used."""
 
-    numbers = "weights of corners"
+    counted_as = "weights of corners"
     at: Tensor
     centre: Tensor
 
@@ -132,9 +133,9 @@ class Penalised(Corners):
         return self.beta * cos2[i, j].mean()
 
 
-def settle(net: Net, train: Train) -> None:
-    """Let BatchNorm forget the statistics of other nets: the mean over the batches of one epoch
-    takes their place."""
+def average_statistics(net: Net, train: Train) -> None:
+    """Replace the running statistics of BatchNorm, which are those of other nets, by their mean over
+    the batches of one epoch."""
     norms = [
         m
         for m in net.model.modules()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dimred.net import Net
+from dimred.net.transforms import Transform
 from dimred.scores import generator
 from dimred.select.allocate import Allocation
 from dimred.training.loop import Train
@@ -32,6 +34,16 @@ def uniform(net: Net, low: float, high: float) -> dict[str, Tensor]:
     }
 
 
+class Mask(Transform):
+    """A mask that is made of scores of the weights."""
+
+    counted_as = "scores"
+
+    def mask(self) -> Tensor:
+        """Not zero where a weight is used."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Supermask:
     """Train a mask of weights that are never trained, and keep what it makes of them."""
@@ -41,18 +53,16 @@ class Supermask:
     weights: Weights
 
     def run(self, net: Net, train: Train) -> None:
-        self.search(net, train)
-        net.merge_transforms(
-            {
-                name: each.eval().mask().view(-1).nonzero().view(-1)  # type: ignore[operator]
-                for name, each in net.transforms.items()
-            }
+        masks = self.add_masks(net)
+        self.search(net, train, masks)
+        used = {name: each.eval().mask() for name, each in masks.items()}
+        net.keep(
+            {name: mask.view(-1).nonzero().view(-1) for name, mask in used.items()}, merge=True
         )
 
-    def search(self, net: Net, train: Train) -> None:
-        self.add_masks(net)
-        train()
-
-    def add_masks(self, net: Net) -> None:
-        """Freeze all there is, and give weights their masks."""
+    def add_masks(self, net: Net) -> Mapping[str, Mask]:
+        """Freeze all parameters, and give weights their masks."""
         raise NotImplementedError
+
+    def search(self, net: Net, train: Train, masks: Mapping[str, Mask]) -> None:
+        train()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from dimred.errors import require
-from dimred.methods.supermasks.base import Supermask, Weights, weights_of
+from dimred.methods.supermasks.base import Mask, Supermask, Weights, weights_of
 from dimred.methods.supermasks.edge_popup import best_of, of_each
 from dimred.net import Net
 from dimred.net.transforms import straight_through
@@ -42,13 +43,13 @@ class BernoulliSupermask(Supermask):
     def __post_init__(self) -> None:
         require(self.lr > 0, "method.lr", self.lr, "a number above 0")
 
-    def search(self, net: Net, train: Train) -> None:
-        self.add_masks(net)
+    def search(self, net: Net, train: Train, masks: Mapping[str, Mask]) -> None:
         for t in train.steps():
-            for mask in net.transforms.values():
-                mask.advance(t + 1)  # type: ignore[operator]
+            for mask in masks.values():
+                assert isinstance(mask, Bernoulli)
+                mask.advance(t + 1)
 
-    def add_masks(self, net: Net) -> None:
+    def add_masks(self, net: Net) -> dict[str, Bernoulli]:
         """Freeze all there is, and train scores, those of a layer alike."""
         counts = of_each(net, self.allocation(net, 1 - self.sparsity))
         net.freeze(dict.fromkeys(net.parameters()))
@@ -58,12 +59,11 @@ class BernoulliSupermask(Supermask):
             for (name, w), seed in zip(net.weights.items(), seeds, strict=True)
         }
         net.add_transforms(masks, lr=self.lr, decay=0.0)
+        return masks
 
 
-class Bernoulli(nn.Module):
+class Bernoulli(Mask):
     """A mask that is drawn anew in every step; in evaluation, that of the k largest scores."""
-
-    numbers = "scores"
 
     step: Tensor
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dimred.errors import UserError, require
-from dimred.methods.supermasks.base import Supermask, Weights, uniform, weights_of
+from dimred.methods.supermasks.base import Mask, Supermask, Weights, uniform, weights_of
 from dimred.net import Net
 from dimred.net.transforms import straight_through
 from dimred.scores import generator, permuted
@@ -44,22 +44,22 @@ class EdgePopup(Supermask):
 
     signed: ClassVar[bool] = False  # are scores ranked with their signs?
 
-    def add_masks(self, net: Net) -> None:
-        """Freeze all there is, and train scores, U(-1, 1) / sqrt(fan in)."""
+    def add_masks(self, net: Net) -> Mapping[str, TopK]:
+        """Freeze all parameters, and train scores, U(-1, 1) / sqrt(fan in)."""
         counts = of_each(net, self.allocation(net, 1 - self.sparsity))
         net.freeze(dict.fromkeys(net.parameters()))
-        net.add_transforms(
-            {
-                name: TopK(
-                    score / math.sqrt(score[0].numel()),
-                    counts[name],
-                    self.weights,
-                    self.scale_fan,
-                    self.signed,
-                )
-                for name, score in uniform(net, -1, 1).items()
-            }
-        )
+        masks = {
+            name: TopK(
+                score / math.sqrt(score[0].numel()),
+                counts[name],
+                self.weights,
+                self.scale_fan,
+                self.signed,
+            )
+            for name, score in uniform(net, -1, 1).items()
+        }
+        net.add_transforms(masks)
+        return masks
 
 
 def of_each(net: Net, budget: Budget) -> Mapping[str, int]:
@@ -79,11 +79,9 @@ def best_of(score: Tensor, k: int) -> Tensor:
     return mask
 
 
-class TopK(nn.Module):
+class TopK(Mask):
     """A mask of the k largest |score|, or of the k largest scores if `signed`, with the gradient of
     what is ranked."""
-
-    numbers = "scores"
 
     def __init__(
         self, score: Tensor, k: int, weights: Weights, scale_fan: bool, signed: bool = False
@@ -137,25 +135,21 @@ class IterRand(EdgePopup):
             "a probability in [0, 1]",
         )
 
-    def search(self, net: Net, train: Train) -> None:
-        self.add_masks(net)
+    def search(self, net: Net, train: Train, masks: Mapping[str, Mask]) -> None:
         due = train.every(self.every)
         for t in train.steps():
             if due(t):
-                self.redraw(net)
+                self.redraw(net, masks)
 
     @torch.no_grad()
-    def redraw(self, net: Net) -> None:
-        draws, weights, initial = (
-            generator(net, "redraw"),
-            dict.fromkeys(net.weights),
-            net.initial(),
-        )
+    def redraw(self, net: Net, masks: Mapping[str, Mask]) -> None:
+        draws, initial = generator(net, "redraw"), net.initial()
         now = {name: theta.clone() for name, theta in net.dense_weights().items()}
         fresh = permuted({name: initial[name].to(theta) for name, theta in now.items()}, draws)
-        net.keep(weights)
+        # frozen weights are assigned while they are trained
+        net.keep(dict.fromkeys(net.weights))
         for name, theta in now.items():
             chosen = torch.rand(theta.shape, generator=draws).to(theta.device) < self.probability
-            chosen &= ~net.transforms[name].mask()  # type: ignore[operator]
-            net.weights[name].psi.copy_(fresh[name].where(chosen, theta).view(-1))
-        net.freeze(weights)
+            chosen &= ~masks[name].mask()
+            net.assign({name: fresh[name].where(chosen, theta)})
+        net.freeze(dict.fromkeys(net.weights))

@@ -65,23 +65,20 @@ class RareGems:
 
     @torch.no_grad()
     def release(self, net: Net, gems: Mapping[str, Gem]) -> None:
-        """Train what is not pruned, from the values that the mask chose among, and whatever is no
-        weight."""
-        net.zero_grad()  # so that scores are left alone
-        net.transforms.clear()
-        kept = {name: gem.kept.view(-1).nonzero().view(-1) for name, gem in gems.items()}
-        net.keep({**kept, **dict.fromkeys(net.uncovered)}, base="init")  # with their values,
-        net.keep(kept)  # beside zeros
-        for w in net.weights.values():
-            w.psi.copy_(
-                w.gather(weights_of(w.dense().view(w.param.shape), self.weights).reshape(-1))
-            )
+        """Train the weights that are left, from the values that the mask chose among, and biases
+        and norms."""
+        net.remove_transforms()
+        kept = {name: gem.support() for name, gem in gems.items()}
+        net.keep({**kept, **dict.fromkeys(net.uncovered)}, base="init")  # at their initial value,
+        net.keep(kept)  # the others at zero
+        thetas = net.dense_weights()
+        net.assign({name: weights_of(theta, self.weights) for name, theta in thetas.items()})
 
 
 class Gem(Masked):
     """A mask [p > 1/2] of what is not pruned. Whoever uses it finds p clipped to [0, 1]."""
 
-    numbers = "scores"
+    counted_as = "scores"
 
     def __init__(self, p: Tensor, price: float, weights: Weights) -> None:
         super().__init__(p)

@@ -46,23 +46,22 @@ class SignedSupermask(EdgePopup):
         )
         require(self.lr > 0, "method.lr", self.lr, "a number above 0")
 
-    def add_masks(self, net: Net) -> None:
-        """Freeze all there is, and train scores, U(-1, 1) * sqrt(6 / (fan in + fan out))."""
+    def add_masks(self, net: Net) -> dict[str, Ternary]:
+        """Freeze all parameters, and train scores, U(-1, 1) * sqrt(6 / (fan in + fan out))."""
         counts = of_each(net, self.allocation(net, 1 - self.sparsity))
         net.freeze(dict.fromkeys(net.parameters()))
-        net.add_transforms(
-            {
-                name: Ternary(
-                    score * glorot(score),
-                    counts[name],
-                    self.weights,
-                    self.scale_fan,
-                    self.threshold,
-                )
-                for name, score in uniform(net, -1, 1).items()
-            },
-            lr=self.lr,
-        )
+        masks = {
+            name: Ternary(
+                score * glorot(score),
+                counts[name],
+                self.weights,
+                self.scale_fan,
+                self.threshold,
+            )
+            for name, score in uniform(net, -1, 1).items()
+        }
+        net.add_transforms(masks, lr=self.lr)
+        return masks
 
 
 def glorot(weight: Tensor) -> float:

@@ -1,0 +1,87 @@
+"""The optimiser's state (momentum, second moments) as it follows parameters that are replaced.
+
+A change of coordinates gives a weight a new parameter psi. Its optimiser state moves along: entries
+that survive keep theirs, new ones start without any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class OptimizerState:
+    """What an optimiser stores for each parameter, and the multiple of the learning rate at which
+    it trains each. Without an optimiser there is no state, and every method does nothing."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        self.optimizer = optimizer
+
+    def of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """The state of a parameter, to read or change; empty before its first step."""
+        if self.optimizer is None or parameter not in self.optimizer.state:
+            return {}
+        return self.optimizer.state[parameter]
+
+    def set(self, parameter: nn.Parameter, state: Mapping[str, Tensor]) -> None:
+        if self.optimizer is None:
+            return
+        self.optimizer.state.pop(parameter, None)
+        if state:
+            # step counts are scalars: fused kernels read them on the device, others on the CPU
+            fused = self.optimizer.defaults.get("fused")
+            self.optimizer.state[parameter] = {
+                key: value.to(parameter.device) if fused or value.dim() else value
+                for key, value in state.items()
+            }
+
+    def clear(self) -> None:
+        """Start again without momentum."""
+        if self.optimizer is not None:
+            self.optimizer.state.clear()
+
+    def replace(self, old: nn.Parameter, new: nn.Parameter, state: Mapping[str, Tensor]) -> None:
+        """Train `new`, which starts with this state, in place of `old`."""
+        if self.optimizer is None:
+            return
+        for group in self.optimizer.param_groups:
+            group["params"] = [new if p is old else p for p in group["params"]]
+        self.optimizer.state.pop(old, None)
+        self.set(new, state)
+
+    def add(self, parameters: list[nn.Parameter], lr: float, decay: float | None) -> None:
+        """Train more parameters, at `lr` times the learning rate; by default with the weight decay
+        of the weights."""
+        if self.optimizer is None or not parameters:
+            return
+        decay = self.optimizer.param_groups[0]["weight_decay"] if decay is None else decay
+        self.optimizer.add_param_group({"params": parameters, "scale": lr, "weight_decay": decay})
+
+    def remove(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Stop training these."""
+        if self.optimizer is None:
+            return
+        removed = {id(p) for p in parameters}
+        for group in self.optimizer.param_groups:
+            for p in group["params"]:
+                if id(p) in removed:
+                    self.optimizer.state.pop(p, None)
+            group["params"] = [p for p in group["params"] if id(p) not in removed]
+
+    def scale_lr(self, scales: Mapping[nn.Parameter, float]) -> None:
+        """Train parameters at a multiple of the learning rate. A group is split where its
+        parameters have different multiples."""
+        if self.optimizer is None:
+            return
+        for group in list(self.optimizer.param_groups):
+            parts: dict[float, list[Tensor]] = {}
+            for parameter in group["params"]:
+                scale = scales.get(parameter, group.get("scale", 1.0))
+                parts.setdefault(scale, []).append(parameter)
+            for i, (scale, parameters) in enumerate(parts.items()):
+                if i:
+                    group = {**group}
+                    self.optimizer.param_groups.append(group)
+                group["scale"], group["params"] = scale, parameters
