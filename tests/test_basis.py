@@ -192,7 +192,7 @@ def method_of(name: str, *more: str) -> Any:
 def attempt(
     name: str, basis: Interspace | None, folder: Path | None = None, last: int = -1, *more: str
 ) -> Net:
-    """Run the method on the toy, or take it up; Crash before step `last` of all is taken."""
+    """Train the toy by the method, or resume it; Crash before step `last` of all is taken."""
     net = Net(model(), seed=1)
     if basis:
         basis.apply(net)
@@ -201,8 +201,7 @@ def attempt(
         method_of(name, *more).run(net, Train(net, Blobs(), recipe))
         return net
     with RunFolder(folder) as run_folder:
-        train = Fragile(net, Blobs(), recipe, folder=run_folder, checkpoint_seconds=0)
-        train.last = last
+        train = Train(net, Blobs(), recipe, folder=run_folder, observers=[Fragile(last)])
         method_of(name).run(net, train)
     return net
 

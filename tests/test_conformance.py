@@ -345,7 +345,7 @@ BROKEN: list[tuple[type[Prune], str, str]] = [
     (Nonzero, "exact_count", r"\(all parameters are covered\) must leave 313 of 782 weights"),
     (Leaky, "frozen_weights", "is not trained and changed"),
     (Unfrozen, "frozen_weights", "0.bias is not trained"),
-    (Forgetful, "optimizer_memory", "memory of 0.weight/momentum_buffer changed before step 1"),
+    (Forgetful, "optimizer_memory", "state of 0.weight/momentum_buffer changed before step 1"),
     (Unknown, "optimizer_memory", "does not train 0.weight"),
     (Noisy, "scoring", "global random state changed at"),
     (Statistical, "scoring", "running_mean changed before the first step"),

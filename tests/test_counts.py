@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from toy import model, set_up
+from toy import model, set_up, watch
 
 from dimred.methods.baselines import Dense
 from dimred.methods.bases import Interspace
@@ -85,14 +85,12 @@ def test_what_was_frozen_after_training_has_trained_values_and_what_returned_has
 def test_newcomers_add_to_the_weights_that_were_ever_trained() -> None:
     net, train = set_up()
     seen = {name: torch.zeros(w.size, dtype=torch.bool) for name, w in net.weights.items()}
-    descend = train._descend
 
-    def watched(t: int) -> None:
+    def see(t: int) -> None:
         for name, w in net.weights.items():
             seen[name] |= w.trained()
-        descend(t)
 
-    train._descend = watched  # type: ignore[method-assign]
+    watch(train, see, "before_update")
     RigL(0.8, Uniform(), 5, 0.3, 0.75).run(net, train)
     found = counts(net, train.exploration)
     assert found["trained_ever"] == sum(int(marks.sum()) for marks in seen.values()) > LEFT

@@ -215,10 +215,10 @@ def fading(remainder: float | None, **recipe: Any) -> tuple[Net, Train, list[dic
 
 def test_the_first_gradients_of_freezenet_are_those_of_the_dense_net() -> None:
     net, train = set_up()
-    batch = next(iter(train.data.train_batches(16, 0, 0)))
+    batch = next(train.data.train_batches(RECIPE.batch_size, 3, 0))
     dense = gradients(net, batch)
     FreezeNet(0.8, Global(), "init", "none", 32).prune(net, train)
-    train._backward(*batch)
+    next(train.steps())
     assert all(
         torch.allclose(w.psi.grad, w.gather(dense[name].reshape(-1)), rtol=1e-5, atol=1e-8)
         for name, w in net.weights.items()
@@ -269,8 +269,7 @@ def test_weights_that_fade_stay_the_same_if_a_resumed_run_scores_others(
     def attempt(last: int) -> Net:
         net = Net(model(), seed=1)
         with RunFolder(tmp_path) as folder:
-            train = Fragile(net, Blobs(), RECIPE, folder=folder, checkpoint_seconds=0)
-            train.last = last
+            train = Train(net, Blobs(), RECIPE, folder=folder, observers=[Fragile(last)])
             FreezeNetWD(0.8, Global(), "snip", 32, 1e-3).run(net, train)
         return net
 

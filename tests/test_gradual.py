@@ -223,21 +223,22 @@ def test_acdc_momentum_begins_anew_at_decompression() -> None:
     net, train = set_up(weight_decay=0.0)
     before: dict[str, Tensor] = {}
     steps: list[float] = []
-    descend = train._descend
+    grads: dict[str, Tensor] = {}
 
-    def watched(t: int) -> None:
+    def before_update(t: int) -> None:
         if t == 12:
             before.update(thetas(net))
-            grads = {name: w.psi.grad.view(w.param.shape) for name, w in net.weights.items()}  # type: ignore
-            descend(t)
+            grads.update({n: w.psi.grad.view(w.param.shape) for n, w in net.weights.items()})  # type: ignore
+
+    def after_update(t: int) -> None:
+        if t == 12:
             steps.extend(
                 float((theta - before[n] + 0.1 * grads[n]).abs().max())
                 for n, theta in net.dense_weights().items()
             )
-        else:
-            descend(t)
 
-    train._descend = watched  # type: ignore[method-assign]
+    watch(train, before_update, "before_update")
+    watch(train, after_update)
     ACDC(0.8, Global(), (0.1, 0.5), (0.3,)).run(net, train)
     assert len(steps) == 3 and max(steps) < 1e-6
 

@@ -21,6 +21,7 @@ from dimred.net import Net
 from dimred.runs import inputs
 from dimred.runs.inputs import difference, fingerprint, paths_in
 from dimred.storage.folder import RunFolder
+from dimred.training.loop import Train
 
 
 # -- fingerprints --------------------
@@ -169,11 +170,9 @@ def test_an_interrupted_run_does_not_go_on_with_other_images(
 def attempt(folder: Path, last: int = -1) -> None:
     """Train a toy net, or resume it. Crash before step `last`."""
     with RunFolder(folder) as run_folder:
-        train = Fragile(
-            Net(model(), seed=1), Blobs(), RECIPE, folder=run_folder, checkpoint_seconds=0
-        )
-        train.last = last
-        Dense().run(train.net, train)
+        net = Net(model(), seed=1)
+        train = Train(net, Blobs(), RECIPE, folder=run_folder, observers=[Fragile(last)])
+        Dense().run(net, train)
 
 
 def test_metrics_that_were_altered_are_noticed(tmp_path: Path) -> None:

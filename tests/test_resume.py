@@ -24,6 +24,7 @@ from dimred.errors import UserError
 from dimred.methods.baselines import Dense
 from dimred.net import Net
 from dimred.storage.folder import RunFolder
+from dimred.training.loop import Train
 
 #: in a short training, things have to happen more often
 OFTEN = {"every": 7, "rewind": 5, "rate": 0.5, "examples": 32}
@@ -186,11 +187,10 @@ def test_a_run_is_computed_by_one_process_at_a_time(
 # -- in one process (a crash at many points of every method: the check `resume` of the conformance
 # suite) ----------
 def attempt(folder: Path, last: int = -1, built: nn.Module | None = None) -> None:
-    """Train a toy net, or take it up. Crash if it gets as far as the step `last`."""
+    """Train a toy net, or resume it. Crash before the step `last`."""
     net = Net(built or model(), seed=1)
     with RunFolder(folder) as run_folder:
-        train = Fragile(net, Blobs(), RECIPE, folder=run_folder, checkpoint_seconds=0)
-        train.last = last
+        train = Train(net, Blobs(), RECIPE, folder=run_folder, observers=[Fragile(last)])
         Dense().run(net, train)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import set_up
+from toy import set_up, watch
 
 from dimred.errors import UserError
 from dimred.methods.subspaces import intrinsic_dimension as subspace
@@ -150,13 +150,11 @@ def test_a_dense_projection_that_is_made_again_in_chunks_is_the_same(
 def test_intrinsic_dimension_trains_d_numbers_and_leaves_a_plain_net(kind: Any) -> None:
     net, train = set_up()
     seen: list[tuple[int, int]] = []
-    descend = train._descend
 
-    def watched(t: int) -> None:
-        descend(t)
+    def see(t: int) -> None:
         seen.append((net.dim, sum(p.numel() for p in net.parameters().values() if p.requires_grad)))
 
-    train._descend = watched  # type: ignore[method-assign]
+    watch(train, see)
     before = train.evaluate("train")[0]
     IntrinsicDimension(20, kind, 10.0, False).run(net, train)
     assert (
@@ -292,13 +290,7 @@ def run(
     method: Subspace, see: Callable[[Net, int], None] = lambda net, t: None, **recipe: Any
 ) -> tuple[Net, Train]:
     net, train = set_up(**recipe)
-    descend = train._descend
-
-    def watched(t: int) -> None:
-        see(net, t)
-        descend(t)
-
-    train._descend = watched  # type: ignore[method-assign]
+    watch(train, lambda t: see(net, t), "before_update")
     method.run(net, train)
     return net, train
 

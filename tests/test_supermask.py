@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy import model, set_up
+from toy import model, set_up, watch
 
 from dimred.errors import UserError
 from dimred.methods.supermasks.base import weights_of
@@ -357,14 +357,12 @@ def test_nothing_but_scores_trains_until_gems_are_found() -> None:
     scale_lr = train.scale_lr
     train.scale_lr = lambda scales: during.append(None) or scale_lr(scales)  # type: ignore[method-assign, func-returns-value]
     method = RareGems(0.5, Global(), "init", 4, 0.0, 1e-30)
-    descend = train._descend
 
     def see(t: int) -> None:
-        descend(t)
         if not during:
             assert fingerprint(net) == before
 
-    train._descend = see  # type: ignore[method-assign]
+    watch(train, see)
     method.run(net, train)
     assert during
 
@@ -372,15 +370,13 @@ def test_nothing_but_scores_trains_until_gems_are_found() -> None:
 def test_nothing_but_their_price_pulls_at_gems() -> None:
     net, train = set_up(weight_decay=0.5, lr=0.1)
     seen: list[dict[str, torch.Tensor]] = []
-    backward = train._backward
 
-    def without_gradient(images: torch.Tensor, labels: torch.Tensor) -> None:
-        backward(images, labels)
+    def without_gradient(t: int) -> None:
         gems = {name: gem.p for name, gem in net.transforms.items() if isinstance(gem, Gem)}
         for p in gems.values():
             p.grad = torch.zeros_like(p)
         seen.append({name: p.detach().clone() for name, p in gems.items()})
 
-    train._backward = without_gradient  # type: ignore[method-assign]
+    watch(train, without_gradient, "after_backward")
     RareGems(0.5, Global(), "init", 1, 0.0, 1.0).run(net, train)
     assert len(seen[0]) == 3 and all(torch.equal(p, seen[9][name]) for name, p in seen[0].items())

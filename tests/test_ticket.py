@@ -131,15 +131,12 @@ def test_with_fresh_momentum_every_training_from_the_rewind_point_on_begins_with
     momentum: dict[bool, list[bool]] = {}
     for fresh in (False, True):
         net, train = set_up()
-        seen, backward = momentum.setdefault(fresh, []), train._backward
+        seen = momentum.setdefault(fresh, [])
 
-        def look(
-            *batch: Tensor, net: Net = net, seen: list[bool] = seen, backward: Any = backward
-        ) -> None:
+        def look(t: int, net: Net = net, seen: list[bool] = seen) -> None:
             seen.append(any(net.optimizer_state.of(w.psi) for w in net.weights.values()))
-            backward(*batch)
 
-        train._backward = look  # type: ignore[method-assign]
+        watch(train, look, "before_step")
         IMP(0.75, Global(), 0.5, 10, what, *PLAIN, fresh_momentum=fresh).run(net, train)
     starts = [10, 40, 70]  # of trainings from step 10 on, counted over all
     assert momentum[False] == [i > 0 for i in range(100)]
@@ -417,11 +414,12 @@ def test_an_early_bird_that_does_not_settle_is_taken_at_the_end_of_the_search(
 def test_the_penalty_pulls_scales_to_zero_until_the_bird_is_found() -> None:
     net, train, method = bird(lr=0.01, momentum=0.0)
     before = net.uncovered["1.weight"].detach().clone()
-    train._backward = lambda *_: [
-        setattr(p, "grad", torch.zeros_like(p))  # type: ignore[method-assign, func-returns-value]
-        for p in net.parameters().values()
-    ]
-    train._after = lambda *_: None  # type: ignore[method-assign]
+
+    def without_gradient(t: int) -> None:
+        for parameter in net.parameters().values():
+            parameter.grad = torch.zeros_like(parameter)
+
+    watch(train, without_gradient, "after_backward")
     method.run(net, train)
     pulled = 41  # steps: the last of them the one that finds it
     assert torch.allclose(net.uncovered["1.weight"], before - 0.01 * 1e-4 * pulled)

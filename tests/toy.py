@@ -1,39 +1,32 @@
-"""A problem that trains in milliseconds (`dimred check` uses it, too), and ways to look on and to
-break off."""
+"""A problem that trains in milliseconds (`dimred check` uses it, too), and observers of its steps."""
 
 from collections.abc import Callable
 
+from dimred.conformance.observe import Crash, save_every_third_step
 from dimred.conformance.toy import RECIPE, Blobs, model, set_up
 from dimred.training.loop import Train
+from dimred.training.observers import Observer
 
 __all__ = ["RECIPE", "Blobs", "Crash", "Fragile", "model", "set_up", "watch"]
 
 
-def watch(train: Train, see: Callable[[int], None]) -> None:
-    """Call see(t) at the end of every step t."""
-    descend = train._descend
-
-    def seen(t: int) -> None:
-        descend(t)
-        see(t)
-
-    train._descend = seen  # type: ignore[method-assign]
+def watch(train: Train, see: Callable[[int], None], at: str = "after_update") -> None:
+    """Call see(t) in every step t, by default at its end; at: the name of the observer's method."""
+    observer = Observer()
+    setattr(observer, at, lambda train, step: see(step))
+    train.observers.append(observer)
 
 
-class Crash(Exception):
-    pass
+class Fragile(Observer):
+    """Saves after every third step and crashes before the step `last` is taken, counted over all
+    training phases."""
 
+    def __init__(self, last: int) -> None:
+        self.last = last
 
-class Fragile(Train):
-    """Saves after every third step and crashes before its `last` one is taken."""
-
-    last = -1
-
-    def _save_checkpoint(self, call: int, t: int) -> None:
-        if self.steps_done % 3 == 0:
-            super()._save_checkpoint(call, t)
-
-    def _descend(self, t: int) -> None:
-        if self.steps_done == self.last:
+    def before_update(self, train: Train, step: int) -> None:
+        if train.steps_done == self.last:
             raise Crash
-        super()._descend(t)
+
+    def after_update(self, train: Train, step: int) -> None:
+        save_every_third_step(train)

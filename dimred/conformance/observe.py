@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from dimred.net import Net, State
 from dimred.net.coordinates import Base, Support
 from dimred.storage.folder import RunFolder
 from dimred.training.loop import Train
-from dimred.training.recipe import Recipe
+from dimred.training.observers import Observer
 
 STEPS = 20  # of a training: five epochs of four
 
@@ -68,60 +69,57 @@ class WatchedNet(Net):
         }
 
 
-class WatchedTrain(Train):
-    """Watches every step. crash: raise Crash before this step is taken (counted over all calls)."""
+class Watch(Observer):
+    """Checks every step. crash: raise Crash before this step is taken (counted over all training
+    phases)."""
 
-    net: WatchedNet
-    crash = -1
-
-    def __init__(
-        self, net: WatchedNet, data: Blobs, recipe: Recipe, folder: RunFolder | None = None
-    ) -> None:
-        self._last: tuple[int, State, State] | None = (
-            None  # moves so far; then: what is not trained, memory
-        )
-        super().__init__(net, data, recipe, seed=net.seed, folder=folder, checkpoint_seconds=0)
+    def __init__(self, net: WatchedNet, crash: int = -1) -> None:
+        self.net, self.crash = net, crash
         self._unscored = statistics(net)
+        # changes of coordinates so far; then: what is not trained, and the optimiser's state
+        self._last: tuple[int, State, State] | None = None
 
-    def _backward(self, images: Tensor, labels: Tensor) -> None:
-        if self.steps_done == 0:
+    def before_step(self, train: Train, step: int) -> None:
+        if train.steps_done == 0:
             self._check_scoring("before the first step")
-        super()._backward(images, labels)
+
+    def after_backward(self, train: Train, step: int) -> None:
         self._unscored = statistics(self.net)
 
-    def _descend(self, t: int) -> None:
-        if self.steps_done == self.crash:
+    def before_update(self, train: Train, step: int) -> None:
+        if train.steps_done == self.crash:
             raise Crash
-        self._check_scoring(f"at the pause of step {t}")
-        self._check_still(f"before step {t}")
-        super()._descend(t)
-        self._check_still(f"in step {t}", stepped=True)
-        self.net.trace.counts.append(trained(self.net))
+        self._check_scoring(f"at the pause of step {step}")
+        self._check_untrained(train, f"before step {step}")
 
-    def _save_checkpoint(self, call: int, t: int) -> None:
-        if self.steps_done % 3 == 0:  # so that steps have to be repeated after a crash
-            super()._save_checkpoint(call, t)
+    def after_update(self, train: Train, step: int) -> None:
+        self._check_untrained(train, f"in step {step}", updated=True)
+        self.net.trace.counts.append(trained(self.net))
+        save_every_third_step(train)
 
     def _check_scoring(self, when: str) -> None:
         if name := difference(self._unscored, statistics(self.net)):
             self.net.trace.scoring.append(f"{name} changed {when}, though nothing was trained")
 
-    def _check_still(self, when: str, stepped: bool = False) -> None:
-        """Unless coordinates have changed since the last look, what is not trained is as it was
-        then, and so is the optimiser's memory, but for its own steps."""
+    def _check_untrained(self, train: Train, when: str, updated: bool = False) -> None:
+        """Unless coordinates have changed since the last check, what is not trained is as it was
+        then, and so is the optimiser's state, but for its own updates."""
         trace, now = self.net.trace, (self.net.moves, untrained(self.net), memory(self.net))
         if self._last and self._last[0] == self.net.moves:
             if name := difference(self._last[1], now[1]):
                 trace.frozen.append(f"{name} is not trained and changed {when}")
-            if not stepped and (name := difference(self._last[2], now[2])):
-                trace.memory.append(f"the optimiser's memory of {name} changed {when}")
-        known = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        trace.memory += [
-            f"the optimiser does not train {name} {when}"
-            for name, p in self.net.parameters().items()
-            if p.requires_grad and p.numel() and id(p) not in known
-        ]
+            if not updated and (name := difference(self._last[2], now[2])):
+                trace.memory.append(f"the optimiser's state of {name} changed {when}")
+        known = {id(p) for group in train.optimizer.param_groups for p in group["params"]}
+        for name, p in self.net.parameters().items():
+            if p.requires_grad and p.numel() and id(p) not in known:
+                trace.memory.append(f"the optimiser does not train {name} {when}")
         self._last = now
+
+
+def save_every_third_step(train: Train) -> None:
+    """Called after an update: a crash then loses up to two steps, which have to be repeated."""
+    train.replay.checkpoint_seconds = 0.0 if train.steps_done % 3 == 0 else math.inf
 
 
 class Crash(Exception):
@@ -198,8 +196,8 @@ def run(
     """Train a toy net by the method, from scratch or from the folder's checkpoint."""
     net = toy_net(kind, basis, seed, dtype, include)
     settings = dataclasses.replace(RECIPE, **{"steps": STEPS, "batch_size": 16, **recipe})
-    train = WatchedTrain(net, Blobs(dtype), settings, folder)
-    train.crash = crash
+    train = Train(net, Blobs(dtype), settings, seed=seed, folder=folder)
+    train.observers.append(Watch(net, crash))
     if compiled:  # the translator without its code generator, which would take ten seconds a net
         torch._dynamo.reset()
         net.compile(backend="eager")

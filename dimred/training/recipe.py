@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from dimred.errors import require
@@ -82,22 +84,33 @@ class Recipe:
             return self.lr * (step + 1) / warmup
         if self.schedule == "cosine":
             return self.lr / 2 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
-        passed = (
-            sum(step >= round(m * total) for m in self.milestones) if self.schedule == "step" else 0
-        )
-        return self.lr * self.gamma**passed
+        passed = [m for m in self.milestones if step >= round(m * total)]
+        return self.lr * self.gamma ** (len(passed) if self.schedule == "step" else 0)
+
+    def logits(self, model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """The logits of a batch in float32, computed in the recipe's memory and number format."""
+        if self.channels_last:
+            images = images.to(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            return model(images).float()
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The training loss of a batch."""
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
     def make_optimizer(self, net: Net) -> torch.optim.Optimizer:
         """An optimiser of psi and of the parameters that are not covered. By default biases and
         norms do not decay."""
         never = orthogonal(net.model)
-        held = [p for n, p in net.parameters().items() if n in never]
-        weights = [
-            p
-            for n, p in net.parameters().items()
-            if n not in never and (n in net.weights or p.dim() > 1)
-        ]
-        others = [p for n, p in net.uncovered.items() if p.dim() <= 1]
+        weights, others, held = list[Tensor](), list[Tensor](), list[Tensor]()
+        for name, parameter in net.parameters().items():
+            if name in never:
+                held.append(parameter)
+            elif name in net.weights or parameter.dim() > 1:
+                weights.append(parameter)
+        for parameter in net.uncovered.values():
+            if parameter.dim() <= 1:
+                others.append(parameter)
         decays = self.weight_decay if self.decay_all else 0.0
         groups = [
             {"params": weights, "weight_decay": self.weight_decay},
@@ -105,9 +118,8 @@ class Recipe:
             {"params": held, "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
-        fused = next(
-            net.model.parameters()
-        ).is_cuda  # one kernel for all; on a CPU it gains nothing
+        # one kernel for all parameters; on a CPU it gains nothing
+        fused = next(net.model.parameters()).is_cuda
         if self.optimizer == "sgd":
             return torch.optim.SGD(
                 groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused
@@ -117,8 +129,8 @@ class Recipe:
 
 
 def orthogonal(model: nn.Module) -> set[str]:
-    """The parameters of orthogonal parametrizations. These must not decay: PyTorch keeps the signs
-    of a matrix in them as whole numbers, and the least decay makes all of the weight zero."""
+    """The parameters of orthogonal parametrizations. These must not decay: PyTorch stores the signs
+    of a matrix in them as integers, and the least decay makes the whole weight zero."""
     found = set()
     for name, module in model.named_modules():
         kinds = {type(each).__name__ for each in module.children()}

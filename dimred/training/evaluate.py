@@ -1,0 +1,125 @@
+"""Loss and accuracy: on a split, on the batches of training steps, and of the best epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dimred.data.base import Data
+from dimred.errors import UserError
+from dimred.net import Net
+from dimred.training.recipe import Recipe
+
+# Steps between two transfers of losses from the device: only then does training wait for it.
+READ_EVERY = 50
+SHOWN = 5  # losses that an error message shows
+
+
+def evaluate(net: Net, data: Data, recipe: Recipe, split: str) -> tuple[float, float]:
+    """Mean loss and accuracy (a fraction) on "train", "val" or "test", every example counted
+    once."""
+    device = next(net.model.parameters()).device
+    sums = torch.zeros(2, device=device, dtype=torch.float64)
+    net.train(False)
+    with torch.no_grad(), net.weights_in_place(channels_last=recipe.channels_last) as model:
+        for images, labels in data.eval_batches(split):
+            logits = recipe.logits(model, images)
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            sums += torch.stack((loss, (logits.argmax(1) == labels).sum()))
+    net.train()
+    loss_sum, correct = sums.tolist()
+    return loss_sum / data.sizes[split], correct / data.sizes[split]
+
+
+class RunningLoss:
+    """Mean loss and accuracy on the batches of all steps since the last evaluation.
+
+    Losses stay on the device until `read`, at the latest after READ_EVERY steps (`full`)."""
+
+    def __init__(self, batch_size: int, device: torch.device) -> None:
+        self._batch_size = batch_size
+        self._losses, self._correct = torch.zeros(2, READ_EVERY, device=device)
+        self._unread = 0  # steps whose losses are on the device alone
+        self._sums: list[float] = [0.0, 0.0, 0]  # loss, correct and steps since the evaluation
+        self._recent: list[float] = []  # the last losses read
+
+    @property
+    def full(self) -> bool:
+        return self._unread == READ_EVERY
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add the loss and the accuracy of a step."""
+        self._losses[self._unread] = loss.detach()
+        self._correct[self._unread] = (logits.argmax(1) == labels).sum()
+        self._unread += 1
+
+    def read(self, steps: int, describe: Callable[[int], str]) -> tuple[float, float]:
+        """Mean loss and accuracy after so many steps of training. UserError if a loss is not
+        finite; `describe` names its step."""
+        losses = self._losses[: self._unread].tolist()
+        correct = self._correct[: self._unread].tolist()
+        for i, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                before = [f"{each:.4g}" for each in (self._recent + losses[:i])[-SHOWN:]]
+                raise UserError(
+                    f"the loss became {loss} at {describe(steps - len(losses) + i)} "
+                    f"(losses before it: {', '.join(before) or 'none'}). "
+                    "Try a smaller recipe.lr, recipe.warmup=0.05 or recipe.clip=1"
+                )
+            self._sums = [self._sums[0] + loss, self._sums[1] + correct[i], self._sums[2] + 1]
+        self._recent, self._unread = (self._recent + losses)[-SHOWN:], 0
+        loss_sum, right, count = self._sums
+        return loss_sum / count, right / count / self._batch_size
+
+    def restart(self) -> None:
+        """Start the means again, after an evaluation."""
+        self._sums = [0.0, 0.0, 0]
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint stores, as JSON. All losses have been read by then."""
+        return {"sums": self._sums, "recent": self._recent}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._sums, self._recent = state["sums"], state["recent"]
+
+
+@dataclass
+class Best:
+    """The evaluation with the highest validation accuracy since the number of trained weights last
+    changed."""
+
+    step: int = 0
+    dim: int = -1
+    val_accuracy: float = -1.0
+    test_accuracy: float = float("nan")
+
+    def restart(self, dim: int = -1) -> None:
+        """Forget all evaluations: they were of other networks."""
+        self.load(asdict(Best(dim=dim)))
+
+    def update(
+        self, step: int, dim: int, evaluate: Callable[[str], tuple[float, float]]
+    ) -> dict[str, float]:
+        """Evaluate on the validation split and, at a new best, on the test split, which is reported
+        and never selected on; the losses and accuracies by their names in metrics.jsonl."""
+        line = {}
+        line["val_loss"], line["val_accuracy"] = evaluate("val")
+        if line["val_accuracy"] > self.val_accuracy:
+            line["test_loss"], line["test_accuracy"] = evaluate("test")
+            self.step, self.dim = step, dim
+            self.val_accuracy, self.test_accuracy = line["val_accuracy"], line["test_accuracy"]
+        return line
+
+    def state(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def load(self, state: dict[str, Any]) -> None:
+        for key, value in state.items():
+            setattr(self, key, value)
