@@ -27,9 +27,10 @@ from dimred.cli.main import main
 from dimred.cli.reproduce import file_name
 from dimred.cli.table import Request, outputs_of, parser, request
 from dimred.errors import UserError
-from dimred.report.compose import Change, composed, values_alone
+from dimred.report.compose import composed, values_alone
 from dimred.report.measures import MEASURES
 from dimred.report.runs import find_runs
+from dimred.report.tables.change import Change
 from dimred.report.tables.excerpt import only
 from dimred.report.tables.fill import environment, fill, summary
 from dimred.report.tables.formats import FORMATS, measured
@@ -251,9 +252,7 @@ def test_runs_are_found_by_content_and_their_seeds_are_averaged(tiny: str, tmp_p
     put(tmp_path, SNIP, 7, test_accuracy=0.1)
     snip = cell(document := filled(tiny, tmp_path), "SNIP", "0.5")
     assert snip["mean"] == pytest.approx(91) and snip["n"] == 2 and not snip["missing"]
-    assert any(
-        "also run, and not counted: seed 7 (--seeds)" in line for line in document["remarks"]
-    )
+    assert any("not counted (see --seeds): seed 7" in line for line in document["remarks"])
     assert cell(filled(tiny, tmp_path, seeds=[0, 1, 7]), "SNIP", "0.5")["n"] == 3
 
 
@@ -350,7 +349,7 @@ def test_of_a_run_that_is_there_twice_the_newest_counts_and_that_is_said(
     put(tmp_path, SNIP, 0)
     document = filled(tiny, tmp_path)
     assert cell(document, "SNIP", "0.5")["mean"] == pytest.approx(90)
-    assert any("more than once" in line for line in document["remarks"])
+    assert any("in several folders" in line for line in document["remarks"])
 
 
 def test_an_older_run_lacks_a_measure_and_keeps_the_others(tmp_path: Path) -> None:
@@ -732,7 +731,7 @@ def test_cells_are_chosen_by_their_name() -> None:
         ("reproduce cops --runs x", "outputs=DIR"),
         ("reproduce cops --only SNAP", "no cell of cops is named like 'SNAP'"),
         ("table missing.yaml", "unknown table"),
-        ("table cops --only (", "is no regular expression"),
+        ("table cops --only (", "is not a regular expression"),
         ("table cops --onyl x", "Did you mean '--only'"),
         (
             "table cops foo=1",
@@ -770,12 +769,12 @@ def test_what_is_no_run_is_told_from_one_that_is_not_finished(
 @pytest.mark.parametrize(
     "change, part",
     [
-        (("title: A tiny table", ""), "does not say its title"),
+        (("title: A tiny table", ""), "has no title"),
         (("tolerance: 0.5", "tolerence: 0.5"), "tolerence"),
         (("title:", "titel:"), "Did you mean 'title'"),
         (("method=snip", "method=snap"), "'snip'"),
         (("[88, 87]", "[88, 87, 86]"), "more numbers"),
-        (("theirs: [88", "nobody: [88"), "which is no cell"),
+        (("theirs: [88", "nobody: [88"), "which is not a cell"),
         (("method=dense", "dense"), "cannot understand 'dense'"),
         (("97.0", "about 97"), "about 97"),
         (
@@ -783,12 +782,12 @@ def test_what_is_no_run_is_told_from_one_that_is_not_finished(
             "a list of some of test_accuracy,",
         ),
         (("seeds: [0, 1]", "seeds: [0]\nmeasures: []"), "a list of some of test_accuracy,"),
-        (("seeds: [0, 1]", ""), "does not say its seeds"),
+        (("seeds: [0, 1]", ""), "has no seeds"),
         (("seeds: [0, 1]", "seeds: [-1]"), "whole numbers"),
         (("seeds: [0, 1]", 'seeds: "0,1"'), "seeds: '0,1' is not allowed"),
         (
             ("seeds: [0, 1]", "seeds: [0]\nnotes: hello"),
-            "notes: 'hello' is not allowed. It must be a list of texts",
+            "notes: 'hello' is not allowed. It must be a list of text",
         ),
         (("method=snip", "method=snip seed=3"), "seed=3 is not allowed in a table"),
         (("method=snip", "method=snip outputs=here"), "outputs=here is not allowed in a table"),
@@ -798,11 +797,11 @@ def test_what_is_no_run_is_told_from_one_that_is_not_finished(
         (("recalled: true", 'recalled: "no"'), "true or false"),
         (("recalled: true", "tolerence: 1"), "'tolerance'"),
         (("recalled: true", "measure: dimm"), "It must be one of test_accuracy,"),
-        (("recalled: true", "measure: dim"), "none of the table's measures"),
+        (("recalled: true", "measure: dim"), "which is not a measure of the table"),
         (("ratio_at_least: 0.99", "ratio_atleast: 0.99"), "Did you mean 'ratio_at_least'"),
         (("ratio_at_least: 0.99", "ratio_at_least: a"), "must be a number"),
-        (("ratio_at_least: 0.99", "measure: dim"), "one of them"),
-        (("ratio_at_least: 0.99", "ratio_at_least: null"), "one of them"),
+        (("ratio_at_least: 0.99", "measure: dim"), "must have either"),
+        (("ratio_at_least: 0.99", "ratio_at_least: null"), "must have either"),
         (("baselines: [dense]", "baselines: dense"), "a list of labels"),
         (("rows: {", "rows: }"), "be read"),
         (("baselines: [dense]", "baselines: [dnse]"), "Did you mean 'dense'"),
@@ -859,7 +858,7 @@ def test_configurations_that_inherit_and_interpolate_have_tables_too(
     arguments = (str(tmp_path / "own.yaml"), "--config-dir", str(own), f"outputs={tmp_path}")
     done = dimred("reproduce", *arguments)
     assert done.code == 0 and re.search(r"\| scaled +\| \d+\.\d\d ", done.out), done.err + done.out
-    assert "nothing is left to run" in dimred("reproduce", *arguments, "--dry-run").out
+    assert "no runs are missing" in dimred("reproduce", *arguments, "--dry-run").out
     config = yaml.safe_load(next(tmp_path.glob("runs/few/*/scaled-*/config.yaml")).read_text())
     assert (
         config["method"]["examples"],
@@ -885,7 +884,7 @@ def test_a_table_of_ones_own_never_overwrites_another(
     tmp_path: Path, dimred: Callable[..., Outcome]
 ) -> None:
     (tmp_path / "cops.yaml").write_text(TINY)
-    with pytest.raises(UserError, match=r"cops.yaml has the name of a table that is shipped"):
+    with pytest.raises(UserError, match=r"cops.yaml has the name of one of dimred's tables"):
         read_table(str(tmp_path / "cops.yaml"))
     for folder, title in (("one", "A tiny table"), ("two", "Another table")):
         (tmp_path / folder).mkdir()

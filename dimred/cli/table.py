@@ -101,6 +101,7 @@ def listed() -> str:
 def request(given: Namespace) -> Request:
     """The table that the arguments name. UserError for overrides that a table cannot have."""
     from dimred.report import compose
+    from dimred.report.tables.change import Change
     from dimred.report.tables.excerpt import only
     from dimred.report.tables.published import read_table
 
@@ -119,7 +120,7 @@ def request(given: Namespace) -> Request:
         key, _, value = search_path(folder).partition("=")
         where[key] = value
     require_changeable(changes)
-    change = compose.Change(given.scale, tuple(changes.items()))
+    change = Change(given.scale, tuple(changes.items()))
     whole = read_table(named[0], change, given.seeds)
     return Request(whole, only(whole, given.only) if given.only else whole, where)
 

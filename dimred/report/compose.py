@@ -1,10 +1,9 @@
-"""What `dimred train OVERRIDES` would run, and how a table's settings may be changed."""
+"""The configuration that `dimred train OVERRIDES` would run, composed fast for hundreds of cells."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,12 @@ Json = dict[str, Any]
 Overrides = dict[str, str]  # as typed: {"method": "rigl", "method.every": "50"}; in this order
 
 
-folders: list[
-    Path
-] = []  # with configurations of one's own, beside conf/ (of the command line: --config-dir)
+#: folders of the user's own configurations, beside conf/ (--config-dir)
+folders: list[Path] = []
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Reads 1e-4 as the number that it is, as OmegaConf does, and no key twice."""
+    """Reads 1e-4 as a number, as OmegaConf does, and refuses a key that is there twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Json:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -45,7 +43,7 @@ Loader.add_implicit_resolver(
 
 
 class Verbatim(Loader):
-    """Its numbers know how they were written: 94.80."""
+    """Its numbers keep the text that they were written as: 94.80."""
 
 
 class Written(float):
@@ -65,25 +63,25 @@ Verbatim.add_constructor("tag:yaml.org,2002:float", written)
 
 
 def load(text: str | bytes, loader: type[Loader] = Loader) -> Any:
-    """YAML, data alone: no tag makes objects."""
+    """YAML as plain data: no tag constructs an object."""
     return yaml.load(text, loader)
 
 
 def split(words: Iterable[str]) -> Overrides:
-    """Overrides as on the command line: method=rigl, sparsity=0.95. UserError for what is no
-    KEY=VALUE."""
+    """Overrides as on the command line: method=rigl, sparsity=0.95. UserError for a word that is
+    not KEY=VALUE."""
     pairs = [word.partition("=") for word in words]
     for key, equals, value in pairs:
         if not equals or not re.fullmatch(r"[\w./]+", key):
             raise UserError(
-                f"cannot understand {key + equals + value!r}. Write KEY=VALUE, and a list as KEY=[A,B]"
+                f"cannot understand {key + equals + value!r}. Write KEY=VALUE, and a list as "
+                "KEY=[A,B]"
             )
     return {key: value for key, _, value in pairs}
 
 
 def composed(overrides: Overrides) -> Json:
-    """The description (dimred.runs.config.files.description) of the run. UserError for an unknown name or
-    key."""
+    """The description of the run (see runs.config.files). UserError for an unknown name or key."""
     require_one_way(f"{key}={value}" for key, value in overrides.items())
     cfg = dict(chosen(tuple((key, value) for key, value in overrides.items() if key in GROUPS)))
     for key, value in overrides.items():
@@ -94,8 +92,8 @@ def composed(overrides: Overrides) -> Json:
 
 @cache
 def chosen(groups: tuple[tuple[str, str], ...]) -> Json:
-    """What Hydra composes of these files, its interpolations as they are written. Once for all
-    cells that have them."""
+    """The composition of these files by Hydra, with unresolved interpolations. Cached, since many
+    cells choose the same files."""
     for group, name in groups:
         require_plain_names({group: name})
     names = dict(groups)
@@ -109,14 +107,16 @@ def chosen(groups: tuple[tuple[str, str], ...]) -> Json:
     )
 
 
-ALONE = "dense"  # a method that chooses no other files
+ALONE = "dense"  # a method whose file chooses no other files
 
 
 def values_alone(method: str) -> Json | None:
-    """The values of a method that chooses no other files: nothing but they tell its composition
-    from that of another such method. That saves most of the 0.07 s which Hydra takes for each."""
-    places = [place / "method" / f"{method}.yaml" for place in (conf(), *folders)]
-    path = next((path for path in places if path.exists()), None)
+    """The values of a method whose file chooses no other files, or None.
+
+    Only these values tell the compositions of two such methods apart, so one composition serves all
+    of them. Hydra takes 0.07 s for each."""
+    paths = [place / "method" / f"{method}.yaml" for place in (conf(), *folders)]
+    path = next(filter(Path.exists, paths), None)
     if path is None or "@package" in path.read_text():
         return None
     values = read_yaml(path)
@@ -124,26 +124,25 @@ def values_alone(method: str) -> Json | None:
 
 
 def put(cfg: Json, key: str, value: Any) -> None:
-    """Set a value that is there. Files are shared between compositions, so what is on the way to it
-    is copied."""
+    """Set an existing value. Compositions share their dictionaries, so those on the way to the
+    value are copied."""
     *path, last = key.split(".")
     for depth, step in enumerate(path):
-        cfg[step] = cfg = (
-            dict(cfg[step]) if isinstance(cfg.get(step), dict) else unknown(path[: depth + 1], cfg)
-        )
+        if not isinstance(cfg.get(step), dict):
+            raise unknown(path[: depth + 1], cfg)
+        cfg[step] = cfg = dict(cfg[step])
     if last not in cfg:
-        unknown([*path, last], cfg)
+        raise unknown([*path, last], cfg)
     cfg[last] = value
 
 
-def unknown(path: list[str], among: Json) -> Any:
-    raise UserError(
-        f"unknown key {'.'.join(path)}. {nearest(path[-1], [k for k in among if k != '_target_'])}"
-    )
+def unknown(path: list[str], among: Json) -> UserError:
+    allowed = among.keys() - {"_target_"}
+    return UserError(f"unknown key {'.'.join(path)}. {nearest(path[-1], allowed)}")
 
 
 def size_of(recipe: Json) -> tuple[str, float]:
-    """How long training is: ("epochs", 160). UserError if that is no number."""
+    """The length of training: ("epochs", 160). UserError if it is not a number."""
     name = "epochs" if recipe.get("steps") is None else "steps"
     size = recipe[name]
     require(
@@ -156,73 +155,19 @@ def size_of(recipe: Json) -> tuple[str, float]:
 
 
 def flat(node: Json, prefix: str = "") -> Json:
-    """Nested dictionaries as one, keys joined by dots."""
+    """Flatten nested dictionaries; keys are joined by dots."""
     found: Json = {}
     for key, value in node.items():
-        found |= (
-            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-        )
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
     return found
 
 
 def read_yaml(path: Path, loader: type[Loader] = Loader) -> Any:
-    """UserError if the file cannot be read or is no YAML."""
+    """UserError if the file cannot be read or is not YAML."""
     try:
         return load(path.read_bytes(), loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
-
-
-# -- other settings than a table's --------------------
-LENGTH = {"recipe.epochs", "recipe.steps"}  # either takes the other's place
-
-
-@dataclass(frozen=True)
-class Change:
-    """What makes another table of a published one, so that it has to be said wherever it is
-    shown."""
-
-    scale: float = 1.0  # of epochs (or steps), and of the step to rewind to
-    overrides: tuple[tuple[str, str], ...] = ()
-    seeds: tuple[int, ...] = ()  # where they are not the table's own
-
-    def __str__(self) -> str:
-        scaled = [f"recipe shortened to {self.scale:g} of its length"] if self.scale != 1 else []
-        seeds = (
-            [f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"]
-            if self.seeds
-            else []
-        )
-        return ", ".join([*scaled, *(f"{name}={value}" for name, value in self.overrides), *seeds])
-
-    def applied(self, overrides: Overrides) -> Overrides:
-        overrides = overrides | dict(self.overrides)
-        if self.scale != 1:
-            cell = composed(overrides)
-            name, size = size_of(cell["recipe"])
-            long = size * self.scale
-            overrides = overrides | {
-                f"recipe.{name}": f"{long if name == 'epochs' else max(1, round(long)):.6g}"
-            }
-            if rewind := cell["method"].get("rewind"):  # a point of training, as milestones are
-                overrides = overrides | {"method.rewind": f"{round(rewind * self.scale)}"}
-        return overrides
-
-    def check(self, owners: Mapping[str, str]) -> None:
-        """UserError if it sets what tells cells apart (by what: "the rows"): they would not be what
-        they are called."""
-        for name, value in self.overrides:
-            same = {
-                name,
-                name.removesuffix("._target_"),
-                name.removeprefix("method."),
-                *(LENGTH & {name} and LENGTH),
-            }
-            for key in sorted(same & owners.keys()):
-                raise UserError(
-                    f"{name}={value} is not allowed: {owners[key]} of the table set {key}, and cells would "
-                    "not be what they are called. Leave it out; --only REGEX chooses cells by their name"
-                )
-
-
-AS_PUBLISHED = Change()

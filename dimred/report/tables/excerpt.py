@@ -1,4 +1,4 @@
-"""Some cells of a table (--only): to run them alone, and to show them as they are in the whole."""
+"""An excerpt of a table (--only): some of its cells, shown as they are in the whole table."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from dimred.report.tables.published import Cell, Part, Table
 
 
 def only(table: Table, pattern: str) -> Table:
-    """The cells in whose name, "part: row / column", the regular expression is found. UserError if
-    there are none."""
+    """The cells whose name, "part: row / column", matches the pattern. UserError if none does."""
     try:
         wanted = re.compile(pattern)
     except re.error as error:
         raise UserError(
-            f"--only {pattern} is no regular expression ({error}). Put a \\ before signs that are meant "
-            "as they are"
+            f"--only {pattern} is not a regular expression ({error}). Escape special characters "
+            "with \\"
         ) from None
-    parts = [
-        replace(part, cells=cells)
-        for part in table.parts
-        if (cells := tuple(cell for cell in part.cells if wanted.search(name_of(part, cell))))
-    ]
+    parts, examples = [], []
+    for part in table.parts:
+        cells = tuple(cell for cell in part.cells if wanted.search(name_of(part, cell)))
+        if cells:
+            parts.append(replace(part, cells=cells))
+        examples += [name_of(part, cell) for cell in part.cells[:2]]
     if not parts:
         raise UserError(
-            f"no cell of {table.name} is named like {pattern!r}. A name is PART: ROW / COLUMN, such as "
-            + "; ".join(name_of(part, cell) for part in table.parts for cell in part.cells[:2])
+            f"no cell of {table.name} is named like {pattern!r}. A name is PART: ROW / COLUMN, "
+            f"such as {'; '.join(examples)}"
         )
     return replace(table, parts=tuple(parts), only=pattern)
 
@@ -39,26 +39,21 @@ def name_of(part: Part, cell: Cell) -> str:
 
 
 def excerpt(document: Json, whole: Table, some: Table) -> Json:
-    """Of the filled whole what is wanted: the best of a column and what is not counted are those of
+    """The filled table without the cells that are not wanted. Bold print and remarks are those of
     the whole."""
     wanted = {part.name: part for part in some.parts}
-    parts = [
-        of_part(filled, part, wanted[part.name])
-        for filled, part in zip(document["parts"], whole.parts, strict=True)
-        if part.name in wanted
-    ]
+    parts = []
+    for filled, part in zip(document["parts"], whole.parts, strict=True):
+        if part.name in wanted:
+            parts.append(of_part(filled, part, wanted[part.name]))
     return document | {"title": some.heading, "only": some.only, "parts": parts}
 
 
 def of_part(filled: Json, whole: Part, some: Part) -> Json:
-    """Cells are where they are in the whole; the claims are those about two cells that are both
-    wanted."""
+    """Cells stay in their places. A claim is kept if both of its cells are wanted."""
     wanted = shown_once(some).keys()
     there = {(cell.row, cell.column) for what, cell in shown_once(whole).items() if what in wanted}
     named = there | {(cell.row, cell.column) for cell in some.cells}
-    return filled | {
-        "cells": [cell for cell in filled["cells"] if (cell["row"], cell["column"]) in there],
-        "claims": [
-            claim for claim in filled["claims"] if {claim["cell"], claim["against"]} <= named
-        ],
-    }
+    cells = [cell for cell in filled["cells"] if (cell["row"], cell["column"]) in there]
+    claims = [claim for claim in filled["claims"] if {claim["cell"], claim["against"]} <= named]
+    return filled | {"cells": cells, "claims": claims}

@@ -1,4 +1,4 @@
-"""What is left to run of a table: as few sweeps as possible, and what they may cost."""
+"""Plan the missing runs of a table: as few sweeps as possible, and an estimate of their cost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from dimred.report.compose import Json, Overrides, size_of
 from dimred.report.measures import number
@@ -13,12 +14,12 @@ from dimred.report.runs import Run, key
 from dimred.report.tables.fill import model_and_data
 from dimred.report.tables.published import Cell, Table
 
-Box = dict[str, tuple[str, ...]]  # every combination of these values
+Box = dict[str, tuple[str, ...]]  # a sweep: every combination of these values
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run that is wanted."""
+    """A run to make."""
 
     cell: Cell
     seed: int
@@ -35,23 +36,22 @@ class Job:
 
 
 def left(table: Table, runs: Iterable[Run]) -> list[Job]:
-    """The runs of a table that are not done, each once, the first seed of all cells first."""
+    """The runs of a table that are not done, each once; the first seed of all cells comes first."""
     done = {(run.key, run.seed) for run in runs if run.state == "done"}
     jobs: dict[tuple[str, int], Job] = {}
-    seeds = list(dict.fromkeys(seed for part in table.parts for seed in part.seeds))
-    for seed in seeds:
-        for part in table.parts:
-            for cell in part.cells:
-                if cell.key and seed in part.seeds and (cell.key, seed) not in done:
-                    jobs.setdefault((cell.key, seed), Job(cell, seed))
+    for seed in dict.fromkeys(chain.from_iterable(part.seeds for part in table.parts)):
+        cells = chain.from_iterable(part.cells for part in table.parts if seed in part.seeds)
+        for cell in cells:
+            if cell.key and (cell.key, seed) not in done:
+                jobs.setdefault((cell.key, seed), Job(cell, seed))
     return list(jobs.values())
 
 
 def sweeps(jobs: Iterable[Job]) -> list[Box]:
-    """Boxes whose combinations are exactly these jobs: those that are alike but for one key become
-    one."""
+    """Boxes whose combinations are exactly these jobs: for each key in turn, boxes that differ only
+    in its values are merged."""
     boxes: list[Box] = [{name: (value,) for name, value in job.overrides.items()} for job in jobs]
-    for name in dict.fromkeys(name for box in boxes for name in box):
+    for name in dict.fromkeys(chain.from_iterable(boxes)):
         merged: dict[object, Box] = {}
         for box in boxes:
             rest = frozenset((other, values) for other, values in box.items() if other != name)
@@ -65,9 +65,9 @@ def sweeps(jobs: Iterable[Job]) -> list[Box]:
 
 # -- costs --------------------
 def estimate(jobs: Sequence[Job], runs: Iterable[Run]) -> str:
-    """What the jobs may cost, from runs that are done; honest where there are none to judge by."""
+    """The cost of the jobs, judged by finished runs, or `unknown` where there are none."""
     if not jobs:
-        return "nothing is left to run"
+        return "no runs are missing"
     done: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
         if run.state == "done":
@@ -78,7 +78,7 @@ def estimate(jobs: Sequence[Job], runs: Iterable[Run]) -> str:
         for name in ("seconds", "training_flops")
     )
     return (
-        f"{len(jobs)} runs are left: {lengths(jobs)} (methods of several rounds train longer)\n"
+        f"{len(jobs)} runs are left: {lengths(jobs)} (methods with several rounds train longer)\n"
         f"time: {total(seconds, clock)}\ntraining FLOPs: {total(flops, '{:.2e}'.format)}"
     )
 
@@ -87,16 +87,14 @@ def total(found: Sequence[float | None], text: Callable[[float], str]) -> str:
     known = [value for value in found if value is not None]
     if not known:
         return "unknown (there are no runs of their models and data yet)"
-    missing = (
-        f", and {len(found) - len(known)} runs of which there is nothing alike"
-        if len(known) < len(found)
-        else ""
-    )
-    return f"about {text(sum(known))}, as runs like these took, one after the other{missing}"
+    others = ""
+    if len(known) < len(found):
+        others = f", and {len(found) - len(known)} runs without a similar run to judge by"
+    return f"about {text(sum(known))} one after the other, judged by similar runs{others}"
 
 
 def lengths(jobs: Iterable[Job]) -> str:
-    """40 epochs of training each, 20400 in all; or how often each length."""
+    """40 epochs of training each, 20400 in all; or the number of runs of each length."""
     found = Counter(size_of(job.wanted["recipe"]) for job in jobs)
     if len(found) > 1:
         return ", ".join(
@@ -107,8 +105,8 @@ def lengths(jobs: Iterable[Job]) -> str:
 
 
 def guess(job: Job, alike: Iterable[Run], name: str) -> float | None:
-    """The median of what runs with the same model and data took, of those with the same method if
-    there are any, for as long a recipe."""
+    """The median cost of runs with the same model and data (and the same method, if there are any),
+    scaled to the length of the recipe."""
     usable = [
         run
         for run in alike
@@ -124,7 +122,7 @@ def guess(job: Job, alike: Iterable[Run], name: str) -> float | None:
 
 
 def length(run: Json, wanted: Json) -> float:
-    """How many times as long the wanted run is; 0 if that cannot be told."""
+    """The length of the wanted run, in lengths of the run; 0 if they cannot be compared."""
     one, other = run.get("recipe"), wanted["recipe"]
     name, size = size_of(other)
     if (

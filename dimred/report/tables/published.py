@@ -1,17 +1,16 @@
-"""Tables as data: conf/table/NAME.yaml says which runs make the cells and what was published for
-them.
+"""Read published tables: conf/table/NAME.yaml names the runs of each cell and the published numbers.
 
-title, source, notes        what the reader is told
-settings                    overrides of every cell, as typed: dataset=mnist recipe.epochs=20
-seeds, measures             [0, 1, 2], [test_accuracy]
-rows, columns               {axis: {label: overrides}}; several axes: all combinations. A row that is null has
-                            published numbers only
-baselines                   labels of rows that do not compete for the bold print
-published                   a list of {source, values: {row: [93.4±0.2, ...]}, tolerance, recalled, measure,
-                            best_test_epoch, note}; the values of a row in the order of the columns
-claims                      a list of {says, cell: [row, column], against: [row], ratio_at_least: 0.99}
-parts                       {name: any of settings ... claims}; what a part does not say it has from the top
-extends                     another table, whose keys hold where this one has none of its own
+title, source, notes   texts for the reader
+settings               overrides of every cell, as typed: dataset=mnist recipe.epochs=20
+seeds, measures        [0, 1, 2], [test_accuracy]
+rows, columns          {axis: {label: overrides}}; of several axes, all combinations. A row that is
+                       null has published numbers only
+baselines              labels of rows that do not compete for bold print
+published              a list of {source, values: {row: [93.4±0.2, ...]}, tolerance, recalled,
+                       measure, best_test_epoch, note}; values are in the order of the columns
+claims                 a list of {says, cell: [row, column], against: [row], ratio_at_least: 0.99}
+parts                  {name: any of settings ... claims}; a part inherits the others from the top
+extends                another table, from which this one inherits
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ from typing import Any
 
 from dimred.errors import UserError, nearest
 from dimred.report.compose import (
-    AS_PUBLISHED,
-    Change,
     Json,
     Overrides,
     Verbatim,
@@ -35,7 +32,8 @@ from dimred.report.compose import (
     split,
 )
 from dimred.report.runs import key
-from dimred.report.tables import schema as words
+from dimred.report.tables import schema
+from dimred.report.tables.change import AS_PUBLISHED, Change
 from dimred.runs.config.files import NOT_DESCRIPTIVE, conf, names
 
 Labels = tuple[str, ...]  # one of every axis
@@ -43,7 +41,7 @@ Labels = tuple[str, ...]  # one of every axis
 
 @dataclass(frozen=True)
 class Number:
-    """A published one, in the unit that is printed, and as it is printed."""
+    """A published number, in the unit that is printed, and its text."""
 
     value: float
     std: float | None
@@ -52,21 +50,21 @@ class Number:
 
 @dataclass(frozen=True)
 class Source:
-    """Published numbers: where they stand, how far ours may lie from them, whether they were
-    recalled from memory."""
+    """Published numbers: their source, the tolerance for ours, and whether they were recalled from
+    memory."""
 
     source: str
     values: dict[tuple[Labels, Labels], Number]
     measure: str
     tolerance: float
     recalled: bool = False
-    best_test_epoch: bool = False  # selected on the test set, as ours never is
+    best_test_epoch: bool = False  # selected on the test set; ours never is
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper claims in words: of the mean of a cell, compared with that of another one."""
+    """A claim that a paper makes in words, as a comparison of the means of two cells."""
 
     says: str
     cell: tuple[Labels, Labels]
@@ -78,8 +76,8 @@ class Claim:
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of a table. `description` is that of its runs but for the seed; without, there are
-    none to be had."""
+    """A place in a table. `description` is that of its runs, without the seed; None if it has
+    published numbers only."""
 
     row: Labels
     column: Labels
@@ -112,35 +110,34 @@ class Table:
     notes: tuple[str, ...]
     parts: tuple[Part, ...]
     change: Change
-    only: str = ""  # an excerpt: the cells that are named like this
+    only: str = ""  # the pattern of --only, if this is an excerpt
 
     @property
     def heading(self) -> str:
-        said = [
-            *([f"NOT the published settings: {self.change}"] if str(self.change) else []),
-            *([f"an excerpt: cells named like {self.only!r}"] if self.only else []),
-        ]
-        return f"{self.title} ({'; '.join(said)})" if said else self.title
+        notes = []
+        if str(self.change):
+            notes.append(f"NOT the published settings: {self.change}")
+        if self.only:
+            notes.append(f"an excerpt: cells named like {self.only!r}")
+        return f"{self.title} ({'; '.join(notes)})" if notes else self.title
 
 
 # -- reading --------------------
 def read_table(
     name: str, change: Change = AS_PUBLISHED, seeds: Iterable[int] | None = None
 ) -> Table:
-    """A table by its name in conf/table, or by the path of a YAML file. UserError for whatever is
-    wrong with it."""
-    if name not in (shipped := names("table")) and Path(name).stem in shipped:
+    """Read a table by its name in conf/table, or by the path of a YAML file. UserError for any
+    mistake in the file."""
+    shipped = names("table")
+    if name not in shipped and Path(name).stem in shipped:
         raise UserError(
-            f"{name} has the name of a table that is shipped, whose output it would overwrite. Rename it"
+            f"{name} has the name of one of dimred's tables, and would overwrite its output. "
+            "Rename it"
         )
     try:
         raw = raw_table(name)
-        words.check(
-            f"table {name}",
-            raw,
-            words.TABLE,
-            ("title", *(() if raw.get("parts") else ("rows", "seeds"))),
-        )
+        needed = ("title",) if raw.get("parts") else ("title", "rows", "seeds")
+        schema.check(f"table {name}", raw, schema.TABLE, needed)
         owns = {part: own or {} for part, own in (raw.get("parts") or {"": {}}).items()}
         for part, own in owns.items():
             change.check(owners(part, raw | own, own.get("settings")))
@@ -159,55 +156,55 @@ def read_table(
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"table {name}: {type(error).__name__} {error}. What it may say: docs/tables.md"
+            f"table {name}: {type(error).__name__} {error}. The format is in docs/tables.md"
         ) from error
 
 
 def raw_table(name: str, below: Labels = ()) -> Json:
-    """What its file says, and the files it extends; `below`: those that extend it."""
+    """The content of a table's file, merged with the files that it extends. `below`: the files that
+    extend it."""
     if name in below:
         raise UserError(
-            f"table {name} extends itself: {' -> '.join((*below, name))}. Take one of these `extends` away"
+            f"table {name} extends itself: {' -> '.join((*below, name))}. Remove one of these "
+            "`extends`"
         )
-    path = (
-        Path(name).expanduser()
-        if name.endswith((".yaml", ".yml"))
-        else conf() / "table" / f"{name}.yaml"
-    )
+    path = conf() / "table" / f"{name}.yaml"
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
     if not path.exists():
         raise UserError(
-            f"unknown table {name!r}. {nearest(name, names('table'))} A table of your own: the path of its "
-            ".yaml"
+            f"unknown table {name!r}. {nearest(name, names('table'))} For a table of your own, "
+            "give the path of its .yaml"
         )
     raw = read_yaml(path, Verbatim)
-    words.check(f"table {name}", raw, words.TABLE)
+    schema.check(f"table {name}", raw, schema.TABLE)
     for part, own in (raw.get("parts") or {}).items():
-        words.check(f"table {name}, part {part}", own or {}, words.PART)
+        schema.check(f"table {name}, part {part}", own or {}, schema.PART)
     return raw_table(raw["extends"], (*below, name)) | raw if "extends" in raw else raw
 
 
 def owners(part: str, raw: Json, own: str | None) -> dict[str, str]:
-    """The keys that tell cells apart, and what sets them."""
-    texts = [
-        (f"the {kind}", text)
-        for kind in ("rows", "columns")
-        for axis in (raw.get(kind) or {}).values()
-        for text in axis.values()
-    ]
-    return {
-        key: what
-        for what, text in [*texts, (f"the settings of part {part!r}", own)]
-        if text
-        for key in split(text.split())
-    }
+    """The keys that tell cells apart, each with what sets it: "the rows"."""
+    texts = {"the rows": [], "the columns": [], f"the settings of part {part!r}": [own or ""]}
+    for kind in ("rows", "columns"):
+        for axis in (raw.get(kind) or {}).values():
+            texts[f"the {kind}"] += [text or "" for text in axis.values()]
+    found: dict[str, str] = {}
+    for owner, settings in texts.items():
+        for name in split(" ".join(settings).split()):
+            found[name] = owner
+    return found
 
 
 def check_baselines(parts: Iterable[Part]) -> None:
-    """UserError for one that is no row, here or in another part (which may have the baselines of
-    all)."""
-    labels = {label for part in parts for cell in part.cells for label in cell.row}
-    for name in {name for part in parts for name in part.baselines} - labels:
-        raise UserError(f"the baseline {name!r} is no row. {nearest(name, labels)}")
+    """UserError for a baseline that is not a row of any part."""
+    labels: set[str] = set()
+    baselines: set[str] = set()
+    for part in parts:
+        labels = labels.union(*(cell.row for cell in part.cells))
+        baselines |= set(part.baselines)
+    for name in baselines - labels:
+        raise UserError(f"the baseline {name!r} is not a row. {nearest(name, labels)}")
 
 
 def _merged(top: Json, own: Json) -> Json:
@@ -227,8 +224,9 @@ def read_part(name: str, raw: Json, change: Change) -> Part:
             overrides = change.applied(split(raw["settings"].split()) | typed | more)
             for word in overrides.keys() & {"seed", *NOT_DESCRIPTIVE} - {"sparsity", "allocation"}:
                 raise UserError(
-                    f"{word}={overrides[word]} is not allowed in a table: it tells no cells apart. Seeds: "
-                    "seeds: [0, 1]; where and how to compute: on the command line"
+                    f"{word}={overrides[word]} is not allowed in a table: it does not tell cells "
+                    "apart. Write seeds as seeds: [0, 1]; give where and how to compute on the "
+                    "command line"
                 )
             description = composed(overrides)
             size_of(description["recipe"])
@@ -247,7 +245,8 @@ def read_part(name: str, raw: Json, change: Change) -> Part:
     ):
         if place not in where:
             raise UserError(
-                f"a number or a claim is for {' / '.join(itertools.chain(*place))}, which is no cell"
+                f"a number or a claim is for {' / '.join(itertools.chain(*place))}, which is not a "
+                "cell"
             )
     return Part(
         name,
@@ -263,8 +262,7 @@ def read_part(name: str, raw: Json, change: Change) -> Part:
 
 
 def product(axes: Mapping[str, Mapping[str, str | None]]) -> list[tuple[Labels, Overrides | None]]:
-    """Every combination of the axes' labels, with its overrides; None where one of them has
-    none."""
+    """Every combination of the axes' labels, with its overrides; None if a label has none."""
     found = []
     for entries in itertools.product(*(axis.items() for axis in axes.values())):
         typed = [text for _, text in entries]
@@ -276,13 +274,13 @@ def product(axes: Mapping[str, Mapping[str, str | None]]) -> list[tuple[Labels, 
 def read_source(
     raw: Json, depth: tuple[int, int], measures: Labels, columns: list[Labels]
 ) -> Source:
-    """The values of a row are a list in the order of the columns; null where there is none."""
-    raw = words.check("published", raw, words.SOURCE, ("source", "values"))
+    """The values of a row are a list in the order of the columns, with null for a missing one."""
+    raw = schema.check("published", raw, schema.SOURCE, ("source", "values"))
     values: dict[tuple[Labels, Labels], Number] = {}
     for row, line in leaves(raw["values"], depth[0]):
         if not isinstance(line, list):
             raise UserError(
-                f"{raw['source']} says {line!r} for {' / '.join(row)}. It must be a list of numbers"
+                f"{raw['source']} has {line!r} for {' / '.join(row)}. It must be a list of numbers"
             )
         if len(line) > len(columns):
             raise UserError(
@@ -296,19 +294,19 @@ def read_source(
     source = Source(**{"measure": measures[0], "tolerance": 0.5, **raw, "values": values})
     if source.measure not in measures:
         raise UserError(
-            f"{source.source} has numbers of {source.measure}, which is none of the table's measures"
+            f"{source.source} has numbers of {source.measure}, which is not a measure of the table"
         )
     return source
 
 
 def leaves(node: Any, depth: int, path: Labels = ()) -> list[tuple[Labels, Any]]:
+    """The ends of nested dictionaries, with the labels on the way to them."""
     if depth == 0:
         return [(path, node)]
-    return [
-        leaf
-        for label, below in node.items()
-        for leaf in leaves(below, depth - 1, (*path, str(label)))
-    ]
+    found = []
+    for label, below in node.items():
+        found += leaves(below, depth - 1, (*path, str(label)))
+    return found
 
 
 def place(path: Iterable[str], depth: tuple[int, int]) -> tuple[Labels, Labels]:
@@ -323,14 +321,16 @@ def number(leaf: Any) -> Number:
 
 
 def read_claim(raw: Json, depth: tuple[int, int], measure: str, cells: list[Cell]) -> Claim:
-    def whole(path: list[str]) -> tuple[Labels, Labels]:  # a row without a column: its first one
+    def whole(
+        path: list[str],
+    ) -> tuple[Labels, Labels]:  # a row without a column means its first one
         row, column = place(path, depth)
         return row, column or next((cell.column for cell in cells if cell.row == row), ())
 
-    raw = words.check("claims", raw, words.CLAIM, ("says", "cell", "against"))
+    raw = schema.check("claims", raw, schema.CLAIM, ("says", "cell", "against"))
     if len({"ratio_at_least", "difference_at_least"} & raw.keys()) != 1:
         raise UserError(
-            f"the claim {raw['says']!r} must say ratio_at_least or difference_at_least, one of them"
+            f"the claim {raw['says']!r} must have either ratio_at_least or difference_at_least"
         )
     return Claim(
         **{"measure": measure, **raw, "cell": whole(raw["cell"]), "against": whole(raw["against"])}

@@ -1,4 +1,4 @@
-"""What each word of a table's file may say."""
+"""The schema of a table's file: its keys, and the values that they may have."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 from dimred.errors import UserError, nearest, require
 from dimred.report.measures import MEASURES, is_number
 
-Allowed = tuple[
-    Callable[[Any], bool], str
-]  # of a value: whether it may be, and what it must be in words
+#: a check of a value, and what the value must be in words
+Allowed = tuple[Callable[[Any], bool], str]
 
 
 def list_of(item: Callable[[Any], bool], least: int = 0) -> Callable[[Any], bool]:
@@ -25,7 +24,7 @@ def kind(*types: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, types)
 
 
-TEXT: Allowed = kind(str), "a text"
+TEXT: Allowed = kind(str), "text"
 YES_OR_NO: Allowed = kind(bool), "true or false"
 LABELS: Allowed = list_of(kind(str, int, float)), "a list of labels: [SNIP, dense]"
 AXES: Allowed = (
@@ -38,7 +37,7 @@ MEASURE: Allowed = (
 )
 
 PART: dict[str, Allowed] = {
-    "settings": (kind(str), "a text of overrides: dataset=mnist recipe.epochs=20"),
+    "settings": (kind(str), "overrides as text: dataset=mnist recipe.epochs=20"),
     "seeds": (
         list_of(lambda seed: type(seed) is int and seed >= 0, 1),
         "a list of whole numbers: [0, 1, 2]",
@@ -53,7 +52,7 @@ PART: dict[str, Allowed] = {
 TABLE: dict[str, Allowed] = {
     "title": TEXT,
     "source": TEXT,
-    "notes": (list_of(kind(str)), "a list of texts"),
+    "notes": (list_of(kind(str)), "a list of text"),
     "extends": TEXT,
     "parts": (mapping_of(kind(dict, type(None))), "parts by their name"),
     **PART,
@@ -78,18 +77,18 @@ CLAIM: dict[str, Allowed] = {
 
 
 def check(
-    where: str, said: Any, words: Mapping[str, Allowed], needed: tuple[str, ...] = ()
+    where: str, given: Any, keys: Mapping[str, Allowed], needed: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """What it says, without nulls, which are as good as nothing. UserError for a word that is
-    unknown or missing, or whose value is not what it may be."""
-    require(isinstance(said, dict), where, said, "words and what they say (docs/tables.md)")
-    for word, value in said.items():
-        if word not in words:
-            raise UserError(f"{where}: unknown key {word!r}. {nearest(str(word), words)}")
-        holds, what = words[word]
+    """The given values without nulls, which count as absent. UserError for a key that is unknown or
+    missing, or has a value that is not allowed."""
+    require(isinstance(given, dict), where, given, "keys with values (see docs/tables.md)")
+    for key, value in given.items():
+        if key not in keys:
+            raise UserError(f"{where}: unknown key {key!r}. {nearest(str(key), keys)}")
+        holds, what = keys[key]
         if value is not None and not holds(value):
-            raise UserError(f"{where}: {word}: {value!r} is not allowed. It must be {what}")
-    for word in needed:
-        if said.get(word) is None:
-            raise UserError(f"{where} does not say its {word}: {words[word][1]}")
-    return {word: value for word, value in said.items() if value is not None}
+            raise UserError(f"{where}: {key}: {value!r} is not allowed. It must be {what}")
+    for key in needed:
+        if given.get(key) is None:
+            raise UserError(f"{where} has no {key}. It must be {keys[key][1]}")
+    return {key: value for key, value in given.items() if value is not None}

@@ -130,9 +130,12 @@ def require_plain_names(choices: Mapping[str, object]) -> None:
 
 
 def unknown_name(group: str, name: str, allowed: Iterable[str]) -> str:
-    """The error for a name that no file of a group has: the nearest names, and how to list all."""
+    """The error for a name that no file of a group has: the nearest names, and how to list all if
+    they are many."""
     command = "dimred methods" if group == "method" else "dimred train --help"
-    return f"unknown {group} {name!r}. {nearest(name, allowed)} To list all: {command}"
+    hint = nearest(name, allowed)
+    more = f" To list all: {command}" if hint.endswith("others.") else ""
+    return f"unknown {group} {name!r}. {hint}{more}"
 
 
 # -- files --------------------

@@ -1,0 +1,85 @@
+"""Runs that a table does not count, in lines that are printed below it: other settings, other seeds,
+doubles, damaged runs."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dimred.report.measures import not_numbers
+from dimred.report.runs import Run, differences, same_experiment
+from dimred.report.tables.published import Cell, Table
+
+MOST = 12  # lines of a kind
+NEAR = 4  # keys that differ, to list them with their values
+
+
+def near_misses(others: Iterable[Run], cells: Iterable[Cell]) -> list[str]:
+    """Runs that have the method, sparsity, model and data of a cell, and other settings."""
+    alike: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        alike[same_experiment(cell.description or {})].append(cell)
+    seen: Counter[str] = Counter()
+    for run in others:
+        candidates = alike.get(same_experiment(run.description), [])
+        apart = [differences(run.description, cell.description or {}) for cell in candidates]
+        if closest := min(apart, key=len, default={}):
+            seen[how_they_differ(closest)] += 1
+    return few([f"{counted(count, 'run')}: {how}" for how, count in seen.most_common()])
+
+
+def how_they_differ(apart: Mapping[str, tuple[Any, Any]]) -> str:
+    if len(apart) > NEAR:
+        return f"{len(apart)} keys differ: {', '.join(list(apart)[:NEAR])}, ..."
+    return ", ".join(f"{name} is {one} instead of {other}" for name, (one, other) in apart.items())
+
+
+def extra_seeds(table: Table, counted_runs: Iterable[tuple[str, int]]) -> list[str]:
+    """`counted_runs`: the keys of cells and the seeds that there are runs of."""
+    wanted = set()
+    for part in table.parts:
+        wanted |= {(cell.key, seed) for cell in part.cells for seed in part.seeds}
+    seeds = sorted({seed for key, seed in counted_runs if (key, seed) not in wanted})
+    if not seeds:
+        return []
+    noun = "seed" if len(seeds) == 1 else "seeds"
+    return [f"not counted (see --seeds): {noun} {', '.join(map(str, seeds))}"]
+
+
+def doubles(found: Iterable[list[Run]]) -> list[str]:
+    """`found`: for every cell and seed, the folders of the run."""
+    several = []
+    for runs in found:
+        done = [run for run in runs if run.state == "done"]
+        if len(done) > 1:
+            several.append(runs)
+    if not several:
+        return []
+    example = ", ".join(str(run.folder) for run in several[0])
+    return [f"{len(several)} runs are in several folders, the newest counts: {example}"]
+
+
+def damaged(runs: Iterable[Run]) -> list[str]:
+    """Folders that cannot be read."""
+    return few([f"{run.folder} is damaged: {run.why}" for run in runs if run.state == "damaged"])
+
+
+def without_numbers(runs: Iterable[Run]) -> list[str]:
+    """Results that are counted and have something else in the place of a number."""
+    lines = []
+    for run in runs:
+        if wrong := not_numbers(run.result):
+            lines.append(
+                f"{run.folder} is damaged: result.json has {', '.join(wrong)}, which is not a number"
+            )
+    return few(lines)
+
+
+def counted(number: int, noun: str) -> str:
+    """1 run, 2 runs."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def few(lines: list[str]) -> list[str]:
+    return [*lines[:MOST], f"... and {len(lines) - MOST} more"] if len(lines) > MOST else lines
