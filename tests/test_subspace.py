@@ -190,7 +190,7 @@ def test_weights_in_double_precision_end_at_theta_0_plus_p_z(kind: Any) -> None:
     )
     net.freeze(dict.fromkeys(net.parameters()))
     net.add_transforms(projections(net, nn.Parameter(z.clone()), kind))
-    net.displace(made.Displacement(kind, net.seed, z))
+    made.displace(net, made.Displacement(kind, net.seed, z))
     theta = torch.cat([w.dense() for w in net.weights.values()])
     assert torch.allclose(theta, theta_0 + columns @ z, rtol=1e-6, atol=1e-7)
 

@@ -11,7 +11,6 @@ A removed channel has no reader, so nothing of it can leak, not even the shift o
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from typing import Literal
 
@@ -19,9 +18,10 @@ import torch
 from torch import Tensor
 
 from dimred.channels.tracing import STAYS, ChannelTracer, DisjointSet
-from dimred.errors import UserError, nearest
+from dimred.errors import UserError
 from dimred.net import Net
 from dimred.net.coordinates import Supports
+from dimred.net.layers import matching
 from dimred.scores import Scores
 
 Of = Literal["weights", "channels"]
@@ -43,7 +43,7 @@ class Channels:
 
     def __init__(self, net: Net, images: Tensor, skip: Iterable[str] = ()) -> None:
         seen = ChannelTracer(net.model, images)
-        for name in _matching(skip, seen.filters):
+        for name in matching(skip, seen.filters, "method.skip", "layer with filters"):
             seen.stay(seen.rows[name])
         for name in {
             *seen.filters,
@@ -241,15 +241,3 @@ class Channels:
                 if (numbers != STAYS).all() and not kept[numbers].any():
                     kept[numbers[0]] = True
         return kept
-
-
-def _matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
-    names, found = list(names), list[str]()
-    for pattern in patterns:
-        hits = [name for name in names if re.search(pattern, name)]
-        if not hits:
-            raise UserError(
-                f"method.skip: {pattern!r} matches no layer with filters. {nearest(pattern, names)}"
-            )
-        found += hits
-    return found

@@ -1,25 +1,34 @@
-"""Which weights of a model are covered: pruned or frozen in part, and counted.
+"""The layers of a model: its covered weights, norms, the output layer, names that match a pattern.
 
-By default these are the weights that multiply activations in a matrix product or a convolution.
-Those of Linear, Conv, attention and recurrent layers are known by their names; others (matrices of
-one's own, weights that a layer makes of a parameter, such as weight_norm's) are found by executing
-the model, if the shape of its images is given. Embeddings, position embeddings, class tokens, norms
-and biases are added or scale, and are not covered.
+Covered weights are those that may be pruned or frozen in part, and that are counted: by default the
+ones that multiply activations in a matrix product or a convolution. Those of Linear, Conv,
+attention and recurrent layers are known by their names. Others (a user's own matrices, weights that
+a layer computes from a parameter, such as weight_norm's) are found by executing the model, if the
+shape of its images is given. Embeddings, position embeddings, class tokens, norms and biases are
+not covered: they are added, or scale.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from dimred.errors import UserError, nearest
 from dimred.net.products import Product, trace
 
+if TYPE_CHECKING:
+    from dimred.net import Net
+
 KINDS = (nn.Linear, nn.modules.conv._ConvNd)
 ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+# -- covered weights --------------------
 
 
 def covered_names(
@@ -32,8 +41,10 @@ def covered_names(
     names = [name for name, _ in model.named_parameters()]
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     include, exclude = list(include), list(exclude)
-    chosen = _matching(include, names, "include") if include else _weights(model, shape)
-    chosen = chosen - _matching(exclude, names, "exclude")
+    chosen = _weights(model, shape)
+    if include:
+        chosen = set(matching(include, names, "include"))
+    chosen -= set(matching(exclude, names, "exclude"))
     if chosen and not chosen - frozen:
         raise UserError(
             "no weight is covered: the model's builder has frozen "
@@ -99,14 +110,49 @@ def _weight_products(model: nn.Module, shape: Sequence[int] | None) -> list[Prod
     ]
 
 
-def _matching(patterns: list[str], names: list[str], key: str) -> set[str]:
-    found: set[str] = set()
+# -- the layers of a model --------------------
+def layers_of(net: Net) -> list[list[str]]:
+    """The names of parameters and running statistics, layer by layer, in the model's order. A layer
+    begins with a covered weight; what comes before the first one belongs to its layer."""
+    statistics = [name for name, _ in net.model.named_buffers() if name.endswith("running_mean")]
+    known = {*net.parameters(), *statistics}
+    found: list[list[str]] = [[]]
+    for name in net.model.state_dict():
+        if name in net.weights and any(other in net.weights for other in found[-1]):
+            found.append([])
+        if name in known:
+            found[-1].append(name)
+    return found
+
+
+def last_matrix(net: Net) -> str:
+    """The weight of the output layer: the last parameter that is more than a vector and that the
+    model has not frozen."""
+    matrices = [name for name, p in net.model.named_parameters() if p.dim() > 1]
+    return [name for name in matrices if name not in net.fixed][-1]
+
+
+def last_layer(net: Net) -> str:
+    """The module of the output layer's weight."""
+    return last_matrix(net).rpartition(".")[0]
+
+
+def parameters_of(net: Net, module: str) -> list[str]:
+    return [name for name in net.parameters() if name.rpartition(".")[0] == module]
+
+
+def matching(
+    patterns: Iterable[str], names: Iterable[str], key: str, what: str = "parameter"
+) -> list[str]:
+    """The names in which one of these regular expressions is found, pattern by pattern. UserError,
+    which names the key, if one is not valid or matches none."""
+    names, found = list(names), list[str]()
     for pattern in patterns:
         try:
-            hits = {name for name in names if re.search(pattern, name)}
+            hits = [name for name in names if re.search(pattern, name)]
         except re.error as error:
             raise UserError(f"{key}: {pattern!r} is not a regular expression ({error})") from None
         if not hits:
-            raise UserError(f"{key}: {pattern!r} matches no parameter. {nearest(pattern, names)}")
-        found |= hits
+            raise UserError(f"{key}: {pattern!r} matches no {what}. {nearest(pattern, names)}")
+        found += hits
     return found

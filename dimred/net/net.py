@@ -31,7 +31,7 @@ from dimred.net.layers import covered_names
 from dimred.net.optimizer import OptimizerState
 from dimred.net.projections import Displacement
 from dimred.net.seeded import Draw
-from dimred.net.state import State, capture, restore, rewind
+from dimred.net.state import State, capture, restore, rewind, twin
 from dimred.net.transforms import Transform, Transforms
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ class Net:
             self.move(name, now, support, base)
             self._warn_of_collapse(name)
             self._warn_no_gradient(name)
-        self._supports_changed()
+        self.supports_changed()
 
     @torch.no_grad()
     def freeze(self, supports: Supports) -> None:
@@ -225,7 +225,7 @@ class Net:
                 moved = self.has_trained or (w.support is not None and w.base != "init")
                 support = trained.nonzero().view(-1)
                 self.move(name, w.dense(), support, "held" if moved else "init")
-        self._supports_changed()
+        self.supports_changed()
 
     @torch.no_grad()
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
@@ -257,8 +257,8 @@ class Net:
         followed = {key: w.gather(value) for key, value in dense.items()}
         self.optimizer_state.replace(old, w.psi, state | followed)
 
-    def _supports_changed(self) -> None:
-        """A basis trains as long as one of its weights does."""
+    def supports_changed(self) -> None:
+        """Count a change of supports. A basis trains as long as one of its weights does."""
         for basis in dict.fromkeys(self.bases.values()):
             trains = any(self.weights[name].dim for name in self.bases if self.bases[name] is basis)
             for p in basis.parameters():
@@ -306,7 +306,7 @@ class Net:
     def merge_transforms(self) -> None:
         """Let E(theta) be the weights, all of which train, without their transforms."""
         self._merge_transforms()
-        self._supports_changed()
+        self.supports_changed()
 
     def _merge_transforms(self) -> None:
         values = {
@@ -315,19 +315,6 @@ class Net:
         self.remove_transforms()
         for name, value in values.items():
             self.move(name, value.reshape(-1), None, "zero")
-
-    @torch.no_grad()
-    def displace(self, displacement: Displacement) -> None:
-        """Hold all weights at their present value plus a displacement, which can be made again from
-        its few numbers. It takes the place of all transforms."""
-        moves = displacement.of({name: w.size for name, w in self.weights.items()})
-        self.remove_transforms()
-        for name, w in self.weights.items():
-            by = torch.from_numpy(moves[name]).to(w.param.device)
-            nothing = torch.empty(0, dtype=torch.int64, device=w.param.device)
-            self.move(name, w.dense().double() + by, nothing, "held")
-        self.displacement = displacement
-        self._supports_changed()
 
     @torch.no_grad()
     def add_bases(self, bases: Mapping[str, Transform]) -> None:
@@ -388,19 +375,6 @@ class Net:
         """Return to a `state()`: coordinates, values and the optimiser's state."""
         restore(self, state)
 
-    def state_bytes(self) -> int:
-        """Bytes of training state of the covered weights: theta, psi, positions, gradient and
-        optimiser state."""
-        parameters = [w.psi for w in self.weights.values()]
-        parameters += [*self.transforms.parameters().values(), *self.bases.parameters().values()]
-        tensors: list[Tensor] = []
-        for p in parameters:
-            tensors += [p, p, *self.optimizer_state.of(p).values()]
-        for w in self.weights.values():
-            if w.support is not None:
-                tensors += [w.support, w.param]
-        return sum(t.numel() * t.element_size() for t in tensors)
-
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Net:
         """Move and convert model and coordinates. Before an optimiser is made."""
         self.dense_weights()
@@ -412,31 +386,5 @@ class Net:
         return self
 
     def __deepcopy__(self, memo: dict) -> Net:
-        """A twin without optimiser. Copied tensors no longer share memory, so psi is tied to its
-        buffer anew."""
-        twin = copy.copy(self)
-        detach_computed(self.model)
-        twin.model, twin.transforms, twin.bases = copy.deepcopy(
-            (self.model, self.transforms, self.bases), memo
-        )
-        twin.collapsed, twin.frozen_norms = set(self.collapsed), set(self.frozen_norms)
-        twin.method_state = {name: value.clone() for name, value in self.method_state.items()}
-        twin.reported = dict(self.reported)
-        parameters = dict(twin.model.named_parameters())
-        twin.weights = {name: Coordinates(parameters[name]) for name in self.weights}
-        parameters |= twin.bases.parameters()
-        twin.uncovered = {name: p for name, p in parameters.items() if name in self.uncovered}
-        twin.forward, twin.dense_gradients = Forward(twin.model), DenseGradients(twin.weights)
-        twin.optimizer_state = OptimizerState()
-        for name, w in self.weights.items():
-            twin.weights[name].set(w.dense(), w.support, w.base)
-        return twin
-
-
-def detach_computed(model: nn.Module) -> None:
-    """Detach what modules have computed and keep as attributes (the old weight_norm its weight): no
-    graph is copied."""
-    for module in model.modules():
-        for key, value in vars(module).items():
-            if isinstance(value, Tensor) and value.grad_fn is not None:
-                vars(module)[key] = value.detach()
+        """A twin without optimiser."""
+        return twin(self, memo)

@@ -11,13 +11,16 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dimred.net.seeded import F64, Draw, centred, normal
+
+if TYPE_CHECKING:
+    from dimred.net import Net
 
 Kind = Literal["dense", "sparse", "fastfood"]
 BLOCK = 2**22  # entries of a dense projection that are made at once: part of what a seed means
@@ -58,6 +61,20 @@ def words(seed: int, stream: int, count: int) -> np.ndarray:
 def signs(seed: int, stream: int, count: int) -> F64:
     """+-1, by the highest bit of each word."""
     return 1.0 - 2.0 * (words(seed, stream, count) >> np.uint64(63)).astype(np.float64)
+
+
+@torch.no_grad()
+def displace(net: Net, displacement: Displacement) -> None:
+    """Hold all weights at their present value plus a displacement, which can be made again from its
+    few numbers. It takes the place of all transforms."""
+    moves = displacement.of({name: w.size for name, w in net.weights.items()})
+    net.remove_transforms()
+    for name, w in net.weights.items():
+        by = torch.from_numpy(moves[name]).to(w.param.device)
+        nothing = torch.empty(0, dtype=torch.int64, device=w.param.device)
+        net.move(name, w.dense().double() + by, nothing, "held")
+    net.displacement = displacement
+    net.supports_changed()
 
 
 # -- what P is made of --------------------

@@ -25,6 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from dimred.net.coordinates import Base, Coordinates
+from dimred.net.forward import Forward
+from dimred.net.gradients import DenseGradients
+from dimred.net.optimizer import OptimizerState
 from dimred.net.projections import Displacement, Kind
 from dimred.net.seeded import Draw, bits
 
@@ -161,6 +164,51 @@ def rewind(net: Net, snapshot: Mapping[str, Tensor]) -> None:
                 state[key] = w.gather(old.scatter(value))
         net.optimizer_state.set(w.psi, state)
     _restore_others(net, snapshot)
+
+
+def twin(net: Net, memo: dict) -> Net:
+    """A copy without optimiser. Copied tensors no longer share memory, so psi is tied to its buffer
+    anew."""
+    out = copy.copy(net)
+    detach_computed(net.model)
+    out.model, out.transforms, out.bases = copy.deepcopy(
+        (net.model, net.transforms, net.bases), memo
+    )
+    out.collapsed, out.frozen_norms = set(net.collapsed), set(net.frozen_norms)
+    out.method_state = {name: value.clone() for name, value in net.method_state.items()}
+    out.reported = dict(net.reported)
+    parameters = dict(out.model.named_parameters())
+    out.weights = {name: Coordinates(parameters[name]) for name in net.weights}
+    parameters |= out.bases.parameters()
+    out.uncovered = {name: p for name, p in parameters.items() if name in net.uncovered}
+    out.forward, out.dense_gradients = Forward(out.model), DenseGradients(out.weights)
+    out.optimizer_state = OptimizerState()
+    for name, w in net.weights.items():
+        out.weights[name].set(w.dense(), w.support, w.base)
+    return out
+
+
+def detach_computed(model: nn.Module) -> None:
+    """Detach what modules have computed and keep as attributes (the old weight_norm its weight): no
+    graph is copied."""
+    for module in model.modules():
+        for key, value in vars(module).items():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                vars(module)[key] = value.detach()
+
+
+def state_bytes(net: Net) -> int:
+    """Bytes of training state of the covered weights: theta, psi, positions, gradient and optimiser
+    state."""
+    parameters = [w.psi for w in net.weights.values()]
+    parameters += [*net.transforms.parameters().values(), *net.bases.parameters().values()]
+    tensors: list[Tensor] = []
+    for p in parameters:
+        tensors += [p, p, *net.optimizer_state.of(p).values()]
+    for w in net.weights.values():
+        if w.support is not None:
+            tensors += [w.support, w.param]
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 @torch.no_grad()

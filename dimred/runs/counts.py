@@ -8,9 +8,8 @@ from typing import Any
 from torch import nn
 
 from dimred.net import Net
+from dimred.net.layers import NORMS
 from dimred.training.exploration import Exploration
-
-NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def counts(net: Net, exploration: Exploration) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from dimred.errors import NO_MEMORY, UserError
 from dimred.methods.base import Method
 from dimred.net import Net
 from dimred.net.layers import dense_matrices
+from dimred.net.state import state_bytes
 from dimred.runs.build import build, own_weights
 from dimred.runs.compact_file import as_bytes
 from dimred.runs.config.files import CHOICES, GROUPS, Choices
@@ -164,7 +165,7 @@ def compute(
         "steps": train.steps_done,
         "seconds": train.elapsed(),
         "peak_memory_bytes": peak_memory(device),
-        "state_bytes": net.state_bytes(),
+        "state_bytes": state_bytes(net),
         "storage": forms,
         "storage_bytes": smallest(forms),
         "compact_file_bytes": len(as_bytes(net, images | {"model": built["model"]})),

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from dimred.errors import UserError
-from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.scores import Scores
 from dimred.select.allocate import ERK, Allocation, Budget, Global, Uniform
@@ -27,7 +26,6 @@ __all__ = [
     "Scores",
     "Uniform",
     "largest",
-    "last_matrix",
     "rounded_down",
     "topk",
 ]
@@ -103,13 +101,6 @@ def topk(scores: Scores, budget: Budget) -> Supports:
         name: positions[i:j] - start
         for name, i, j, start in zip(flat, [0, *cuts], cuts, starts, strict=False)
     }
-
-
-def last_matrix(net: Net) -> str:
-    """The name of the last parameter that is more than a vector and that the model has not frozen:
-    the weight of the output layer."""
-    matrices = [name for name, p in net.model.named_parameters() if p.dim() > 1]
-    return [name for name in matrices if name not in net.fixed][-1]
 
 
 def rounded_down(number: float) -> int:

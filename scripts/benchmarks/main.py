@@ -16,6 +16,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import input as data_input
@@ -27,6 +28,7 @@ from torch.nn.utils import prune
 from dimred.methods.dynamic.rigl import RigL
 from dimred.models import lenet5, lenet300, resnet, vgg
 from dimred.net import Net
+from dimred.net.state import state_bytes
 from dimred.scores import magnitude, random_scores
 from dimred.select.allocate import ERK
 from dimred.select.rewiring import drop, grow
@@ -140,7 +142,7 @@ def ours(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Step, Callable
     net = Net(model, initial=dict)
     net.keep(topk(random_scores(net), round(DENSITY * net.total)))
     net.optimizer = sgd(net.parameters().values())
-    return training(net, net.optimizer, batch), net.state_bytes
+    return training(net, net.optimizer, batch), partial(state_bytes, net)
 
 
 CONTESTANTS = {"plain dense": plain, "dimred": ours, "prune": pruned, "mask loop": masked}

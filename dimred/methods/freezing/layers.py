@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dimred.errors import UserError, nearest, require
+from dimred.errors import UserError, require
 from dimred.net import Net
+from dimred.net.layers import NORMS, last_layer, matching, parameters_of
 from dimred.scores import generator
-from dimred.select.topk import last_matrix
 from dimred.training.loop import Train
 
 
@@ -145,14 +144,11 @@ class NormOnly:
                     if name.endswith("weight"):
                         draws = torch.rand(parameters[name].shape, generator=generator(net, name))
                         parameters[name].copy_(draws)
-        trained += matching(net, self.also, "method.also")
-        freeze_all_but(
-            net, [*trained, *(parameters_of(net, last_layer(net)) if self.output else [])]
-        )
+        trained += matching(self.also, parameters, "method.also")
+        if self.output:
+            trained += parameters_of(net, last_layer(net))
+        freeze_all_but(net, trained)
         train()
-
-
-NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 @dataclass(frozen=True)
@@ -178,7 +174,10 @@ class PartialFilters:
         require(0 <= self.fraction <= 1, "method.fraction", self.fraction, "a fraction in [0, 1]")
 
     def run(self, net: Net, train: Train) -> None:
-        whole = {*matching(net, self.layers, "method.layers"), *parameters_of(net, last_layer(net))}
+        whole = {
+            *matching(self.layers, net.parameters(), "method.layers"),
+            *parameters_of(net, last_layer(net)),
+        }
         frozen = {}
         for name, w in net.weights.items():
             filters = w.param.shape[0]
@@ -189,32 +188,5 @@ class PartialFilters:
         train()
 
 
-def last_layer(net: Net) -> str:
-    """The name of the last module with a weight that is more than a vector and that the model has
-    not frozen."""
-    return last_matrix(net).rpartition(".")[0]
-
-
-def parameters_of(net: Net, module: str) -> list[str]:
-    return [name for name in net.parameters() if name.rpartition(".")[0] == module]
-
-
 def freeze_all_but(net: Net, trained: Sequence[str]) -> None:
     net.freeze({name: None for name in net.parameters() if name not in trained})
-
-
-def matching(net: Net, patterns: Sequence[str], key: str) -> list[str]:
-    """The parameters whose names match one of these regular expressions. UserError if one of them
-    matches none."""
-    names: list[str] = []
-    for pattern in patterns:
-        try:
-            found = [name for name in net.parameters() if re.search(pattern, name)]
-        except re.error as error:
-            raise UserError(f"{key}: {pattern!r} is not a regular expression ({error})") from None
-        if not found:
-            raise UserError(
-                f"{key}: {pattern!r} matches no parameter. {nearest(pattern, net.parameters())}"
-            )
-        names += found
-    return names

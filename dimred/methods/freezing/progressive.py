@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dimred.errors import require
 from dimred.net import Net
+from dimred.net.layers import layers_of
 from dimred.training.loop import Train
 
 
@@ -140,21 +141,5 @@ class AutoFreeze:
 
 
 # -- what they share --------------------
-def layers_of(net: Net) -> list[list[str]]:
-    """The names of parameters and running statistics, layer by layer; what precedes the first
-    weight belongs to it."""
-    layers: list[list[str]] = [[]]
-    known = {
-        *net.parameters(),
-        *(n for n, _ in net.model.named_buffers() if n.endswith("running_mean")),
-    }
-    for name in net.model.state_dict():
-        if name in net.weights and any(other in net.weights for other in layers[-1]):
-            layers.append([])
-        if name in known:
-            layers[-1].append(name)
-    return layers
-
-
 def trains(net: Net, names: list[str]) -> bool:
     return any(net.weights[name].dim for name in names if name in net.weights)

@@ -14,9 +14,10 @@ from torch import Tensor
 from dimred.errors import UserError, require
 from dimred.net import Net
 from dimred.net.coordinates import Supports
+from dimred.net.layers import last_matrix
 from dimred.scores import Scores, random_scores, trained_only
 from dimred.select.allocate import Allocation
-from dimred.select.topk import last_matrix, rounded_down, topk
+from dimred.select.topk import rounded_down, topk
 from dimred.training.loop import Train
 
 MOST_ROUNDS = 1000  # of training, pruning and rewinding

@@ -61,7 +61,8 @@ class IntrinsicDimension:
         net.freeze(dict.fromkeys(net.weights if self.others else net.parameters()))
         net.add_transforms(projections(net, z, self.projection), lr=self.lr, decay=0.0)
         train()
-        net.displace(made.Displacement(self.projection, net.seed, z.detach().clone()))
+        displacement = made.Displacement(self.projection, net.seed, z.detach().clone())
+        made.displace(net, displacement)
 
 
 class Offset(Transform):
