@@ -37,7 +37,7 @@ ROOMS = {
 }
 #: the room of a file may be larger than what the file needs
 FILES_THAT_NEED_LESS = {
-    "storage.masks": {"errors"},
+    "storage.masks": {"errors", "storage"},
     "storage.files": {"errors"},
 }
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from conftest import DATA, Command, Outcome, result_of, steps_done, twin, until
 
-from dimred.storage.files import read_tensors, write_tensors
+from dimred.storage.tensors import read_tensors, write_tensors
 
 SHORT = "recipe.steps=30"
 

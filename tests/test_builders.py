@@ -22,7 +22,8 @@ from dimred.net import Net
 from dimred.runs.build import own_weights
 from dimred.runs.compact_file import load_compact, save_compact
 from dimred.runs.nets import BUILT, build_net, load_net, save_net
-from dimred.storage.files import Json, write_tensors
+from dimred.storage.files import Json
+from dimred.storage.tensors import write_tensors
 
 SHAPE = (1, 2, 2)
 GOES_ON = torch.Generator()  # never seeded again: every build draws other numbers

@@ -29,7 +29,6 @@ from dimred.methods.gradual_pruning import GMP
 from dimred.methods.n_of_m import NM, LargestOf
 from dimred.net import Net
 from dimred.net.coordinates import Supports
-from dimred.runs.run import measures
 from dimred.scores import generator, magnitude, random_scores
 from dimred.select.allocate import ERK, Global, Uniform, regrown
 from dimred.select.rewiring import drop_counts, grow_random
@@ -403,7 +402,7 @@ def test_dsr_threshold_halves_after_too_much_and_doubles_after_too_little(
     counts: list[dict[str, int]] = []
     watch(train, lambda t: counts.append(dims(net)))
     DSR(0.8, Uniform(), 8, (), 0.95, 0.1, threshold).run(net, train)  # at 8, 16, 24, 32
-    assert measures(net) == {"threshold": end}
+    assert net.reported == {"threshold": end}
     assert all(sum(each.values()) == LEFT and min(each.values()) >= 1 for each in counts)
 
 
@@ -413,7 +412,7 @@ def test_dsr_threshold_stays_on_target() -> None:
     share = sum(below(net, 0.05).values()) / LEFT
     net, train = set_up(lr=1e-6, steps=9)
     DSR(0.8, Uniform(), 8, (), 0.95, share, 0.05).run(net, train)
-    assert 0.1 < share < 0.9 and measures(net) == {"threshold": 0.05}
+    assert 0.1 < share < 0.9 and net.reported == {"threshold": 0.05}
 
 
 def test_dsr_never_empties_a_layer() -> None:
@@ -761,7 +760,7 @@ def test_method_state_and_reported_numbers_travel_with_the_net() -> None:
     for each in (other, twin):
         assert each.reported == {"H": 0.5, "removed": 3}
         assert each.method_state["seen/4.weight"].all()
-    assert measures(net) == {"H": 1.5, "removed": 3}
+    assert net.reported == {"H": 1.5, "removed": 3}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from dimred.methods.pruning_at_init.single_shot import SNIP, FreezeNet
 from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.net.transforms import ScoredMask
-from dimred.runs.run import measures
 from dimred.scores import gradients
 from dimred.select.allocate import Global, Uniform
 from dimred.select.topk import topk
@@ -99,7 +98,7 @@ def test_more_than_a_tenth_left_to_the_final_cut_is_said(
     net = Net(nn.Linear(100, 1, bias=False))
     with caplog.at_level(logging.WARNING, "dimred"):
         note_own_density(net, round(own * 100), 0.2, "Choose a larger method.alpha")
-    assert measures(net) == pytest.approx({"own_density": own, "left_to_cut": left})
+    assert net.reported == pytest.approx({"own_density": own, "left_to_cut": left})
     assert len(caplog.messages) == warns
     for message in caplog.messages:
         assert f"came to density {own:.3g}, where 0.2 was asked for" in message

@@ -81,7 +81,8 @@ def write_as(form: str, net: Net, about: Json, path: Path, half: bool) -> str:
     from dimred.channels.smaller import compact
     from dimred.runs.compact_file import save_compact
     from dimred.runs.nets import plain_model
-    from dimred.storage.files import write, write_tensors
+    from dimred.storage.files import write
+    from dimred.storage.tensors import write_tensors
 
     if form == "dense":
         write_tensors(path, net.state_dict())

@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> int:
     given = parser().parse(arguments)
     from dimred.cli.export import output
     from dimred.runs.compact_file import load_compact
-    from dimred.storage.files import write_tensors
+    from dimred.storage.tensors import write_tensors
 
     path = output(given.out, given.file)
     state = load_compact(given.file, given.trust).state_dict()

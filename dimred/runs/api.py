@@ -121,7 +121,8 @@ def planned(values: Mapping[str, Any], config_dir: AnyPath | None) -> Plan:
 
 def computed(plan: Plan) -> Result:
     """Compute a run; its result. UserError if it fails."""
-    from dimred.runs.run import readable, run
+    from dimred.runs.failures import readable
+    from dimred.runs.run import run
 
     keys = [word.partition("=")[0] for word in plan.words]
     with showing_what_is_asked_for(), ending_as_python_does():

@@ -1,11 +1,17 @@
-"""The machine: what a process sets before it computes, and the device that it computes on."""
+"""The machine: what a process sets before it computes, its device, peak memory and versions."""
 
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import os
+import platform
+import resource
+import subprocess
+import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dimred.errors import require
 
@@ -16,15 +22,15 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 
 def prepare_process() -> None:
-    """To be called before torch is imported; where a C library knows nothing of it, nothing
-    happens."""
-    # Threads that wait for work spin a little, then sleep: beside another busy process, spinning on
-    # (the default) can make small nets 60x slower; this costs them 20 % on a quiet machine, and
-    # large nets nothing.
+    """Set what makes small nets fast. Call it before torch is imported; without glibc the memory
+    settings have no effect."""
+    # Threads without work spin a little, then sleep. Spinning on, the default, can make small nets
+    # 60x slower beside another busy process; sleeping costs them 20 % on an idle machine, and large
+    # nets nothing.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # glibc gives large blocks back to the system as soon as they are free, and every activation of
-    # every batch then costs its page faults again: half of the time of ResNet-20's evaluation.
-    # Kept, they are used again.
+    # glibc returns large blocks to the system as soon as they are free, so every activation of every
+    # batch costs its page faults again: half of the time of ResNet-20's evaluation. Keep and reuse
+    # them.
     with suppress(OSError, AttributeError, TypeError):
         set_option = ctypes.CDLL(None).mallopt
         for option, value in (
@@ -43,3 +49,59 @@ def find_device(name: str) -> torch.device:
     allowed = ["auto", "cpu", *(["cuda"] if count else []), *(f"cuda:{i}" for i in range(count))]
     require(name in allowed, "device", name, f"one of {', '.join(allowed)} (what this machine has)")
     return torch.device("cuda" if count else "cpu") if name == "auto" else torch.device(name)
+
+
+def describe_device(device: torch.device) -> str:
+    """The GPU's name, or the number of threads."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return "cpu (1 thread)" if threads == 1 else f"cpu ({threads} threads)"
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the GPU's memory since `reset_peak_memory`, or of the process."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Measure the GPU's peak memory from now on."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def software() -> dict[str, Any]:
+    """The versions that compute a run."""
+    packages = ("dimred", "torch", "torchvision", "numpy")
+    return {
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "commit": git_commit(),
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the repository that dimred lies in, with + if files have changed; None outside
+    of a repository."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -18,8 +18,9 @@ from dimred.net.seeded import Draw, Initial, bits, seeded
 from dimred.net.state import State, finished, redraw
 from dimred.runs.build import build, own_weights, require_own, written_by
 from dimred.runs.trial import give_logits
-from dimred.storage.files import Json, read_tensors, write_tensors
+from dimred.storage.files import Json
 from dimred.storage.masks import lacking
+from dimred.storage.tensors import read_tensors, write_tensors
 
 
 def build_net(cfg: DictConfig, shape: tuple[int, int, int], classes: int) -> Net:

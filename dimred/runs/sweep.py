@@ -107,7 +107,8 @@ def searched(outcome: Outcome) -> float:
 
 def run_one(cfg: DictConfig, overrides: list[str]) -> tuple[Outcome, UserError | None]:
     # here, so that mistakes in the command are answered before torch is imported
-    from dimred.runs.run import readable, run
+    from dimred.runs.failures import readable
+    from dimred.runs.run import run
 
     choices: dict[str, Any] = {
         group: HydraConfig.get().runtime.choices.get(group) for group in GROUPS if group in cfg

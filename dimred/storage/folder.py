@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO
 
 from dimred.errors import UserError
-from dimred.storage.files import Json, _hash, damaged, read_about, write
+from dimred.storage.files import Json, damaged_run_file, digest_of, write
+from dimred.storage.tensors import read_about
 
 TEMPORARY = re.compile(r"[.].+[.]\d+")  # as `write` names them: .result.json.4711
 
@@ -33,7 +34,7 @@ class RunFolder:
         )
         # fingerprints of what the run reads (dimred/runs/inputs.py), for its checkpoints
         self.inputs: Json = {}
-        self._written = _hash()  # of metrics.jsonl
+        self._written = digest_of()  # of metrics.jsonl
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> RunFolder:
@@ -101,13 +102,13 @@ class RunFolder:
         size = state.get("metrics_bytes", 0)
         self.metrics.touch()
         if self.size() < size:
-            raise damaged(
+            raise damaged_run_file(
                 self.metrics, f"{self.size()} of {size} bytes are left", self.checkpoint.parent
             )
         with open(self.metrics, "rb") as file:
-            self._written = _hash(file.read(size))
+            self._written = digest_of(file.read(size))
         if state.get("metrics_checksum", self._written.hexdigest()) != self._written.hexdigest():
-            raise damaged(self.metrics, "its lines have changed", self.checkpoint.parent)
+            raise damaged_run_file(self.metrics, "its lines have changed", self.checkpoint.parent)
         os.truncate(self.metrics, size)
 
     def recorded_inputs(self, result: Json | None) -> Json:
@@ -137,7 +138,7 @@ def read_result(path: Path) -> Json:
     try:
         result = json.loads(path.read_text())
     except (ValueError, OSError, RecursionError) as error:
-        raise damaged(path, error, path) from None
+        raise damaged_run_file(path, error, path) from None
     if not isinstance(result, dict) or result.get("status") not in ("done", "failed"):
-        raise damaged(path, "it is no result", path)
+        raise damaged_run_file(path, "it is no result", path)
     return result

@@ -1,5 +1,5 @@
-"""The masks of runs, as masks.npz holds them: which covered weights are trained. Needs numpy
-alone."""
+"""masks.npz of a run: which covered weights are trained. Written at the end of a run (runs/run.py);
+needs numpy alone."""
 
 from __future__ import annotations
 
@@ -7,14 +7,26 @@ import hashlib
 import math
 import zipfile
 import zlib
+from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dimred.errors import UserError
+from dimred.storage.files import write
 
 Masks = dict[str, np.ndarray]
 MOST_DEFLATED = 1032  # bytes that one byte of a zip file can become
+
+
+def write_masks(path: Path, masks: Mapping[str, np.ndarray]) -> None:
+    """Write boolean arrays, one for each weight, in its shape and under its name."""
+    arrays: dict[str, Any] = dict(masks)  # numpy's types forbid names such as allow_pickle
+    content = BytesIO()
+    np.savez_compressed(content, **arrays)
+    write(path, content.getvalue())
 
 
 def read_masks(run: Path) -> Masks:
@@ -37,15 +49,15 @@ def read_masks(run: Path) -> Masks:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise damaged(path, error) from None
+        raise damaged_masks(path, error) from None
     if not masks:
-        raise damaged(path, "it is empty")
+        raise damaged_masks(path, "it is empty")
     return {name: as_bool(mask, name, path) for name, mask in masks.items()}
 
 
 def require_honest(archive: zipfile.ZipFile) -> None:
-    """ValueError if an array says that it is larger than its content, before memory is taken for
-    it."""
+    """ValueError if the header of an array claims more bytes than the file can hold; called before
+    memory is allocated for the array."""
     for entry in archive.infolist():
         with archive.open(entry) as file:
             version = np.lib.format.read_magic(file)
@@ -77,28 +89,30 @@ def as_bool(mask: np.ndarray, name: str, path: Path) -> np.ndarray:
 
 
 def lacking(run: Path) -> str:
-    """Why a folder has not what finished runs have, and what to do."""
+    """Why a folder lacks a file that finished runs have, and what to do."""
     if (run / "result.json").exists():
-        return "the run has ended without it, or it was removed. Remove the folder and give the run's command again"
-    why = (
-        "there is no such folder"
-        if not run.exists()
-        else "the run is not finished"
-        if (run / "config.yaml").exists()
-        else "that is no run (it has no config.yaml)"
-    )
+        return (
+            "the run has ended without it, or it was removed. Remove the folder and give the run's "
+            "command again"
+        )
+    if not run.exists():
+        why = "there is no such folder"
+    elif (run / "config.yaml").exists():
+        why = "the run is not finished"
+    else:
+        why = "that is no run (it has no config.yaml)"
     return f"{why}. Name the folder of a finished run"
 
 
-def damaged(path: Path, why: object) -> UserError:
+def damaged_masks(path: Path, why: object) -> UserError:
     return UserError(
-        f"{path} is damaged, or holds no masks ({why}). Name another run, or remove this one and give its "
-        "command again"
+        f"{path} is damaged, or holds no masks ({why}). Name another run, or remove this one and "
+        "give its command again"
     )
 
 
 def content_of(masks: Masks) -> str:
-    """What masks hold, as a checksum: names, shapes and bits."""
+    """A checksum of masks: of their names, shapes and bits."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(masks):
         digest.update(f"{name} {masks[name].shape}\n".encode() + np.packbits(masks[name]).tobytes())

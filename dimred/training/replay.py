@@ -20,8 +20,9 @@ import torch
 from dimred.net import Net, State
 from dimred.net.seeded import generators, set_generators
 from dimred.net.state import below
-from dimred.storage.files import Json, read_tensors, write_tensors
+from dimred.storage.files import Json
 from dimred.storage.folder import RunFolder
+from dimred.storage.tensors import read_tensors, write_tensors
 from dimred.training.exploration import Exploration
 from dimred.training.start_of_run import require_same_start, start_of_run
 

@@ -30,8 +30,9 @@ from dimred.runs.build import build, build_model
 from dimred.runs.config.composition import composed
 from dimred.runs.config.files import GROUPS, names
 from dimred.runs.environment import prepare_process
+from dimred.runs.failures import readable
 from dimred.runs.nets import load_run
-from dimred.runs.run import readable, run
+from dimred.runs.run import run
 
 #: models that train in a second, with the settings that make them small, and what they need of
 #: images
