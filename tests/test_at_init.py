@@ -5,6 +5,7 @@ import copy
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,13 +138,13 @@ FIXTURES = [  # densities worked out independently from the formulas of the pape
     (IGQ(), lenet5, 0.98, [0.8684, 0.1166, 0.0082, 0.3976]),
     (Balanced(), lenet300, 0.90, [0.0545, 0.4270, 1.0]),
     (Balanced(), lenet5, 0.90, [1.0, 0.7510, 0.0469, 1.0]),
-    (ERK(1.0), lenet5, 0.90, [1.0, 0.0871, 0.0884, 1.0]),
+    (ERK(power=1.0), lenet5, 0.90, [1.0, 0.0871, 0.0884, 1.0]),
     (ER(), lenet300, 0.90, [0.0796, 0.2302, 1.0]),  # without kernels ER is ERK
-    (UniformPlus(0.2), lenet300, 0.90, [0.1 - 100 / 265200] * 2 + [0.2]),
-    (UniformPlus(0.2), lenet5, 0.90, [1.0, *[(43050 - 1500) / 425000] * 2, 0.2]),
-    (UniformPlus(0.2), lenet5, 0.50, [1.0, *[(215250 - 500) / 430000] * 3]),
+    (UniformPlus(last_density=0.2), lenet300, 0.90, [0.1 - 100 / 265200] * 2 + [0.2]),
+    (UniformPlus(last_density=0.2), lenet5, 0.90, [1.0, *[(43050 - 1500) / 425000] * 2, 0.2]),
+    (UniformPlus(last_density=0.2), lenet5, 0.50, [1.0, *[(215250 - 500) / 430000] * 3]),
     (
-        SmartRatio(0.0, 0.3),
+        SmartRatio(power=0.0, last_density=0.3),
         lenet300,
         0.90,
         [*(26320 / (12 * 235200 + 6 * 30000) * n for n in (12, 6)), 0.3],
@@ -163,13 +164,13 @@ def test_densities_are_those_of_the_formula(
 
 ALLOCATIONS = [
     Uniform(),
-    UniformPlus(0.2),
+    UniformPlus(last_density=0.2),
     ER(),
-    ERK(1.0),
+    ERK(power=1.0),
     IGQ(),
     Balanced(),
-    SmartRatio(0.0, 0.3),
-    SmartRatio(2.0, 0.3),
+    SmartRatio(power=0.0, last_density=0.3),
+    SmartRatio(power=2.0, last_density=0.3),
 ]
 
 
@@ -203,7 +204,9 @@ COVERS = [
 
 
 @pytest.mark.parametrize(
-    "allocation", [*ALLOCATIONS, UniformPlus(1.0), SmartRatio(1.0, 1.0)], ids=repr
+    "allocation",
+    [*ALLOCATIONS, UniformPlus(last_density=1.0), SmartRatio(power=1.0, last_density=1.0)],
+    ids=repr,
 )
 def test_masks_of_a_schedule_are_nested_in_tiny_nets(allocation: Uniform) -> None:
     """For every budget, whatever is covered: exact, never negative, and no layer less than with one
@@ -228,7 +231,7 @@ def test_uniform_plus_shares_a_budget_that_its_two_layers_have_to_themselves(
     """They are to keep 500 and 1000 weights: 275 are shared 1 to 2, and from 1500 on both have what
     they are to."""
     net = Net(lenet5(), include=["^0.weight", "^7.weight"])
-    assert list(UniformPlus(0.2)(net, density).values()) == counts
+    assert list(UniformPlus(last_density=0.2)(net, density).values()) == counts
 
 
 def test_smart_ratio_keeps_its_fraction_of_every_linear_layer() -> None:
@@ -239,40 +242,40 @@ def test_smart_ratio_keeps_its_fraction_of_every_linear_layer() -> None:
             nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 4), nn.Linear(4, 2)
         )
     )
-    assert list(SmartRatio(0.0, 0.3)(net, 0.2).values()) == [22, 104, 10, 2]
+    assert list(SmartRatio(power=0.0, last_density=0.3)(net, 0.2).values()) == [22, 104, 10, 2]
 
 
 def test_smart_ratio_falls_with_depth_and_faster_for_vgg() -> None:
     net = Net(mlp(50, 50, 50, 50, 10))
     for power, ratios in ((0.0, (20, 12, 6)), (2.0, (20, 12 / 4, 6 / 9))):
-        counts = list(SmartRatio(power, 0.3)(net, 0.05).values())
+        counts = list(SmartRatio(power=power, last_density=0.3)(net, 0.05).values())
         assert counts[3] == 150
         for count, ratio in zip(counts, ratios, strict=False):
             assert abs(count / counts[0] - ratio / 20) < 0.01
 
 
 def test_a_last_layer_that_wants_more_than_there_is_gets_half() -> None:
-    counts = SmartRatio(0.0, 0.3)(Net(lenet300()), 0.001)
+    counts = SmartRatio(power=0.0, last_density=0.3)(Net(lenet300()), 0.001)
     assert sum(counts.values()) == 266 and counts["4.weight"] == 133
 
 
 # -- every method --------------------------------------------------------------------------------
-MORE = {
-    Random: (),
-    Magnitude: (),
-    LAMP: (),
-    SNIP: (32,),
-    FreezeNet: (32,),
-    GraSP: (5, 200.0),
-    CroP: (16, 3),
-    ProsPr: (16, 3, 0.1, False),
-    PHEW: (),
-    COPS: ("snip", ("synflow", "grasp"), (0.9, 0.3), 32),
-    IterSNIP: (6, "exponential", 16),
-    FORCE: (6, "linear", 16),
-    SynFlow: (10, "exponential", 1),
-    NTKSAP: (3, "exponential", 8, 2, 0.01),
-    NTT: (16, 5e-4, 8, 1e-3, 1e-4, 5),
+MORE: dict[type, dict[str, Any]] = {
+    Random: {},
+    Magnitude: {},
+    LAMP: {},
+    SNIP: {"examples": 32},
+    FreezeNet: {"examples": 32},
+    GraSP: {"examples_per_class": 5},
+    CroP: {"examples": 16, "batches": 3},
+    ProsPr: {"examples": 16},
+    PHEW: {},
+    COPS: {"subject_to": ("synflow", "grasp"), "levels": (0.9, 0.3), "examples": 32},
+    IterSNIP: {"rounds": 6, "examples": 16},
+    FORCE: {"rounds": 6, "schedule": "linear", "examples": 16},
+    SynFlow: {"rounds": 10},
+    NTKSAP: {"rounds": 3, "examples": 8, "draws": 2},
+    NTT: {"transfer_steps": 16, "transfer_batch_size": 8, "weight_decay": 1e-4, "update_every": 5},
 }
 CLASSES = list(MORE)
 
@@ -283,12 +286,19 @@ def make(
     allocation: object = None,
     base: str = "zero",
     ablation: str = "none",
+    **more: Any,
 ) -> AtInit:
-    return kind(sparsity, allocation or Global(), base, ablation, *MORE[kind])
+    return kind(
+        sparsity=sparsity,
+        allocation=allocation or Global(),
+        base=base,
+        ablation=ablation,
+        **MORE[kind] | more,
+    )
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-@pytest.mark.parametrize(("base", "allocation"), [("zero", Global()), ("init", ERK(1.0))])
+@pytest.mark.parametrize(("base", "allocation"), [("zero", Global()), ("init", ERK(power=1.0))])
 def test_counts_are_exact_and_the_others_read_their_base(
     kind: type, base: str, allocation: object
 ) -> None:
@@ -345,9 +355,7 @@ def test_without_sparsity_it_is_dense_training(kind: type) -> None:
 @pytest.mark.parametrize("kind", CLASSES)
 def test_shuffling_keeps_the_number_of_each_layer_and_moves_the_mask(kind: type) -> None:
     plain, shuffled = supports_of(make(kind)), supports_of(make(kind, ablation="shuffle"))
-    assert [int(m.sum()) for m in plain.effective_weights()] == [
-        int(m.sum()) for m in shuffled.values()
-    ]
+    assert [int(m.sum()) for m in plain.values()] == [int(m.sum()) for m in shuffled.values()]
     full = [name for name, m in plain.items() if 0 < m.sum() < len(m)]
     assert full and all(
         not torch.equal(plain[name], shuffled[name]) for name in full if len(plain[name]) > 100
@@ -375,13 +383,23 @@ def test_inverting_trains_what_the_score_ranks_last() -> None:
     net, train = set_up()
     scores = snip(net, train.sample(32))
     worst = topk({name: -score for name, score in scores.items()}, 166)
-    SNIP(0.8, Global(), "zero", "invert", 32).prune(net, train)
+    SNIP(sparsity=0.8, allocation=Global(), base="zero", ablation="invert", examples=32).prune(
+        net, train
+    )
     assert same(net.supports, worst)  # type: ignore[arg-type]
 
 
 def test_inverted_rounds_never_bring_back_what_was_pruned() -> None:
     net, train = set_up()
-    method = IterSNIP(0.8, Global(), "zero", "invert", 4, "exponential", 16)
+    method = IterSNIP(
+        sparsity=0.8,
+        allocation=Global(),
+        base="zero",
+        ablation="invert",
+        rounds=4,
+        schedule="exponential",
+        examples=16,
+    )
     seen = rounds_of(method, net, train)
     for earlier, later in itertools.pairwise(seen):
         assert all((earlier[name] | ~later[name]).all() for name in later)
@@ -490,7 +508,15 @@ def test_halves_change_grasp_only_through_the_statistics_of_norms() -> None:
         if not norms:
             net = Net(nn.Sequential(nn.Flatten(), *mlp(16, 8, 2)))
         # type: ignore
-        return GraSP(0.8, Global(), "zero", "none", 6, 200.0, halves=halves).scores(net, train)
+        return GraSP(
+            sparsity=0.8,
+            allocation=Global(),
+            base="zero",
+            ablation="none",
+            examples_per_class=6,
+            temperature=200.0,
+            split_batch=halves,
+        ).scores(net, train)
 
     for norms in (False, True):
         whole, halves = scores(False, norms), scores(True, norms)
@@ -506,7 +532,9 @@ def test_crop_is_the_size_of_the_gradient_flow_of_plain_batches() -> None:
     three = [(images[i : i + 8], labels[i : i + 8]) for i in (0, 8, 16)]
     signed, crop = (
         gradient_flow(net, three, 1.0),
-        CroP(0.8, Global(), "zero", "none", 8, 3).scores(net, train),
+        CroP(
+            sparsity=0.8, allocation=Global(), base="zero", ablation="none", examples=8, batches=3
+        ).scores(net, train),
     )
     assert all(torch.equal(crop[name], signed[name].abs()) for name in crop)
     assert any((score < 0).any() for score in signed.values())
@@ -535,7 +563,19 @@ def test_prospr_without_steps_or_without_their_length_is_snip() -> None:
     for first_order in (False, True):
         assert same(prospr(net, [first, first, last], 0.0, first_order), expected)
     assert not same(prospr(net, [first, last], 0.5), expected)
-    assert supports_same(ProsPr(0.8, Global(), "zero", "none", 32, 0, 0.1, False), make(SNIP))
+    assert supports_same(
+        ProsPr(
+            sparsity=0.8,
+            allocation=Global(),
+            base="zero",
+            ablation="none",
+            examples=32,
+            inner_steps=0,
+            inner_lr=0.1,
+            first_order=False,
+        ),
+        make(SNIP),
+    )
 
 
 def test_prospr_differentiates_through_the_steps() -> None:
@@ -618,13 +658,13 @@ def rounds_of(method: IterSNIP, net: Net, train: object) -> list[dict[str, Tenso
 
 @pytest.mark.parametrize("kind", [IterSNIP, FORCE])
 def test_one_round_is_snip(kind: type) -> None:
-    assert supports_same(kind(0.8, Global(), "zero", "none", 1, "exponential", 32), make(SNIP))
+    assert supports_same(kind(sparsity=0.8, rounds=1, examples=32), make(SNIP))
 
 
 def test_only_force_brings_weights_back() -> None:
     for kind, nested in ((IterSNIP, True), (FORCE, False)):
         net, train = set_up()
-        masks = rounds_of(kind(0.9, Global(), "zero", "none", 8, "exponential", 16), net, train)
+        masks = rounds_of(kind(rounds=8, examples=16), net, train)
         counts = [sum(int(m.sum()) for m in mask.values()) for mask in masks]
         assert counts == [round(0.1 ** (t / 8) * net.total) for t in range(1, 9)]
         inside = all(
@@ -639,10 +679,8 @@ def test_only_force_brings_weights_back() -> None:
 def test_rounds_keep_a_rounded_number_of_weights_or_one_that_is_rounded_down(kind: type) -> None:
     net, train = set_up()
     assert net.total == 828  # 828 * 0.1^(1/3) = 384.3, 828 * 0.1^(2/3) = 178.4, 82.8
-    for counts, expected in (("round", [384, 178, 83]), ("floor", [384, 178, 82])):
-        method = kind(
-            0.9, Global(), "zero", "none", 3, "exponential", *MORE[kind][2:], counts=counts
-        )
+    for rounding, expected in (("nearest", [384, 178, 83]), ("floor", [384, 178, 82])):
+        method = make(kind, 0.9, rounds=3, schedule="exponential", rounding=rounding)
         masks = rounds_of(method, net, train)
         assert [sum(int(m.sum()) for m in mask.values()) for mask in masks] == expected
 
@@ -732,9 +770,15 @@ def test_synflow_leaves_a_path_at_any_sparsity() -> None:
             net.uncovered.items()
         ):  # flow is conserved from layer to layer where no bias adds to it
             p.data.fill_(float(name == "1.weight"))
-        SynFlow(1 - left / net.total, Global(), "zero", "none", 100, "exponential", 1).prune(
-            net, train
-        )
+        SynFlow(
+            sparsity=1 - left / net.total,
+            allocation=Global(),
+            base="zero",
+            ablation="none",
+            rounds=100,
+            schedule="exponential",
+            power=1,
+        ).prune(net, train)
         assert net.dim == left and all(w.dim for w in net.weights.values())
         assert sum(float(s.sum()) for s in synflow(net, (1, 4, 4), net.supports).values()) > 0
 
@@ -880,7 +924,18 @@ def test_transfer_brings_the_student_closer_than_pruning_by_size() -> None:
     near = []
     for lr in (0.0, 3e-3):
         net, train = set_up()
-        NTT(0.8, Uniform(), "zero", "none", 20, lr, 16, 1e-3, 0.0, 10).prune(net, train)
+        NTT(
+            sparsity=0.8,
+            allocation=Uniform(),
+            base="zero",
+            ablation="none",
+            transfer_steps=20,
+            transfer_lr=lr,
+            transfer_batch_size=16,
+            kernel_weight=1e-3,
+            weight_decay=0.0,
+            update_every=10,
+        ).prune(net, train)
         near.append((net(images) - dense).square().mean().item())
     assert near[1] < 0.75 * near[0]
 
@@ -1055,12 +1110,12 @@ def test_levels_that_cannot_be_met_are_refused() -> None:
 
 def test_scores_to_combine_have_levels() -> None:
     for bad, message in (
-        (("snip", ("grasp",), (0.9, 0.9)), "one number for each"),
-        (("snip", (), ()), "one number"),
-        (("snip", ("grasp",), (1.5,)), "fractions in"),
+        ({"subject_to": ("grasp",), "levels": (0.9, 0.9)}, "one number for each"),
+        ({"subject_to": (), "levels": ()}, "one number"),
+        ({"subject_to": ("grasp",), "levels": (1.5,)}, "each a fraction in"),
     ):
         with pytest.raises(UserError, match=message):
-            COPS(0.8, Global(), "zero", "none", *bad, 32)  # type: ignore[arg-type]
+            COPS(**bad)  # type: ignore[arg-type]
 
 
 # -- examples ------------------------------------------------------------------------------------
@@ -1138,7 +1193,7 @@ def test_methods_score_on_augmented_examples_if_asked(kind: type) -> None:
     # type: ignore
     train.sample = lambda n, augment=False: (seen.append(augment), sample(n, augment))[1]
     for augment in (False, True):
-        kind(0.8, Global(), "zero", "none", *MORE[kind], augment=augment).choose(net, train)
+        make(kind, augment=augment).choose(net, train)
     assert seen == [False, True]
 
 
@@ -1146,8 +1201,7 @@ def test_methods_score_on_augmented_examples_if_asked(kind: type) -> None:
 def test_more_examples_than_there_are_are_refused(kind: type) -> None:
     for examples in (64, 65):  # blobs have 64
         net, train = set_up()
-        values = [examples if value in (16, 32) else value for value in MORE[kind]]
-        method = kind(0.8, Global(), "zero", "none", *values)
+        method = make(kind, examples=examples)
         if examples == 64:
             method.choose(net, train)
         else:
@@ -1157,9 +1211,24 @@ def test_more_examples_than_there_are_are_refused(kind: type) -> None:
 
 def test_no_examples_and_batches_larger_than_the_data_are_errors_that_name_the_key() -> None:
     net, train = set_up()
-    with pytest.raises(UserError, match=r"method.examples=0 is not allowed. It must be 1 or more"):
-        SNIP(0.8, Global(), "zero", "none", 0).choose(net, train)
     with pytest.raises(
-        UserError, match=r"method.batch_size=65 .* 64 or less: blobs has 64 training"
+        UserError, match=r"method.examples=0 is not allowed. It must be a whole number"
     ):
-        NTT(0.8, Global(), "zero", "none", 2, 1e-3, 65, 1e-3, 0.0, 1).choose(net, train)
+        SNIP(sparsity=0.8, allocation=Global(), base="zero", ablation="none", examples=0).choose(
+            net, train
+        )
+    with pytest.raises(
+        UserError, match=r"method.transfer_batch_size=65 .* 64 or less: blobs has 64 training"
+    ):
+        NTT(
+            sparsity=0.8,
+            allocation=Global(),
+            base="zero",
+            ablation="none",
+            transfer_steps=2,
+            transfer_lr=1e-3,
+            transfer_batch_size=65,
+            kernel_weight=1e-3,
+            weight_decay=0.0,
+            update_every=1,
+        ).choose(net, train)

@@ -40,12 +40,16 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
         ("recipe=cfar", "unknown recipe 'cfar'. Did you mean 'cifar'?"),
         ("sparsty=0.3", "unknown key sparsty. Did you mean 'sparsity'?"),
         (
-            "method=rigl method.evry=3",
-            "unknown key method.evry. Did you mean 'every'? Allowed: allocation, batches, ",
+            "method=rigl method.every=3",
+            "unknown key method.every. Did you mean 'update_every'? Allowed: allocation, drop_fraction, ",
         ),
         (
-            "method.every=3",
-            "unknown key method.every. Allowed: ablation, allocation, augment, base, "
+            "method=imp method.rate=0.3",
+            "unknown key method.rate. Did you mean 'prune_rate'",
+        ),
+        (
+            "method.update_every=3",
+            "unknown key method.update_every. Allowed: ablation, allocation, augment, base, "
             "examples, sparsity.",
         ),
         ("recipe.lrr=3", "unknown key recipe.lrr. Did you mean 'lr'?"),
@@ -107,7 +111,7 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
         # values
         ("sparsity=0.5,0.6", "names several values|add -m: dimred train -m sparsity=0.5,0.6"),
         ("sparsity", "cannot understand 'sparsity'. Write KEY=VALUE"),
-        ("sparsity=abc", "sparsity=abc is not allowed. It must be a finite number."),
+        ("sparsity=abc", "sparsity=abc is not allowed. It must be a number in [0, 1)."),
         ("sparsity=1", "sparsity=1 is not allowed. It must be a number in [0, 1)"),
         ("sparsity=-0.1", "sparsity=-0.1 is not allowed"),
         ("sparsity=nan", "sparsity=nan is not allowed"),
@@ -119,21 +123,24 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
             "allocation.power=high is not allowed. It must be a finite number",
         ),
         ("seed=1.5", "seed=1.5 is not allowed. It must be a whole number"),
-        ("recipe.lr=fast", "recipe.lr=fast is not allowed. It must be a finite number."),
-        ("recipe.epochs=inf", "recipe.epochs=inf is not allowed. It must be a finite number."),
+        ("recipe.lr=fast", "recipe.lr=fast is not allowed. It must be a number above 0."),
+        ("recipe.epochs=inf", "recipe.epochs=inf is not allowed. It must be a number above 0."),
         (
             "recipe.optimizer=sdg",
             "recipe.optimizer=sdg is not allowed. It must be sgd or adam or adamw.",
         ),
         ("recipe.milestones=0.5", "recipe.milestones=0.5 is not allowed. It must be a list"),
-        ("recipe.steps=0", "recipe.steps=0 is not allowed. It must be null or a number above 0."),
+        (
+            "recipe.steps=0",
+            "recipe.steps=0 is not allowed. It must be null or a whole number, 1 or more.",
+        ),
         (
             "recipe.batch_size=2000",
             "batch size of 2000; digits has 1294 training examples|Choose a smaller batch",
         ),
         (
             "method.examples={a:1}",
-            "method.examples={'a': 1} is not allowed. It must be a whole number.",
+            "method.examples={'a': 1} is not allowed. It must be a whole number, 1 or more.",
         ),
         (
             "method.examples=2000",
@@ -148,11 +155,11 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
             "method.subject_to=['snap'] is not allowed|each snip or grasp or crop",
         ),
         (
-            "method=imp method.rewind=1000000000",
+            "method=imp method.rewind_step=1000000000",
             "cannot train from step 0 to 1000000000: training has 30 steps",
         ),
         (
-            "method=imp method.rate=1e-9",
+            "method=imp method.prune_rate=1e-9",
             "reaches sparsity=0.9 in 2302585092 rounds|1000 are allowed|0.0025 would do",
         ),
         (
@@ -348,7 +355,13 @@ def test_a_damaged_checkpoint_is_refused_and_removing_it_starts_over(
     train: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
-    command = ("method=imp", "method.rate=0.5", "method.rewind=3", SHORT, "checkpoint_seconds=0")
+    command = (
+        "method=imp",
+        "method.prune_rate=0.5",
+        "method.rewind_step=3",
+        SHORT,
+        "checkpoint_seconds=0",
+    )
     whole = train(*command, outputs=tmp_path / "whole")
     run, process = twin(whole, tmp_path), start("train", *command, f"outputs={tmp_path}").process
     until(lambda: steps_done(run) > 5)

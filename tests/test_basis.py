@@ -25,8 +25,8 @@ from dimred.storage.folder import RunFolder
 from dimred.training.loop import Train
 
 STANDARD, RANDOM = (
-    Interspace("layer", "standard", True),
-    Interspace("layer", "random_orthonormal", True),
+    Interspace(share="layer", init="standard", trainable=True),
+    Interspace(share="layer", init="random_orthonormal", trainable=True),
 )
 
 
@@ -67,7 +67,7 @@ def test_the_initial_net_is_the_models_own(basis: Interspace) -> None:
         net.model
     )  # the buffers hold coefficients now: what the model computes by itself is something else
     torch.manual_seed(0)
-    own = spanned(Interspace("layer", "standard", False)).state_dict()
+    own = spanned(Interspace(share="layer", init="standard", trainable=False)).state_dict()
     for name, value in net.state_dict().items():
         assert torch.allclose(value, own[name], atol=1e-6)
         assert basis.init != "standard" or torch.equal(value, own[name])
@@ -121,7 +121,7 @@ def test_gradients_of_coefficients_and_basis_are_those_of_the_paper() -> None:
     ],
 )
 def test_bases_are_shared_as_told_and_counted_once(share: Any, groups: list[list[str]]) -> None:
-    net = spanned(Interspace(share, "random_orthonormal", True))
+    net = spanned(Interspace(share=share, init="random_orthonormal", trainable=True))
     found: dict[int, list[str]] = {}
     for name, basis in bases(net).items():
         found.setdefault(id(basis), []).append(name.partition(".")[0])
@@ -134,7 +134,7 @@ def test_bases_are_shared_as_told_and_counted_once(share: Any, groups: list[list
     )
     twin = copy.deepcopy(net)
     assert twin.dim == net.dim and len({id(b) for b in twin.bases.values()}) == len(groups)
-    assert spanned(Interspace(share, "standard", False)).dim == net.total
+    assert spanned(Interspace(share=share, init="standard", trainable=False)).dim == net.total
 
 
 def test_bases_train_without_weight_decay() -> None:
@@ -151,7 +151,7 @@ def test_bases_train_without_weight_decay() -> None:
 
 
 def test_a_basis_makes_no_rounding_in_bfloat16() -> None:
-    net = spanned(Interspace("layer", "standard", True))
+    net = spanned(Interspace(share="layer", init="standard", trainable=True))
     with torch.autocast("cpu", torch.bfloat16):
         assert all(
             torch.equal(value, net.dense_weights()[name])
@@ -173,10 +173,10 @@ METHODS = {
     "snip": ["method.examples=32"],
     "synflow": [],
     "freezenet": ["method.examples=32"],
-    "imp": ["method.rate=0.5", "method.rewind=5"],
+    "imp": ["method.prune_rate=0.5", "method.rewind_step=5"],
     "set": [],
-    "rigl": ["method.every=7"],
-    "gmp": ["method.every=7"],
+    "rigl": ["method.update_every=7"],
+    "gmp": ["method.update_every=7"],
     "str": [],
     "edge_popup": [],
     "drop_back": [],
@@ -210,7 +210,10 @@ def attempt(
 def test_with_the_standard_basis_at_rest_every_method_does_what_it_did_to_the_bit(
     name: str,
 ) -> None:
-    net, plain = attempt(name, Interspace("layer", "standard", False)), attempt(name, None)
+    net, plain = (
+        attempt(name, Interspace(share="layer", init="standard", trainable=False)),
+        attempt(name, None),
+    )
     assert net.dim == plain.dim
     for key, value in plain.state_dict().items():
         assert torch.equal(net.state_dict()[key], value), key
@@ -361,7 +364,7 @@ def test_initial_weights_come_from_the_seed_whatever_the_device_or_precision() -
 def test_weights_that_join_where_roots_have_no_gradient_are_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    for method, says in (("rigl method.every=3", True), ("snip method.examples=32", False)):
+    for method, says in (("rigl method.update_every=3", True), ("snip method.examples=32", False)):
         caplog.clear()
         cfg = compose(*f"method={method}".split(), "basis=power")
         net, _ = set_up()

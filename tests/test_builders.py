@@ -333,7 +333,9 @@ def test_a_model_with_nothing_left_to_cover_is_refused() -> None:
     with pytest.raises(UserError, match=r"has frozen \(requires_grad=False\) a.weight\. Leave"):
         Net(frozen("a"), include=["a.weight"])
     with pytest.raises(UserError, match=r"has none \(with scale and shift\)"):
-        NormOnly("uniform", False, ()).run(Net(frozen("norm")), None)  # type: ignore[arg-type]
+        NormOnly(gamma_init="uniform", train_output_layer=False, also_train=()).run(
+            Net(frozen("norm")), None
+        )  # type: ignore[arg-type]
 
 
 # -- the folder of a run as a start --------------------------------------------------------------

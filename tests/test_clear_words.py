@@ -34,7 +34,10 @@ SHORT = ("recipe.steps=2", "method=random")
             "model.hidden=[0] is not allowed. It must be a list of widths, each 1 or more",
         ),
         ("method=null", "method=null is not allowed"),
-        ("recipe.lr=1e300", "recipe.lr=1e+300 is not allowed. It must be a finite number, at most"),
+        (
+            "recipe.lr=1e300",
+            "recipe.lr=1e+300 is not allowed. It must be a number above 0, at most",
+        ),
         ("recipe.weight_decay=1e300", "recipe.weight_decay=1e+300 is not allowed"),
         (
             "recipe.steps=10000000000000000000000",

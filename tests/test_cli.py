@@ -42,8 +42,8 @@ ALONE = [method for method in METHODS if method != "from_mask"]
 SHORT = "recipe.steps=3"
 #: what takes long, whatever the recipe
 QUICK = {
-    "imp": ["method.rate=0.9"],
-    "ntt": ["method.steps=2"],
+    "imp": ["method.prune_rate=0.9"],
+    "ntt": ["method.transfer_steps=2"],
     "ntk_sap": ["method.rounds=2"],
     "synflow": ["method.rounds=5"],
 }
@@ -211,7 +211,7 @@ def test_the_description_is_of_the_result_alone() -> None:
         ("dataset.resize=16", "dataset.resize=16.0"),
         ("recipe.clip=3", "recipe.clip=3.0"),
         ("model=resnet20 model.width=2", "model=resnet20 model.width=2.0"),
-        ("method=rigl method.every=40", "method=rigl method.every=40.0"),
+        ("method=rigl method.update_every=40", "method=rigl method.update_every=40.0"),
         ("allocation=erk allocation.power=2", "allocation=erk allocation.power=2.0"),
     ],
 )
@@ -226,7 +226,7 @@ def test_a_method_is_built_from_numbers_of_their_annotated_types() -> None:
     assert (type(built.lr), type(built.batch_size)) == (float, int)
     # whole numbers as they were
     for typed, every in (("100", "100"), ("100.0", "100"), ("0.02", "0.02")):
-        cfg = checked(compose("method=gmp", f"method.every={typed}"))
+        cfg = checked(compose("method=gmp", f"method.update_every={typed}"))
         assert repr(describe(cfg)["method"]["every"]) == every
 
 
@@ -460,7 +460,7 @@ def test_a_run_is_run_again_from_its_folder(
     train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     first = train(
-        "method=rigl", "sparsity=0.8", "method.every=1", SHORT, "dataset.val_fraction=0.2"
+        "method=rigl", "sparsity=0.8", "method.update_every=1", SHORT, "dataset.val_fraction=0.2"
     )
     again = ("train", "--from", str(first))
     same = dimred(*again, before=partial(os.chdir, "/"))
@@ -484,7 +484,7 @@ def test_a_run_is_run_again_from_its_folder(
 def test_an_older_run_is_run_again(
     train: Callable[..., Path], dimred: Callable[..., Outcome]
 ) -> None:
-    run = train("method=rigl", SHORT, "method.every=1")
+    run = train("method=rigl", SHORT, "method.update_every=1")
     config = yaml.safe_load((run / "config.yaml").read_text())
     del config["choices"], config["recipe"]["decay_all"]
     (run / "config.yaml").write_text(yaml.safe_dump(config))

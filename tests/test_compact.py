@@ -296,7 +296,7 @@ def test_an_export_never_takes_a_run_or_its_source_away(
 # -- ten years later --------------------
 #: dimred train method=NAME seed=3 recipe.epochs=10, with sparsity=0.98 (kaiming_normal),
 #: sparsity=0.5 model.init=torch_default (uniform), method.dim=30 model.init=xavier_uniform
-#: method.lr=3; checksum and first logits
+#: method.lr_scale=3; checksum and first logits
 GOLDEN = {
     "freezenet": (
         "758c64ecc079ea57d9e9239b99a47ed4",

@@ -240,7 +240,7 @@ def test_nothing_is_paid_for_below_the_first_layer_that_trains() -> None:
 
 def test_a_basis_and_a_projection_cost_their_products_once_a_step() -> None:
     net = Net(Layers())
-    Interspace("layer", "standard", True).apply(net)
+    Interspace(share="layer", init="standard", trainable=True).apply(net)
     costs = Costs(net, (3, 9, 9))
     costs.step(1, dense_grad=False)
     more = costs.steps
@@ -253,7 +253,7 @@ def test_a_basis_and_a_projection_cost_their_products_once_a_step() -> None:
 
 def test_maps_that_multiply_entry_by_entry_cost_nothing_more() -> None:
     net = Net(Layers())
-    PowerProp(2.0).apply(net)
+    PowerProp(alpha=2.0).apply(net)
     costs = Costs(net, (3, 9, 9))
     costs.step(2, dense_grad=False)
     assert costs.steps == 2 * costs.dense_step
@@ -279,8 +279,8 @@ def test_scoring_lottery_rounds_and_dense_steps_all_count(train: Callable[..., P
             ["dense"],
             ["snip"],
             ["imp"],
-            ["rigl", "method.every=5"],
-            ["gmp", "method.every=2"],
+            ["rigl", "method.update_every=5"],
+            ["gmp", "method.update_every=2"],
         )
     )
     assert dense["training_flops_relative"] == dense["inference_flops_relative"] == 1
@@ -317,7 +317,7 @@ def test_a_resumed_run_has_cost_as_much(
     train: Callable[..., Path], start: Callable, tmp_path: Path
 ) -> None:
     """And has explored as much: what is counted survives a crash at any step."""
-    command = ("method=rigl", "method.every=3", "recipe.steps=300", "checkpoint_seconds=0")
+    command = ("method=rigl", "method.update_every=3", "recipe.steps=300", "checkpoint_seconds=0")
     whole = train(*command)
     broken = tmp_path / "broken"
     process = start("train", *command, f"outputs={broken}")

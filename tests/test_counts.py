@@ -49,14 +49,74 @@ def counted(method: Any, basis: Any = None, **net_options: Any) -> dict[str, Any
     [
         (Dense(), TOTAL, TOTAL, TOTAL, {}),
         (LastLayer(), 24, 24, 24, {}),
-        (GMP(0.8, Global(), 0.1, 0.5, 2), TOTAL, LEFT, LEFT, {}),
-        (FreezeOut(0.5, True, True), TOTAL, 24, TOTAL, {}),
-        (EdgePopup(0.8, Uniform(), "init", False), 0, 0, TOTAL, {"scores": TOTAL}),
-        (RareGems(0.8, Global(), "init", 3, 1e-3, 1.0), LEFT, LEFT, LEFT, {"scores": TOTAL}),
-        (Movement(0.8, Global(), 0.1, 0.5, 2, 1.0), TOTAL, LEFT, LEFT, {"scores": TOTAL}),
-        (STR(0.8, Global(), 0.5, -3.0, 0.02), TOTAL, LEFT, LEFT, {"thresholds": 3}),
-        (IntrinsicDimension(5, "sparse", 1.0, False), 0, 0, 5, {"subspace coordinates": 5}),
-        (Subspace("simplex", 2, 0.0, False), 0, 0, 2 * TOTAL, {"weights of corners": 2 * TOTAL}),
+        (
+            GMP(sparsity=0.8, allocation=Global(), prune_from=0.1, prune_until=0.5, update_every=2),
+            TOTAL,
+            LEFT,
+            LEFT,
+            {},
+        ),
+        (FreezeOut(t_0=0.5, cubic=True, scale_lr=True), TOTAL, 24, TOTAL, {}),
+        (
+            EdgePopup(sparsity=0.8, allocation=Uniform(), weights="init", scale_fan=False),
+            0,
+            0,
+            TOTAL,
+            {"scores": TOTAL},
+        ),
+        (
+            RareGems(
+                sparsity=0.8,
+                allocation=Global(),
+                weights="init",
+                rounds=3,
+                penalty=1e-3,
+                finetune_lr_scale=1.0,
+            ),
+            LEFT,
+            LEFT,
+            LEFT,
+            {"scores": TOTAL},
+        ),
+        (
+            Movement(
+                sparsity=0.8,
+                allocation=Global(),
+                prune_from=0.1,
+                prune_until=0.5,
+                update_every=2,
+                score_lr_scale=1.0,
+            ),
+            TOTAL,
+            LEFT,
+            LEFT,
+            {"scores": TOTAL},
+        ),
+        (
+            STR(
+                sparsity=0.8, allocation=Global(), soft_until=0.5, initial_s=-3.0, weight_decay=0.02
+            ),
+            TOTAL,
+            LEFT,
+            LEFT,
+            {"thresholds": 3},
+        ),
+        (
+            IntrinsicDimension(
+                dim=5, projection="sparse", lr_scale=1.0, train_biases_and_norms=False
+            ),
+            0,
+            0,
+            5,
+            {"subspace coordinates": 5},
+        ),
+        (
+            Subspace(kind="simplex", points=2, beta=0.0, layerwise=False),
+            0,
+            0,
+            2 * TOTAL,
+            {"weights of corners": 2 * TOTAL},
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -70,9 +130,11 @@ def test_what_a_method_trains_is_counted_by_kind(
 
 
 def test_what_was_frozen_after_training_has_trained_values_and_what_returned_has_not() -> None:
-    frozen = counted(AutoFreeze(5, 100.0))
+    frozen = counted(AutoFreeze(intervals=5, percentile=100.0))
     assert frozen["trained_to_the_end"] < frozen["trained_ever"] == frozen["dim"] == TOTAL
-    returned = counted(DropBack(0.8, Global(), 1, 1.0))
+    returned = counted(
+        DropBack(sparsity=0.8, allocation=Global(), update_every=1, update_until=1.0)
+    )
     assert returned["trained_to_the_end"] == returned["dim"] == LEFT < returned["trained_ever"]
     assert returned["density"] == 1.0
     assert {name: layer["trained"] for name, layer in frozen["layers"].items()} == {
@@ -91,14 +153,19 @@ def test_newcomers_add_to_the_weights_that_were_ever_trained() -> None:
             seen[name] |= w.trained()
 
     watch(train, see, "before_update")
-    RigL(0.8, Uniform(), 5, 0.3, 0.75).run(net, train)
+    RigL(
+        sparsity=0.8, allocation=Uniform(), update_every=5, drop_fraction=0.3, update_until=0.75
+    ).run(net, train)
     found = counts(net, train.exploration)
     assert found["trained_ever"] == sum(int(marks.sum()) for marks in seen.values()) > LEFT
     assert found["dim"] == found["trained_to_the_end"] == LEFT
 
 
 def test_the_numbers_of_a_filter_basis_count_with_its_coefficients() -> None:
-    found = counted(GMP(0.8, Global(), 0.1, 0.5, 2), Interspace("layer", "standard", True))
+    found = counted(
+        GMP(sparsity=0.8, allocation=Global(), prune_from=0.1, prune_until=0.5, update_every=2),
+        Interspace(share="layer", init="standard", trainable=True),
+    )
     assert found["dim"] == LEFT + 81 and found["other_numbers"] == {"numbers of filter bases": 81}
     assert found["uncovered"] == {"biases": 4 + 12 + 2, "norms": 8}
     assert found["trained_parameters"] == LEFT + 81 + 26
@@ -122,7 +189,7 @@ def test_what_is_not_covered_is_named() -> None:
 
 def test_counts_outlive_a_checkpoint() -> None:
     net, train = set_up()
-    EdgePopup(0.8, Uniform(), "init", False).run(net, train)
+    EdgePopup(sparsity=0.8, allocation=Uniform(), weights="init", scale_fan=False).run(net, train)
     saved = {name: value.clone() for name, value in train.exploration.state().items()}
     again = Exploration(copy.deepcopy(net))
     again.load(saved)

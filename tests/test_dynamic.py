@@ -38,21 +38,88 @@ from dimred.training.loop import Train
 
 TOTAL, LEFT = 828, 166  # covered weights of the toy, and what sparsity 0.8 leaves
 IN_LAYERS = [
-    SET(0.8, ERK(1.0), 8, 0.3),
-    RigL(0.8, ERK(1.0), 5, 0.3, 0.75),
-    ITOP(0.8, ERK(1.0), 5, 0.5, 0.005, "random"),
-    ITOP(0.8, ERK(1.0), 5, 0.5, 0.005, "gradient"),
-    MEST(0.8, ERK(1.0), 8, (0.4, 0.2), (0.5, 0.7), False, 0.1),
-    GraNet(0.8, ERK(1.0), 0.8, 0.5, 5, 0.5, 0.005),
-    DeepR(0.8, Uniform(), 1e-3, 1e-2),
+    SET(sparsity=0.8, allocation=ERK(power=1.0), update_every=8, drop_fraction=0.3),
+    RigL(
+        sparsity=0.8,
+        allocation=ERK(power=1.0),
+        update_every=5,
+        drop_fraction=0.3,
+        update_until=0.75,
+    ),
+    ITOP(
+        sparsity=0.8,
+        allocation=ERK(power=1.0),
+        update_every=5,
+        drop_fraction=0.5,
+        min_drop_fraction=0.005,
+        grow="random",
+    ),
+    ITOP(
+        sparsity=0.8,
+        allocation=ERK(power=1.0),
+        update_every=5,
+        drop_fraction=0.5,
+        min_drop_fraction=0.005,
+        grow="gradient",
+    ),
+    MEST(
+        sparsity=0.8,
+        allocation=ERK(power=1.0),
+        update_every=8,
+        drop_fractions=(0.4, 0.2),
+        stage_ends=(0.5, 0.7),
+        soft_memory_bound=False,
+        gradient_weight=0.1,
+    ),
+    GraNet(
+        sparsity=0.8,
+        allocation=ERK(power=1.0),
+        initial_sparsity=0.8,
+        prune_until=0.5,
+        update_every=5,
+        drop_fraction=0.5,
+        min_drop_fraction=0.005,
+    ),
+    DeepR(sparsity=0.8, allocation=Uniform(), l1=1e-3, noise=1e-2),
 ]
 ACROSS = [
-    SNFS(0.8, Uniform(), 8, 0.5, 0.005, 0.9),
-    DSR(0.8, Uniform(), 3, (0.4, 0.7), 0.95, 0.1, 1e-2),
+    SNFS(
+        sparsity=0.8,
+        allocation=Uniform(),
+        update_every=8,
+        drop_fraction=0.5,
+        min_drop_fraction=0.005,
+        momentum=0.9,
+    ),
+    DSR(
+        sparsity=0.8,
+        allocation=Uniform(),
+        update_every=3,
+        double_period_at=(0.4, 0.7),
+        update_until=0.95,
+        drop_fraction=0.1,
+        initial_threshold=1e-2,
+    ),
 ]
 GROWING = [
-    MEST(0.8, ERK(1.0), 8, (0.5, 0.25), (0.5, 0.7), True, 0.1),
-    GraNet(0.8, ERK(1.0), 0.5, 0.5, 5, 0.5, 0.005),
+    MEST(
+        sparsity=0.8,
+        allocation=ERK(power=1.0),
+        update_every=8,
+        drop_fractions=(0.5, 0.25),
+        stage_ends=(0.5, 0.7),
+        soft_memory_bound=True,
+        gradient_weight=0.1,
+    ),
+    GraNet(
+        sparsity=0.8,
+        allocation=ERK(power=1.0),
+        initial_sparsity=0.5,
+        prune_until=0.5,
+        update_every=5,
+        drop_fraction=0.5,
+        min_drop_fraction=0.005,
+    ),
 ]
 
 
@@ -136,8 +203,17 @@ def test_who_joins_starts_at_zero_without_momentum(method: SET, optimizer: str) 
         *IN_LAYERS,
         *ACROSS,
         *GROWING,
-        TopKAST(0.8, ERK(1.0), 1.0, 5, 1e-2),
-        SRigL(0.8, ERK(1.0), 5, 0.3, 0.75, 0.3),
+        TopKAST(
+            sparsity=0.8, allocation=ERK(power=1.0), exploration=1.0, update_every=5, penalty=1e-2
+        ),
+        SRigL(
+            sparsity=0.8,
+            allocation=ERK(power=1.0),
+            update_every=5,
+            drop_fraction=0.3,
+            update_until=0.75,
+            min_salient_fraction=0.3,
+        ),
     ],
     ids=label,
 )
@@ -160,7 +236,9 @@ def test_rigl_that_grows_by_size_stands_still() -> None:
     net.grads = net.dense_weights  # type: ignore[method-assign]
     seen: list[dict[str, Tensor]] = []
     watch(train, lambda t: seen.append({name: w.support for name, w in net.weights.items()}))
-    RigL(0.8, Uniform(), 4, 0.3, 0.75).run(net, train)
+    RigL(
+        sparsity=0.8, allocation=Uniform(), update_every=4, drop_fraction=0.3, update_until=0.75
+    ).run(net, train)
     assert all(
         torch.equal(support, seen[0][name]) for each in seen for name, support in each.items()
     )
@@ -191,7 +269,13 @@ def test_rigl_drops_the_smallest_weights_and_grows_where_the_gradient_is_largest
             assert torch.equal(w.dense(), torch.where(w.trained(), before[name].view(-1), 0.0))
 
     net.keep = kept  # type: ignore[method-assign, assignment]
-    RigL(0.8, ERK(1.0), 5, 0.3, 0.75).run(net, train)
+    RigL(
+        sparsity=0.8,
+        allocation=ERK(power=1.0),
+        update_every=5,
+        drop_fraction=0.3,
+        update_until=0.75,
+    ).run(net, train)
     assert updates == 5 and returned > 0
 
 
@@ -238,7 +322,14 @@ def test_random_exploration_is_as_predicted() -> None:
     )
     train = Train(net, Blobs(), RECIPE)
     d, zeta = 0.1, 0.3
-    ITOP(1 - d, Uniform(), 4, zeta, zeta, "random").run(net, train)
+    ITOP(
+        sparsity=1 - d,
+        allocation=Uniform(),
+        update_every=4,
+        drop_fraction=zeta,
+        min_drop_fraction=zeta,
+        grow="random",
+    ).run(net, train)
     p = zeta * d / (1 - d * (1 - zeta))
     predicted = 1 - (1 - d) * (1 - p) ** 9  # updates, in 40 steps
     assert train.exploration.explored() == pytest.approx(predicted, abs=0.01)
@@ -254,7 +345,14 @@ def test_what_was_explored_is_the_union_of_all_supports() -> None:
             union[name] |= w.trained()
 
     watch(train, see)
-    ITOP(0.8, ERK(1.0), 5, 0.5, 0.005, "gradient").run(net, train)
+    ITOP(
+        sparsity=0.8,
+        allocation=ERK(power=1.0),
+        update_every=5,
+        drop_fraction=0.5,
+        min_drop_fraction=0.005,
+        grow="gradient",
+    ).run(net, train)
     assert train.exploration.explored() == sum(int(seen.sum()) for seen in union.values()) / TOTAL
 
 
@@ -279,7 +377,14 @@ def test_itop_keeps_value_and_momentum_of_a_weight_that_is_dropped_and_drawn_aga
             again += int(stays.sum()) * (w.support is not None)
 
     net.keep = kept  # type: ignore[method-assign, assignment]
-    ITOP(0.2, Uniform(), 20, 1.0, 1.0, "random").run(net, train)  # drops nearly all of them
+    ITOP(
+        sparsity=0.2,
+        allocation=Uniform(),
+        update_every=20,
+        drop_fraction=1.0,
+        min_drop_fraction=1.0,
+        grow="random",
+    ).run(net, train)  # drops nearly all of them
     assert again > 300
 
 
@@ -299,7 +404,14 @@ def test_snfs_momentum_is_dense_and_that_of_sgd() -> None:
             yield t
 
     train.steps = watched  # type: ignore[method-assign]
-    SNFS(0.8, Uniform(), 2, 0.5, 0.005, 0.9).run(net, train)
+    SNFS(
+        sparsity=0.8,
+        allocation=Uniform(),
+        update_every=2,
+        drop_fraction=0.5,
+        min_drop_fraction=0.005,
+        momentum=0.9,
+    ).run(net, train)
     for name in net.weights:
         expected = ((seen[0][name] * 0.9) + seen[1][name]) * 0.9 + seen[2][name]
         assert torch.equal(net.method_state[f"momentum/{name}"], expected)
@@ -325,13 +437,30 @@ def test_snfs_newcomers_start_with_the_momentum_that_chose_them() -> None:
 
     watch(train, see)
     train.total = 9
-    SNFS(0.8, Uniform(), 8, 0.5, 0.5, 0.9).run(net, train)
+    SNFS(
+        sparsity=0.8,
+        allocation=Uniform(),
+        update_every=8,
+        drop_fraction=0.5,
+        min_drop_fraction=0.5,
+        momentum=0.9,
+    ).run(net, train)
     assert joined > 20
 
 
 def test_snfs_newcomers_train_at_once_where_their_layer_becomes_full() -> None:
     net, train = set_up()
-    method, (full, *others) = SNFS(0.2, Uniform(), 2, 0.5, 0.5, 0.9), net.weights
+    method, (full, *others) = (
+        SNFS(
+            sparsity=0.2,
+            allocation=Uniform(),
+            update_every=2,
+            drop_fraction=0.5,
+            min_drop_fraction=0.5,
+            momentum=0.9,
+        ),
+        net.weights,
+    )
     method.keep_random(net)
     for _ in train.steps(0, 1, dense_grad=lambda t: True):
         gradient = net.grads()[full].clone().view(-1)
@@ -347,7 +476,14 @@ def test_snfs_newcomers_train_at_once_where_their_layer_becomes_full() -> None:
 
 def test_a_momentum_that_is_not_a_number_is_said() -> None:
     net, train = set_up()
-    method = SNFS(0.8, Uniform(), 2, 0.5, 0.5, 0.9)
+    method = SNFS(
+        sparsity=0.8,
+        allocation=Uniform(),
+        update_every=2,
+        drop_fraction=0.5,
+        min_drop_fraction=0.5,
+        momentum=0.9,
+    )
     method.keep_random(net)
     for _ in train.steps(0, 1, dense_grad=lambda t: True):
         net.method_state |= {
@@ -401,7 +537,15 @@ def test_dsr_threshold_halves_after_too_much_and_doubles_after_too_little(
     net, train = set_up(lr=1e-6)
     counts: list[dict[str, int]] = []
     watch(train, lambda t: counts.append(dims(net)))
-    DSR(0.8, Uniform(), 8, (), 0.95, 0.1, threshold).run(net, train)  # at 8, 16, 24, 32
+    DSR(
+        sparsity=0.8,
+        allocation=Uniform(),
+        update_every=8,
+        double_period_at=(),
+        update_until=0.95,
+        drop_fraction=0.1,
+        initial_threshold=threshold,
+    ).run(net, train)  # at 8, 16, 24, 32
     assert net.reported == {"threshold": end}
     assert all(sum(each.values()) == LEFT and min(each.values()) >= 1 for each in counts)
 
@@ -411,7 +555,15 @@ def test_dsr_threshold_stays_on_target() -> None:
     net.keep(topk(random_scores(net), Uniform()(net, 0.2)))  # DSR's first support
     share = sum(below(net, 0.05).values()) / LEFT
     net, train = set_up(lr=1e-6, steps=9)
-    DSR(0.8, Uniform(), 8, (), 0.95, share, 0.05).run(net, train)
+    DSR(
+        sparsity=0.8,
+        allocation=Uniform(),
+        update_every=8,
+        double_period_at=(),
+        update_until=0.95,
+        drop_fraction=share,
+        initial_threshold=0.05,
+    ).run(net, train)
     assert 0.1 < share < 0.9 and net.reported == {"threshold": 0.05}
 
 
@@ -425,8 +577,24 @@ def test_dsr_never_empties_a_layer() -> None:
 # -- MEST --------------------
 def test_mest_bounds_are_those_of_the_paper() -> None:
     hard, soft = (
-        MEST(0.9, ERK(1.0), 40, (0.2, 0.1), (0.5625, 0.75), False, 0.01),
-        MEST(0.9, ERK(1.0), 40, (0.5, 0.25), (0.5625, 0.75), True, 0.01),
+        MEST(
+            sparsity=0.9,
+            allocation=ERK(power=1.0),
+            update_every=40,
+            drop_fractions=(0.2, 0.1),
+            stage_ends=(0.5625, 0.75),
+            soft_memory_bound=False,
+            gradient_weight=0.01,
+        ),
+        MEST(
+            sparsity=0.9,
+            allocation=ERK(power=1.0),
+            update_every=40,
+            drop_fractions=(0.5, 0.25),
+            stage_ends=(0.5625, 0.75),
+            soft_memory_bound=True,
+            gradient_weight=0.01,
+        ),
     )
     epochs = (0, 89, 90, 119, 120, 159)
     assert [[round(1 - 0.1 * f, 4) for f in hard.bounds(e / 160)] for e in epochs] == [
@@ -452,7 +620,15 @@ def test_mest_with_the_soft_bound_trains_more_until_the_last_moment() -> None:
     counts: list[int] = []
     watch(train, lambda t: counts.append(net.dim))
     # stages end at steps 14 and 28
-    MEST(0.8, Global(), 16, (0.5, 0.25), (0.35, 0.7), True, 0.1).run(net, train)
+    MEST(
+        sparsity=0.8,
+        allocation=Global(),
+        update_every=16,
+        drop_fractions=(0.5, 0.25),
+        stage_ends=(0.35, 0.7),
+        soft_memory_bound=True,
+        gradient_weight=0.1,
+    ).run(net, train)
     assert counts[:16] == [counts[0]] * 16 and abs(counts[0] - 1.5 * LEFT) <= 3
     assert (
         counts[16:28] == [counts[16]] * 12 and abs(counts[16] - 1.25 * LEFT) <= 3
@@ -465,24 +641,57 @@ def test_mest_scores_size_and_gradient() -> None:
     net.keep({"weight": torch.tensor([0, 1])})
     w = net.weights["weight"]
     w.psi.grad = torch.tensor([0.0, -10.0])
-    scores = MEST(0.5, ERK(1.0), 5, (0.2,), (0.5,), False, 0.1).scores(net)
+    scores = MEST(
+        sparsity=0.5,
+        allocation=ERK(power=1.0),
+        update_every=5,
+        drop_fractions=(0.2,),
+        stage_ends=(0.5,),
+        soft_memory_bound=False,
+        gradient_weight=0.1,
+    ).scores(net)
     assert torch.allclose(scores["weight"], torch.tensor([0.5, 1.2, 0.0]))
 
 
 # -- GraNet --------------------
 def test_granet_without_regrowth_is_gmp() -> None:
     gmp, train = set_up()
-    GMP(0.9, Global(), 0.0, 0.5, 4).run(gmp, train)
+    GMP(sparsity=0.9, allocation=Global(), prune_from=0.0, prune_until=0.5, update_every=4).run(
+        gmp, train
+    )
     net, train = set_up()
-    GraNet(0.9, ERK(1.0), 0.0, 0.5, 4, 0.0, 0.0).run(net, train)
+    GraNet(
+        sparsity=0.9,
+        allocation=ERK(power=1.0),
+        initial_sparsity=0.0,
+        prune_until=0.5,
+        update_every=4,
+        drop_fraction=0.0,
+        min_drop_fraction=0.0,
+    ).run(net, train)
     assert same(net, gmp) and net.dim == round(0.1 * TOTAL)
 
 
 def test_granet_that_starts_at_the_final_sparsity_is_itop() -> None:
     itop, train = set_up()
-    ITOP(0.8, ERK(1.0), 5, 0.5, 0.005, "gradient").run(itop, train)
+    ITOP(
+        sparsity=0.8,
+        allocation=ERK(power=1.0),
+        update_every=5,
+        drop_fraction=0.5,
+        min_drop_fraction=0.005,
+        grow="gradient",
+    ).run(itop, train)
     net, train = set_up()
-    GraNet(0.8, ERK(1.0), 0.8, 0.5, 5, 0.5, 0.005).run(net, train)
+    GraNet(
+        sparsity=0.8,
+        allocation=ERK(power=1.0),
+        initial_sparsity=0.8,
+        prune_until=0.5,
+        update_every=5,
+        drop_fraction=0.5,
+        min_drop_fraction=0.005,
+    ).run(net, train)
     assert dims(net) == dims(itop) and same(net, itop)
 
 
@@ -490,7 +699,15 @@ def test_granet_density_follows_the_cubic_whatever_is_regrown() -> None:
     net, train = set_up()
     counts: list[int] = []
     watch(train, lambda t: counts.append(net.dim))
-    GraNet(0.9, ERK(1.0), 0.5, 0.5, 4, 0.5, 0.005).run(net, train)
+    GraNet(
+        sparsity=0.9,
+        allocation=ERK(power=1.0),
+        initial_sparsity=0.5,
+        prune_until=0.5,
+        update_every=4,
+        drop_fraction=0.5,
+        min_drop_fraction=0.005,
+    ).run(net, train)
     for t in range(40):
         s = 0.9 - 0.4 * (1 - min(t // 4 * 4, 20) / 20) ** 3
         assert counts[t] == round((1 - s) * TOTAL)
@@ -514,7 +731,7 @@ def test_deepr_no_weight_changes_sign_and_flipped_ones_are_not_used() -> None:
             support[name] = w.support
 
     watch(train, see)
-    DeepR(0.8, Uniform(), 1e-3, 1e-2).run(net, train)
+    DeepR(sparsity=0.8, allocation=Uniform(), l1=1e-3, noise=1e-2).run(net, train)
     assert woken > 20 and net.dim == LEFT and not net.transforms
     assert all(
         (theta * net.initial()[name] >= 0).all() for name, theta in net.dense_weights().items()
@@ -524,7 +741,10 @@ def test_deepr_no_weight_changes_sign_and_flipped_ones_are_not_used() -> None:
 def test_deepr_walks_towards_zero_and_at_random() -> None:
     net = line(1.0, -2.0, 3.0, -4.0)
     net.keep({"weight": torch.tensor([1, 2])})
-    method, maps = DeepR(0.5, Uniform(), 0.1, 0.01), {"weight": Signed(net.initial()["weight"])}
+    method, maps = (
+        DeepR(sparsity=0.5, allocation=Uniform(), l1=0.1, noise=0.01),
+        {"weight": Signed(net.initial()["weight"])},
+    )
     draws = torch.randn(2, generator=generator(net, "walk 7"))
     method.walk(net, maps, 7, 0.5)
     expected = (
@@ -554,7 +774,9 @@ def test_topkast_without_exploration_is_static_pruning() -> None:
     used: list[dict[str, Tensor]] = []
     watch(train, lambda t: used.append(net.effective_weights()))
     # it chooses again before the last step
-    TopKAST(0.8, Uniform(), 0.0, 39, 0.0).run(net, train)
+    TopKAST(sparsity=0.8, allocation=Uniform(), exploration=0.0, update_every=39, penalty=0.0).run(
+        net, train
+    )
     assert net.dim == LEFT and all(
         torch.equal(used[38][n], theta) for n, theta in pruned.dense_weights().items()
     )
@@ -575,7 +797,9 @@ def test_topkast_trains_the_next_largest_too_and_holds_the_rest() -> None:
             )
         ),
     )  # type: ignore
-    TopKAST(0.9, Uniform(), 1.0, 8, 1e-3).run(net, train)
+    TopKAST(sparsity=0.9, allocation=Uniform(), exploration=1.0, update_every=8, penalty=1e-3).run(
+        net, train
+    )
     for t, (theta, trained, used) in enumerate(looks):
         for name in net.weights:
             assert (
@@ -601,7 +825,9 @@ def test_topkast_trains_the_next_largest_too_and_holds_the_rest() -> None:
 def test_topkast_penalty_weighs_what_is_explored_by_one_over_the_density() -> None:
     net = line(4.0, 3.0, 2.0, 1.0)
     maps = {"weight": Explored(net.weights["weight"].param, 0.5)}
-    TopKAST(0.75, Uniform(), 1.0, 1, 0.5).choose(net, maps)
+    TopKAST(
+        sparsity=0.75, allocation=Uniform(), exploration=1.0, update_every=1, penalty=0.5
+    ).choose(net, maps)
     theta = net.dense_weights()["weight"].clone().requires_grad_()
     assert maps["weight"].penalty(theta) == 0.5 * (16.0 + 4 * 9.0)
     used = maps["weight"](theta)
@@ -633,7 +859,7 @@ def test_srigl_every_neuron_that_lives_has_as_many_inputs(ablation: float) -> No
             inputs = w.trained().view(w.param.shape[0], -1).sum(1)
             alive = inputs[inputs > 0]
             assert len(alive.unique()) == 1
-            assert 0 <= ERK(1.0)(net, 0.2)[name] - int(inputs.sum()) < len(alive)  # type: ignore[index]
+            assert 0 <= ERK(power=1.0)(net, 0.2)[name] - int(inputs.sum()) < len(alive)  # type: ignore[index]
             ablated += int((inputs == 0).sum()) if name == "4.weight" else 0
             assert name != "6.weight" or (inputs > 0).all()
         now = net.weights["4.weight"].support
@@ -641,7 +867,14 @@ def test_srigl_every_neuron_that_lives_has_as_many_inputs(ablation: float) -> No
         support = now
 
     watch(train, see)
-    SRigL(0.8, ERK(1.0), 5, 0.5, 0.75, ablation).run(net, train)
+    SRigL(
+        sparsity=0.8,
+        allocation=ERK(power=1.0),
+        update_every=5,
+        drop_fraction=0.5,
+        update_until=0.75,
+        min_salient_fraction=ablation,
+    ).run(net, train)
     assert changes > 2 and (ablated > 0) == (ablation > 0)
 
 
@@ -655,7 +888,14 @@ def test_srigl_keeps_the_largest_grows_by_gradient_and_ablates_neurons_without_s
     net.keep({"weight": torch.tensor([0, 1, 4, 5, 8, 9])})
     gradient = torch.tensor([[0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 4.0, 3.0], [0.0, 0.0, 0.2, 0.1]])
     size = magnitude(net)["weight"]
-    keep_all = SRigL(0.5, Uniform(), 1, 0.34, 1.0, 0.0).rewired(size, gradient, w, 0.34, 6, 0.0)
+    keep_all = SRigL(
+        sparsity=0.5,
+        allocation=Uniform(),
+        update_every=1,
+        drop_fraction=0.34,
+        update_until=1.0,
+        min_salient_fraction=0.0,
+    ).rewired(size, gradient, w, 0.34, 6, 0.0)
     assert keep_all.tolist() == [
         0,
         1,
@@ -664,7 +904,14 @@ def test_srigl_keeps_the_largest_grows_by_gradient_and_ablates_neurons_without_s
         10,
         11,
     ]  # two are dropped, both of the last neuron, which grows two
-    gone = SRigL(0.5, Uniform(), 1, 0.34, 1.0, 0.5).rewired(size, gradient, w, 0.34, 6, 0.5)
+    gone = SRigL(
+        sparsity=0.5,
+        allocation=Uniform(),
+        update_every=1,
+        drop_fraction=0.34,
+        update_until=1.0,
+        min_salient_fraction=0.5,
+    ).rewired(size, gradient, w, 0.34, 6, 0.5)
     assert gone.tolist() == [0, 1, 3, 4, 5, 6]  # without it, three inputs for each of the others
 
 
@@ -685,9 +932,14 @@ def test_srigl_ablation_compares_with_the_fan_in_that_all_neurons_would_have() -
         5.0,
         torch.tensor([0.0, 0.3, 0.1, 0.2, 0.4, 0.5]),
     )
-    new = SRigL(0.625, Uniform(), 1, 0.25, 1.0, 0.7).rewired(
-        magnitude(net)["weight"], gradient, w, 0.25, 9, 0.7
-    )
+    new = SRigL(
+        sparsity=0.625,
+        allocation=Uniform(),
+        update_every=1,
+        drop_fraction=0.25,
+        update_until=1.0,
+        min_salient_fraction=0.7,
+    ).rewired(magnitude(net)["weight"], gradient, w, 0.25, 9, 0.7)
     # two are dropped; 12 is the only salient weight of its neuron, which lives and grows by its
     # largest gradients
     assert new.tolist() == [0, 1, 2, 6, 7, 8, 12, 16, 17]
@@ -732,18 +984,18 @@ def test_nm_ends_in_a_plain_sparse_network_and_leaves_layers_that_do_not_fit_den
 ) -> None:
     net, train = set_up()
     with caplog.at_level(logging.WARNING, "dimred"):
-        NM(2, 4, 2e-4).run(net, train)
+        NM(n=2, m=4, penalty=2e-4).run(net, train)
     assert "dense, for want of a multiple of 4 inputs: 0.weight" in caplog.text  # 9 inputs
     assert not net.transforms and dims(net) == {"0.weight": 36, "4.weight": 384, "6.weight": 12}
     with pytest.raises(UserError, match="no layer has a multiple of"):
-        NM(2, 7, 2e-4).run(*set_up())
+        NM(n=2, m=7, penalty=2e-4).run(*set_up())
 
 
 def test_nm_with_all_of_every_group_is_dense_training() -> None:
     dense, train = set_up()
     Dense().run(dense, train)
     net, train = set_up()
-    NM(4, 4, 2e-4).run(net, train)
+    NM(n=4, m=4, penalty=2e-4).run(net, train)
     assert same(net, dense)
 
 
@@ -766,21 +1018,124 @@ def test_method_state_and_reported_numbers_travel_with_the_net() -> None:
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: RigL(0.5, ERK(1.0), 0, 0.3, 0.75), "method.every=0"),
-        (lambda: ITOP(0.5, ERK(1.0), 10, 0.3, 1.5, "random"), "method.floor=1.5"),
-        (lambda: SNFS(0.5, ERK(1.0), 10, 0.5, 0.0, 1.0), "method.mu=1.0"),
-        (lambda: DSR(0.5, ERK(1.0), 10, (2.0,), 0.9, 0.1, 1e-3), "method.slower"),
-        (lambda: DSR(0.5, ERK(1.0), 10, (), 0.9, 0.1, 0.0), "method.threshold=0.0"),
         (
-            lambda: MEST(0.5, ERK(1.0), 5, (0.2,), (0.5, 0.7), False, 0.0),
+            lambda: RigL(
+                sparsity=0.5,
+                allocation=ERK(power=1.0),
+                update_every=0,
+                drop_fraction=0.3,
+                update_until=0.75,
+            ),
+            "method.update_every=0",
+        ),
+        (
+            lambda: ITOP(
+                sparsity=0.5,
+                allocation=ERK(power=1.0),
+                update_every=10,
+                drop_fraction=0.3,
+                min_drop_fraction=1.5,
+                grow="random",
+            ),
+            "method.min_drop_fraction=1.5",
+        ),
+        (
+            lambda: SNFS(
+                sparsity=0.5,
+                allocation=ERK(power=1.0),
+                update_every=10,
+                drop_fraction=0.5,
+                min_drop_fraction=0.0,
+                momentum=1.0,
+            ),
+            "method.momentum=1.0",
+        ),
+        (
+            lambda: DSR(
+                sparsity=0.5,
+                allocation=ERK(power=1.0),
+                update_every=10,
+                double_period_at=(2.0,),
+                update_until=0.9,
+                drop_fraction=0.1,
+                initial_threshold=1e-3,
+            ),
+            "method.double_period_at",
+        ),
+        (
+            lambda: DSR(
+                sparsity=0.5,
+                allocation=ERK(power=1.0),
+                update_every=10,
+                double_period_at=(),
+                update_until=0.9,
+                drop_fraction=0.1,
+                initial_threshold=0.0,
+            ),
+            "method.initial_threshold=0.0",
+        ),
+        (
+            lambda: MEST(
+                sparsity=0.5,
+                allocation=ERK(power=1.0),
+                update_every=5,
+                drop_fractions=(0.2,),
+                stage_ends=(0.5, 0.7),
+                soft_memory_bound=False,
+                gradient_weight=0.0,
+            ),
             "as many of one as of the other",
         ),
-        (lambda: MEST(0.5, ERK(1.0), 5, (0.2, 0.1), (0.7, 0.5), False, 0.0), "rising fractions"),
-        (lambda: GraNet(0.5, ERK(1.0), 1.0, 0.5, 10, 0.5, 0.0), "method.start=1.0"),
-        (lambda: DeepR(0.5, ERK(1.0), -1.0, 0.0), "method.l1=-1.0"),
-        (lambda: TopKAST(0.5, ERK(1.0), -1.0, 10, 0.0), "method.explore=-1.0"),
-        (lambda: SRigL(0.5, ERK(1.0), 10, 0.3, 0.75, 2.0), "method.ablation=2.0"),
-        (lambda: NM(5, 4, 0.0), "0 < n <= m"),
+        (
+            lambda: MEST(
+                sparsity=0.5,
+                allocation=ERK(power=1.0),
+                update_every=5,
+                drop_fractions=(0.2, 0.1),
+                stage_ends=(0.7, 0.5),
+                soft_memory_bound=False,
+                gradient_weight=0.0,
+            ),
+            "rising fractions",
+        ),
+        (
+            lambda: GraNet(
+                sparsity=0.5,
+                allocation=ERK(power=1.0),
+                initial_sparsity=1.0,
+                prune_until=0.5,
+                update_every=10,
+                drop_fraction=0.5,
+                min_drop_fraction=0.0,
+            ),
+            "method.initial_sparsity=1.0",
+        ),
+        (
+            lambda: DeepR(sparsity=0.5, allocation=ERK(power=1.0), l1=-1.0, noise=0.0),
+            "method.l1=-1.0",
+        ),
+        (
+            lambda: TopKAST(
+                sparsity=0.5,
+                allocation=ERK(power=1.0),
+                exploration=-1.0,
+                update_every=10,
+                penalty=0.0,
+            ),
+            "method.exploration=-1.0",
+        ),
+        (
+            lambda: SRigL(
+                sparsity=0.5,
+                allocation=ERK(power=1.0),
+                update_every=10,
+                drop_fraction=0.3,
+                update_until=0.75,
+                min_salient_fraction=2.0,
+            ),
+            "method.min_salient_fraction=2.0",
+        ),
+        (lambda: NM(n=5, m=4, penalty=0.0), "0 < n <= m"),
     ],
 )
 def test_values_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:

@@ -72,19 +72,19 @@ def test_last_layer_trains_one_layer_with_its_bias() -> None:
 
 def test_norm_only_trains_gamma_and_beta_from_gamma_uniform() -> None:
     net, train = set_up(steps=1, lr=1e-12)
-    NormOnly("uniform", False, ()).run(net, train)
+    NormOnly(gamma_init="uniform", train_output_layer=False, also_train=()).run(net, train)
     assert trained(net) == 2 * 4 and net.dim == 0
     gamma = net.model[1].weight
     assert gamma.min() >= 0 and gamma.max() <= 1 and gamma.std() > 0.05
     net, train = set_up()
-    NormOnly("uniform", False, ()).run(net, train)
+    NormOnly(gamma_init="uniform", train_output_layer=False, also_train=()).run(net, train)
     for name, parameter in net.model.named_parameters():
         assert torch.equal(parameter, net.initial()[name]) == (not name.startswith("1."))
 
 
 def test_norm_only_may_start_from_the_models_own_gamma() -> None:
     net, train = set_up(steps=1, lr=1e-12)
-    NormOnly("init", False, ()).run(net, train)
+    NormOnly(gamma_init="init", train_output_layer=False, also_train=()).run(net, train)
     assert torch.allclose(net.model[1].weight, torch.ones(4))
 
 
@@ -95,7 +95,9 @@ def test_norm_only_may_train_the_output_and_shortcuts() -> None:
         (True, ("shortcut",), 18),
     ):
         net = residual()
-        NormOnly("uniform", output, also).run(net, Train(net, Blobs(), RECIPE))
+        NormOnly(gamma_init="uniform", train_output_layer=output, also_train=also).run(
+            net, Train(net, Blobs(), RECIPE)
+        )
         assert trained(net) == 2 * 4 + more
 
 
@@ -104,11 +106,17 @@ def test_norm_only_says_what_it_needs() -> None:
     with pytest.raises(
         UserError, match="norm_only trains normalisation layers, and Sequential has none"
     ):
-        NormOnly("uniform", False, ()).run(net, Train(net, Blobs(), RECIPE))
+        NormOnly(gamma_init="uniform", train_output_layer=False, also_train=()).run(
+            net, Train(net, Blobs(), RECIPE)
+        )
 
 
 @pytest.mark.parametrize(
-    "method", [NormOnly("uniform", False, ("shrotcut",)), PartialFilters(0.5, ("shrotcut",))]
+    "method",
+    [
+        NormOnly(gamma_init="uniform", train_output_layer=False, also_train=("shrotcut",)),
+        PartialFilters(fraction=0.5, train_whole=("shrotcut",)),
+    ],
 )
 def test_a_pattern_that_matches_nothing_is_an_error(method: Any) -> None:
     with pytest.raises(UserError, match="'shrotcut' matches no parameter"):
@@ -123,7 +131,7 @@ def test_partial_filters_trains_the_first_filters_of_each_layer(
     fraction: float, filters: int, neurons: int
 ) -> None:
     net, train = set_up(steps=2)
-    PartialFilters(fraction, ()).run(net, train)
+    PartialFilters(fraction=fraction, train_whole=()).run(net, train)
     assert net.dim == filters * 9 + neurons * 64 + 12 * 2
     for name, count in (("0.weight", filters), ("4.weight", neurons)):
         change = (net.dense_weights()[name] != net.initial()[name]).flatten(1).any(1)
@@ -133,13 +141,15 @@ def test_partial_filters_trains_the_first_filters_of_each_layer(
 
 def test_partial_filters_may_train_whole_layers_instead() -> None:
     net, train = set_up(steps=2)
-    PartialFilters(0.0, (r"^0\.",)).run(net, train)
+    PartialFilters(fraction=0.0, train_whole=(r"^0\.",)).run(net, train)
     assert [w.dim for w in net.weights.values()] == [36, 0, 24]
 
 
 def test_a_fraction_that_is_whole_in_decimals_is_not_rounded_up() -> None:
     net = Net(nn.Sequential(nn.Flatten(), nn.Linear(16, 10), nn.ReLU(), nn.Linear(10, 2)))
-    PartialFilters(0.7, ()).run(net, Train(net, Blobs(), RECIPE))  # 0.7 * 10 = 7.000000000000001
+    PartialFilters(fraction=0.7, train_whole=()).run(
+        net, Train(net, Blobs(), RECIPE)
+    )  # 0.7 * 10 = 7.000000000000001
     assert net.weights["1.weight"].dim == 7 * 16
 
 
@@ -147,7 +157,7 @@ def test_a_fraction_that_is_whole_in_decimals_is_not_rounded_up() -> None:
 def solved(model: nn.Module, ridge: float) -> tuple[Net, Train]:
     net = Net(model.double())
     train = Train(net, Blobs(torch.float64), dataclasses.replace(RECIPE, weight_decay=0.1))
-    ELM(ridge).run(net, train)
+    ELM(ridge=ridge).run(net, train)
     return net, train
 
 
@@ -188,7 +198,7 @@ def test_elm_sums_over_batches_whatever_their_size() -> None:
 
 def test_elm_trains_nothing_else_and_beats_chance() -> None:
     net, train = set_up()
-    ELM(1.0).run(net, train)
+    ELM(ridge=1.0).run(net, train)
     for name, parameter in net.model.named_parameters():
         assert torch.equal(parameter, net.initial()[name]) == (not name.startswith("6."))
     assert train.best.val_accuracy > 0.8 and net.model[1].running_mean.any()
@@ -197,7 +207,7 @@ def test_elm_trains_nothing_else_and_beats_chance() -> None:
 def test_elm_needs_a_linear_last_layer() -> None:
     net = Net(nn.Sequential(nn.Conv2d(1, 2, 4), nn.Flatten()))
     with pytest.raises(UserError, match=r"is a Conv2d\. Choose method=last_layer"):
-        ELM(1.0).run(net, Train(net, Blobs(), RECIPE))
+        ELM(ridge=1.0).run(net, Train(net, Blobs(), RECIPE))
 
 
 # -- FreezeNet and what becomes of its frozen weights --------------------------------------------
@@ -210,7 +220,9 @@ def fading(remainder: float | None, **recipe: Any) -> tuple[Net, Train, list[dic
             {name: value.clone() for name, value in net.effective_weights().items()}
         ),
     )
-    FreezeNetWD(0.8, Global(), "snip", 32, remainder).run(net, train)
+    FreezeNetWD(
+        sparsity=0.8, allocation=Global(), score="snip", examples=32, final_fraction=remainder
+    ).run(net, train)
     return net, train, seen
 
 
@@ -218,7 +230,9 @@ def test_the_first_gradients_of_freezenet_are_those_of_the_dense_net() -> None:
     net, train = set_up()
     batch = next(train.data.train_batches(RECIPE.batch_size, 3, 0))
     dense = gradients(net, batch)
-    FreezeNet(0.8, Global(), "init", "none", 32).prune(net, train)
+    FreezeNet(sparsity=0.8, allocation=Global(), base="init", ablation="none", examples=32).prune(
+        net, train
+    )
     next(train.steps())
     assert all(
         torch.allclose(w.psi.grad, w.gather(dense[name].reshape(-1)), rtol=1e-5, atol=1e-8)
@@ -233,7 +247,9 @@ def test_frozen_weights_fade_by_the_product_of_their_decays_and_end_pruned(
     net, train, seen = fading(
         remainder, schedule="step", milestones=(0.5,), weight_decay=0.2, optimizer="adam"
     )
-    left = FreezeNetWD(0.8, Global(), "snip", 32, remainder).left(train.recipe, 40)
+    left = FreezeNetWD(
+        sparsity=0.8, allocation=Global(), score="snip", examples=32, final_fraction=remainder
+    ).left(train.recipe, 40)
     rates = [train.recipe.lr_at(t, 40) for t in range(40)]
     assert rates[0] == pytest.approx(10 * rates[-1])
     decay = 0.2 if remainder is None else (1 - float(left[0])) / rates[0]
@@ -255,7 +271,9 @@ def test_frozen_weights_fade_by_the_product_of_their_decays_and_end_pruned(
 
 def test_weights_that_fade_are_those_of_freezenet() -> None:
     net, train = set_up()
-    FreezeNet(0.8, Global(), "init", "none", 32).run(net, train)
+    FreezeNet(sparsity=0.8, allocation=Global(), base="init", ablation="none", examples=32).run(
+        net, train
+    )
     faded, *_ = fading(1e-3)
     assert all(
         torch.equal(w.support, faded.weights[name].support) for name, w in net.weights.items()
@@ -271,13 +289,17 @@ def test_weights_that_fade_stay_the_same_if_a_resumed_run_scores_others(
         net = Net(model(), seed=1)
         with RunFolder(tmp_path) as folder:
             train = Train(net, Blobs(), RECIPE, folder=folder, observers=[Fragile(last)])
-            FreezeNetWD(0.8, Global(), "snip", 32, 1e-3).run(net, train)
+            FreezeNetWD(
+                sparsity=0.8, allocation=Global(), score="snip", examples=32, final_fraction=1e-3
+            ).run(net, train)
         return net
 
     with pytest.raises(Crash):
         attempt(20)
     first = Net(model(), seed=1)
-    FreezeNetWD(0.8, Global(), "snip", 32, 1e-3).run(first, Train(first, Blobs(), RECIPE))
+    FreezeNetWD(
+        sparsity=0.8, allocation=Global(), score="snip", examples=32, final_fraction=1e-3
+    ).run(first, Train(first, Blobs(), RECIPE))
     monkeypatch.setitem(NAMED, "snip", NAMED["random"])
     resumed = attempt(-1)
     assert all(
@@ -290,7 +312,9 @@ def test_weights_that_do_not_fade_are_frozen_until_they_are_pruned() -> None:
     net, train = set_up()
     seen: list[Tensor] = []
     watch(train, lambda t: seen.append(net.dense_weights()["4.weight"].clone()))
-    FreezeNet(0.8, Global(), "init", "none", 32).run(net, train)
+    FreezeNet(sparsity=0.8, allocation=Global(), base="init", ablation="none", examples=32).run(
+        net, train
+    )
     *_, faded = fading(1.0)
     assert all(torch.equal(seen[t], faded[t]["4.weight"]) for t in range(38))
 
@@ -300,7 +324,9 @@ def test_weights_that_do_not_fade_are_frozen_until_they_are_pruned() -> None:
 )
 def test_values_of_frozen_weights_have_the_layers_sigma_and_stay(values: Any) -> None:
     net, train = set_up()
-    FreezeNetValues(0.8, Global(), "snip", 32, values).run(net, train)
+    FreezeNetValues(
+        sparsity=0.8, allocation=Global(), score="snip", examples=32, frozen_values=values
+    ).run(net, train)
     for name, w in net.weights.items():
         if w.size < 500:
             continue
@@ -324,12 +350,16 @@ def test_values_of_frozen_weights_have_the_layers_sigma_and_stay(values: Any) ->
 
 def test_initial_values_make_freezenet_and_zeros_make_snip() -> None:
     cases: dict[Any, SNIP] = {
-        "init": FreezeNet(0.8, Global(), "init", "none", 32),
-        "zero": SNIP(0.8, Global(), "zero", "none", 32),
+        "init": FreezeNet(
+            sparsity=0.8, allocation=Global(), base="init", ablation="none", examples=32
+        ),
+        "zero": SNIP(sparsity=0.8, allocation=Global(), base="zero", ablation="none", examples=32),
     }
     for values, method in cases.items():
         net, train = set_up()
-        FreezeNetValues(0.8, Global(), "snip", 32, values).run(net, train)
+        FreezeNetValues(
+            sparsity=0.8, allocation=Global(), score="snip", examples=32, frozen_values=values
+        ).run(net, train)
         other, train = set_up()
         method.run(other, train)
         assert same(net, other)
@@ -350,7 +380,7 @@ def test_dropback_resets_what_it_does_not_track_in_every_step(optimizer: str) ->
         supports.append(torch.cat([w.trained() for w in net.weights.values()]))
 
     watch(train, see)
-    DropBack(0.8, Global(), 1, 0.5).run(net, train)
+    DropBack(sparsity=0.8, allocation=Global(), update_every=1, update_until=0.5).run(net, train)
     changes = [not torch.equal(a, b) for a, b in itertools.pairwise(supports)]
     assert any(changes[:19]) and not any(
         changes[19:]
@@ -360,7 +390,7 @@ def test_dropback_resets_what_it_does_not_track_in_every_step(optimizer: str) ->
 def test_dropback_without_momentum_and_decay_is_the_rule_of_the_official_code() -> None:
     """Train all, then reset all but the k weights that are farthest from where they began."""
     net, train = set_up(momentum=0.0, weight_decay=0.0)
-    DropBack(0.8, Global(), 1, 1.0).run(net, train)
+    DropBack(sparsity=0.8, allocation=Global(), update_every=1, update_until=1.0).run(net, train)
     plain, train = set_up(momentum=0.0, weight_decay=0.0)
 
     def reset(t: int) -> None:
@@ -383,7 +413,7 @@ def test_dropback_without_momentum_and_decay_is_the_rule_of_the_official_code() 
 
 def test_dropback_of_nothing_is_dense_training() -> None:
     net, train = set_up()
-    DropBack(0.0, Global(), 1, 0.5).run(net, train)
+    DropBack(sparsity=0.0, allocation=Global(), update_every=1, update_until=0.5).run(net, train)
     dense, train = set_up()
     Dense().run(dense, train)
     assert same(net, dense)
@@ -400,7 +430,7 @@ def test_a_layer_is_a_weight_with_what_follows_it() -> None:
 
 
 def test_freeze_out_rates_reach_zero_at_their_time_and_have_equal_integrals() -> None:
-    method = FreezeOut(0.5, True, True)
+    method = FreezeOut(t_0=0.5, cubic=True, scale_lr=True)
     ends = [method.end(i, 3) for i in range(3)]
     assert ends == pytest.approx([0.125, 0.421875, 1.0])  # (1/2)^3, (3/4)^3, 1
     steps = 100_000
@@ -409,8 +439,15 @@ def test_freeze_out_rates_reach_zero_at_their_time_and_have_equal_integrals() ->
         assert method.lr(0.99999 * end, end) < 1e-8
         integral = sum(method.lr(t / steps, end) for t in range(steps)) / steps
         assert integral == pytest.approx(0.5, abs=1e-4)
-    assert [FreezeOut(0.5, False, False).end(i, 3) for i in range(3)] == [0.5, 0.75, 1.0]
-    assert FreezeOut(0.5, False, False).lr(0.25, 0.5) == 0.5 and method.end(0, 1) == 1.0
+    assert [FreezeOut(t_0=0.5, cubic=False, scale_lr=False).end(i, 3) for i in range(3)] == [
+        0.5,
+        0.75,
+        1.0,
+    ]
+    assert (
+        FreezeOut(t_0=0.5, cubic=False, scale_lr=False).lr(0.25, 0.5) == 0.5
+        and method.end(0, 1) == 1.0
+    )
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
@@ -418,7 +455,7 @@ def test_freeze_out_trains_each_layer_at_its_rate_whatever_the_recipes_schedule(
     schedule: str,
 ) -> None:
     net, train = set_up(schedule=schedule)
-    method, seen = FreezeOut(0.5, True, True), list[dict[str, float]]()
+    method, seen = FreezeOut(t_0=0.5, cubic=True, scale_lr=True), list[dict[str, float]]()
 
     def see(t: int) -> None:
         rates = {
@@ -450,7 +487,7 @@ def test_what_freeze_out_has_frozen_is_not_computed_and_stays() -> None:
         states.append({name: value.clone() for name, value in net.state_dict().items()})
 
     watch(train, see)
-    FreezeOut(0.5, True, True).run(net, train)
+    FreezeOut(t_0=0.5, cubic=True, scale_lr=True).run(net, train)
     assert behind == [(t < 5, t < 17) for t in range(40)]  # t_i = 5 and 16.875 of 40
     for layer, end in (
         ("0.", 5),
@@ -492,17 +529,19 @@ def test_auto_freeze_counts_the_first_layers_below_the_percentile() -> None:
         count,
     ) in cases.items():  # eta = 1 - 1 / before: the median of the first is that of 1.3
         assert (
-            AutoFreeze(10, 50.0).count_converged(torch.tensor(before, dtype=torch.float64), now)
+            AutoFreeze(intervals=10, percentile=50.0).count_converged(
+                torch.tensor(before, dtype=torch.float64), now
+            )
             == count
         )
     dead = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
     assert (
-        AutoFreeze(10, 50.0).count_converged(
+        AutoFreeze(intervals=10, percentile=50.0).count_converged(
             dead, torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64)
         )
         == 1
     )
-    assert AutoFreeze(10, 0.0).count_converged(dead, dead) == 0
+    assert AutoFreeze(intervals=10, percentile=0.0).count_converged(dead, dead) == 0
 
 
 def test_auto_freeze_compares_sums_of_gradients_of_two_intervals(
@@ -520,7 +559,7 @@ def test_auto_freeze_compares_sums_of_gradients_of_two_intervals(
     monkeypatch.setattr(
         AutoFreeze, "count_converged", lambda self, *norms: calls.append(norms) or 0
     )
-    AutoFreeze(5, 50.0).run(net, train)
+    AutoFreeze(intervals=5, percentile=50.0).run(net, train)
     norms = [
         torch.stack([total.abs().sum(dtype=torch.float64) for total in interval.values()])
         for interval in sums
@@ -545,7 +584,7 @@ def test_auto_freeze_freezes_a_prefix_that_only_grows_and_computes_nothing_below
         assert net.model[1].training == (not frozen[0])
 
     watch(train, see)
-    AutoFreeze(5, 75.0).run(net, train)
+    AutoFreeze(intervals=5, percentile=75.0).run(net, train)
     assert counts == sorted(counts) and counts[14] == 0 and counts[-1] > 0
 
 
@@ -553,14 +592,16 @@ def test_auto_freeze_freezes_a_prefix_that_only_grows_and_computes_nothing_below
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: ELM(0.0),
-        lambda: PartialFilters(1.5, ()),
-        lambda: FreezeNetWD(0.9, Global(), "snip", 32, 0.0),
-        lambda: DropBack(0.9, Global(), 0, 0.5),
-        lambda: DropBack(0.9, Global(), 1, 0.0),
-        lambda: FreezeOut(0.0, True, True),
-        lambda: AutoFreeze(0, 50.0),
-        lambda: AutoFreeze(10, 101.0),
+        lambda: ELM(ridge=0.0),
+        lambda: PartialFilters(fraction=1.5, train_whole=()),
+        lambda: FreezeNetWD(
+            sparsity=0.9, allocation=Global(), score="snip", examples=32, final_fraction=0.0
+        ),
+        lambda: DropBack(sparsity=0.9, allocation=Global(), update_every=0, update_until=0.5),
+        lambda: DropBack(sparsity=0.9, allocation=Global(), update_every=1, update_until=0.0),
+        lambda: FreezeOut(t_0=0.0, cubic=True, scale_lr=True),
+        lambda: AutoFreeze(intervals=0, percentile=50.0),
+        lambda: AutoFreeze(intervals=10, percentile=101.0),
     ],
 )
 def test_values_out_of_range_are_errors(make: Callable[[], Any]) -> None:

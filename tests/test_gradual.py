@@ -35,10 +35,17 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 METHODS = [
-    DPF(0.8, Global(), 0.1, 0.7, 5),
-    WeightMom(0.8, Global(), 0.1, 0.7, 5, 0.9),
-    ACDC(0.8, Uniform(), (0.1, 0.5), (0.3,)),
-    MagnitudeAfter(0.8, Global(), 3, 0.5),
+    DPF(sparsity=0.8, allocation=Global(), prune_from=0.1, prune_until=0.7, update_every=5),
+    WeightMom(
+        sparsity=0.8,
+        allocation=Global(),
+        prune_from=0.1,
+        prune_until=0.7,
+        update_every=5,
+        momentum=0.9,
+    ),
+    ACDC(sparsity=0.8, allocation=Uniform(), compress_at=(0.1, 0.5), decompress_at=(0.3,)),
+    MagnitudeAfter(sparsity=0.8, allocation=Global(), rounds=3, finetune_fraction=0.5),
 ]
 
 
@@ -58,10 +65,17 @@ def test_exactly_the_sparsity_is_left_in_a_plain_network(method: GMP, optimizer:
 @pytest.mark.parametrize(
     "method",
     [
-        DPF(0.0, Global(), 0.1, 0.7, 5),
-        WeightMom(0.0, Global(), 0.1, 0.7, 5, 0.9),
-        MagnitudeAfter(0.0, Global(), 3, 0.5),
-        GMP(0.0, Global(), 0.1, 0.7, 5),
+        DPF(sparsity=0.0, allocation=Global(), prune_from=0.1, prune_until=0.7, update_every=5),
+        WeightMom(
+            sparsity=0.0,
+            allocation=Global(),
+            prune_from=0.1,
+            prune_until=0.7,
+            update_every=5,
+            momentum=0.9,
+        ),
+        MagnitudeAfter(sparsity=0.0, allocation=Global(), rounds=3, finetune_fraction=0.5),
+        GMP(sparsity=0.0, allocation=Global(), prune_from=0.1, prune_until=0.7, update_every=5),
     ],
     ids=lambda m: type(m).__name__,
 )
@@ -85,7 +99,9 @@ def test_the_cubic_schedule_begins_dense_and_ends_at_the_sparsity() -> None:
 
 
 def test_gmp_prunes_at_its_first_and_last_step_even_if_they_are_not_multiples() -> None:
-    method = GMP(0.9, Global(), 0.25, 0.75, 8)
+    method = GMP(
+        sparsity=0.9, allocation=Global(), prune_from=0.25, prune_until=0.75, update_every=8
+    )
     due = [t for t in range(40) if method.density(t, 40) is not None]
     assert (
         due == [10, 18, 26, 30]
@@ -125,7 +141,9 @@ def test_dpf_weights_that_are_pruned_keep_moving_and_may_return() -> None:
             (thetas(net), {n: m.kept.clone() for n, m in net.transforms.items()})
         ),
     )  # type: ignore
-    DPF(0.8, Global(), 0.0, 0.5, 4).run(net, train)
+    DPF(sparsity=0.8, allocation=Global(), prune_from=0.0, prune_until=0.5, update_every=4).run(
+        net, train
+    )
     (before, kept), (after, _) = history[30], history[31]
     assert all((before[n] != after[n])[~kept[n]].any() for n in kept)
     returned = sum(
@@ -142,14 +160,18 @@ def test_dpf_without_feedback_is_gmp(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pruned once: then nothing can return, and survivors must not notice the others."""
     monkeypatch.setattr("dimred.net.transforms.straight_through", lambda hard, soft: hard)
     net, train = set_up()
-    DPF(0.8, Global(), 0.5, 0.52, 100).run(net, train)
+    DPF(sparsity=0.8, allocation=Global(), prune_from=0.5, prune_until=0.52, update_every=100).run(
+        net, train
+    )
     gmp, train = set_up()
-    GMP(0.8, Global(), 0.5, 0.52, 100).run(gmp, train)
+    GMP(sparsity=0.8, allocation=Global(), prune_from=0.5, prune_until=0.52, update_every=100).run(
+        gmp, train
+    )
     assert same(net.dense_weights(), gmp.dense_weights()) and net.dim == gmp.dim == 166
 
 
 def test_dpf_goes_on_choosing_after_the_density_is_reached() -> None:
-    method = DPF(0.8, Global(), 0.1, 0.5, 8)
+    method = DPF(sparsity=0.8, allocation=Global(), prune_from=0.1, prune_until=0.5, update_every=8)
     due = {t: density for t in range(40) if (density := method.density(t, 40)) is not None}
     assert (
         list(due) == [4, 12, 20, 28, 36]
@@ -161,9 +183,18 @@ def test_dpf_goes_on_choosing_after_the_density_is_reached() -> None:
 # -- averages --------------------
 def test_weightmom_without_momentum_is_gmp() -> None:
     net, train = set_up()
-    WeightMom(0.8, Global(), 0.1, 0.7, 5, 0.0).run(net, train)
+    WeightMom(
+        sparsity=0.8,
+        allocation=Global(),
+        prune_from=0.1,
+        prune_until=0.7,
+        update_every=5,
+        momentum=0.0,
+    ).run(net, train)
     gmp, train = set_up()
-    GMP(0.8, Global(), 0.1, 0.7, 5).run(gmp, train)
+    GMP(sparsity=0.8, allocation=Global(), prune_from=0.1, prune_until=0.7, update_every=5).run(
+        gmp, train
+    )
     assert same(net.dense_weights(), gmp.dense_weights())
 
 
@@ -173,7 +204,14 @@ def test_weightmom_prunes_by_a_moving_average_of_sizes() -> None:
     averages: list[Tensor] = []
     watch(train, lambda t: averages.append(net.dense_weights()["4.weight"].abs()))
     expected = net.dense_weights()["4.weight"].abs()
-    method = WeightMom(0.8, Global(), 0.1, 0.7, 5, 0.75)
+    method = WeightMom(
+        sparsity=0.8,
+        allocation=Global(),
+        prune_from=0.1,
+        prune_until=0.7,
+        update_every=5,
+        momentum=0.75,
+    )
 
     def see(scores: dict[str, Tensor], budget: object) -> object:
         nonlocal expected
@@ -195,7 +233,9 @@ def test_acdc_densities_are_those_of_its_phases() -> None:
     net, train = set_up()
     dims: list[int] = []
     watch(train, lambda t: dims.append(net.dim))
-    ACDC(0.8, Global(), (0.1, 0.5, 0.8), (0.3, 0.6)).run(net, train)
+    ACDC(
+        sparsity=0.8, allocation=Global(), compress_at=(0.1, 0.5, 0.8), decompress_at=(0.3, 0.6)
+    ).run(net, train)
     assert dims == [TOTAL] * 4 + [166] * 8 + [TOTAL] * 8 + [166] * 4 + [TOTAL] * 8 + [166] * 8
 
 
@@ -213,7 +253,9 @@ def test_acdc_restarts_pruned_weights_from_zero() -> None:
             )
 
     net.keep = kept  # type: ignore[method-assign, assignment]
-    ACDC(0.8, Global(), (0.1, 0.5, 0.8), (0.3, 0.6)).run(net, train)
+    ACDC(
+        sparsity=0.8, allocation=Global(), compress_at=(0.1, 0.5, 0.8), decompress_at=(0.3, 0.6)
+    ).run(net, train)
     assert decompressed == [True, True]
 
 
@@ -239,7 +281,9 @@ def test_acdc_momentum_begins_anew_at_decompression() -> None:
 
     watch(train, before_update, "before_update")
     watch(train, after_update)
-    ACDC(0.8, Global(), (0.1, 0.5), (0.3,)).run(net, train)
+    ACDC(sparsity=0.8, allocation=Global(), compress_at=(0.1, 0.5), decompress_at=(0.3,)).run(
+        net, train
+    )
     assert len(steps) == 3 and max(steps) < 1e-6
 
 
@@ -248,10 +292,8 @@ def test_acdc_momentum_begins_anew_at_decompression() -> None:
     [((), ()), ((0.1,), (0.5,)), ((0.1, 0.2), (0.5,)), ((0.5,), (0.1,)), ((0.1, 1.0), (0.5,))],
 )
 def test_acdc_phases_must_alternate_and_end_sparse(compress: tuple, decompress: tuple) -> None:
-    with pytest.raises(
-        UserError, match=r"method.compress, method.decompress=\(.*\) is not allowed"
-    ):
-        ACDC(0.8, Global(), compress, decompress)
+    with pytest.raises(UserError, match=r"method.compress_at.*=\(.*\) is not allowed"):
+        ACDC(sparsity=0.8, allocation=Global(), compress_at=compress, decompress_at=decompress)
 
 
 # -- after training --------------------
@@ -265,12 +307,18 @@ def prunings(method: MagnitudeAfter, train: Train, net: Net) -> list[tuple[int, 
 def test_pruning_in_rounds_shares_the_last_part_of_training_and_takes_equal_fractions() -> None:
     net, train = set_up()
     expected = [(20 + 5 * k, round(0.2 ** ((k + 1) / 4) * TOTAL)) for k in range(4)]
-    assert prunings(MagnitudeAfter(0.8, Global(), 4, 0.5), train, net) == [(0, TOTAL), *expected]
+    assert prunings(
+        MagnitudeAfter(sparsity=0.8, allocation=Global(), rounds=4, finetune_fraction=0.5),
+        train,
+        net,
+    ) == [(0, TOTAL), *expected]
 
 
 def test_one_round_without_fine_tuning_is_the_trained_network_pruned() -> None:
     net, train = set_up()
-    MagnitudeAfter(0.8, Global(), 1, 0.0).run(net, train)
+    MagnitudeAfter(sparsity=0.8, allocation=Global(), rounds=1, finetune_fraction=0.0).run(
+        net, train
+    )
     dense, train = set_up()
     Dense().run(dense, train)
     for name, w in net.weights.items():
@@ -284,4 +332,8 @@ def test_one_round_without_fine_tuning_is_the_trained_network_pruned() -> None:
 
 def test_fine_tuning_all_the_time_is_magnitude_pruning_at_the_start() -> None:
     net, train = set_up()
-    assert prunings(MagnitudeAfter(0.8, Global(), 1, 1.0), train, net) == [(0, 166)]
+    assert prunings(
+        MagnitudeAfter(sparsity=0.8, allocation=Global(), rounds=1, finetune_fraction=1.0),
+        train,
+        net,
+    ) == [(0, 166)]

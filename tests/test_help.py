@@ -55,9 +55,9 @@ def test_a_method_is_described_with_equation_fields_and_ranges(
     assert fits(out)
     for part in (
         "replace the smallest weights",
-        "t = every, 2",
+        "t = k, 2",
         "arXiv:1911.11134",
-        "method.fraction 0.3 alpha",
+        "method.drop_fraction 0.3 alpha",
         "whose gradients are summed; 1 or more",
     ):
         assert part in " ".join(out.split())
@@ -65,8 +65,8 @@ def test_a_method_is_described_with_equation_fields_and_ranges(
         field.name: field.allowed
         for field in fields("method", group_files("method")["rigl"]).fields
     }
-    assert allowed["every"] == "a whole number of steps, or a fraction of training below 1"
-    assert allowed["fraction"] == allowed["until"] == "a fraction in [0, 1]"
+    assert allowed["update_every"] == "a whole number of steps, or a fraction of training below 1"
+    assert allowed["drop_fraction"] == allowed["update_until"] == "a fraction in [0, 1]"
 
 
 def test_an_unknown_method_is_an_error_with_the_nearest_names(
@@ -86,7 +86,7 @@ def test_help_of_train_describes_what_is_chosen(dimred: Callable[..., Outcome]) 
     assert (
         "method.rounds" in out
         and "recipe.optimizer" in out
-        and "method.every" not in out
+        and "method.update_every" not in out
         and fits(out)
     )
 
@@ -101,11 +101,8 @@ class Mine:
 
     Nobody, 2026.
     """
-    speed: int
+    speed: Annotated[int, at_least(1)]
     when: Literal["night", "day"]
-
-    def __post_init__(self):
-        require(self.speed > 0, "method.speed", self.speed, "a number above 0")
 '''
 
 
@@ -126,7 +123,7 @@ def test_ones_own_method_is_described_without_importing_it(
         found = fields("method", group_files("method", [tmp_path])[name], [tmp_path])
         assert "score = |theta| * moon(t)" in found.about
         assert [field[:2] for field in found.fields] == [("speed", speed), ("when", "night")]
-        assert found.fields[0].about() == "of light; a number above 0"
+        assert found.fields[0].about() == "of light; 1 or more"
         assert found.fields[1].choices == ("night", "day")
 
 
@@ -145,16 +142,18 @@ def test_help_of_train_knows_the_folders_that_it_is_given(
     assert " mine" in dimred("train", "--config-dir", str(tmp_path), "--help").out
 
 
-def test_a_range_that_is_written_once_for_several_fields_is_that_of_each() -> None:
+def test_the_range_of_a_field_is_that_of_its_annotation() -> None:
     allowed = {
         field.name: field.allowed
         for field in fields("recipe", group_files("recipe")["cifar"]).fields
     }
     assert (
-        allowed["lr"] == allowed["batch_size"] == "a number above 0"
+        allowed["lr"] == allowed["epochs"] == "a number above 0"
+        and allowed["batch_size"] == "1 or more"
         and allowed["warmup"] == "a number in [0, 1)"
     )
-    assert allowed["steps"] == "null or a number above 0"
+    assert allowed["steps"] == "null or 1 or more"
+    assert allowed["milestones"] == "a list, each a fraction in (0, 1)"
 
 
 # -- runs --------------------

@@ -158,7 +158,7 @@ def test_mistakes_are_answered(
 
 # -- method=from_mask --------------------
 def test_a_run_trains_the_weights_of_another_runs_mask(train: Callable[..., Path]) -> None:
-    first = train("recipe.steps=3", "method=rigl", "sparsity=0.9", "method.every=1")
+    first = train("recipe.steps=3", "method=rigl", "sparsity=0.9", "method.update_every=1")
     again = train("recipe.steps=3", "method=from_mask", f"mask={first}", "seed=1")
     one, other = read_masks(first), read_masks(again)
     assert (
@@ -214,7 +214,7 @@ def test_a_mask_of_another_network_is_refused(tmp_path: Path) -> None:
         ({"0.weight": ONE["fc1.weight"], "x": bits("1")}, "x is only there"),
     ):
         with pytest.raises(UserError, match=message):
-            FromMask(str(save(tmp_path / "a", **masks)), "zero").run(net, None)  # type: ignore[arg-type]
+            FromMask(mask=str(save(tmp_path / "a", **masks)), base="zero").run(net, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

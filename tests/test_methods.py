@@ -20,16 +20,30 @@ from dimred.select.allocate import ERK, Global, Uniform
 from dimred.select.topk import topk
 
 METHODS = [
-    Random(0.8, Global(), "zero", "none"),
-    Random(0.8, ERK(1.0), "zero", "none"),
-    Random(0.8, Uniform(), "zero", "none"),
-    Magnitude(0.8, Global(), "zero", "none"),
-    SNIP(0.8, Global(), "zero", "none", 32),
-    FreezeNet(0.8, Global(), "init", "none", 32),
-    IMP(0.8, Global(), 0.5, 4, "weights", "large_final", "zero"),
-    SET(0.8, ERK(1.0), 8, 0.3),
-    RigL(0.8, ERK(1.0), 5, 0.3, 0.75),
-    GMP(0.8, Global(), 0.1, 0.7, 5),
+    Random(sparsity=0.8, allocation=Global(), base="zero", ablation="none"),
+    Random(sparsity=0.8, allocation=ERK(power=1.0), base="zero", ablation="none"),
+    Random(sparsity=0.8, allocation=Uniform(), base="zero", ablation="none"),
+    Magnitude(sparsity=0.8, allocation=Global(), base="zero", ablation="none"),
+    SNIP(sparsity=0.8, allocation=Global(), base="zero", ablation="none", examples=32),
+    FreezeNet(sparsity=0.8, allocation=Global(), base="init", ablation="none", examples=32),
+    IMP(
+        sparsity=0.8,
+        allocation=Global(),
+        prune_rate=0.5,
+        rewind_step=4,
+        rewind="weights",
+        criterion="large_final",
+        pruned_value="zero",
+    ),
+    SET(sparsity=0.8, allocation=ERK(power=1.0), update_every=8, drop_fraction=0.3),
+    RigL(
+        sparsity=0.8,
+        allocation=ERK(power=1.0),
+        update_every=5,
+        drop_fraction=0.3,
+        update_until=0.75,
+    ),
+    GMP(sparsity=0.8, allocation=Global(), prune_from=0.1, prune_until=0.7, update_every=5),
 ]
 
 
@@ -55,10 +69,10 @@ def test_dense_trains_everything() -> None:
 
 def test_random_densities_are_those_of_the_allocation() -> None:
     net, train = set_up(steps=1)
-    Random(0.5, Uniform(), "zero", "none").run(net, train)
+    Random(sparsity=0.5, allocation=Uniform(), base="zero", ablation="none").run(net, train)
     assert [w.dim for w in net.weights.values()] == [18, 384, 12]
     net, train = set_up(steps=1)
-    Random(0.5, Global(), "zero", "none").run(net, train)
+    Random(sparsity=0.5, allocation=Global(), base="zero", ablation="none").run(net, train)
     for w in net.weights.values():  # binomial: within four standard deviations of one half
         assert abs(w.dim - w.size / 2) < 4 * math.sqrt(w.size / 4)
 
@@ -66,7 +80,7 @@ def test_random_densities_are_those_of_the_allocation() -> None:
 def test_magnitude_keeps_the_largest_initial_weights_whatever_their_sign() -> None:
     net, train = set_up(steps=1)
     initial = torch.cat([net.initial()[name].view(-1) for name in net.weights])
-    Magnitude(0.9, Global(), "zero", "none").run(net, train)
+    Magnitude(sparsity=0.9, allocation=Global(), base="zero", ablation="none").run(net, train)
     kept = torch.cat([w.trained() for w in net.weights.values()])
     assert initial[kept].abs().min() >= initial[~kept].abs().max()
 
@@ -75,9 +89,13 @@ def test_freezenet_trains_the_weights_of_snip_and_leaves_the_others_at_their_ini
     None
 ):
     pruned, train = set_up()
-    SNIP(0.9, Global(), "zero", "none", 32).run(pruned, train)
+    SNIP(sparsity=0.9, allocation=Global(), base="zero", ablation="none", examples=32).run(
+        pruned, train
+    )
     net, train = set_up()
-    FreezeNet(0.9, Global(), "init", "none", 32).run(net, train)
+    FreezeNet(sparsity=0.9, allocation=Global(), base="init", ablation="none", examples=32).run(
+        net, train
+    )
     for name, w in net.weights.items():
         assert torch.equal(w.support, pruned.weights[name].support)
         assert torch.equal(w.dense()[~w.trained()], net.initial()[name].view(-1)[~w.trained()])
@@ -124,7 +142,7 @@ def test_set_rewires_periodically_and_newcomers_start_at_zero() -> None:
         fresh.append(all(not j.any() for j in joined))
 
     net.keep = kept  # type: ignore[method-assign, assignment]
-    SET(0.8, Uniform(), 8, 0.3).run(net, train)
+    SET(sparsity=0.8, allocation=Uniform(), update_every=8, drop_fraction=0.3).run(net, train)
     assert len(supports) == 1 + 2 * 4 and all(fresh)  # once to begin, then at 8, 16, 24 and 32
     counts = [
         {name: len(s) for name, s in support.items()} for support in (supports[0], *supports[2::2])
@@ -136,7 +154,13 @@ def test_set_rewires_periodically_and_newcomers_start_at_zero() -> None:
 
 def test_rigl_updates_follow_the_schedule_and_do_not_train() -> None:
     net, train = set_up()
-    method = RigL(0.8, ERK(1.0), 5, 0.3, 0.75)
+    method = RigL(
+        sparsity=0.8,
+        allocation=ERK(power=1.0),
+        update_every=5,
+        drop_fraction=0.3,
+        update_until=0.75,
+    )
     moved: list[bool] = []
     asked: list[bool] = []
     thetas: list[dict[str, Tensor]] = []
@@ -179,7 +203,9 @@ def test_rigl_updates_follow_the_schedule_and_do_not_train() -> None:
 
 def test_rigl_grows_where_the_gradient_is_largest() -> None:
     net, train = set_up()
-    method = RigL(0.9, Uniform(), 1, 0.5, 1.0)
+    method = RigL(
+        sparsity=0.9, allocation=Uniform(), update_every=1, drop_fraction=0.5, update_until=1.0
+    )
     steps = train.steps
     seen: list[bool] = []
 
@@ -205,7 +231,9 @@ def test_rigl_grows_where_the_gradient_is_largest() -> None:
 # -- gradual -------------------------------------------------------------------------------------
 def test_gmp_density_is_the_cubic_and_pruned_weights_stay_zero() -> None:
     net, train = set_up()
-    method = GMP(0.9, Global(), 0.25, 0.75, 4)  # of 40 steps: from 10 to 30, every 4
+    method = GMP(
+        sparsity=0.9, allocation=Global(), prune_from=0.25, prune_until=0.75, update_every=4
+    )  # of 40 steps: from 10 to 30, every 4
     dims: list[int] = []
     zeros: list[dict[str, Tensor]] = []
 

@@ -660,9 +660,9 @@ def test_a_scaled_recipe_is_shorter_and_the_methods_steps_stay() -> None:
     short = read_table("rigl_wrn22_2", Change(0.1)).parts[0].cells
     long = shipped("rigl_wrn22_2").parts[0].cells
     [rewound] = {
-        int(cell.overrides["method.rewind"])
+        int(cell.overrides["method.rewind_step"])
         for cell in read_table("interspace", Change(0.1)).parts[0].cells
-        if "method.rewind" in cell.overrides
+        if "method.rewind_step" in cell.overrides
     }
     assert rewound == 100  # a point of training, as milestones are
     for one, other in zip(short, long, strict=True):

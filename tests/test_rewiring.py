@@ -61,29 +61,101 @@ def test_a_period_that_is_neither_is_refused(every: float) -> None:
     with pytest.raises(
         UserError, match="a whole number of steps, or a fraction of training below 1"
     ):
-        RigL(0.5, ERK(1.0), every, 0.3, 0.75)
+        RigL(
+            sparsity=0.5,
+            allocation=ERK(power=1.0),
+            update_every=every,
+            drop_fraction=0.3,
+            update_until=0.75,
+        )
 
 
 @pytest.mark.parametrize(
     "method",
     [
-        SET(0.8, ERK(1.0), 40, 0.3),
-        RigL(0.8, ERK(1.0), 30, 0.3, 0.75),
-        ITOP(0.8, ERK(1.0), 0.99, 0.5, 0.005, "random"),
-        MEST(0.8, ERK(1.0), 28, (0.4, 0.2), (0.5, 0.7), False, 0.1),
-        MEST(0.8, ERK(1.0), 28, (0.4,), (0.7,), True, 0.1),
-        SNFS(0.8, Uniform(), 99, 0.5, 0.005, 0.9),
-        DSR(0.8, Uniform(), 38, (), 0.95, 0.1, 1e-2),
-        TopKAST(0.8, ERK(1.0), 1.0, 40, 1e-2),
-        SRigL(0.8, ERK(1.0), 40, 0.3, 1.0, 0.3),
-        RigL(0.8, ERK(1.0), 5, 0.3, 0.0),
-        IterRand(0.5, Uniform(), "init", True, 300, 0.1),
+        SET(sparsity=0.8, allocation=ERK(power=1.0), update_every=40, drop_fraction=0.3),
+        RigL(
+            sparsity=0.8,
+            allocation=ERK(power=1.0),
+            update_every=30,
+            drop_fraction=0.3,
+            update_until=0.75,
+        ),
+        ITOP(
+            sparsity=0.8,
+            allocation=ERK(power=1.0),
+            update_every=0.99,
+            drop_fraction=0.5,
+            min_drop_fraction=0.005,
+            grow="random",
+        ),
+        MEST(
+            sparsity=0.8,
+            allocation=ERK(power=1.0),
+            update_every=28,
+            drop_fractions=(0.4, 0.2),
+            stage_ends=(0.5, 0.7),
+            soft_memory_bound=False,
+            gradient_weight=0.1,
+        ),
+        MEST(
+            sparsity=0.8,
+            allocation=ERK(power=1.0),
+            update_every=28,
+            drop_fractions=(0.4,),
+            stage_ends=(0.7,),
+            soft_memory_bound=True,
+            gradient_weight=0.1,
+        ),
+        SNFS(
+            sparsity=0.8,
+            allocation=Uniform(),
+            update_every=99,
+            drop_fraction=0.5,
+            min_drop_fraction=0.005,
+            momentum=0.9,
+        ),
+        DSR(
+            sparsity=0.8,
+            allocation=Uniform(),
+            update_every=38,
+            double_period_at=(),
+            update_until=0.95,
+            drop_fraction=0.1,
+            initial_threshold=1e-2,
+        ),
+        TopKAST(
+            sparsity=0.8, allocation=ERK(power=1.0), exploration=1.0, update_every=40, penalty=1e-2
+        ),
+        SRigL(
+            sparsity=0.8,
+            allocation=ERK(power=1.0),
+            update_every=40,
+            drop_fraction=0.3,
+            update_until=1.0,
+            min_salient_fraction=0.3,
+        ),
+        RigL(
+            sparsity=0.8,
+            allocation=ERK(power=1.0),
+            update_every=5,
+            drop_fraction=0.3,
+            update_until=0.0,
+        ),
+        IterRand(
+            sparsity=0.5,
+            allocation=Uniform(),
+            weights="init",
+            scale_fan=True,
+            randomize_every=300,
+            randomize_rate=0.1,
+        ),
     ],
     ids=repr,
 )
 def test_a_method_that_would_never_rewire_is_refused_before_it_trains(method: RigL) -> None:
     net, train = set_up()
-    message = r"method.every=.* it would never happen. Choose a smaller method.every"
+    message = r"method.update_every=.* it would never happen. Choose a smaller method.update_every"
     with pytest.raises(UserError, match=message):
         method.run(net, train)
     assert train.steps_done == 0
@@ -128,11 +200,61 @@ def test_rigl_fraction_falls_as_in_the_paper() -> None:
 @pytest.mark.parametrize(
     "method, rounded",
     [
-        (ITOP(0.8, Uniform(), 10, 0.3, 0.1, "gradient"), math.ceil),
-        (ITOP(0.8, Uniform(), 10, 0.3, 0.1, "random"), math.ceil),
-        (GraNet(0.8, Uniform(), 0.8, 0.5, 10, 0.3, 0.1), math.ceil),
-        (SNFS(0.8, Uniform(), 10, 0.3, 0.1, 0.9), math.ceil),
-        (RigL(0.8, Uniform(), 10, 0.3, 1.0), math.floor),
+        (
+            ITOP(
+                sparsity=0.8,
+                allocation=Uniform(),
+                update_every=10,
+                drop_fraction=0.3,
+                min_drop_fraction=0.1,
+                grow="gradient",
+            ),
+            math.ceil,
+        ),
+        (
+            ITOP(
+                sparsity=0.8,
+                allocation=Uniform(),
+                update_every=10,
+                drop_fraction=0.3,
+                min_drop_fraction=0.1,
+                grow="random",
+            ),
+            math.ceil,
+        ),
+        (
+            GraNet(
+                sparsity=0.8,
+                allocation=Uniform(),
+                initial_sparsity=0.8,
+                prune_until=0.5,
+                update_every=10,
+                drop_fraction=0.3,
+                min_drop_fraction=0.1,
+            ),
+            math.ceil,
+        ),
+        (
+            SNFS(
+                sparsity=0.8,
+                allocation=Uniform(),
+                update_every=10,
+                drop_fraction=0.3,
+                min_drop_fraction=0.1,
+                momentum=0.9,
+            ),
+            math.ceil,
+        ),
+        (
+            RigL(
+                sparsity=0.8,
+                allocation=Uniform(),
+                update_every=10,
+                drop_fraction=0.3,
+                update_until=1.0,
+            ),
+            math.floor,
+        ),
     ],
     ids=repr,
 )
@@ -178,16 +300,33 @@ def test_rigl_sums_gradients_of_the_last_steps() -> None:
                 assert not net.method_state
 
     train.steps = watched  # type: ignore[method-assign, assignment]
-    RigL(0.8, Uniform(), 5, 0.5, 1.0, decay="constant", batches=3).run(net, train)
+    RigL(
+        sparsity=0.8,
+        allocation=Uniform(),
+        update_every=5,
+        drop_fraction=0.5,
+        update_until=1.0,
+        drop_schedule="constant",
+        gradient_batches=3,
+    ).run(net, train)
     for name, w in net.weights.items():
         d = Uniform()(net, 0.2)[name]
         stay = sizes[name].view(-1).argsort(descending=True)[: d - d // 2]
         others = sums[name].view(-1).abs().index_fill(0, stay, -1.0)
         grown = others.argsort(descending=True)[: d // 2]
         assert w.trained().nonzero().view(-1).tolist() == sorted([*stay.tolist(), *grown.tolist()])
-    message = r"method.batches=6 is not allowed. It must be at most method.every, 5 steps"
+    message = (
+        r"method.gradient_batches=6 is not allowed. It must be at most method.update_every, 5 steps"
+    )
     with pytest.raises(UserError, match=message):
-        RigL(0.8, Uniform(), 5, 0.5, 1.0, batches=6).run(*set_up())
+        RigL(
+            sparsity=0.8,
+            allocation=Uniform(),
+            update_every=5,
+            drop_fraction=0.5,
+            update_until=1.0,
+            gradient_batches=6,
+        ).run(*set_up())
 
 
 # -- the start --------------------
@@ -206,11 +345,30 @@ def test_scaled_weights_give_a_neuron_the_variance_of_all_its_inputs() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda **how: RigL(0.8, Uniform(), 5, 0.3, 0.75, **how),
-        lambda **how: SET(0.8, Uniform(), 5, 0.3, **how),
-        lambda **how: SRigL(0.8, Uniform(), 5, 0.3, 0.75, 0.3, **how),
-        lambda **how: DeepR(0.8, Uniform(), 0, 0, **how),
-        lambda **how: Random(0.8, Uniform(), "zero", "none", **how),
+        lambda **how: RigL(
+            sparsity=0.8,
+            allocation=Uniform(),
+            update_every=5,
+            drop_fraction=0.3,
+            update_until=0.75,
+            **how,
+        ),
+        lambda **how: SET(
+            sparsity=0.8, allocation=Uniform(), update_every=5, drop_fraction=0.3, **how
+        ),
+        lambda **how: SRigL(
+            sparsity=0.8,
+            allocation=Uniform(),
+            update_every=5,
+            drop_fraction=0.3,
+            update_until=0.75,
+            min_salient_fraction=0.3,
+            **how,
+        ),
+        lambda **how: DeepR(sparsity=0.8, allocation=Uniform(), l1=0, noise=0, **how),
+        lambda **how: Random(
+            sparsity=0.8, allocation=Uniform(), base="zero", ablation="none", **how
+        ),
     ],
 )
 def test_a_scaled_start_has_the_same_support_and_larger_weights(make: Callable[..., RigL]) -> None:
@@ -239,11 +397,18 @@ def first_step(method: RigL) -> dict[str, Tensor]:
 
 def test_neurons_that_keep_all_their_inputs_are_not_scaled() -> None:
     with pytest.raises(UserError, match=r"method.scale_fan_in=true is not allowed"):
-        Random(0.8, Uniform(), "init", "none", scale_fan_in=True)
+        Random(sparsity=0.8, allocation=Uniform(), base="init", ablation="none", scale_fan_in=True)
 
 
 def test_a_basis_has_no_fan_in_to_scale_by() -> None:
     net, train = set_up()
-    PowerProp(2.0).apply(net)
+    PowerProp(alpha=2.0).apply(net)
     with pytest.raises(UserError, match=r"Choose method.scale_fan_in=false or basis=none"):
-        RigL(0.8, Uniform(), 5, 0.3, 0.75, scale_fan_in=True).run(net, train)
+        RigL(
+            sparsity=0.8,
+            allocation=Uniform(),
+            update_every=5,
+            drop_fraction=0.3,
+            update_until=0.75,
+            scale_fan_in=True,
+        ).run(net, train)

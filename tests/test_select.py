@@ -137,7 +137,7 @@ FIXTURES = [  # densities worked out independently from the formula of the paper
 @pytest.mark.parametrize(("model", "sparsity", "densities"), FIXTURES)
 def test_erk_densities(model: object, sparsity: float, densities: list[float]) -> None:
     net = Net(model())  # type: ignore[operator]
-    counts = ERK(1.0)(net, 1 - sparsity)
+    counts = ERK(power=1.0)(net, 1 - sparsity)
     for w, count, density in zip(net.weights.values(), counts.values(), densities, strict=True):
         assert abs(count / w.size - density) < 0.0015
 
@@ -145,7 +145,7 @@ def test_erk_densities(model: object, sparsity: float, densities: list[float]) -
 @settings(max_examples=100, deadline=None)
 @given(
     st.floats(0.0, 0.999),
-    st.sampled_from([Global(), Uniform(), ERK(1.0), ERK(0.5)]),
+    st.sampled_from([Global(), Uniform(), ERK(power=1.0), ERK(power=0.5)]),
     st.sampled_from([lenet300, lenet5]),
 )
 def test_every_allocation_meets_the_budget_to_the_weight(

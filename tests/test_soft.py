@@ -32,13 +32,27 @@ from dimred.training.loop import Train
 
 TOTAL = 828  # covered weights of the toy
 METHODS = [
-    STR(0.8, Global(), 0.5, -3.0, 0.02),
-    DST(0.8, Global(), 0.5, 0.1),
-    Movement(0.8, Uniform(), 0.1, 0.7, 4, 1.0),
-    SoftMovement(0.8, Global(), 0.5, 0.1, 0.02, 100),
-    HALO(0.8, Uniform(), 0.5, 2e-3, 2e-3, 1e-3),
-    STR(0.8, Global(), 1.0, -3.0, 0.04),
-    HALO(0.8, Global(), 1.0, 4e-3, 4e-3, 1e-3),
+    STR(sparsity=0.8, allocation=Global(), soft_until=0.5, initial_s=-3.0, weight_decay=0.02),
+    DST(sparsity=0.8, allocation=Global(), soft_until=0.5, alpha=0.1),
+    Movement(
+        sparsity=0.8,
+        allocation=Uniform(),
+        prune_from=0.1,
+        prune_until=0.7,
+        update_every=4,
+        score_lr_scale=1.0,
+    ),
+    SoftMovement(
+        sparsity=0.8,
+        allocation=Global(),
+        soft_until=0.5,
+        threshold=0.1,
+        penalty=0.02,
+        score_lr_scale=100,
+    ),
+    HALO(sparsity=0.8, allocation=Uniform(), soft_until=0.5, xi=2e-3, penalty=2e-3, tolerance=1e-3),
+    STR(sparsity=0.8, allocation=Global(), soft_until=1.0, initial_s=-3.0, weight_decay=0.04),
+    HALO(sparsity=0.8, allocation=Global(), soft_until=1.0, xi=4e-3, penalty=4e-3, tolerance=1e-3),
 ]
 
 
@@ -59,7 +73,10 @@ def test_exactly_the_sparsity_is_left_in_a_plain_network(method: STR, optimizer:
 
 @pytest.mark.parametrize(
     "method",
-    [STR(0.5, Global(), 1.0, -2.0, 0.04), DST(0.5, Global(), 1.0, 2.0)],
+    [
+        STR(sparsity=0.5, allocation=Global(), soft_until=1.0, initial_s=-2.0, weight_decay=0.04),
+        DST(sparsity=0.5, allocation=Global(), soft_until=1.0, alpha=2.0),
+    ],
     ids=lambda m: type(m).__name__,
 )
 def test_the_choice_is_the_methods_own_where_the_sparsity_is(method: STR) -> None:
@@ -113,7 +130,7 @@ def test_strengths_are_those_of_the_whole_soft_phase(steps: int) -> None:
     alphas: list[float] = []
     # type: ignore[misc]
     watch(train, lambda t: alphas.extend(m.alpha for m in net.transforms.values()))
-    DST(0.8, Global(), 0.5, 0.1).run(net, train)
+    DST(sparsity=0.8, allocation=Global(), soft_until=0.5, alpha=0.1).run(net, train)
     assert len(alphas) == 3 * steps // 2 and set(alphas) == {0.1 / (steps / 2)}
 
 
@@ -121,7 +138,12 @@ def test_halo_counts_weights_below_its_tolerance_as_pruned() -> None:
     net = Net(nn.Linear(4, 1, bias=False))
     with torch.no_grad():
         net.weights["weight"].psi.copy_(torch.tensor([0.1, -0.003, 0.002, -0.5]))
-    assert HALO(0.5, Global(), 0.5, 1.0, 1.0, 0.0025).used(net) == 3
+    assert (
+        HALO(
+            sparsity=0.5, allocation=Global(), soft_until=0.5, xi=1.0, penalty=1.0, tolerance=0.0025
+        ).used(net)
+        == 3
+    )
 
 
 # -- thresholds --------------------
@@ -144,7 +166,9 @@ def test_str_thresholds_decay_by_a_strength_of_their_own() -> None:
     net, train = set_up(momentum=0.0, weight_decay=0.3, steps=1)
     maps: list[nn.Module] = []
     watch(train, lambda t: maps.extend(net.transforms.values()))
-    STR(0.5, Global(), 1.0, -3200.0, 0.1).run(net, train)
+    STR(sparsity=0.5, allocation=Global(), soft_until=1.0, initial_s=-3200.0, weight_decay=0.1).run(
+        net, train
+    )
     assert len(maps) == 3 and all(
         m.s.item() == pytest.approx(-3200 * (1 - 0.1 * 0.1)) for m in maps
     )  # type: ignore
@@ -221,7 +245,14 @@ def test_movement_scores_step_by_minus_lr_gradient_times_weight() -> None:
         train,
         lambda t: scores.update({n: m.score.detach().clone() for n, m in net.transforms.items()}),
     )  # type: ignore
-    Movement(0.5, Global(), 0.0, 0.9, 1, 3.0).run(net, train)
+    Movement(
+        sparsity=0.5,
+        allocation=Global(),
+        prune_from=0.0,
+        prune_until=0.9,
+        update_every=1,
+        score_lr_scale=3.0,
+    ).run(net, train)
     assert all(torch.allclose(scores[name], expected[name], atol=1e-8) for name in expected)
 
 
@@ -239,7 +270,14 @@ def test_movement_follows_the_cubic_and_keeps_the_best_scores() -> None:
         masks.append(best)  # type: ignore[arg-type]
 
     train.steps = watched  # type: ignore[method-assign, assignment]
-    Movement(0.8, Global(), 0.25, 0.75, 4, 1.0).run(net, train)
+    Movement(
+        sparsity=0.8,
+        allocation=Global(),
+        prune_from=0.25,
+        prune_until=0.75,
+        update_every=4,
+        score_lr_scale=1.0,
+    ).run(net, train)
     for t, count in enumerate(kept):
         last = t if t == 39 else t - t % 4
         x = min(1.0, max(0.0, (last - 10) / 20))
@@ -248,7 +286,7 @@ def test_movement_follows_the_cubic_and_keeps_the_best_scores() -> None:
 
 
 def test_a_sigmoid_gate_opens_above_its_threshold_and_costs_what_it_is_open() -> None:
-    gate = SigmoidGate(torch.zeros(3), tau=0.2, price=0.5)
+    gate = SigmoidGate(torch.zeros(3), tau=0.2, strength=0.5)
     with torch.no_grad():
         gate.score.copy_(torch.tensor([-3.0, -1.0, 2.0]))  # sigmoid: .05, .27, .88
     theta = torch.tensor([1.0, 2.0, 3.0])
@@ -264,7 +302,14 @@ def test_a_higher_price_closes_more_gates() -> None:
     densities = []
     for price in (0.0, 0.04, 0.12):
         net, train = set_up()
-        SoftMovement(0.8, Global(), 1.0, 0.1, price, 100.0).run(net, train)
+        SoftMovement(
+            sparsity=0.8,
+            allocation=Global(),
+            soft_until=1.0,
+            threshold=0.1,
+            penalty=price,
+            score_lr_scale=100.0,
+        ).run(net, train)
         densities.append(net.reported["own_density"])
     assert densities[0] > densities[1] > densities[2]
 
@@ -287,7 +332,9 @@ def test_halo_profile_is_a_concave_penalty() -> None:
 
 def test_halo_without_a_price_is_dense_training_pruned_at_the_end() -> None:
     net, train = set_up()
-    HALO(0.8, Global(), 1.0, 0.0, 0.0, 0.0).run(net, train)
+    HALO(sparsity=0.8, allocation=Global(), soft_until=1.0, xi=0.0, penalty=0.0, tolerance=0.0).run(
+        net, train
+    )
     dense, train = set_up()
     Dense().run(dense, train)
     best = topk({name: theta.abs() for name, theta in dense.dense_weights().items()}, 166)
@@ -299,7 +346,7 @@ def test_halo_without_a_price_is_dense_training_pruned_at_the_end() -> None:
 # -- powers --------------------
 def set_up_powers(alpha: float) -> tuple[Net, Train]:
     net = Net(model(), seed=3)
-    PowerProp(alpha).apply(net)
+    PowerProp(alpha=alpha).apply(net)
     return net, Train(net, Blobs(), RECIPE, seed=3)
 
 
@@ -317,7 +364,11 @@ def test_powers_and_roots_undo_each_other_and_have_the_gradient_of_the_paper() -
 
 @pytest.mark.parametrize(
     "method",
-    [GMP(0.8, Global(), 0.1, 0.7, 5), SNIP(0.8, Global(), "zero", "none", 32), Dense()],
+    [
+        GMP(sparsity=0.8, allocation=Global(), prune_from=0.1, prune_until=0.7, update_every=5),
+        SNIP(sparsity=0.8, allocation=Global(), base="zero", ablation="none", examples=32),
+        Dense(),
+    ],
     ids=lambda m: type(m).__name__,
 )
 def test_power_one_is_the_method_itself(method: GMP) -> None:
@@ -333,13 +384,17 @@ def test_power_one_is_the_method_itself(method: GMP) -> None:
 
 def test_powers_begin_at_the_same_weights_and_leave_scores_of_snip_as_they_are() -> None:
     plain, train = set_up()
-    SNIP(0.8, Global(), "zero", "none", 32).run(plain, train)
+    SNIP(sparsity=0.8, allocation=Global(), base="zero", ablation="none", examples=32).run(
+        plain, train
+    )
     net, train = set_up_powers(2.0)
     initial = model().state_dict()
     assert all(
         torch.allclose(value, initial[name]) for name, value in net.effective_weights().items()
     )
-    SNIP(0.8, Global(), "zero", "none", 32).run(net, train)
+    SNIP(sparsity=0.8, allocation=Global(), base="zero", ablation="none", examples=32).run(
+        net, train
+    )
     assert all(torch.equal(w.support, plain.weights[n].support) for n, w in net.weights.items())  # type: ignore
     assert (
         sum(int(value.count_nonzero()) for value in net.effective_weights().values())
@@ -351,7 +406,9 @@ def test_powers_begin_at_the_same_weights_and_leave_scores_of_snip_as_they_are()
 def test_what_is_frozen_in_powers_keeps_its_initial_weight() -> None:
     before = model().state_dict()
     net, train = set_up_powers(3.0)
-    FreezeNet(0.8, Global(), "init", "none", 32).run(net, train)
+    FreezeNet(sparsity=0.8, allocation=Global(), base="init", ablation="none", examples=32).run(
+        net, train
+    )
     for name, w in net.weights.items():
         held = ~w.trained().view(before[name].shape)
         assert torch.allclose(net.effective_weights()[name][held], before[name][held])
@@ -361,14 +418,67 @@ def test_what_is_frozen_in_powers_keeps_its_initial_weight() -> None:
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: PowerProp(0.5), "basis.alpha=0.5 is not allowed. It must be 1 or more."),
-        (lambda: STR(0.8, Global(), 0.0, -5.0, 1.0), "method.until=0.0 is not allowed"),
-        (lambda: DST(0.8, Global(), 0.5, -1.0), "method.alpha=-1.0 is not allowed"),
-        (lambda: SoftMovement(0.8, Global(), 0.5, 0.5, 0.0, 1.0), "method.tau=0.5 is not allowed"),
-        (lambda: Movement(0.8, Global(), 0.5, 0.5, 1, 1.0), "0 <= begin < end < 1"),
-        (lambda: STR(0.8, Global(), 0.5, -5.0, -1.0), "method.decay=-1.0 is not allowed"),
-        (lambda: HALO(0.8, Global(), 0.5, -1.0, 0.0, 0.0), "method.xi, method.price"),
-        (lambda: HALO(0.8, Global(), 0.5, 1.0, 0.0, -1.0), "method.tolerance=-1.0"),
+        (lambda: PowerProp(alpha=0.5), "basis.alpha=0.5 is not allowed. It must be 1 or more."),
+        (
+            lambda: STR(
+                sparsity=0.8, allocation=Global(), soft_until=0.0, initial_s=-5.0, weight_decay=1.0
+            ),
+            "method.soft_until=0.0 is not allowed",
+        ),
+        (
+            lambda: DST(sparsity=0.8, allocation=Global(), soft_until=0.5, alpha=-1.0),
+            "method.alpha=-1.0 is not allowed",
+        ),
+        (
+            lambda: SoftMovement(
+                sparsity=0.8,
+                allocation=Global(),
+                soft_until=0.5,
+                threshold=0.5,
+                penalty=0.0,
+                score_lr_scale=1.0,
+            ),
+            "method.threshold=0.5 is not allowed",
+        ),
+        (
+            lambda: Movement(
+                sparsity=0.8,
+                allocation=Global(),
+                prune_from=0.5,
+                prune_until=0.5,
+                update_every=1,
+                score_lr_scale=1.0,
+            ),
+            "prune_from < prune_until",
+        ),
+        (
+            lambda: STR(
+                sparsity=0.8, allocation=Global(), soft_until=0.5, initial_s=-5.0, weight_decay=-1.0
+            ),
+            "method.weight_decay=-1.0 is not allowed",
+        ),
+        (
+            lambda: HALO(
+                sparsity=0.8,
+                allocation=Global(),
+                soft_until=0.5,
+                xi=-1.0,
+                penalty=0.0,
+                tolerance=0.0,
+            ),
+            "method.xi=-1.0 is not allowed",
+        ),
+        (
+            lambda: HALO(
+                sparsity=0.8,
+                allocation=Global(),
+                soft_until=0.5,
+                xi=1.0,
+                penalty=0.0,
+                tolerance=-1.0,
+            ),
+            "method.tolerance=-1.0",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(make: object, message: str) -> None:

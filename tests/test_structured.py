@@ -399,10 +399,18 @@ def test_what_was_removed_does_not_come_back() -> None:
 
 # -- methods -------------------------------------------------------------------------------------
 METHODS = [
-    L1Filters(0.5, "weights", 0.5, ()),
-    NetworkSlimming(0.5, "weights", 0.5, 1e-4),
+    L1Filters(sparsity=0.5, count="weights", prune_at=0.5, skip=()),
+    NetworkSlimming(sparsity=0.5, count="weights", prune_at=0.5, penalty=1e-4),
     *(
-        ChannelAtInit(0.5, "weights", score, across, rounds, 32, "none")
+        ChannelAtInit(
+            sparsity=0.5,
+            count="weights",
+            score=score,
+            scope=across,
+            rounds=rounds,
+            examples=32,
+            ablation="none",
+        )
         for score, across, rounds in (  # type: ignore
             ("random", "network", 1),
             ("magnitude", "layer", 1),
@@ -437,9 +445,17 @@ def test_whole_channels_are_removed_and_what_is_left_fits_the_budget(method: Any
 @pytest.mark.parametrize(
     "method",
     [
-        L1Filters(0.0, "weights", 0.5, ()),
-        NetworkSlimming(0.0, "weights", 0.5, 0.0),
-        ChannelAtInit(0.0, "weights", "snip", "network", 1, 32, "none"),
+        L1Filters(sparsity=0.0, count="weights", prune_at=0.5, skip=()),
+        NetworkSlimming(sparsity=0.0, count="weights", prune_at=0.5, penalty=0.0),
+        ChannelAtInit(
+            sparsity=0.0,
+            count="weights",
+            score="snip",
+            scope="network",
+            rounds=1,
+            examples=32,
+            ablation="none",
+        ),
     ],
     ids=lambda m: type(m).__name__,
 )
@@ -458,9 +474,15 @@ def test_channels_are_ablated_as_weights_are() -> None:
     for ablation in ("none", "shuffle", "reinit", "invert"):
         nets[ablation], _ = set_up()
         train = Train(nets[ablation], Blobs(), dataclasses.replace(RECIPE, lr=1e-30))
-        ChannelAtInit(0.5, "channels", "snip", "network", 2, 32, ablation).run(
-            nets[ablation], train
-        )  # type: ignore
+        ChannelAtInit(
+            sparsity=0.5,
+            count="channels",
+            score="snip",
+            scope="network",
+            rounds=2,
+            examples=32,
+            ablation=ablation,
+        ).run(nets[ablation], train)  # type: ignore
     none, shuffle, reinit, _ = nets.values()
     for name in ("0.weight", "4.weight"):
         kept = {
@@ -482,7 +504,7 @@ def test_channels_are_ablated_as_weights_are() -> None:
 
 def test_l1_filters_prunes_the_smallest_filters_of_each_layer_when_it_is_time() -> None:
     net, train = set_up()
-    L1Filters(0.5, "channels", 0.25, ()).run(net, train)
+    L1Filters(sparsity=0.5, count="channels", prune_at=0.25, skip=()).run(net, train)
     dense, train = set_up()
     train(0, 10)
     for name, filters in (("0.weight", 2), ("4.weight", 6)):
@@ -493,7 +515,7 @@ def test_l1_filters_prunes_the_smallest_filters_of_each_layer_when_it_is_time() 
 
 def test_l1_filters_skips_what_it_is_told_to() -> None:
     net, train = set_up()
-    L1Filters(0.3, "weights", 0.5, (r"^0\.",)).run(net, train)
+    L1Filters(sparsity=0.3, count="weights", prune_at=0.5, skip=(r"^0\.",)).run(net, train)
     assert net.weights["0.weight"].support is None and net.weights["4.weight"].dim < 768 * 0.7
 
 
@@ -506,7 +528,7 @@ def test_the_penalty_of_slimming_shrinks_every_scale_by_the_same_amount() -> Non
     with torch.no_grad():
         net.weights["6.weight"].psi.zero_()  # nothing reaches the logits
         net.uncovered["1.weight"].copy_(torch.tensor([0.5, -0.5, 0.5, -0.5]))
-    NetworkSlimming(0.0, "weights", 1.0, 0.25).run(net, train)
+    NetworkSlimming(sparsity=0.0, count="weights", prune_at=1.0, penalty=0.25).run(net, train)
     assert torch.allclose(net.uncovered["1.weight"], torch.tensor([0.45, -0.45, 0.45, -0.45]))
 
 
@@ -555,12 +577,12 @@ def test_slimming_without_norms_is_an_error() -> None:
     with pytest.raises(
         UserError, match=r"network_slimming needs norms .* such as model=vgg11 or model=resnet20"
     ):
-        NetworkSlimming(0.5, "weights", 0.5, 1e-4).run(plain, train)
+        NetworkSlimming(sparsity=0.5, count="weights", prune_at=0.5, penalty=1e-4).run(plain, train)
 
 
 def test_removed_channels_stay_removed_while_training_goes_on() -> None:
     net, train = set_up()
-    method = L1Filters(0.5, "weights", 0.25, ())
+    method = L1Filters(sparsity=0.5, count="weights", prune_at=0.25, skip=())
     steps, zeros = train.steps, list[dict[str, Tensor]]()
 
     def watched(*args: Any, **kwargs: Any) -> Iterator[int]:

@@ -156,7 +156,9 @@ def test_intrinsic_dimension_trains_d_numbers_and_leaves_a_plain_net(kind: Any) 
 
     watch(train, see)
     before = train.evaluate("train")[0]
-    IntrinsicDimension(20, kind, 10.0, False).run(net, train)
+    IntrinsicDimension(dim=20, projection=kind, lr_scale=10.0, train_biases_and_norms=False).run(
+        net, train
+    )
     assert (
         set(seen) == {(20, 20)}
         and net.dim == 20
@@ -199,9 +201,11 @@ def test_weights_in_double_precision_end_at_theta_0_plus_p_z(kind: Any) -> None:
 def test_a_net_that_is_loaded_reports_the_same_dim(folds: bool) -> None:
     net, train = set_up(steps=2)
     if folds:
-        IntrinsicDimension(20, "sparse", 10.0, False).run(net, train)
+        IntrinsicDimension(
+            dim=20, projection="sparse", lr_scale=10.0, train_biases_and_norms=False
+        ).run(net, train)
     else:
-        Subspace("simplex", 2, 1.0, False).run(net, train)
+        Subspace(kind="simplex", points=2, beta=1.0, layerwise=False).run(net, train)
     again, _ = set_up(steps=2)
     again.load(net.state())
     assert again.dim == net.dim == (20 if folds else net.total)
@@ -222,7 +226,9 @@ def test_a_checkpoint_holds_z_and_no_projection() -> None:
 
 def test_biases_and_norms_train_besides_if_told_to() -> None:
     net, train = set_up(steps=2)
-    IntrinsicDimension(20, "sparse", 10.0, True).run(net, train)
+    IntrinsicDimension(dim=20, projection="sparse", lr_scale=10.0, train_biases_and_norms=True).run(
+        net, train
+    )
     assert (
         sum(p.numel() for p in net.parameters().values() if p.requires_grad) == 4 + 2 * 4 + 12 + 2
     )
@@ -232,8 +238,12 @@ def test_biases_and_norms_train_besides_if_told_to() -> None:
 def test_more_directions_than_weights_are_an_error() -> None:
     net, train = set_up()
     with pytest.raises(UserError, match=r"method\.dim=900 is more than the 828 weights"):
-        IntrinsicDimension(900, "dense", 1.0, False).run(net, train)
-    IntrinsicDimension(828, "fastfood", 1.0, False).run(net, train)
+        IntrinsicDimension(
+            dim=900, projection="dense", lr_scale=1.0, train_biases_and_norms=False
+        ).run(net, train)
+    IntrinsicDimension(
+        dim=828, projection="fastfood", lr_scale=1.0, train_biases_and_norms=False
+    ).run(net, train)
 
 
 # -- lines, curves and simplexes -----------------------------------------------------------------
@@ -242,7 +252,7 @@ def corners(points: int = 2) -> Tensor:
 
 
 def test_a_line_goes_through_its_ends_and_is_judged_in_the_middle() -> None:
-    method, points = Subspace("simplex", 2, 1.0, False), corners()
+    method, points = Subspace(kind="simplex", points=2, beta=1.0, layerwise=False), corners()
     line = Corners(points, method.weights(torch.tensor(0.5)))
     for i, at in enumerate(((1.0, 0.0), (0.0, 1.0))):
         line.at.copy_(torch.tensor(at))
@@ -252,7 +262,7 @@ def test_a_line_goes_through_its_ends_and_is_judged_in_the_middle() -> None:
 
 
 def test_a_curve_is_the_quadratic_bezier() -> None:
-    method = Subspace("curve", 3, 1.0, False)
+    method = Subspace(kind="curve", points=3, beta=1.0, layerwise=False)
     for a, expected in (
         (0.0, (1, 0, 0)),
         (1.0, (0, 0, 1)),
@@ -265,7 +275,7 @@ def test_a_curve_is_the_quadratic_bezier() -> None:
 @pytest.mark.parametrize("points", [2, 3, 5])
 def test_random_points_are_uniform_on_the_simplex(points: int) -> None:
     draws = torch.Generator().manual_seed(0)
-    method = Subspace("simplex", points, 1.0, False)
+    method = Subspace(kind="simplex", points=points, beta=1.0, layerwise=False)
     at = torch.stack([method.draw(draws) for _ in range(4000)])
     assert torch.allclose(at.sum(1), torch.ones(4000, dtype=torch.float64)) and at.min() >= 0
     assert torch.allclose(at.mean(0), at.new_tensor(1 / points), atol=0.02)
@@ -299,7 +309,7 @@ def run(
 def test_there_is_a_new_point_in_every_step_for_all_layers_or_for_each(layerwise: bool) -> None:
     seen: list[Tensor] = []
     run(
-        Subspace("simplex", 2, 1.0, layerwise),
+        Subspace(kind="simplex", points=2, beta=1.0, layerwise=layerwise),
         lambda net, t: seen.append(torch.stack([each.at for each in net.transforms.values()])),
     )  # type: ignore[misc]
     assert len({tuple(at.view(-1).tolist()) for at in seen}) == 40
@@ -321,7 +331,7 @@ def test_corners_start_as_other_orders_of_the_initial_weights_and_grow_orthogona
             float(torch.cosine_similarity(points[0].view(-1), points[1].view(-1), dim=0))
         )
 
-    run(Subspace("simplex", 3, 10.0, False), see)
+    run(Subspace(kind="simplex", points=3, beta=10.0, layerwise=False), see)
     assert abs(cosines[-1]) < 0.2
 
 
@@ -331,7 +341,7 @@ def test_what_is_left_is_the_plain_net_in_the_middle_with_its_own_statistics() -
     def see(net: Net, t: int) -> None:
         last.update({name: each.points for name, each in net.transforms.items()})  # type: ignore[misc]
 
-    net, train = run(Subspace("simplex", 2, 1.0, False), see)
+    net, train = run(Subspace(kind="simplex", points=2, beta=1.0, layerwise=False), see)
     assert not net.transforms and net.dim == net.total
     for name, theta in net.dense_weights().items():
         assert torch.allclose(theta, last[name].detach().mean(0))
@@ -352,11 +362,15 @@ def test_statistics_are_averaged_only_where_there_are_some() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: IntrinsicDimension(0, "dense", 1.0, False),
-        lambda: IntrinsicDimension(5, "dense", 0.0, False),
-        lambda: Subspace("simplex", 1, 1.0, False),
-        lambda: Subspace("curve", 2, 1.0, False),
-        lambda: Subspace("simplex", 2, -1.0, False),
+        lambda: IntrinsicDimension(
+            dim=0, projection="dense", lr_scale=1.0, train_biases_and_norms=False
+        ),
+        lambda: IntrinsicDimension(
+            dim=5, projection="dense", lr_scale=0.0, train_biases_and_norms=False
+        ),
+        lambda: Subspace(kind="simplex", points=1, beta=1.0, layerwise=False),
+        lambda: Subspace(kind="curve", points=2, beta=1.0, layerwise=False),
+        lambda: Subspace(kind="simplex", points=2, beta=-1.0, layerwise=False),
     ],
 )
 def test_values_out_of_range_are_errors(make: Callable[[], Any]) -> None:

@@ -23,11 +23,27 @@ from dimred.training.loop import Train
 SCORE = torch.tensor([[0.5, -0.9, 0.1], [-0.3, 0.4, -0.2]])
 THETA = torch.tensor([[1.0, -2.0, 3.0], [4.0, -5.0, 6.0]])
 POPUP, RAND = (
-    EdgePopup(0.6, Uniform(), "init", False),
-    IterRand(0.6, Uniform(), "init", False, 7, 0.5),
+    EdgePopup(sparsity=0.6, allocation=Uniform(), weights="init", scale_fan=False),
+    IterRand(
+        sparsity=0.6,
+        allocation=Uniform(),
+        weights="init",
+        scale_fan=False,
+        randomize_every=7,
+        randomize_rate=0.5,
+    ),
 )
-SIGNED = SignedSupermask(0.6, Uniform(), "signed_constant", True, None, 0.2)
-BERNOULLI = BernoulliSupermask(0.6, Uniform(), "signed_constant", True, 30.0)
+SIGNED = SignedSupermask(
+    sparsity=0.6,
+    allocation=Uniform(),
+    weights="signed_constant",
+    scale_fan=True,
+    threshold=None,
+    score_lr_scale=0.2,
+)
+BERNOULLI = BernoulliSupermask(
+    sparsity=0.6, allocation=Uniform(), weights="signed_constant", rescale=True, score_lr_scale=30.0
+)
 
 
 def fingerprint(net: Net) -> str:
@@ -52,20 +68,20 @@ def test_no_weight_bias_or_norm_is_ever_trained(method: EdgePopup) -> None:
     assert net.dim == scores == sum(p.numel() for p in net.parameters().values() if p.requires_grad)
 
 
-@pytest.mark.parametrize("allocation", [Uniform(), ERK(1.0)])
+@pytest.mark.parametrize("allocation", [Uniform(), ERK(power=1.0)])
 @pytest.mark.parametrize("kind", [EdgePopup, IterRand, SignedSupermask, BernoulliSupermask])
 def test_each_layer_uses_exactly_as_many_weights_as_it_was_allotted(
     kind: Any, allocation: Allocation
 ) -> None:
     net, train = set_up(steps=12)
     more = {
-        EdgePopup: (),
-        IterRand: (5, 0.5),
-        SignedSupermask: (None, 1.0),
-        BernoulliSupermask: (9.0,),
+        EdgePopup: {"scale_fan": False},
+        IterRand: {"scale_fan": False, "randomize_every": 5, "randomize_rate": 0.5},
+        SignedSupermask: {"scale_fan": False, "score_lr_scale": 1.0},
+        BernoulliSupermask: {"rescale": False, "score_lr_scale": 9.0},
     }
     counts = allocation(net, 0.3)
-    kind(0.7, allocation, "init", False, *more[kind]).run(net, train)
+    kind(sparsity=0.7, allocation=allocation, weights="init", **more[kind]).run(net, train)
     assert {name: w.dim for name, w in net.weights.items()} == counts and net.dim == round(
         0.3 * net.total
     )
@@ -81,7 +97,9 @@ def test_a_mask_counts_biases_that_are_zero() -> None:
     for sparsity in (0.0, 0.5):
         net = Net(model(), include=["."])
         train = Train(net, train.data, train.recipe)
-        EdgePopup(sparsity, Uniform(), "init", False).run(net, train)
+        EdgePopup(sparsity=sparsity, allocation=Uniform(), weights="init", scale_fan=False).run(
+            net, train
+        )
         assert (
             net.dim == round((1 - sparsity) * net.total) and not net.dense_weights()["1.bias"].any()
         )
@@ -122,8 +140,15 @@ def test_a_trained_mask_is_another_one_and_better() -> None:
 
 def test_scores_need_an_allocation_for_each_layer() -> None:
     for method in (
-        EdgePopup(0.5, Global(), "init", True),
-        SignedSupermask(0.5, Global(), "init", True, None, 1.0),
+        EdgePopup(sparsity=0.5, allocation=Global(), weights="init", scale_fan=True),
+        SignedSupermask(
+            sparsity=0.5,
+            allocation=Global(),
+            weights="init",
+            scale_fan=True,
+            threshold=None,
+            score_lr_scale=1.0,
+        ),
     ):
         with pytest.raises(
             UserError, match="Choose another allocation, such as allocation=uniform"
@@ -148,8 +173,15 @@ class SignedPopup(EdgePopup):
 def test_iter_rand_without_a_chance_to_be_drawn_is_edge_popup_by_signed_scores() -> None:
     states = []
     for method in (
-        SignedPopup(0.6, Uniform(), "init", False),
-        IterRand(0.6, Uniform(), "init", False, 7, 0.0),
+        SignedPopup(sparsity=0.6, allocation=Uniform(), weights="init", scale_fan=False),
+        IterRand(
+            sparsity=0.6,
+            allocation=Uniform(),
+            weights="init",
+            scale_fan=False,
+            randomize_every=7,
+            randomize_rate=0.0,
+        ),
     ):
         net, train = set_up()
         method.run(net, train)
@@ -160,7 +192,14 @@ def test_iter_rand_without_a_chance_to_be_drawn_is_edge_popup_by_signed_scores()
 @pytest.mark.parametrize("probability", [0.3, 1.0])
 def test_a_draw_changes_unused_weights_alone_with_its_probability(probability: float) -> None:
     net, _ = set_up()
-    method = IterRand(0.5, Uniform(), "init", False, 7, probability)
+    method = IterRand(
+        sparsity=0.5,
+        allocation=Uniform(),
+        weights="init",
+        scale_fan=False,
+        randomize_every=7,
+        randomize_rate=probability,
+    )
     found = method.add_masks(net)
     net.has_trained = True
     for _ in range(2):  # the second from weights that are not the initial ones any more
@@ -332,7 +371,14 @@ def test_rare_gems_prune_to_the_target_and_train_what_is_left_from_its_values(
         restarted(scales)
 
     train.scale_lr = start  # type: ignore[method-assign]
-    RareGems(0.8, allocation, "signed_constant", prunings, 1e-4, 0.5).run(net, train)
+    RareGems(
+        sparsity=0.8,
+        allocation=allocation,
+        weights="signed_constant",
+        rounds=prunings,
+        penalty=1e-4,
+        finetune_lr_scale=0.5,
+    ).run(net, train)
     left = [sum(counts[i : i + 3]) for i in range(0, len(counts), 3)]
     assert left[-1] == net.dim == round(0.2 * net.total) and train.steps_done == 80
     if prunings == 4:
@@ -356,7 +402,14 @@ def test_nothing_but_scores_trains_until_gems_are_found() -> None:
     before, during = fingerprint(net), []
     scale_lr = train.scale_lr
     train.scale_lr = lambda scales: during.append(None) or scale_lr(scales)  # type: ignore[method-assign, func-returns-value]
-    method = RareGems(0.5, Global(), "init", 4, 0.0, 1e-30)
+    method = RareGems(
+        sparsity=0.5,
+        allocation=Global(),
+        weights="init",
+        rounds=4,
+        penalty=0.0,
+        finetune_lr_scale=1e-30,
+    )
 
     def see(t: int) -> None:
         if not during:
@@ -378,5 +431,12 @@ def test_nothing_but_their_price_pulls_at_gems() -> None:
         seen.append({name: p.detach().clone() for name, p in gems.items()})
 
     watch(train, without_gradient, "after_backward")
-    RareGems(0.5, Global(), "init", 1, 0.0, 1.0).run(net, train)
+    RareGems(
+        sparsity=0.5,
+        allocation=Global(),
+        weights="init",
+        rounds=1,
+        penalty=0.0,
+        finetune_lr_scale=1.0,
+    ).run(net, train)
     assert len(seen[0]) == 3 and all(torch.equal(p, seen[9][name]) for name, p in seen[0].items())

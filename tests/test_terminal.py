@@ -138,7 +138,7 @@ def test_the_bar_says_run_round_epoch_and_accuracy_in_eighty_columns(
 def test_scores_that_take_long_have_a_bar_and_end_at_once_by_ctrl_c(
     terminal: Callable[..., Terminal], tmp_path: Path
 ) -> None:
-    window = terminal("train", "method=ntt", "method.steps=100000", f"outputs={tmp_path}")
+    window = terminal("train", "method=ntt", "method.transfer_steps=100000", f"outputs={tmp_path}")
     assert "transfer" in window.read(until=b" of 100000 |")
     pressed = time.monotonic()
     window.process.send_signal(signal.SIGINT)

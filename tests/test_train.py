@@ -120,7 +120,9 @@ def test_the_loop_is_plain_sgd() -> None:
 @pytest.mark.parametrize("option", ["bf16", "channels_last", "compile"])
 def test_options_of_speed_train_as_well(option: str) -> None:
     net, train = set_up(**{option: True})
-    SNIP(0.8, Global(), "zero", "none", 32).run(net, train)
+    SNIP(sparsity=0.8, allocation=Global(), base="zero", ablation="none", examples=32).run(
+        net, train
+    )
     assert train.evaluate("test")[1] > 0.8
 
 
@@ -168,7 +170,10 @@ def test_batches_are_the_same_whatever_the_method() -> None:
                 yield images, labels
 
     seen = []
-    for method in (Dense(), SNIP(0.9, Global(), "zero", "none", 16)):
+    for method in (
+        Dense(),
+        SNIP(sparsity=0.9, allocation=Global(), base="zero", ablation="none", examples=16),
+    ):
         net, _ = set_up()
         data = Watched()
         method.run(net, Train(net, data, RECIPE, seed=3))

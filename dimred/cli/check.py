@@ -61,14 +61,15 @@ def compose_method(name: str, fields: Mapping[str, str], basis: str, folder: str
 
 def choose_class(name: str, fields: Mapping[str, str]) -> list[str]:
     """Overrides that make a class the method. UserError for unknown or missing fields."""
-    from dimred.runs.config.schema import required, resolve
+    from dimred.fields.targets import resolve
+    from dimred.runs.config.schema import required
 
-    _, takes = resolve(name, "method")
+    target, takes = resolve(name, "method")
     for key in set(fields) - set(takes):
         raise UserError(f"unknown key method.{key}. {nearest(key, takes)}")
     of_the_run = {key: f"${{{key}}}" for key in ("sparsity", "allocation") if key in takes}
     given = of_the_run | dict(fields)
-    missing = [key for key in required(takes) if key not in given]
+    missing = [key for key in required(target, takes) if key not in given]
     if missing:
         words = [f"{key}={value}" for key, value in fields.items()]
         words += [f"{key}=..." for key in missing]

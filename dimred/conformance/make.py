@@ -13,16 +13,16 @@ from dimred.runs.build import build
 #: none is larger than
 LARGEST = 5
 #: but these count examples,
-EXAMPLES = {"examples": 32, "batch_size": 32}
+EXAMPLES = {"examples": 32, "transfer_batch_size": 32}
 #: and these are fractions or amounts of work
-AT_LEAST, AT_MOST = {"rate": 0.5}, {"epochs": 1.0}
+AT_LEAST, AT_MOST = {"prune_rate": 0.5}, {"epochs": 1.0}
 SPARSITY = 0.6
 
 
 class Make:
     """make(sparsity=0.9) is the method that `dimred train method=NAME sparsity=0.9` runs, but for
     this rule, which spares the keys that are `given`: a whole number above 5 becomes 5 (above 32,
-    if it counts examples), a `rate` below 0.5 becomes 0.5 (of what is left, pruned in every round),
+    if it counts examples), a `prune_rate` below 0.5 becomes 0.5 (of what is left, pruned in every round),
     more than one of `epochs` becomes one.
 
     cfg: what `dimred train method=NAME` composes; it is copied.

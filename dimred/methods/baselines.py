@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dimred.errors import require
+from dimred.fields import Checked, Count, Fraction, Sparsity
 from dimred.net import Net
 from dimred.scores import magnitude
-from dimred.select.allocate import Allocation
+from dimred.select.allocate import Allocation, Global
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 
@@ -27,8 +27,8 @@ class Dense:
         train()
 
 
-@dataclass(frozen=True)
-class MagnitudeAfter:
+@dataclass(frozen=True, kw_only=True)
+class MagnitudeAfter(Checked):
     """Train dense, prune the smallest weights, at once or in rounds, and fine-tune what is left.
 
         density after round k of n = (1 - s)^(k / n);  the rounds share the last `finetune` of training evenly
@@ -41,24 +41,15 @@ class MagnitudeAfter:
     Han, Pool, Tran, Dally, NeurIPS 2015 (arXiv:1506.02626).
     """
 
-    sparsity: float
-    allocation: Allocation
-    rounds: int  # 1 is one-shot
-    finetune: float  # fraction of training
-
-    def __post_init__(self) -> None:
-        require(self.rounds > 0, "method.rounds", self.rounds, "1 or more")
-        require(
-            0 <= self.finetune <= 1,
-            "method.finetune",
-            self.finetune,
-            "a fraction of training, in [0, 1]",
-        )
+    sparsity: Sparsity = 0.9
+    allocation: Allocation = Global()
+    rounds: Count = 1  # 1 is one-shot
+    finetune_fraction: Fraction = 0.5  # fraction of training
 
     def run(self, net: Net, train: Train) -> None:
         start = 0
         for k in train.rounds(range(1, self.rounds + 1)):
-            dense = 1 - self.finetune * (1 - (k - 1) / self.rounds)
+            dense = 1 - self.finetune_fraction * (1 - (k - 1) / self.rounds)
             begin, start = start, round(dense * len(train))
             train(begin, start)
             density = (1 - self.sparsity) ** (k / self.rounds)

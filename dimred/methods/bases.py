@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from dimred.errors import UserError, require
+from dimred.errors import UserError
+from dimred.fields import Checked, at_least
 from dimred.net import Net
 from dimred.net.transforms import Transform
 from dimred.scores import generator
@@ -46,8 +47,8 @@ class FilterBasis(Transform):
         return (filters.reshape(-1, self.n) @ self.flat.view(self.n, self.n).T).view(filters.shape)
 
 
-@dataclass(frozen=True)
-class Interspace:
+@dataclass(frozen=True, kw_only=True)
+class Interspace(Checked):
     """Write the filters of every convolution in a basis that is trained with them, and prune
     coefficients.
 
@@ -65,9 +66,10 @@ class Interspace:
     Wimmer, Mehnert, Condurache, CVPR 2022 (arXiv:2203.07808).
     """
 
-    share: Literal["layer", "group", "network"]
-    init: Literal["standard", "random_orthonormal"]
-    trainable: bool
+    group: ClassVar[str] = "basis"
+    share: Literal["layer", "group", "network"] = "layer"
+    init: Literal["standard", "random_orthonormal"] = "standard"
+    trainable: bool = True
 
     def apply(self, net: Net) -> None:
         shapes = {name: w.param.shape for name, w in net.weights.items()}
@@ -107,8 +109,8 @@ INITS: dict[str, Callable[[int, torch.Generator], Tensor]] = {
 }
 
 
-@dataclass(frozen=True)
-class PowerProp:
+@dataclass(frozen=True, kw_only=True)
+class PowerProp(Checked):
     """Train a root of every weight, so that large weights learn faster than small ones, and prune
     by any method.
 
@@ -126,10 +128,8 @@ class PowerProp:
     Schwarz, Jayakumar, Pascanu, Latham, Teh, NeurIPS 2021 (arXiv:2110.00296).
     """
 
-    alpha: float
-
-    def __post_init__(self) -> None:
-        require(self.alpha >= 1, "basis.alpha", self.alpha, "1 or more")
+    group: ClassVar[str] = "basis"
+    alpha: Annotated[float, at_least(1)] = 2.0
 
     def apply(self, net: Net) -> None:
         net.add_bases({name: Power(self.alpha) for name in net.weights})

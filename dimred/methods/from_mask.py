@@ -9,13 +9,14 @@ from typing import Literal
 import torch
 
 from dimred.errors import UserError
+from dimred.fields import Checked
 from dimred.net import Net
 from dimred.storage.masks import Masks, read_masks
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
-class FromMask:
+@dataclass(frozen=True, kw_only=True)
+class FromMask(Checked):
     """Train the weights that another run has trained in the end, from the initial values of this
     run's seed.
 
@@ -31,7 +32,7 @@ class FromMask:
     sets and optimisers."""
 
     mask: str
-    base: Literal["zero", "init"]
+    base: Literal["zero", "init"] = "zero"
 
     def run(self, net: Net, train: Train) -> None:
         masks = read_masks(Path(self.mask).expanduser())

@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dimred.errors import require
+from dimred.fields import Checked, OpenFraction, Period, Sparsity, UnitInterval
 from dimred.net import Net
 from dimred.net.transforms import StraightThroughMask
 from dimred.scores import magnitude, trained_only
-from dimred.select.allocate import Allocation
-from dimred.select.schedules import cubic, require_period, steps_between
+from dimred.select.allocate import Allocation, Global, Uniform
+from dimred.select.schedules import cubic, steps_between
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
-class GMP:
+@dataclass(frozen=True, kw_only=True)
+class GMP(Checked):
     """Prune the smallest weights little by little while training, quickly at first.
 
-        s_t = s (1 - (1 - (t - t0) / (t1 - t0))^3)  for t = t0, t0 + every, ..., t1
+        s_t = s (1 - (1 - (t - t0) / (t1 - t0))^3)  for t = t0, t0 + k, ..., t1
 
     By default it prunes every layer alike, as the paper does; allocation=global ranks all layers
     together.
@@ -29,25 +30,25 @@ class GMP:
     Zhu, Gupta, ICLR workshop 2018 (arXiv:1710.01878), eq. 1.
     """
 
-    sparsity: float
-    allocation: Allocation
-    begin: float  # t0 and t1, as fractions of training
-    end: float
-    every: int | float  # steps, or a fraction of training
+    sparsity: Sparsity = 0.9
+    allocation: Allocation = Uniform()
+    prune_from: UnitInterval = 0.0  # t0 and t1, as fractions of training
+    prune_until: OpenFraction = 0.5
+    update_every: Period = 0.01  # steps, or a fraction of training
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
-            0 <= self.begin < self.end < 1,
-            "method.begin, method.end",
-            (self.begin, self.end),
-            "0 <= begin < end < 1",
+            self.prune_from < self.prune_until,
+            "method.prune_from, method.prune_until",
+            (self.prune_from, self.prune_until),
+            "prune_from < prune_until",
         )
-        require_period(self.every)
 
     def density(self, t: int, total: int) -> float | None:
         """What to prune to at step t of `total`; None if nothing is due."""
-        begin, end = int(self.begin * total), int(self.end * total)
-        period = steps_between(self.every, total)
+        begin, end = int(self.prune_from * total), int(self.prune_until * total)
+        period = steps_between(self.update_every, total)
         if begin <= t <= end and ((t - begin) % period == 0 or t == end):
             return cubic(self.sparsity, (t - begin) / (end - begin) if end > begin else 1.0)
         return None
@@ -59,7 +60,7 @@ class GMP:
                 net.keep(topk(magnitude(net), self.allocation(net, density)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DPF(GMP):
     """Use only the largest weights, but let every weight learn from their gradient: what was pruned
     by mistake returns.
@@ -75,9 +76,13 @@ class DPF(GMP):
     Lin, Stich, Barba, Dmitriev, Jaggi, ICLR 2020 (arXiv:2006.07253).
     """
 
+    allocation: Allocation = Global()
+    prune_until: OpenFraction = 0.75
+    update_every: Period = 16
+
     def density(self, t: int, total: int) -> float | None:
-        begin, period = int(self.begin * total), steps_between(self.every, total)
-        late = t > self.end * total and (t - begin) % period == 0
+        begin, period = int(self.prune_from * total), steps_between(self.update_every, total)
+        late = t > self.prune_until * total and (t - begin) % period == 0
         return 1 - self.sparsity if late else super().density(t, total)
 
     def run(self, net: Net, train: Train) -> None:
@@ -91,7 +96,7 @@ class DPF(GMP):
         net.keep({name: mask.support() for name, mask in masks.items()}, merge=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WeightMom(GMP):
     """Prune the weights that have been smallest for some time: by a moving average of their size.
 
@@ -107,26 +112,23 @@ class WeightMom(GMP):
     After Johnson, Tang, Samudrala, 2022 (arXiv:2208.05970; authors from memory); the rule is ours.
     """
 
-    mu: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.mu < 1, "method.mu", self.mu, "a number in [0, 1)")
+    allocation: Allocation = Global()
+    momentum: UnitInterval = 0.9
 
     def run(self, net: Net, train: Train) -> None:
         net.method_state = {name: theta.abs() for name, theta in net.dense_weights().items()}
         for t in train.steps():
             for name, theta in net.dense_weights().items():
                 average = net.method_state[name]
-                average.mul_(self.mu).add_(theta.abs(), alpha=1 - self.mu)
+                average.mul_(self.momentum).add_(theta.abs(), alpha=1 - self.momentum)
             density = self.density(t, len(train))
             if density is not None:
                 scores = trained_only(net, dict(net.method_state))
                 net.keep(topk(scores, self.allocation(net, density)))
 
 
-@dataclass(frozen=True)
-class ACDC:
+@dataclass(frozen=True, kw_only=True)
+class ACDC(Checked):
     """Alternate between sparse and dense phases, and end with a sparse one.
 
         compress: keep the largest weights, train them;  decompress: train all again, the others from zero
@@ -140,30 +142,31 @@ class ACDC:
     Peste, Iofinova, Vladu, Alistarh, NeurIPS 2021 (arXiv:2106.12379), alg. 1.
     """
 
-    sparsity: float
-    allocation: Allocation
-    compress: tuple[float, ...]  # moments, as fractions of training
-    decompress: tuple[float, ...]
+    sparsity: Sparsity = 0.9
+    allocation: Allocation = Global()
+    compress_at: tuple[UnitInterval, ...] = (
+        0.05,
+        0.25,
+        0.45,
+        0.65,
+        0.85,
+    )  # moments, as fractions of training
+    decompress_at: tuple[UnitInterval, ...] = (0.15, 0.35, 0.55, 0.75)
 
     def __post_init__(self) -> None:
-        moments = (*self.compress, *self.decompress)
-        require(
-            all(0 <= m < 1 for m in moments),
-            "method.compress, method.decompress",
-            moments,
-            "fractions in [0, 1)",
-        )
+        super().__post_init__()
         alternating = [name for _, name in self.phases()]
         require(
-            alternating == ["compress", "decompress"] * (len(moments) // 2) + ["compress"],
-            "method.compress, method.decompress",
-            moments,
-            "moments that alternate, first and last to compress",
+            alternating == ["compress", "decompress"] * len(self.decompress_at) + ["compress"],
+            "method.compress_at, method.decompress_at",
+            (self.compress_at, self.decompress_at),
+            "fractions of training that alternate, first and last to compress",
         )
 
     def phases(self) -> list[tuple[float, str]]:
         return sorted(
-            [(m, "compress") for m in self.compress] + [(m, "decompress") for m in self.decompress]
+            [(m, "compress") for m in self.compress_at]
+            + [(m, "decompress") for m in self.decompress_at]
         )
 
     def run(self, net: Net, train: Train) -> None:

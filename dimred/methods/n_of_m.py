@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dimred.errors import UserError, require
+from dimred.fields import Checked, Count, NotNegative
 from dimred.net import Net
 from dimred.net.transforms import Transform, straight_through
 from dimred.training.loop import Train
@@ -17,8 +18,8 @@ from dimred.training.loop import Train
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class NM:
+@dataclass(frozen=True, kw_only=True)
+class NM(Checked):
     """Of every m weights in a row, use the n largest; all of them learn, and those not used decay.
 
         E(theta) = theta * (among the n largest of its group);  dL/dtheta <- dL/dE + decay * (theta not used)
@@ -33,17 +34,17 @@ class NM:
     Zhou et al., ICLR 2021 (arXiv:2102.04010): SR-STE.
     """
 
-    n: int
-    m: int
-    decay: float  # lambda_W
+    n: Count = 2
+    m: Count = 4
+    penalty: NotNegative = 0.0002  # lambda_W
 
     def __post_init__(self) -> None:
-        require(0 < self.n <= self.m, "method.n, method.m", (self.n, self.m), "0 < n <= m")
-        require(self.decay >= 0, "method.decay", self.decay, "0 or more")
+        super().__post_init__()
+        require(self.n <= self.m, "method.n, method.m", (self.n, self.m), "0 < n <= m")
 
     def run(self, net: Net, train: Train) -> None:
         patterns = {
-            name: LargestOf(self.n, self.m, self.decay)
+            name: LargestOf(self.n, self.m, self.penalty)
             for name, w in net.weights.items()
             if w.param.dim() > 1 and math.prod(w.param.shape[1:]) % self.m == 0
         }

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 from dimred.errors import UserError
+from dimred.fields import Checked, Sparsity
 from dimred.net import Net
 from dimred.scores import random_scores
-from dimred.select.allocate import Allocation
+from dimred.select.allocate import ERK, Allocation
 from dimred.select.topk import topk
 
 
-@dataclass(frozen=True)
-class RandomStart:
+@dataclass(frozen=True, kw_only=True)
+class RandomStart(Checked):
     """Methods that start from random weights, as many of each layer as the allocation says."""
 
-    sparsity: float
-    allocation: Allocation
+    sparsity: Sparsity = 0.9
+    allocation: Allocation = ERK()
     # divide weights by the root of their neuron's density
-    scale_fan_in: bool = field(default=False, kw_only=True)
+    scale_fan_in: bool = False
 
     def keep_random(self, net: Net, sparsity: float | None = None) -> None:
         """Train random weights: those of the method's own sparsity, or of another."""

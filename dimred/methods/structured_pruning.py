@@ -7,28 +7,28 @@ removable channels (`of: channels`). A layer never loses its last channel."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from dimred.channels.selection import Channels
-from dimred.errors import require
+from dimred.fields import Checked, Count, Fraction, NotNegative, Sparsity
 from dimred.net import Net
 from dimred.scores import NAMED, Named, generator, magnitude
 from dimred.select.ablations import Ablation, inverted, reinitialise
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
-class L1Filters:
+@dataclass(frozen=True, kw_only=True)
+class L1Filters(Checked):
     """Train, remove the same fraction of each layer's filters, those with the smallest L1 norm, and
     train on.
 
         score of a channel = sum |theta| over the filters that make it
 
     The paper trains to the end and then on at a small learning rate; here pruning is at a fraction
-    `at` of one training. It prunes the first layer of a residual block only: `skip` names the
+    prune_at of one training. It prunes the first layer of a residual block only: `skip` names the
     weights whose filters all stay, such as [conv2]; without it, channels that are added are removed
     together, by the sum of their scores (ours).
 
@@ -39,24 +39,24 @@ class L1Filters:
     Li, Kadav, Durdanovic, Samet, Graf, ICLR 2017 (arXiv:1608.08710).
     """
 
-    sparsity: float
-    of: Literal["weights", "channels"]
-    at: float  # when to prune, as a fraction of training
-    skip: tuple[str, ...]  # regular expressions: weights whose filters stay
-
-    def __post_init__(self) -> None:
-        require(0 <= self.at <= 1, "method.at", self.at, "a fraction of training, in [0, 1]")
+    sparsity: Sparsity = 0.9
+    count: Literal["weights", "channels"] = "weights"
+    prune_at: Fraction = 0.5  # when to prune, as a fraction of training
+    skip: tuple[str, ...] = ()  # regular expressions: weights whose filters stay
 
     def run(self, net: Net, train: Train) -> None:
-        channels, prune = Channels(net, train.sample(1)[0], self.skip), round(self.at * len(train))
+        channels, prune = (
+            Channels(net, train.sample(1)[0], self.skip),
+            round(self.prune_at * len(train)),
+        )
         train(0, prune)
         scores = channels.within_layers(channels.sums(magnitude(net)))
-        channels.keep(channels.best(scores, 1 - self.sparsity, self.of))
+        channels.keep(channels.best(scores, 1 - self.sparsity, self.count))
         train(prune)
 
 
-@dataclass(frozen=True)
-class NetworkSlimming:
+@dataclass(frozen=True, kw_only=True)
+class NetworkSlimming(Checked):
     """Train with an L1 penalty on the scales of norms, remove the channels with the smallest, and
     train on.
 
@@ -64,7 +64,7 @@ class NetworkSlimming:
 
     Channels that are added have several scales; their mean decides (ours: the paper leaves such
     channels in place). What has no scale stays. The paper trains to the end and then trains what is
-    left again; here pruning is at a fraction `at` of one training.
+    left again; here pruning is at a fraction prune_at of one training.
 
     Trains: all weights, then those of the channels that are left; stores: nothing: what is left is
     a small dense net;
@@ -73,26 +73,22 @@ class NetworkSlimming:
     Liu, Li, Shen, Huang, Yan, Zhang, ICCV 2017 (arXiv:1708.06519).
     """
 
-    sparsity: float
-    of: Literal["weights", "channels"]
-    at: float  # when to prune, as a fraction of training
-    penalty: float  # s
-
-    def __post_init__(self) -> None:
-        require(0 <= self.at <= 1, "method.at", self.at, "a fraction of training, in [0, 1]")
-        require(self.penalty >= 0, "method.penalty", self.penalty, "0 or more")
+    sparsity: Sparsity = 0.9
+    count: Literal["weights", "channels"] = "weights"
+    prune_at: Fraction = 0.5  # when to prune, as a fraction of training
+    penalty: NotNegative = 1e-4  # s
 
     def run(self, net: Net, train: Train) -> None:
-        channels, prune = Channels(net, train.sample(1)[0]), round(self.at * len(train))
+        channels, prune = Channels(net, train.sample(1)[0]), round(self.prune_at * len(train))
         channels.require_scales("network_slimming")
         for _ in train.steps(0, prune):
             channels.add_l1_gradient(self.penalty)
-        channels.keep(channels.best(channels.mean_scale(), 1 - self.sparsity, self.of))
+        channels.keep(channels.best(channels.mean_scale(), 1 - self.sparsity, self.count))
         train(prune)
 
 
-@dataclass(frozen=True)
-class ChannelAtInit:
+@dataclass(frozen=True, kw_only=True)
+class ChannelAtInit(Checked):
     """Remove channels before training, by a score of their weights.
 
         score of a channel = sum of the scores of the weights in the filters that make it
@@ -108,20 +104,17 @@ class ChannelAtInit:
     Scores: Frankle et al., ICLR 2021 (arXiv:2009.08576); of channels: Verdenius et al., 2020
     (arXiv:2006.00896)."""
 
-    sparsity: float
-    of: Literal["weights", "channels"]
-    score: Named
-    across: Literal[
-        "network", "layer"
-    ]  # where channels compete; layer: each loses the same fraction
-    rounds: int
-    examples: int  # of the training set, that weights are scored with
-    ablation: Ablation  # of channels: dimred/select/ablations.py
+    sparsity: Sparsity = 0.9
+    count: Literal["weights", "channels"] = "weights"
+    score: Named = "snip"
+    scope: Literal["network", "layer"] = (
+        "network"  # where channels compete; layer: each loses the same fraction
+    )
+    rounds: Count = 1
+    examples: Count = 128  # of the training set, that weights are scored with
+    ablation: Ablation = "none"  # of channels: dimred/select/ablations.py
     # score with crops and flips, as in training
-    augment: bool = field(default=False, kw_only=True)
-
-    def __post_init__(self) -> None:
-        require(self.rounds > 0, "method.rounds", self.rounds, "1 or more")
+    augment: bool = False
 
     def run(self, net: Net, train: Train) -> None:
         batch = train.sample(self.examples, self.augment)
@@ -131,8 +124,8 @@ class ChannelAtInit:
             for k in train.rounds(range(1, self.rounds + 1), "scoring"):
                 scores = NAMED[self.score](net, batch)
                 sums = channels.sums(inverted(scores) if self.ablation == "invert" else scores)
-                ranks = sums if self.across == "network" else channels.within_layers(sums)
-                kept = channels.best(ranks, (1 - self.sparsity) ** (k / self.rounds), self.of)
+                ranks = sums if self.scope == "network" else channels.within_layers(sums)
+                kept = channels.best(ranks, (1 - self.sparsity) ** (k / self.rounds), self.count)
                 if self.ablation == "shuffle":
                     kept = channels.shuffled(kept, sums > -torch.inf, generator(net, "shuffle"))
                 channels.keep(kept)

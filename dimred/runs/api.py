@@ -40,7 +40,7 @@ def train(
     """Train one run, or what is left of it, or nothing if it is finished; its result.
 
         dimred.train("rigl", sparsity=0.95, dataset="mnist", model="lenet5",
-                     recipe={"epochs": 2}, **{"method.every": 100})
+                     recipe={"epochs": 2}, **{"method.update_every": 100})
 
     This is `dimred train method=rigl sparsity=0.95 ...`: what is not given has the command line's
     default, and the run has the same folder. UserError for what is unknown or not allowed, or if

@@ -15,8 +15,10 @@ from torch import nn
 
 from dimred import models
 from dimred.errors import NO_MEMORY, UserError
+from dimred.fields.targets import hints_of, resolve
+from dimred.fields.values import fits
 from dimred.net.seeded import seeded
-from dimred.runs.config.schema import checked_group, fits, hints_of, resolve
+from dimred.runs.config.schema import checked_group
 from dimred.runs.trial import give_logits
 from dimred.storage.files import Json
 

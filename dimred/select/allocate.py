@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from dimred.errors import UserError, require
+from dimred.errors import UserError
+from dimred.fields import Checked, Fraction, NotNegative
 from dimred.net import Net
 
 #: how many coordinates to take: in all, or of each weight
@@ -41,22 +42,20 @@ class Uniform:
         return _share(net, density, dict.fromkeys(net.weights, 1.0))
 
 
-@dataclass(frozen=True)
-class UniformPlus:
+@dataclass(frozen=True, kw_only=True)
+class UniformPlus(Checked):
     """The same density in every weight, but all of the first convolution and at least `last` of the
     last Linear layer.
 
     Gale, Elsen, Hooker, 2019 (arXiv:1902.09574). At extreme sparsity these two get at most half of
     the budget."""
 
-    last: float
-
-    def __post_init__(self) -> None:
-        require(0 <= self.last <= 1, "allocation.last", self.last, "a density in [0, 1]")
+    group: ClassVar[str] = "allocation"
+    last_density: Fraction = 0.2
 
     def __call__(self, net: Net, density: float) -> Budget:
         first, last = _convolutions(net)[:1], _linears(net)[-1:]
-        least = dict.fromkeys(first, 1.0) | dict.fromkeys(last, self.last)
+        least = dict.fromkeys(first, 1.0) | dict.fromkeys(last, self.last_density)
         return _share(net, density, dict.fromkeys(net.weights, 1.0), least)
 
 
@@ -75,8 +74,8 @@ class ER:
         )
 
 
-@dataclass(frozen=True)
-class ERK:
+@dataclass(frozen=True, kw_only=True)
+class ERK(Checked):
     """Erdos-Renyi-Kernel: d_l = min(1, eps * (sum(shape_l) / prod(shape_l))^power), eps so that the
     budget is met.
 
@@ -84,7 +83,8 @@ class ERK:
     solved with the saturated layers in place, so that the budget is met (clamping alone misses it).
     """
 
-    power: float
+    group: ClassVar[str] = "allocation"
+    power: float = 1.0
 
     def __call__(self, net: Net, density: float) -> Budget:
         raw = {name: (sum(w.param.shape) / w.size) ** self.power for name, w in net.weights.items()}
@@ -117,8 +117,8 @@ class Balanced:
         return _meet(net, density, lambda eps: dict.fromkeys(net.weights, eps))
 
 
-@dataclass(frozen=True)
-class SmartRatio:
+@dataclass(frozen=True, kw_only=True)
+class SmartRatio(Checked):
     """Fewer towards the output: d_l = eps * ((L-l+1)^2 + (L-l+1)) / l^power for l = 1 ... L, and
     `last` of every Linear layer. power is 0, or 2 for VGG.
 
@@ -129,12 +129,9 @@ class SmartRatio:
     with a fixed fraction get at most half of the budget.
     """
 
-    power: float
-    last: float
-
-    def __post_init__(self) -> None:
-        require(self.power >= 0, "allocation.power", self.power, "0 or more")
-        require(0 <= self.last <= 1, "allocation.last", self.last, "a density in [0, 1]")
+    group: ClassVar[str] = "allocation"
+    power: NotNegative = 0.0
+    last_density: Fraction = 0.3
 
     def __call__(self, net: Net, density: float) -> Budget:
         fixed = _linears(net) if _convolutions(net) else _linears(net)[-1:]
@@ -146,7 +143,7 @@ class SmartRatio:
         # fixed layers take more only when all the others are full
         never = min(raw.values()) * 1e-9
         return _share(
-            net, density, raw | dict.fromkeys(fixed, never), dict.fromkeys(fixed, self.last)
+            net, density, raw | dict.fromkeys(fixed, never), dict.fromkeys(fixed, self.last_density)
         )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from dimred.errors import require
 from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.scores import Scores, generator
@@ -31,11 +30,6 @@ def drop_and_regrow(net: Net, kept: Supports, counts: Mapping[str, int]) -> None
     like any other."""
     net.keep(kept)
     net.keep(grow_random(net, kept, counts))
-
-
-def require_fractions(**fields: float) -> None:
-    for name, value in fields.items():
-        require(0 <= value <= 1, f"method.{name}", value, "a fraction in [0, 1]")
 
 
 def drop(net: Net, scores: Scores, counts: Mapping[str, int]) -> Supports:

@@ -5,20 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from dimred.errors import require
-
 LEAST = 5  # steps of a period that is given as a fraction
 Decay = Literal["cosine", "constant", "linear", "inverse_power"]
-
-
-def require_period(every: float, key: str = "method.every") -> None:
-    """UserError unless `every` is a whole number of steps or a fraction of training."""
-    require(
-        0 < every < 1 or (every >= 1 and every == int(every)),
-        key,
-        every,
-        "a whole number of steps, or a fraction of training below 1",
-    )
 
 
 def steps_between(every: float, total: int) -> int:

@@ -140,7 +140,7 @@ class Train:
         return steps_between(every, self.total)
 
     def every(
-        self, every: float, until: float = 1.0, key: str = "method.every"
+        self, every: float, until: float = 1.0, key: str = "method.update_every"
     ) -> Callable[[int], bool]:
         """Whether something periodic is due at step t: not at step 0, and not after the fraction
         `until` of training. UserError, naming the key, if it would never be due."""

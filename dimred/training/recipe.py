@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,63 +13,39 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from dimred.errors import require
+from dimred.fields import Checked, Count, NotNegative, OpenFraction, Positive, UnitInterval, above
 from dimred.net import Net
 
 
-@dataclass(frozen=True)
-class Recipe:
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Checked):
     """How to train; everything is a function of the step."""
 
-    optimizer: Literal["sgd", "adam", "adamw"]
-    lr: float
-    momentum: float  # of sgd
-    nesterov: bool
-    weight_decay: float  # of weights
-    decay_all: bool = field(default=False, kw_only=True)  # biases and norms decay, too
-    schedule: Literal["constant", "step", "cosine"]
-    milestones: tuple[
-        float, ...
-    ]  # of step: fractions of training at which lr is multiplied by gamma
-    gamma: float
-    warmup: float  # fraction of training in which lr rises linearly from 0
-    label_smoothing: float
-    clip: float | None  # largest norm of the gradient
-    batch_size: int
-    epochs: int | float
-    steps: int | None  # instead of epochs
-    bf16: bool  # autocast to bfloat16
-    channels_last: bool
-    compile: bool  # torch.compile
+    group: ClassVar[str] = "recipe"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: Positive = 0.1
+    momentum: UnitInterval = 0.9  # of sgd
+    nesterov: bool = False
+    weight_decay: NotNegative = 0.0005  # of weights
+    decay_all: bool = False  # biases and norms decay, too
+    schedule: Literal["constant", "step", "cosine"] = "step"
+    milestones: tuple[OpenFraction, ...] = (
+        0.5,
+        0.75,
+    )  # of step: fractions of training at which lr is multiplied by gamma
+    gamma: NotNegative = 0.1
+    warmup: UnitInterval = 0.0  # fraction of training in which lr rises linearly from 0
+    label_smoothing: UnitInterval = 0.0
+    clip: Positive | None = None  # largest norm of the gradient
+    batch_size: Count = 64
+    epochs: Annotated[int | float, above(0)] = 40
+    steps: Count | None = None  # instead of epochs
+    bf16: bool = False  # autocast to bfloat16
+    channels_last: bool = True
+    compile: bool = False  # torch.compile
 
     def __post_init__(self) -> None:
-        for name in ("lr", "batch_size", "epochs"):
-            require(
-                getattr(self, name) > 0, f"recipe.{name}", getattr(self, name), "a number above 0"
-            )
-        for name in ("weight_decay", "gamma"):
-            require(getattr(self, name) >= 0, f"recipe.{name}", getattr(self, name), "0 or more")
-        for name in ("momentum", "warmup", "label_smoothing"):
-            require(
-                0 <= getattr(self, name) < 1,
-                f"recipe.{name}",
-                getattr(self, name),
-                "a number in [0, 1)",
-            )
-        require(
-            all(0 < m < 1 for m in self.milestones),
-            "recipe.milestones",
-            self.milestones,
-            "fractions in (0, 1)",
-        )
-        require(
-            self.steps is None or self.steps > 0,
-            "recipe.steps",
-            self.steps,
-            "null or a number above 0",
-        )
-        require(
-            self.clip is None or self.clip > 0, "recipe.clip", self.clip, "null or a number above 0"
-        )
+        super().__post_init__()
         require(
             not self.nesterov or self.momentum > 0,
             "recipe.nesterov",

@@ -187,7 +187,7 @@ def contest(
 def rewiring(name: str, model: nn.Module, density: float) -> str:
     """One update of RigL's supports, dense gradients at hand."""
     net = Net(model, initial=dict)
-    net.keep(topk(random_scores(net), ERK(1.0)(net, density)))
+    net.keep(topk(random_scores(net), ERK(power=1.0)(net, density)))
     net.optimizer = sgd(net.parameters().values())
     for parameter in net.parameters().values():
         parameter.grad = torch.zeros_like(parameter)

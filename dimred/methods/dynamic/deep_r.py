@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dimred.errors import require
+from dimred.fields import NotNegative
 from dimred.methods.random_start import RandomStart
 from dimred.net import Net
 from dimred.net.transforms import Transform
@@ -17,7 +17,7 @@ from dimred.select.rewiring import grow_random
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DeepR(RandomStart):
     """Every weight has its sign for good: one that would cross zero goes dormant, and a random one
     wakes up instead.
@@ -35,12 +35,8 @@ class DeepR(RandomStart):
     Bellec, Kappel, Maass, Legenstein, ICLR 2018 (arXiv:1711.05136); the scales of l1 and noise as
     in the official code."""
 
-    l1: float  # alpha, the pull towards zero
-    noise: float  # standard deviation of the random walk
-
-    def __post_init__(self) -> None:
-        require(self.l1 >= 0, "method.l1", self.l1, "0 or more")
-        require(self.noise >= 0, "method.noise", self.noise, "0 or more")
+    l1: NotNegative = 1e-5  # alpha, the pull towards zero
+    noise: NotNegative = 1e-5  # standard deviation of the random walk
 
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)

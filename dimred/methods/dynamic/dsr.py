@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dimred.errors import require
+from dimred.fields import Fraction, Period, Positive
 from dimred.methods.random_start import RandomStart
 from dimred.net import Net
 from dimred.scores import magnitude
 from dimred.select.allocate import regrown
-from dimred.select.rewiring import drop, drop_and_regrow, require_fractions
-from dimred.select.schedules import require_period
+from dimred.select.rewiring import drop, drop_and_regrow
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DSR(RandomStart):
     """Every so often, drop all weights below one threshold and grow as many random ones, most where
     most are left.
@@ -30,34 +29,30 @@ class DSR(RandomStart):
     Mostafa, Wang, ICML 2019 (arXiv:1902.05967).
     """
 
-    every: int | float  # steps, or a fraction of training, at first
-    slower: tuple[float, ...]  # moments at which `every` doubles, as fractions of training
-    until: float  # the last time, as a fraction of training
-    target: float  # to drop each time, as a fraction of the trained weights
-    threshold: float  # H, at first
-
-    def __post_init__(self) -> None:
-        require_period(self.every)
-        require(self.threshold > 0, "method.threshold", self.threshold, "a number above 0")
-        require_fractions(until=self.until, target=self.target)
-        require(
-            all(0 <= m <= 1 for m in self.slower),
-            "method.slower",
-            self.slower,
-            "fractions of training in [0, 1]",
-        )
+    update_every: Period = 0.01  # steps, or a fraction of training, at first
+    double_period_at: tuple[Fraction, ...] = (
+        0.125,
+        0.4,
+        0.7,
+    )  # moments at which `every` doubles, as fractions of training
+    update_until: Fraction = 0.95  # the last time, as a fraction of training
+    drop_fraction: Fraction = 0.1  # to drop each time, as a fraction of the trained weights
+    initial_threshold: Positive = 0.001  # H, at first
 
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)
-        net.reported["threshold"] = float(self.threshold)
-        due, period = train.every(self.every, self.until), train.period(self.every)
+        net.reported["threshold"] = float(self.initial_threshold)
+        due, period = (
+            train.every(self.update_every, self.update_until),
+            train.period(self.update_every),
+        )
         for t in train.steps():
-            slower = 2 ** sum(t >= moment * len(train) for moment in self.slower)
+            slower = 2 ** sum(t >= moment * len(train) for moment in self.double_period_at)
             if due(t) and t % (period * slower) == 0 and net.dim < net.total:
                 threshold = net.reported["threshold"]
                 counts = below(net, threshold)
                 left = {name: net.weights[name].dim - count for name, count in counts.items()}
-                share = sum(counts.values()) / (self.target * net.dim)
+                share = sum(counts.values()) / (self.drop_fraction * net.dim)
                 if share > 1.1:
                     net.reported["threshold"] = threshold / 2
                 elif share < 0.9:

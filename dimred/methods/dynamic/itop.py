@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from dimred.fields import Fraction, Period
 from dimred.methods.random_start import RandomStart
 from dimred.net import Net
 from dimred.scores import magnitude
@@ -15,19 +16,18 @@ from dimred.select.rewiring import (
     gradient_magnitude,
     grow,
     grow_random,
-    require_fractions,
 )
-from dimred.select.schedules import cosine, require_period
+from dimred.select.schedules import cosine
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ITOP(RandomStart):
     """Rewire seldom but much, so that in the end training has seen many weights: in-time
     over-parameterisation.
 
-        a fraction of each layer, floor + (fraction - floor)/2 (1 + cos(pi t / T)), at t = every, 2
-        every, ... < T
+        a fraction of each layer, m + (drop_fraction - m)/2 (1 + cos(pi t / T)), with
+        m = min_drop_fraction, at t = k, 2 k, ... < T, with k = update_every
 
     Drops the smallest weights and grows those whose gradient is largest (RigL) or random ones
     (SET). Every result's `explored` is R_s, the share of all weights that were trained at some
@@ -40,21 +40,17 @@ class ITOP(RandomStart):
     Liu, Yin, Mocanu, Pechenizkiy, ICML 2021 (arXiv:2102.02887).
     """
 
-    every: int | float  # steps, or a fraction of training
-    fraction: float  # at the start of the cosine
-    floor: float  # at its end
-    grow: Literal["gradient", "random"]
-
-    def __post_init__(self) -> None:
-        require_period(self.every)
-        require_fractions(fraction=self.fraction, floor=self.floor)
+    update_every: Period = 0.0153  # steps, or a fraction of training
+    drop_fraction: Fraction = 0.5  # at the start of the cosine
+    min_drop_fraction: Fraction = 0.005  # at its end
+    grow: Literal["gradient", "random"] = "random"
 
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)
-        due = train.every(self.every)
+        due = train.every(self.update_every)
         for t in train.steps(dense_grad=due if self.grow == "gradient" else None):
             if due(t):
-                fraction = cosine(self.fraction, self.floor, t / len(train))
+                fraction = cosine(self.drop_fraction, self.min_drop_fraction, t / len(train))
                 counts = drop_counts(net, fraction, math.ceil)
                 kept = drop(net, magnitude(net), counts)
                 if self.grow == "gradient":

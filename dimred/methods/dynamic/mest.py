@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dimred.errors import require
+from dimred.fields import Fraction, Period, UnitInterval
 from dimred.methods.random_start import RandomStart
 from dimred.net import Net
 from dimred.scores import Scores
 from dimred.select.rewiring import drop, drop_and_regrow
-from dimred.select.schedules import require_period
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MEST(RandomStart):
     """Every so often, drop the weights that matter least by size and gradient, and grow random
     ones; ever fewer.
@@ -35,44 +35,44 @@ class MEST(RandomStart):
     Yuan et al., NeurIPS 2021 (arXiv:2110.14032).
     """
 
-    every: int | float  # steps, or a fraction of training
-    fractions: tuple[float, ...]  # f, one for each stage of training but the last
-    moments: tuple[float, ...]  # at which a stage ends, as fractions of training
-    soft: bool  # the soft memory bound, EM&S
-    gradient: float  # lambda
+    update_every: Period = 0.03125  # steps, or a fraction of training
+    drop_fractions: tuple[Fraction, ...] = (
+        0.2,
+        0.1,
+    )  # f, one for each stage of training but the last
+    stage_ends: tuple[UnitInterval, ...] = (
+        0.5625,
+        0.75,
+    )  # at which a stage ends, as fractions of training
+    soft_memory_bound: bool = False  # the soft memory bound, EM&S
+    gradient_weight: float = 0.01  # lambda
 
     def __post_init__(self) -> None:
-        require_period(self.every)
+        super().__post_init__()
         require(
-            len(self.fractions) == len(self.moments) > 0,
-            "method.fractions, method.moments",
-            (self.fractions, self.moments),
+            len(self.drop_fractions) == len(self.stage_ends) > 0,
+            "method.drop_fractions, method.stage_ends",
+            (self.drop_fractions, self.stage_ends),
             "as many of one as of the other",
         )
         require(
-            all(0 <= f <= 1 for f in self.fractions),
-            "method.fractions",
-            self.fractions,
-            "fractions in [0, 1]",
-        )
-        require(
-            all(0 <= m < 1 for m in self.moments) and sorted(self.moments) == [*self.moments],
-            "method.moments",
-            self.moments,
+            sorted(self.stage_ends) == [*self.stage_ends],
+            "method.stage_ends",
+            self.stage_ends,
             "rising fractions of training in [0, 1)",
         )
 
     def bounds(self, progress: float) -> tuple[float, float]:
         """To what multiples of the density to prune, and to grow again."""
-        f = (*self.fractions, 0.0)[sum(progress >= moment for moment in self.moments)]
-        return (1.0, 1.0 + f) if self.soft else (1.0 - f, 1.0)
+        f = (*self.drop_fractions, 0.0)[sum(progress >= moment for moment in self.stage_ends)]
+        return (1.0, 1.0 + f) if self.soft_memory_bound else (1.0 - f, 1.0)
 
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)
         base = {name: w.dim for name, w in net.weights.items()}
         self.mutate(net, base, 1.0, self.bounds(0.0)[1])
-        due = train.every(self.every, self.moments[-1])
-        last = min(math.ceil(self.moments[-1] * len(train)), len(train) - 1)
+        due = train.every(self.update_every, self.stage_ends[-1])
+        last = min(math.ceil(self.stage_ends[-1] * len(train)), len(train) - 1)
         for t in train.steps():
             if due(t) or t == last:
                 self.mutate(net, base, *self.bounds(1.0 if t == last else t / len(train)))
@@ -91,7 +91,7 @@ class MEST(RandomStart):
             name: w.scatter(
                 w.psi.detach().abs()
                 if w.psi.grad is None
-                else w.psi.detach().abs() + self.gradient * w.psi.grad.abs()
+                else w.psi.detach().abs() + self.gradient_weight * w.psi.grad.abs()
             )
             for name, w in net.weights.items()
         }

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dimred.errors import require
+from dimred.fields import Count, Fraction, Period
 from dimred.methods.random_start import RandomStart
 from dimred.net import Net
 from dimred.scores import magnitude
-from dimred.select.rewiring import drop, drop_counts, grow, require_fractions
-from dimred.select.schedules import Decay, decayed, require_period
+from dimred.select.rewiring import drop, drop_counts, grow
+from dimred.select.schedules import Decay, decayed
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RigL(RandomStart):
     """Every so often, replace the smallest weights by those whose gradient is largest.
 
-        fraction alpha/2 (1 + cos(pi t / T_end)) of each layer, at t = every, 2 every, ... < T_end,
-        which do not train
+        fraction alpha/2 (1 + cos(pi t / T_end)) of each layer, at t = k, 2 k, ... < T_end,
+        k = update_every, in steps that do not train
 
     A dropped weight whose gradient is among the largest returns with its value, as in the official
-    code. The fraction may also stay or fall as alpha (1 - t / T_end)^k: linear is k = 1,
-    inverse_power k = 3. Gradients may be summed over the last `batches` steps up to the one that
-    rewires, against the noise of small batches.
+    code. The fraction may also stay or fall as alpha (1 - t / T_end)^p: linear is p = 1,
+    inverse_power p = 3. Gradients may be summed over the last gradient_batches steps, the one that
+    rewires included, against the noise of small batches.
 
     Trains: d weights, not always the same; stores: their positions; needs: dense gradients in the
     steps that rewire (and in those whose gradients are summed).
@@ -32,36 +33,36 @@ class RigL(RandomStart):
     Evci, Gale, Menick, Castro, Elsen, ICML 2020 (arXiv:1911.11134), alg. 1.
     """
 
-    every: int | float  # steps, or a fraction of training
-    fraction: float  # alpha
-    until: float  # T_end, as a fraction of training
-    decay: Decay = field(default="cosine", kw_only=True)  # of the fraction
-    batches: int = field(default=1, kw_only=True)  # whose gradients are summed
-
-    def __post_init__(self) -> None:
-        require_period(self.every)
-        require_fractions(fraction=self.fraction, until=self.until)
-        require(self.batches > 0, "method.batches", self.batches, "1 or more")
+    update_every: Period = 0.02  # steps, or a fraction of training
+    drop_fraction: Fraction = 0.3  # alpha
+    update_until: Fraction = 0.75  # T_end, as a fraction of training
+    drop_schedule: Decay = "cosine"  # of the fraction
+    gradient_batches: Count = 1  # whose gradients are summed
 
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)
-        due, period = train.every(self.every, self.until), train.period(self.every)
+        due, period = (
+            train.every(self.update_every, self.update_until),
+            train.period(self.update_every),
+        )
         require(
-            self.batches <= period,
-            "method.batches",
-            self.batches,
-            f"at most method.every, {period} steps here",
+            self.gradient_batches <= period,
+            "method.gradient_batches",
+            self.gradient_batches,
+            f"at most method.update_every, {period} steps here",
         )
 
         def summed(t: int) -> bool:
             """Whether the gradient of step t is one of those that decide."""
-            return any(due(later) for later in range(t, t + self.batches))
+            return any(due(later) for later in range(t, t + self.gradient_batches))
 
         for t in train.steps(dense_grad=summed):
             if summed(t) and net.dim < net.total:
                 self.add_gradients(net)
             if due(t) and net.dim < net.total:
-                fraction = decayed(self.fraction, self.decay, t / (self.until * len(train)))
+                fraction = decayed(
+                    self.drop_fraction, self.drop_schedule, t / (self.update_until * len(train))
+                )
                 self.swap(net, drop_counts(net, fraction))
                 net.zero_grad()
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dimred.fields import Fraction, Period
 from dimred.methods.random_start import RandomStart
 from dimred.net import Net
 from dimred.scores import Scores
-from dimred.select.rewiring import drop, drop_and_regrow, drop_counts, require_fractions
-from dimred.select.schedules import require_period
+from dimred.select.rewiring import drop, drop_and_regrow, drop_counts
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SET(RandomStart):
     """Every so often, replace the weights closest to zero by random new ones that start at zero.
 
@@ -30,19 +30,15 @@ class SET(RandomStart):
     Mocanu et al., Nature Communications 2018 (arXiv:1707.04780).
     """
 
-    every: int | float  # steps, or a fraction of training
-    fraction: float  # zeta
-
-    def __post_init__(self) -> None:
-        require_period(self.every)
-        require_fractions(fraction=self.fraction)
+    update_every: Period = 0.02  # steps, or a fraction of training
+    drop_fraction: Fraction = 0.3  # zeta
 
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)
-        due = train.every(self.every)
+        due = train.every(self.update_every)
         for t in train.steps():
             if due(t):
-                counts = drop_counts(net, self.fraction)
+                counts = drop_counts(net, self.drop_fraction)
                 drop_and_regrow(net, drop(net, rank_by_sign(net), counts), counts)
 
 

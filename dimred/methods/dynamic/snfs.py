@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import torch
 
-from dimred.errors import require
+from dimred.fields import Fraction, Period, UnitInterval
 from dimred.methods.random_start import RandomStart
 from dimred.net import Net
 from dimred.scores import Scores, magnitude
-from dimred.select.allocate import regrown
-from dimred.select.rewiring import drop, drop_counts, grow, require_fractions
-from dimred.select.schedules import cosine, require_period
+from dimred.select.allocate import Allocation, Uniform, regrown
+from dimred.select.rewiring import drop, drop_counts, grow
+from dimred.select.schedules import cosine
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SNFS(RandomStart):
     """Every so often, replace the smallest weights by those with the largest momentum, most in
     layers where it is
@@ -38,25 +38,21 @@ class SNFS(RandomStart):
     Dettmers, Zettlemoyer, 2019 (arXiv:1907.04840).
     """
 
-    every: int | float  # steps, or a fraction of training
-    fraction: float  # at the start of the cosine
-    floor: float  # at its end
-    mu: float
-
-    def __post_init__(self) -> None:
-        require_period(self.every)
-        require_fractions(fraction=self.fraction, floor=self.floor)
-        require(0 <= self.mu < 1, "method.mu", self.mu, "a number in [0, 1)")
+    allocation: Allocation = Uniform()
+    update_every: Period = 0.02  # steps, or a fraction of training
+    drop_fraction: Fraction = 0.5  # at the start of the cosine
+    min_drop_fraction: Fraction = 0.005  # at its end
+    momentum: UnitInterval = 0.9
 
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)
-        due = train.every(self.every)
+        due = train.every(self.update_every)
         for t in train.steps(dense_grad=lambda t: True):
             if due(t):
-                self.rewire(net, cosine(self.fraction, self.floor, t / len(train)))
+                self.rewire(net, cosine(self.drop_fraction, self.min_drop_fraction, t / len(train)))
             for name, grad in net.grads().items():
                 momentum = net.method_state.setdefault(f"momentum/{name}", torch.zeros_like(grad))
-                momentum.mul_(self.mu).add_(grad)
+                momentum.mul_(self.momentum).add_(grad)
 
     def rewire(self, net: Net, fraction: float) -> None:
         """By the momentum as the last step left it; in this step newcomers train like the

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dimred.fields import Fraction, Period
 from dimred.methods.random_start import RandomStart, scale_by_fan_in
 from dimred.net import Net
 from dimred.net.coordinates import Coordinates
 from dimred.scores import magnitude, random_scores
-from dimred.select.rewiring import require_fractions
-from dimred.select.schedules import cosine, require_period
+from dimred.select.schedules import cosine
 from dimred.select.topk import largest, topk
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SRigL(RandomStart):
     """RigL in which all neurons of a layer have the same number of inputs, but for neurons that are
     ablated.
@@ -38,14 +38,10 @@ class SRigL(RandomStart):
     Lasby, Golubeva, Evci, Nica, Ioannou, ICLR 2024 (arXiv:2305.02299).
     """
 
-    every: int | float  # steps, or a fraction of training
-    fraction: float  # alpha
-    until: float  # T_end, as a fraction of training
-    ablation: float  # gamma; 0 keeps all neurons
-
-    def __post_init__(self) -> None:
-        require_period(self.every)
-        require_fractions(fraction=self.fraction, until=self.until, ablation=self.ablation)
+    update_every: Period = 0.02  # steps, or a fraction of training
+    drop_fraction: Fraction = 0.3  # alpha
+    update_until: Fraction = 0.75  # T_end, as a fraction of training
+    min_salient_fraction: Fraction = 0.3  # gamma; 0 keeps all neurons
 
     def run(self, net: Net, train: Train) -> None:
         draws = random_scores(net)
@@ -57,14 +53,16 @@ class SRigL(RandomStart):
         net.keep({name: first(rows(draws[name]), count) for name, count in budget.items()})
         if self.scale_fan_in:
             scale_by_fan_in(net)
-        due = train.every(self.every, self.until)
+        due = train.every(self.update_every, self.update_until)
         last = [name for name, w in net.weights.items() if w.param.dim() > 1][-1:]
         for t in train.steps(dense_grad=due):
             if due(t) and net.dim < net.total:
-                fraction = cosine(self.fraction, 0.0, t / (self.until * len(train)))
+                fraction = cosine(self.drop_fraction, 0.0, t / (self.update_until * len(train)))
                 size, gradient = magnitude(net), net.grads()
                 changing = [name for name, w in net.weights.items() if 0 < w.dim < w.size]
-                ablation = dict.fromkeys(changing, self.ablation) | dict.fromkeys(last, 0.0)
+                ablation = dict.fromkeys(changing, self.min_salient_fraction) | dict.fromkeys(
+                    last, 0.0
+                )
                 net.keep(
                     {
                         name: self.rewired(

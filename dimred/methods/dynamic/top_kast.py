@@ -8,17 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dimred.errors import require
+from dimred.fields import Checked, NotNegative, Period, Sparsity
 from dimred.net import Net
 from dimred.net.transforms import StraightThroughMask
-from dimred.select.allocate import Allocation
-from dimred.select.schedules import require_period
+from dimred.select.allocate import ERK, Allocation
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
-class TopKAST:
+@dataclass(frozen=True, kw_only=True)
+class TopKAST(Checked):
     """Use the largest weights, train some more of them, and hold the rest: always sparse, forward
     and backward.
 
@@ -36,22 +35,17 @@ class TopKAST:
     Jayakumar, Pascanu, Rae, Osindero, Elsen, NeurIPS 2020 (arXiv:2106.03517).
     """
 
-    sparsity: float
-    allocation: Allocation
-    explore: float  # M, as a multiple of D
-    every: int | float  # steps, or a fraction of training
-    strength: float  # of the penalty
-
-    def __post_init__(self) -> None:
-        require(self.explore >= 0, "method.explore", self.explore, "0 or more")
-        require_period(self.every)
-        require(self.strength >= 0, "method.strength", self.strength, "0 or more")
+    sparsity: Sparsity = 0.9
+    allocation: Allocation = ERK()
+    exploration: NotNegative = 1.0  # M, as a multiple of D
+    update_every: Period = 0.02  # steps, or a fraction of training
+    penalty: NotNegative = 0.0001  # of the penalty
 
     def run(self, net: Net, train: Train) -> None:
-        sets = {name: Explored(w.param, self.strength) for name, w in net.weights.items()}
+        sets = {name: Explored(w.param, self.penalty) for name, w in net.weights.items()}
         net.add_transforms(sets)
         self.choose(net, sets)
-        due = train.every(self.every)
+        due = train.every(self.update_every)
         for t in train.steps():
             if due(t):
                 self.choose(net, sets)
@@ -62,7 +56,7 @@ class TopKAST:
         density = 1 - self.sparsity
         size = {name: theta.abs() for name, theta in net.dense_weights().items()}
         used = topk(size, self.allocation(net, density))
-        trained = topk(size, self.allocation(net, min(1.0, density * (1 + self.explore))))
+        trained = topk(size, self.allocation(net, min(1.0, density * (1 + self.exploration))))
         net.keep(trained, base="held")
         for name, each in sets.items():
             each.keep(used[name])

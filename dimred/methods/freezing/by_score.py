@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dimred.errors import require
+from dimred.fields import Checked, Count, PositiveFraction, Sparsity
 from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.net.transforms import Masked
 from dimred.scores import NAMED, Named, generator, masked, permuted, random_scores
-from dimred.select.allocate import Allocation
+from dimred.select.allocate import Allocation, Global
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 from dimred.training.recipe import Recipe
 
 
-@dataclass(frozen=True)
-class ByScore:
+@dataclass(frozen=True, kw_only=True)
+class ByScore(Checked):
     """Train the weights with the best scores."""
 
-    sparsity: float
-    allocation: Allocation
-    score: Named
-    examples: int
+    sparsity: Sparsity = 0.9
+    allocation: Allocation = Global()
+    score: Named = "snip"
+    examples: Count = 128
     # score with crops and flips, as in training
-    augment: bool = field(default=False, kw_only=True)
+    augment: bool = False
 
     def choose(self, net: Net, train: Train) -> Supports:
         scores = NAMED[self.score](net, train.sample(self.examples, self.augment))
         return topk(scores, self.allocation(net, 1 - self.sparsity))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FreezeNetWD(ByScore):
     """FreezeNet whose frozen weights decay while the others train, and are pruned in the end: a
     sparse net.
@@ -44,7 +44,7 @@ class FreezeNetWD(ByScore):
         theta_t = theta_0 * prod_{s < t} (1 - lr_s wd)  outside of the support,  support = top score
 
     This is the decay of SGD without momentum; it is a map, so neither the optimiser nor a
-    checkpoint holds what decays. wd is such that the product over all steps is `remainder`; with
+    checkpoint holds what decays. wd is such that the product over all steps is final_fraction; with
     remainder=null it is the recipe's weight_decay, which takes long. The last step, and its
     evaluation, finds the frozen weights at zero; so they end.
 
@@ -54,15 +54,7 @@ class FreezeNetWD(ByScore):
     Wimmer, Mehnert, Condurache, ACCV 2020 (arXiv:2011.14087); from memory: how they decay is our
     choice."""
 
-    remainder: float | None
-
-    def __post_init__(self) -> None:
-        require(
-            self.remainder is None or 0 < self.remainder <= 1,
-            "method.remainder",
-            self.remainder,
-            "null or a fraction in (0, 1]",
-        )
+    final_fraction: PositiveFraction | None = 0.001
 
     def run(self, net: Net, train: Train) -> None:
         net.keep(self.choose(net, train), base="init")
@@ -87,11 +79,11 @@ class FreezeNetWD(ByScore):
         """prod_{s <= t} (1 - lr_s wd) for every step t."""
         lr = torch.tensor([recipe.lr_at(t, steps) for t in range(steps)], dtype=torch.float64)
         decay = recipe.weight_decay
-        if self.remainder is not None:
+        if self.final_fraction is not None:
             low, high = 0.0, 1 / float(lr.max())
             for _ in range(60):
                 decay = (low + high) / 2
-                enough = torch.log1p(-lr * decay).sum() <= math.log(self.remainder)
+                enough = torch.log1p(-lr * decay).sum() <= math.log(self.final_fraction)
                 low, high = (low, decay) if enough else (decay, high)
         return torch.cumprod(1 - lr * decay, 0)
 
@@ -109,7 +101,7 @@ class Fading(Masked):
         return torch.where(self.kept, theta, theta * self.left)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FreezeNetValues(ByScore):
     """FreezeNet with other values for the frozen weights, to see what random weights have to be.
 
@@ -124,7 +116,9 @@ class FreezeNetValues(ByScore):
     Wimmer, Mehnert, Condurache, ACCV 2020 (arXiv:2011.14087), after their ablation of
     initialisations (from memory)."""
 
-    values: Literal["init", "shuffled", "gaussian", "uniform", "signed_constant", "zero"]
+    frozen_values: Literal["init", "shuffled", "gaussian", "uniform", "signed_constant", "zero"] = (
+        "signed_constant"
+    )
 
     def run(self, net: Net, train: Train) -> None:
         supports, values = self.choose(net, train), self.draw(net)
@@ -143,7 +137,7 @@ class FreezeNetValues(ByScore):
             {name: draw.to(net.weights[name].param) for name, draw in random_scores(net).items()},
         )
         sigma = {name: theta.square().mean().sqrt() for name, theta in thetas.items()}
-        if self.values == "shuffled":
+        if self.frozen_values == "shuffled":
             return permuted(thetas, generator(net, "order"))
         draws = {
             "init": lambda name: thetas[name],
@@ -156,11 +150,11 @@ class FreezeNetValues(ByScore):
             ),
             "zero": lambda name: torch.zeros_like(thetas[name]),
         }
-        return {name: draws[self.values](name) for name in thetas}
+        return {name: draws[self.frozen_values](name) for name in thetas}
 
 
-@dataclass(frozen=True)
-class DropBack:
+@dataclass(frozen=True, kw_only=True)
+class DropBack(Checked):
     """In every step, train the weights that will have moved farthest; the others return to their
     initial values.
 
@@ -176,16 +170,12 @@ class DropBack:
     Golub, Lemieux, Lis, MLSys 2019 (arXiv:1806.06949).
     """
 
-    sparsity: float
-    allocation: Allocation
-    every: int  # steps
-    until: float  # from then on, as a fraction of training, the support stays
-
-    def __post_init__(self) -> None:
-        require(self.every > 0, "method.every", self.every, "1 or more steps")
-        require(
-            0 < self.until <= 1, "method.until", self.until, "a fraction of training, in (0, 1]"
-        )
+    sparsity: Sparsity = 0.9
+    allocation: Allocation = Global()
+    update_every: Count = 1  # steps
+    update_until: PositiveFraction = (
+        0.5  # from then on, as a fraction of training, the support stays
+    )
 
     def run(self, net: Net, train: Train) -> None:
         net.cache_initial()  # it is needed in every step
@@ -193,7 +183,7 @@ class DropBack:
         budget = self.allocation(net, 1 - self.sparsity)
 
         def due(t: int) -> bool:
-            return t % self.every == 0 and (t == 0 or t < self.until * len(train))
+            return t % self.update_every == 0 and (t == 0 or t < self.update_until * len(train))
 
         for t in train.steps(dense_grad=due):
             if due(t):

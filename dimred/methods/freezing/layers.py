@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dimred.errors import UserError, require
+from dimred.errors import UserError
+from dimred.fields import Checked, Fraction, Positive
 from dimred.net import Net
 from dimred.net.layers import NORMS, last_layer, matching, parameters_of
 from dimred.scores import generator
@@ -37,8 +38,8 @@ class LastLayer:
         train()
 
 
-@dataclass(frozen=True)
-class ELM:
+@dataclass(frozen=True, kw_only=True)
+class ELM(Checked):
     """Extreme learning machine: solve for the last layer, by ridge regression on random features.
 
         beta = (H^T H + ridge I)^-1 H^T Y,  H the inputs of the last layer with a column of ones, Y one-hot labels
@@ -55,10 +56,7 @@ class ELM:
     Huang, Zhu, Siew, Neurocomputing 2006; with ridge: Huang, Zhou, Ding, Zhang, IEEE SMC-B 2012
     (from memory)."""
 
-    ridge: float
-
-    def __post_init__(self) -> None:
-        require(self.ridge > 0, "method.ridge", self.ridge, "a number above 0")
+    ridge: Positive = 1.0
 
     def run(self, net: Net, train: Train) -> None:
         layer = net.model.get_submodule(last_layer(net))
@@ -105,14 +103,14 @@ def moments(net: Net, train: Train, layer: nn.Linear) -> tuple[Tensor, Tensor]:
     return gram, moment
 
 
-@dataclass(frozen=True)
-class NormOnly:
+@dataclass(frozen=True, kw_only=True)
+class NormOnly(Checked):
     """Train scale and shift of the normalisation layers and nothing else, not even the last layer
     unless told to.
 
         theta = theta_0 but for gamma, beta;  gamma_0 ~ U(0, 1)
 
-    The paper's variants: `output` trains the last layer, too, and `also` what else it names (its
+    The paper's variants: train_output_layer trains the last layer, too, and also_train more parameters (its
     shortcuts).
 
     Trains: scale and shift of norms alone; stores: the seed of all weights; needs: dense weights
@@ -121,9 +119,9 @@ class NormOnly:
     Frankle, Schwab, Morcos, ICLR 2021 (arXiv:2003.00152).
     """
 
-    gamma: Literal["uniform", "init"]  # gamma_0: U(0, 1), or the model's own
-    output: bool
-    also: tuple[str, ...]  # regular expressions
+    gamma_init: Literal["uniform", "init"] = "uniform"  # gamma_0: U(0, 1), or the model's own
+    train_output_layer: bool = False
+    also_train: tuple[str, ...] = ()  # regular expressions
 
     def run(self, net: Net, train: Train) -> None:
         norms = {name for name, m in net.model.named_modules() if isinstance(m, NORMS)}
@@ -138,25 +136,25 @@ class NormOnly:
                 f"method norm_only trains normalisation layers, and {type(net.model).__name__} has none "
                 "(with scale and shift). Choose a model that has some, such as model=resnet20"
             )
-        if self.gamma == "uniform":
+        if self.gamma_init == "uniform":
             with torch.no_grad():
                 for name in trained:
                     if name.endswith("weight"):
                         draws = torch.rand(parameters[name].shape, generator=generator(net, name))
                         parameters[name].copy_(draws)
-        trained += matching(self.also, parameters, "method.also")
-        if self.output:
+        trained += matching(self.also_train, parameters, "method.also_train")
+        if self.train_output_layer:
             trained += parameters_of(net, last_layer(net))
         freeze_all_but(net, trained)
         train()
 
 
-@dataclass(frozen=True)
-class PartialFilters:
+@dataclass(frozen=True, kw_only=True)
+class PartialFilters(Checked):
     """Train the first few filters of every layer, all biases and norms, and the last layer; the
     rest is random.
 
-        trained = sum ceil(fraction * C_out) * fan_in, and all of the last layer and of `layers`
+        trained = sum ceil(fraction * C_out) * fan_in, and all of the last layer and of train_whole
 
     A neuron of a Linear layer is a filter, too. With fraction=0 and layers=[stage2] whole layers
     are trained or not.
@@ -167,15 +165,12 @@ class PartialFilters:
     Rosenfeld, Tsotsos, CRV 2019 (arXiv:1802.00844).
     """
 
-    fraction: float
-    layers: tuple[str, ...]  # regular expressions
-
-    def __post_init__(self) -> None:
-        require(0 <= self.fraction <= 1, "method.fraction", self.fraction, "a fraction in [0, 1]")
+    fraction: Fraction = 0.1
+    train_whole: tuple[str, ...] = ()  # regular expressions
 
     def run(self, net: Net, train: Train) -> None:
         whole = {
-            *matching(self.layers, net.parameters(), "method.layers"),
+            *matching(self.train_whole, net.parameters(), "method.train_whole"),
             *parameters_of(net, last_layer(net)),
         }
         frozen = {}

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from dimred.errors import require
+from dimred.fields import Checked, Count, PositiveFraction, within
 from dimred.net import Net
 from dimred.net.layers import layers_of
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
-class FreezeOut:
+@dataclass(frozen=True, kw_only=True)
+class FreezeOut(Checked):
     """Anneal the learning rate of each layer to zero at its own time, the first layer's first, and
     freeze it there.
 
         lr_i(t) = lr_i / 2 (1 + cos(pi t / t_i)),  t_i = (t_0 + (1 - t_0) i / L)^3,  lr_i = lr / t_i
 
-    This takes the place of the recipe's schedule. `start` is t_0 before it is cubed; lr_i = lr
+    This takes the place of the recipe's schedule. t_0 is given before it is cubed; lr_i = lr
     without scale_lr. The paper forgets the factor 1/2 (says the official README). Norms of frozen
     layers use their running statistics.
 
@@ -35,18 +36,13 @@ class FreezeOut:
     Brock, Lim, Ritchie, Weston, 2017 (arXiv:1706.04983).
     """
 
-    start: float  # t_0
-    cubic: bool
-    scale_lr: bool
-
-    def __post_init__(self) -> None:
-        require(
-            0 < self.start <= 1, "method.start", self.start, "a fraction of training, in (0, 1]"
-        )
+    t_0: PositiveFraction = 0.8  # t_0
+    cubic: bool = True
+    scale_lr: bool = True
 
     def end(self, i: int, layers: int) -> float:
         """t_i, as a fraction of training."""
-        end = self.start + (1 - self.start) * i / (layers - 1) if layers > 1 else 1.0
+        end = self.t_0 + (1 - self.t_0) * i / (layers - 1) if layers > 1 else 1.0
         return end**3 if self.cubic else end
 
     def lr(self, t: float, end: float) -> float:
@@ -74,8 +70,8 @@ class FreezeOut:
             train.scale_lr(scales)
 
 
-@dataclass(frozen=True)
-class AutoFreeze:
+@dataclass(frozen=True, kw_only=True)
+class AutoFreeze(Checked):
     """At regular intervals, freeze the first layers as long as their gradients have changed less
     than most do.
 
@@ -91,17 +87,8 @@ class AutoFreeze:
     Liu, Agarwal, Venkataraman, 2021 (arXiv:2102.01386); the norm is that of the official code.
     """
 
-    intervals: int  # of training
-    percentile: int | float
-
-    def __post_init__(self) -> None:
-        require(self.intervals > 0, "method.intervals", self.intervals, "1 or more")
-        require(
-            0 <= self.percentile <= 100,
-            "method.percentile",
-            self.percentile,
-            "a number in [0, 100]",
-        )
+    intervals: Count = 10  # of training
+    percentile: Annotated[int | float, within("[0, 100]")] = 50
 
     def run(self, net: Net, train: Train) -> None:
         every = max(1, len(train) // self.intervals)

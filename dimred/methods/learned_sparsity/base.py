@@ -9,31 +9,26 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dimred.errors import require
+from dimred.fields import Checked, PositiveFraction, Sparsity
 from dimred.methods.own_density import note_own_density
 from dimred.net import Net
-from dimred.select.allocate import Allocation
+from dimred.select.allocate import Allocation, Global
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
-class Emergent:
+@dataclass(frozen=True, kw_only=True)
+class Emergent(Checked):
     """A soft phase, then exactly the weights with the largest margin."""
 
-    sparsity: float
-    allocation: Allocation
-    until: float  # the end of the soft phase, as a fraction of training
+    sparsity: Sparsity = 0.9
+    allocation: Allocation = Global()
+    soft_until: PositiveFraction = 0.5  # the end of the soft phase, as a fraction of training
 
     strength: ClassVar[str]  # the field by which more weights are pruned
 
-    def __post_init__(self) -> None:
-        require(
-            0 < self.until <= 1, "method.until", self.until, "a fraction of training, in (0, 1]"
-        )
-
     def stop(self, train: Train) -> int:
-        return round(self.until * len(train))
+        return round(self.soft_until * len(train))
 
     def per_step(self, train: Train, strength: float) -> float:
         """The part of a strength that a step of the soft phase has."""

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
 from dimred.errors import require
+from dimred.fields import (
+    Checked,
+    NotNegative,
+    OpenFraction,
+    Period,
+    Positive,
+    Sparsity,
+    UnitInterval,
+    within,
+)
 from dimred.methods.learned_sparsity.base import Emergent
 from dimred.net import Net
 from dimred.net.transforms import ScoredMask
-from dimred.select.allocate import Allocation
-from dimred.select.schedules import cubic, require_period
+from dimred.select.allocate import Allocation, Uniform
+from dimred.select.schedules import cubic
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
-class Movement:
+@dataclass(frozen=True, kw_only=True)
+class Movement(Checked):
     """Keep the weights that moved away from zero: scores learn, through the mask, where growing a
     weight helps.
 
         E(psi) = psi * m,  m = 1 at the largest S of each layer;  dL/dS := dL/dE * psi,  so S = -lr sum dL/dE * psi
 
-    The density falls as in gradual magnitude pruning between `begin` and `end`, and stays; scores
+    The density falls as in gradual magnitude pruning between prune_from and prune_until, and stays; scores
     and weights train all the time. Made for fine-tuning pretrained networks.
 
     Trains: all weights and a score for each, in the end d weights; stores: their positions; needs:
@@ -34,29 +44,28 @@ class Movement:
     Sanh, Wolf, Rush, NeurIPS 2020 (arXiv:2005.07683).
     """
 
-    sparsity: float
-    allocation: Allocation
-    begin: float  # of pruning, as a fraction of training
-    end: float
-    every: int | float  # steps, or a fraction of training
-    lr: float  # of the scores, as a multiple of the learning rate
+    sparsity: Sparsity = 0.9
+    allocation: Allocation = Uniform()
+    prune_from: UnitInterval = 0.1  # of pruning, as a fraction of training
+    prune_until: OpenFraction = 0.7
+    update_every: Period = 1  # steps, or a fraction of training
+    score_lr_scale: Positive = 1.0  # of the scores, as a multiple of the learning rate
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
-            0 <= self.begin < self.end < 1,
-            "method.begin, method.end",
-            (self.begin, self.end),
-            "0 <= begin < end < 1",
+            self.prune_from < self.prune_until,
+            "method.prune_from, method.prune_until",
+            (self.prune_from, self.prune_until),
+            "prune_from < prune_until",
         )
-        require_period(self.every)
-        require(self.lr > 0, "method.lr", self.lr, "a number above 0")
 
     def run(self, net: Net, train: Train) -> None:
         gates = {name: ScoredMask(w.param) for name, w in net.weights.items()}
-        net.add_transforms(gates, lr=self.lr, decay=0.0)
+        net.add_transforms(gates, lr=self.score_lr_scale, decay=0.0)
         total = len(train)
-        begin, end = int(self.begin * total), int(self.end * total)
-        period = train.period(self.every)
+        begin, end = int(self.prune_from * total), int(self.prune_until * total)
+        period = train.period(self.update_every)
         for t in train.steps():
             if t >= begin and (t % period == 0 or t == total - 1):
                 density = cubic(
@@ -67,15 +76,15 @@ class Movement:
         net.keep({name: gate.support() for name, gate in gates.items()}, merge=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SoftMovement(Emergent):
     """Movement pruning with a threshold in place of a count: it learns how many
     weights to keep, with a penalty on their number.
 
-        E(psi) = psi * [sigmoid(S) > tau];  loss + price * sum sigmoid(S);  dL/dS := dL/dE * psi;  margin S
+        E(psi) = psi * [sigmoid(S) > tau];  loss + penalty * sum sigmoid(S);  dL/dS := dL/dE * psi;  margin S
 
-    tau and the price rise together from 0, as the sparsity does in gradual pruning, until the soft
-    phase ends. The price controls how sparse it becomes. The official code averages within layers
+    tau and the penalty rise together from 0, as the sparsity does in gradual pruning, until the soft
+    phase ends. The penalty controls how sparse it becomes. The official code averages within layers
     where the paper and we sum.
 
     Trains: all weights and a score for each, after the soft phase d weights; stores: their
@@ -84,27 +93,18 @@ class SoftMovement(Emergent):
     Sanh, Wolf, Rush, NeurIPS 2020 (arXiv:2005.07683).
     """
 
-    tau: float
-    price: float
-    lr: float  # of the scores, as a multiple of the learning rate
+    threshold: Annotated[float, within("[0, 0.5)")] = 0.1
+    penalty: NotNegative = 0.08
+    score_lr_scale: Positive = 1000.0  # of the scores, as a multiple of the learning rate
 
-    strength: ClassVar[str] = "price"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            0 <= self.tau < 0.5,
-            "method.tau",
-            self.tau,
-            "a number in [0, 0.5): sigmoid(S) starts at 0.5",
-        )
-        require(self.price >= 0, "method.price", self.price, "0 or more")
-        require(self.lr > 0, "method.lr", self.lr, "a number above 0")
+    strength: ClassVar[str] = "penalty"
 
     def run(self, net: Net, train: Train) -> None:
-        price = self.per_step(train, self.price)
-        gates = {name: SigmoidGate(w.param, self.tau, price) for name, w in net.weights.items()}
-        net.add_transforms(gates, lr=self.lr, decay=0.0)
+        strength = self.per_step(train, self.penalty)
+        gates = {
+            name: SigmoidGate(w.param, self.threshold, strength) for name, w in net.weights.items()
+        }
+        net.add_transforms(gates, lr=self.score_lr_scale, decay=0.0)
         stop = self.stop(train)
         for t in train.steps(0, stop):
             for gate in gates.values():
@@ -113,14 +113,14 @@ class SoftMovement(Emergent):
 
 
 class SigmoidGate(ScoredMask):
-    """Open where sigmoid(score) exceeds the threshold. tau and price come in as `rise` goes from 0
+    """Open where sigmoid(score) exceeds the threshold. tau and the penalty come in as `rise` goes from 0
     to 1."""
 
     rise: Tensor
 
-    def __init__(self, weight: Tensor, tau: float, price: float) -> None:
+    def __init__(self, weight: Tensor, tau: float, strength: float) -> None:
         super().__init__(weight)
-        self.tau, self.price = tau, price
+        self.tau, self.strength = tau, strength
         self.register_buffer("rise", weight.new_zeros(()))
 
     def forward(self, theta: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class SigmoidGate(ScoredMask):
         return super().forward(theta)
 
     def penalty(self, theta: Tensor) -> Tensor:
-        return self.rise * self.price * self.score.sigmoid().sum()
+        return self.rise * self.strength * self.score.sigmoid().sum()
 
 
 def scores_of(gates: Mapping[str, ScoredMask]) -> dict[str, Tensor]:

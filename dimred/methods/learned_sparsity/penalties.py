@@ -8,24 +8,24 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dimred.errors import require
+from dimred.fields import NotNegative
 from dimred.methods.learned_sparsity.base import Emergent
 from dimred.net import Net
 from dimred.net.transforms import Transform
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HALO(Emergent):
     """A lasso with a weight of its own for every parameter, learned as well, which spares what is
     large.
 
-        loss + xi * sum |psi_j| / lambda_j^2 + price * sum |lambda_j|,  lambda_j from 1;  margin |psi|
+        loss + xi * sum |psi_j| / lambda_j^2 + penalty * sum |lambda_j|,  lambda_j from 1;  margin |psi|
 
-    At the best lambda that is 1.5 price (2 xi |psi| / price)^(1/3), a concave penalty. xi and the
-    price (psi in the paper) control how small weights become; none becomes zero by itself, and
+    At the best lambda that is 1.5 penalty (2 xi |psi| / penalty)^(1/3), a concave penalty. xi and the
+    penalty (psi in the paper) control how small weights become; none becomes zero by itself, and
     those smaller than `tolerance` count as pruned. The paper prunes at the end without fine-tuning
-    (until=1), covers convolutions alone, and has xi = price = 1e-8 a step for 160 epochs; the
+    (soft_until=1), covers convolutions alone, and has xi = penalty = 1e-8 a step for 160 epochs; the
     official code counts weights below 1e-5 as zero, for which a learning rate must have become
     small.
 
@@ -35,21 +35,11 @@ class HALO(Emergent):
     Seto, Wells, Zhang, 2020 (arXiv:2008.10183).
     """
 
-    xi: float
-    price: float
-    tolerance: float  # of |psi|
+    xi: NotNegative = 0.4
+    penalty: NotNegative = 0.1
+    tolerance: NotNegative = 0.003  # of |psi|
 
     strength: ClassVar[str] = "xi"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.xi >= 0 and self.price >= 0,
-            "method.xi, method.price",
-            (self.xi, self.price),
-            "0 or more",
-        )
-        require(self.tolerance >= 0, "method.tolerance", self.tolerance, "0 or more")
 
     def used(self, net: Net) -> int:
         return sum(
@@ -57,9 +47,9 @@ class HALO(Emergent):
         )
 
     def run(self, net: Net, train: Train) -> None:
-        xi, price = self.per_step(train, self.xi), self.per_step(train, self.price)
+        xi, strength = self.per_step(train, self.xi), self.per_step(train, self.penalty)
         net.add_transforms(
-            {name: AdaptiveLasso(w.param, xi, price) for name, w in net.weights.items()}
+            {name: AdaptiveLasso(w.param, xi, strength) for name, w in net.weights.items()}
         )
         train(0, self.stop(train))
         self.cut(net, train, {name: theta.abs() for name, theta in net.dense_weights().items()})
@@ -70,13 +60,15 @@ class AdaptiveLasso(Transform):
 
     counted_as = "penalty weights"
 
-    def __init__(self, weight: Tensor, xi: float, price: float) -> None:
+    def __init__(self, weight: Tensor, xi: float, strength: float) -> None:
         super().__init__()
-        self.xi, self.price = xi, price
+        self.xi, self.strength = xi, strength
         self.scale = nn.Parameter(torch.ones_like(weight, requires_grad=False))  # lambda
 
     def forward(self, theta: Tensor) -> Tensor:
         return theta
 
     def penalty(self, theta: Tensor) -> Tensor:
-        return self.xi * (theta.abs() / self.scale**2).sum() + self.price * self.scale.abs().sum()
+        return (
+            self.xi * (theta.abs() / self.scale**2).sum() + self.strength * self.scale.abs().sum()
+        )

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dimred.errors import require
+from dimred.fields import NotNegative
 from dimred.methods.learned_sparsity.base import Emergent
 from dimred.net import Net
 from dimred.net.transforms import Transform, straight_through
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class STR(Emergent):
     """Shrink all weights of a layer by one threshold, which is learned with them.
 
@@ -32,18 +32,16 @@ class STR(Emergent):
     Kusupati, Ramanujan, Somani, Wortsman, Jain, Kakade, Farhadi, ICML 2020 (arXiv:2002.03231).
     """
 
-    start: float  # of every s
-    decay: float  # of s
+    initial_s: float = -5.0  # of every s
+    weight_decay: NotNegative = 12.0  # of s
 
-    strength: ClassVar[str] = "decay"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.decay >= 0, "method.decay", self.decay, "0 or more")
+    strength: ClassVar[str] = "weight_decay"
 
     def run(self, net: Net, train: Train) -> None:
-        thresholds = {name: SoftThreshold(w.param, self.start) for name, w in net.weights.items()}
-        net.add_transforms(thresholds, decay=self.per_step(train, self.decay))
+        thresholds = {
+            name: SoftThreshold(w.param, self.initial_s) for name, w in net.weights.items()
+        }
+        net.add_transforms(thresholds, decay=self.per_step(train, self.weight_decay))
         train(0, self.stop(train))
         self.cut(
             net,
@@ -67,7 +65,7 @@ class SoftThreshold(Transform):
         return theta.abs() - self.s.sigmoid()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DST(Emergent):
     """Zero the weights below the threshold of their neuron or filter; thresholds are trained with
     the weights.
@@ -87,13 +85,9 @@ class DST(Emergent):
     Liu, Xu, Shi, Cheung, So, ICLR 2020 (arXiv:2005.06870).
     """
 
-    alpha: float
+    alpha: NotNegative = 0.6
 
     strength: ClassVar[str] = "alpha"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.alpha >= 0, "method.alpha", self.alpha, "0 or more")
 
     def run(self, net: Net, train: Train) -> None:
         alpha = self.per_step(train, self.alpha)

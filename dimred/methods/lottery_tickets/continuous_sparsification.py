@@ -5,25 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from dimred.errors import require
+from dimred.fields import Checked, Count, NotNegative, Sparsity, Step, at_least
 from dimred.methods.own_density import note_own_density
 from dimred.net import Net
 from dimred.net.transforms import Transform
-from dimred.select.allocate import Allocation
+from dimred.select.allocate import Allocation, Global
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
-class ContinuousSparsification:
+@dataclass(frozen=True, kw_only=True)
+class ContinuousSparsification(Checked):
     """Multiply weights by a soft mask that hardens while both are trained, then rewind the weights
     that it chose.
 
-        E(psi) = psi * sigmoid(beta s) / sigmoid(s_0);  beta = beta_T^(t / T);  loss + price * sum sigmoid(beta s)
+        E(psi) = psi * sigmoid(beta s) / sigmoid(s_0);  beta = beta_T^(t / T);  loss + penalty * sum sigmoid(beta s)
 
     Between rounds s <- min(beta_T s, s_0) and beta <- 1, so that only what was pruned stays so. The
     paper's ticket is what has s > 0, and s_0 controls how sparse it is; here it is as many weights
@@ -36,25 +37,23 @@ class ContinuousSparsification:
     Savarese, Silva, Maire, NeurIPS 2020 (arXiv:1912.04427).
     """
 
-    sparsity: float
-    allocation: Allocation
-    rounds: int
-    rewind: int  # the step to go back to
-    start: float  # s_0
-    beta: float  # beta_T
-    price: float  # of a weight
-
-    def __post_init__(self) -> None:
-        require(self.rounds > 0, "method.rounds", self.rounds, "1 or more")
-        require(self.beta >= 1, "method.beta", self.beta, "1 or more")
-        require(self.price >= 0, "method.price", self.price, "0 or more")
+    sparsity: Sparsity = 0.9
+    allocation: Allocation = Global()
+    rounds: Count = 3
+    rewind_step: Step = 0  # the step to go back to
+    initial_score: float = -0.01  # s_0
+    final_beta: Annotated[float, at_least(1)] = 200.0  # beta_T
+    penalty: NotNegative = 1e-8  # of a weight
 
     def run(self, net: Net, train: Train) -> None:
-        masks = {name: SoftMask(w.param, self.start, self.price) for name, w in net.weights.items()}
+        masks = {
+            name: SoftMask(w.param, self.initial_score, self.penalty)
+            for name, w in net.weights.items()
+        }
         net.add_transforms(masks, decay=0.0)
-        self.anneal(train, masks, 0, self.rewind)
+        self.anneal(train, masks, 0, self.rewind_step)
         ticket = train.snapshot()
-        self.anneal(train, masks, self.rewind, len(train))
+        self.anneal(train, masks, self.rewind_step, len(train))
         for _ in train.rounds(range(1, self.rounds)):
             for mask in masks.values():
                 mask.reset()
@@ -65,20 +64,20 @@ class ContinuousSparsification:
         )
         train.once(
             lambda: note_own_density(
-                net, used(masks), 1 - self.sparsity, "Choose a smaller method.start"
+                net, used(masks), 1 - self.sparsity, "Choose a smaller method.initial_score"
             )
         )
         net.keep(chosen)
         net.restore(ticket)
         net.remove_transforms()
         net.add_transforms({name: Times(masks[name].scale) for name in masks})
-        train(self.rewind)
+        train(self.rewind_step)
         net.keep(net.supports, merge=True)
 
     def anneal(self, train: Train, masks: Mapping[str, SoftMask], start: int, stop: int) -> None:
         for t in train.steps(start, stop):
             for mask in masks.values():
-                mask.beta.fill_(self.beta ** ((t + 1) / len(train)))
+                mask.beta.fill_(self.final_beta ** ((t + 1) / len(train)))
 
 
 def used(masks: Mapping[str, SoftMask]) -> int:
@@ -90,17 +89,17 @@ class SoftMask(Transform):
     counted_as = "gates"
     beta: Tensor
 
-    def __init__(self, weight: Tensor, start: float, price: float) -> None:
+    def __init__(self, weight: Tensor, start: float, strength: float) -> None:
         super().__init__()
         self.s = nn.Parameter(torch.full_like(weight, start, requires_grad=False))
         self.register_buffer("beta", weight.new_ones(()))
-        self.start, self.scale, self.price = start, 1 + math.exp(-start), price
+        self.start, self.scale, self.strength = start, 1 + math.exp(-start), strength
 
     def forward(self, theta: Tensor) -> Tensor:
         return self.scale * torch.sigmoid(self.beta * self.s) * theta
 
     def penalty(self, theta: Tensor) -> Tensor:
-        return self.price * torch.sigmoid(self.beta * self.s).sum()
+        return self.strength * torch.sigmoid(self.beta * self.s).sum()
 
     @torch.no_grad()
     def reset(self) -> None:

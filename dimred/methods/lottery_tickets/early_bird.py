@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from dimred.channels.selection import Channels
-from dimred.errors import require
+from dimred.fields import Checked, Fraction, NotNegative, OpenFraction, Sparsity, at_least
 from dimred.net import Net
 from dimred.training.loop import Train
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class EarlyBird:
+@dataclass(frozen=True, kw_only=True)
+class EarlyBird(Checked):
     """Train with an L1 penalty on the scales of norms until the channels worth keeping are known,
     and go on with them.
 
         mask = the channels with the largest |gamma|, one after every epoch;  found when each of the last `masks` masks
-        differs from the newest in at most the fraction `distance` of all channels;  gradient of gamma += s sign(gamma)
+        differs from the newest in at most the fraction max_distance of all channels;  gradient of gamma += s sign(gamma)
 
     Where it is not found in time, what is best then is kept (ours). The penalty ends with the
     search. Channels that are added have several scales; their mean decides (ours).
@@ -34,26 +34,15 @@ class EarlyBird:
     You, Li, Xu, Fu, Wang, Chen, Baraniuk, Wang, Lin, ICLR 2020 (arXiv:1909.11957), alg. 1.
     """
 
-    sparsity: float
-    of: Literal["weights", "channels"]
-    masks: int  # that have to agree
-    distance: float
-    until: float  # the end of the search, as a fraction of training
-    penalty: float  # s
-
-    def __post_init__(self) -> None:
-        require(self.masks > 1, "method.masks", self.masks, "2 or more")
-        require(
-            0 <= self.distance <= 1,
-            "method.distance",
-            self.distance,
-            "a fraction of the channels, in [0, 1]",
-        )
-        require(0 < self.until < 1, "method.until", self.until, "a fraction of training, in (0, 1)")
-        require(self.penalty >= 0, "method.penalty", self.penalty, "0 or more")
+    sparsity: Sparsity = 0.9
+    count: Literal["weights", "channels"] = "weights"
+    masks: Annotated[int, at_least(2)] = 5  # that have to agree
+    max_distance: Fraction = 0.1
+    search_until: OpenFraction = 0.5  # the end of the search, as a fraction of training
+    penalty: NotNegative = 1e-4  # s
 
     def run(self, net: Net, train: Train) -> None:
-        channels, end = Channels(net, train.sample(1)[0]), int(self.until * len(train))
+        channels, end = Channels(net, train.sample(1)[0]), int(self.search_until * len(train))
         channels.require_scales("early_bird")
         net.method_state["masks"] = channels.everything().new_empty(0, channels.count)
         for t in train.steps():
@@ -61,7 +50,7 @@ class EarlyBird:
             if masks is None:  # the channels are chosen
                 continue
             if (t and t % train.epoch_steps == 0) or t == end:
-                mask = channels.best(channels.mean_scale(), 1 - self.sparsity, self.of)
+                mask = channels.best(channels.mean_scale(), 1 - self.sparsity, self.count)
                 masks = net.method_state["masks"] = torch.cat((masks, mask[None]))[-self.masks :]
                 if self.agree(masks) or t == end:
                     log.info(
@@ -76,4 +65,4 @@ class EarlyBird:
     def agree(self, masks: Tensor) -> bool:
         """Whether there are enough masks, and each differs little from the newest."""
         distances = (masks != masks[-1]).double().mean(1)
-        return len(masks) == self.masks and bool((distances <= self.distance).all())
+        return len(masks) == self.masks and bool((distances <= self.max_distance).all())

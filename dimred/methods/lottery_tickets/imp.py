@@ -5,18 +5,19 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dimred.errors import UserError, require
+from dimred.fields import Checked, PositiveFraction, Sparsity, Step
 from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.net.layers import last_matrix
 from dimred.scores import Scores, random_scores, trained_only
-from dimred.select.allocate import Allocation
+from dimred.select.allocate import Allocation, Global
 from dimred.select.topk import rounded_down, topk
 from dimred.training.loop import Train
 
@@ -36,23 +37,25 @@ Criterion = Literal[
 ]
 
 
-@dataclass(frozen=True)
-class IMP:
+@dataclass(frozen=True, kw_only=True)
+class IMP(Checked):
     """Iterative magnitude pruning: train, prune a fifth of what is left, rewind, until sparse
     enough, and train.
 
-        density after round k = max(1 - s, (1 - rate)^k);  then psi <- theta_rewind[support], or only lr goes back
+        density after round k = max(1 - s, (1 - prune_rate)^k);
+        then psi <- theta_rewind[support], or only lr goes back
 
-    What goes back: `weights` (with norms and momentum) and the learning rate; `lr` alone; or
-    `nothing`, which is fine-tuning: as many steps as from `rewind` to the end, all at the last
-    learning rate. The criteria, and what to do with pruned weights, are those of Zhou et al.;
-    "init" is the beginning of training wherever weights rewind to.
+    Rewinds `weights` (with norms and momentum) and the learning rate; `lr` alone; or `none`, which
+    is fine-tuning: as many steps as from rewind_step to the end, all at the last learning rate. The
+    criteria and the values of pruned weights are those of Zhou et al.; "init" is the beginning of
+    training, whatever rewind_step is.
 
-    Three switches follow official codes. By default a round keeps round(density D) weights; with
-    counts=floor it keeps what was left times 1 - rate, rounded down (open_lth). With fresh_momentum
-    every training from `rewind` on, the first too, begins without momentum (open_lth); by default
-    momentum goes back with the weights. With last_at_half_rate the output layer loses half as large
-    a fraction of its weights as all together (Frankle, Carbin), and the others make up for it.
+    Three switches follow official codes. By default a round keeps round(density D) weights;
+    rounding=floor keeps those left times 1 - prune_rate, rounded down (open_lth). With
+    reset_momentum every training from rewind_step on, the first too, begins without momentum
+    (open_lth); by default momentum rewinds with the weights. With output_at_half_rate the output
+    layer loses half as large a fraction of its weights as all together (Frankle, Carbin), and the
+    others make up for it.
 
     Trains: all weights in the first round, a fifth fewer in each, d in the last; stores: their
     positions; needs: dense weights and gradients in the first round, and the weights to go back to.
@@ -61,27 +64,29 @@ class IMP:
     (arXiv:1912.05671); learning rate rewinding, fine-tuning: Renda et al., ICLR 2020
     (arXiv:2003.02389); criteria, pruned weights: Zhou et al., NeurIPS 2019 (arXiv:1905.01067)."""
 
-    sparsity: float
-    allocation: Allocation
-    rate: float  # of the remaining weights, pruned in every round; 1 is one-shot
-    rewind: int  # the step to go back to
-    what: Literal["weights", "lr", "nothing"]
-    criterion: Criterion  # the weights that score highest stay
-    pruned: Literal[
-        "zero", "init", "zero_or_init"
-    ]  # what they read; the last: zero if they moved towards it
-    counts: Literal["round", "floor"] = field(default="round", kw_only=True)
-    fresh_momentum: bool = field(default=False, kw_only=True)
-    last_at_half_rate: bool = field(default=False, kw_only=True)
+    sparsity: Sparsity = 0.9
+    allocation: Allocation = Global()
+    prune_rate: PositiveFraction = (
+        0.2  # of the remaining weights, pruned in every round; 1 is one-shot
+    )
+    rewind_step: Step = 0  # the step to go back to
+    rewind: Literal["weights", "lr", "none"] = "weights"
+    criterion: Criterion = "large_final"  # the weights that score highest stay
+    pruned_value: Literal["zero", "init", "zero_or_init"] = (
+        "zero"  # what they read; the last: zero if they moved towards it
+    )
+    rounding: Literal["nearest", "floor"] = "nearest"
+    reset_momentum: bool = False
+    output_at_half_rate: bool = False
 
     def __post_init__(self) -> None:
-        require(0 < self.rate <= 1, "method.rate", self.rate, "a fraction in (0, 1]")
+        super().__post_init__()
         if (rounds := self.rounds()) > MOST_ROUNDS:
             enough = 1.1 * (1 - (1 - self.sparsity) ** (1 / MOST_ROUNDS))
             raise UserError(
-                f"method.rate={self.rate} reaches sparsity={self.sparsity} in {rounds} rounds, each a "
-                f"whole training; {MOST_ROUNDS} are allowed. Choose a larger one: {enough:.2g} would do, "
-                "the paper's is 0.2"
+                f"method.prune_rate={self.prune_rate} reaches sparsity={self.sparsity} in {rounds} "
+                f"rounds, each a whole training; {MOST_ROUNDS} are allowed. Choose a larger one: "
+                f"{enough:.2g} would do, the paper's is 0.2"
             )
 
     def rounds(self) -> int:
@@ -90,46 +95,46 @@ class IMP:
             return 0
         return (
             1
-            if self.rate == 1
-            else math.ceil(math.log1p(-self.sparsity) / math.log1p(-self.rate) - 1e-9)
+            if self.prune_rate == 1
+            else math.ceil(math.log1p(-self.sparsity) / math.log1p(-self.prune_rate) - 1e-9)
         )
 
     def run(self, net: Net, train: Train) -> None:
-        train(0, self.rewind)
+        train(0, self.rewind_step)
         ticket = train.snapshot()
         self.begin(net)
-        train(self.rewind)
+        train(self.rewind_step)
         for left in train.rounds(self.counts_left(net.total)):
-            prune(net, self.choose(net, left), self.pruned)
-            if self.what == "weights":
+            prune(net, self.choose(net, left), self.pruned_value)
+            if self.rewind == "weights":
                 net.restore(ticket)
             self.begin(net)
-            train(self.rewind, lr_of=len(train) - 1 if self.what == "nothing" else None)
+            train(self.rewind_step, lr_of=len(train) - 1 if self.rewind == "none" else None)
 
     def begin(self, net: Net) -> None:
-        if self.fresh_momentum:
+        if self.reset_momentum:
             net.optimizer_state.clear()
 
     def counts_left(self, total: int) -> list[int]:
         """How many weights are left after each round."""
         left, counts = total, []
         for k in range(1, self.rounds() + 1):
-            if self.counts == "floor":
-                left = rounded_down(max((1 - self.sparsity) * total, (1 - self.rate) * left))
+            if self.rounding == "floor":
+                left = rounded_down(max((1 - self.sparsity) * total, (1 - self.prune_rate) * left))
             else:
-                left = round(max(1 - self.sparsity, (1 - self.rate) ** k) * total)
+                left = round(max(1 - self.sparsity, (1 - self.prune_rate) ** k) * total)
             counts.append(left)
         return counts
 
     def choose(self, net: Net, left: int) -> Supports:
         """The weights that score highest, `left` of them."""
         ranks = scores(net, self.criterion)
-        if not self.last_at_half_rate:
+        if not self.output_at_half_rate:
             return topk(ranks, self.allocation(net, left / net.total))
         name = last_matrix(net)
         require(
             name in net.weights and len(net.weights) > 1,
-            "method.last_at_half_rate",
+            "method.output_at_half_rate",
             True,
             f"false where {name}, the output layer, is not covered, or nothing else is",
         )

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from dimred.fields import Checked, Sparsity
 from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.scores import Batch, Scores, balanced, masked
 from dimred.select.ablations import Ablation, inverted, reinitialise, shuffled
-from dimred.select.allocate import Allocation, Budget
+from dimred.select.allocate import Allocation, Budget, Global
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
-class AtInit:
+@dataclass(frozen=True, kw_only=True)
+class AtInit(Checked):
     """Score every weight, train the best, leave the others at zero or at their initial value.
 
     Every method of this family can be ablated (dimred/select/ablations.py).
     """
 
-    sparsity: float
-    allocation: Allocation
-    base: Literal["zero", "init"]
-    ablation: Ablation
+    sparsity: Sparsity = 0.9
+    allocation: Allocation = Global()
+    base: Literal["zero", "init"] = "zero"
+    ablation: Ablation = "none"
 
     def scores(self, net: Net, train: Train) -> Scores:
         raise NotImplementedError
@@ -52,12 +53,12 @@ class AtInit:
         train()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scored(AtInit):
     """A method that scores weights on training examples."""
 
     # score with crops and flips, as in training
-    augment: bool = field(default=False, kw_only=True)
+    augment: bool = False
 
 
 def batches(train: Train, examples: int, count: int, augment: bool) -> list[Batch]:

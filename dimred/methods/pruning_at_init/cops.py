@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dimred.errors import require
+from dimred.fields import Count, Fraction
 from dimred.methods.pruning_at_init.base import Scored
 from dimred.net import Net
 from dimred.scores import NAMED, Named, Scores, combined
@@ -12,7 +13,7 @@ from dimred.select.topk import topk
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class COPS(Scored):
     """Train the best weights by one score among all choices that do well by others, too.
 
@@ -28,23 +29,18 @@ class COPS(Scored):
     Wimmer, Mehnert, Condurache, 2021 (arXiv:2107.12673).
     """
 
-    maximise: Named
-    subject_to: tuple[Named, ...]
-    levels: tuple[float, ...]
-    examples: int
+    maximise: Named = "snip"
+    subject_to: tuple[Named, ...] = ("synflow",)
+    levels: tuple[Fraction, ...] = (0.9,)
+    examples: Count = 128
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             len(self.levels) == len(self.subject_to) > 0,
             "method.levels",
             self.levels,
             "one number for each score of method.subject_to",
-        )
-        require(
-            all(0 <= level <= 1 for level in self.levels),
-            "method.levels",
-            self.levels,
-            "fractions in [0, 1]",
         )
 
     def scores(self, net: Net, train: Train) -> Scores:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from dimred.errors import require
+from dimred.fields import Count, Positive
 from dimred.methods.pruning_at_init.base import AtInit, Scored, batches
 from dimred.net import Net
 from dimred.net.coordinates import Supports
@@ -16,18 +16,15 @@ from dimred.select.topk import rounded_down
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Iterative(AtInit):
     """Score, prune a little, score what is left, and so on."""
 
-    rounds: int  # T
+    rounds: Count = 60  # T
     # how many weights a round keeps, of density * total
-    counts: Literal["round", "floor"] = field(default="round", kw_only=True)
-    schedule: Literal["exponential", "linear"]
+    rounding: Literal["nearest", "floor"] = "nearest"
+    schedule: Literal["exponential", "linear"] = "exponential"
     regrow: ClassVar[bool] = False  # may what was pruned return?
-
-    def __post_init__(self) -> None:
-        require(self.rounds > 0, "method.rounds", self.rounds, "1 or more")
 
     def scorer(self, net: Net, train: Train) -> Callable[[Supports, int], Scores]:
         """The score of all weights where only those in the supports are not zero, in a round 0, 1,
@@ -43,7 +40,7 @@ class Iterative(AtInit):
                 yield 1 - self.sparsity * done
 
     def budget(self, net: Net, density: float) -> Budget:
-        if self.counts == "floor":  # allocations round: give them a whole number of weights
+        if self.rounding == "floor":  # allocations round: give them a whole number of weights
             density = rounded_down(density * net.total) / net.total
         return self.allocation(net, density)
 
@@ -55,7 +52,7 @@ class Iterative(AtInit):
         return supports
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IterSNIP(Iterative, Scored):
     """SNIP in many small rounds: score what is left, prune a little of it.
 
@@ -69,7 +66,7 @@ class IterSNIP(Iterative, Scored):
     de Jorge et al., ICLR 2021 (arXiv:2006.09081); Verdenius et al., 2020 (arXiv:2006.00896).
     """
 
-    examples: int
+    examples: Count = 128
 
     def scorer(self, net: Net, train: Train) -> Callable[[Supports, int], Scores]:
         pool = batches(train, self.examples, self.rounds, self.augment)
@@ -82,7 +79,7 @@ class IterSNIP(Iterative, Scored):
         return score
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FORCE(IterSNIP):
     """SNIP in many small rounds, in which pruned weights are scored as if they returned, and may.
 
@@ -99,7 +96,7 @@ class FORCE(IterSNIP):
     regrow: ClassVar[bool] = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SynFlow(Iterative):
     """Without any data, prune the weights that carry the least of what flows from inputs to
     outputs, little by little.
@@ -116,17 +113,14 @@ class SynFlow(Iterative):
     Tanaka, Kunin, Yamins, Ganguli, NeurIPS 2020 (arXiv:2006.05467), alg. 1.
     """
 
-    power: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.power > 0, "method.power", self.power, "1 or 2")
+    rounds: Count = 100
+    power: Count = 1
 
     def scorer(self, net: Net, train: Train) -> Callable[[Supports, int], Scores]:
         return lambda supports, t: synflow(net, train.data.shape, supports, self.power)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NTKSAP(Iterative):
     """Without labels or data, prune the weights that change the spectrum of the neural tangent
     kernel least.
@@ -143,15 +137,10 @@ class NTKSAP(Iterative):
     Wang, Li, Sun, ICLR 2023 (arXiv:2304.02840).
     """
 
-    examples: int
-    draws: int  # R
-    epsilon: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.examples > 0, "method.examples", self.examples, "1 or more images")
-        require(self.draws > 0, "method.draws", self.draws, "1 or more")
-        require(self.epsilon > 0, "method.epsilon", self.epsilon, "a number above 0")
+    rounds: Count = 20
+    examples: Count = 128
+    draws: Count = 5  # R
+    epsilon: Positive = 0.01
 
     def scorer(self, net: Net, train: Train) -> Callable[[Supports, int], Scores]:
         return lambda supports, t: ntk_sap(

@@ -10,7 +10,7 @@ from dimred.scores import Scores, generator, phew
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PHEW(AtInit):
     """Keep the weights that random walks between inputs and outputs visit, where a walk prefers
     large weights.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 from dimred.errors import require
+from dimred.fields import Count, NotNegative, Positive, Step
 from dimred.methods.pruning_at_init.base import AtInit, Scored, balanced_batch, batches
 from dimred.methods.random_start import scale_by_fan_in
 from dimred.net import Net
@@ -21,7 +23,7 @@ from dimred.scores import (
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Random(AtInit):
     """Train random weights; the baseline every score must beat.
 
@@ -37,9 +39,10 @@ class Random(AtInit):
     """
 
     # divide weights by the root of their neuron's density
-    scale_fan_in: bool = field(default=False, kw_only=True)
+    scale_fan_in: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             not self.scale_fan_in or self.base == "zero",
             "method.scale_fan_in",
@@ -56,7 +59,7 @@ class Random(AtInit):
             scale_by_fan_in(net)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Magnitude(AtInit):
     """Train the weights that start out largest.
 
@@ -71,7 +74,7 @@ class Magnitude(AtInit):
         return magnitude(net)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LAMP(AtInit):
     """Train the weights that start out largest, compared with what is left of their layer.
 
@@ -88,7 +91,7 @@ class LAMP(AtInit):
         return lamp(net)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SNIP(Scored):
     """Prune at initialisation by connection sensitivity: keep the weights whose removal changes the
     loss most on one batch.
@@ -102,13 +105,13 @@ class SNIP(Scored):
     Lee, Ajanthan, Torr, ICLR 2019 (arXiv:1810.02340), eq. 4-5.
     """
 
-    examples: int
+    examples: Count = 128
 
     def scores(self, net: Net, train: Train) -> Scores:
         return snip(net, train.sample(self.examples, self.augment))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FreezeNet(SNIP):
     """Train SNIP's weights; the others stay at their initial value instead of zero.
 
@@ -122,8 +125,10 @@ class FreezeNet(SNIP):
     Wimmer, Mehnert, Condurache, ACCV 2020 (arXiv:2011.14087).
     """
 
+    base: Literal["zero", "init"] = "init"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class GraSP(Scored):
     """Train the weights without which the gradient would shrink.
 
@@ -141,21 +146,17 @@ class GraSP(Scored):
     Wang, Zhang, Grosse, ICLR 2020 (arXiv:2002.07376), eq. 8.
     """
 
-    per_class: int
-    temperature: float
-    halves: bool = field(default=False, kw_only=True)
-
-    def __post_init__(self) -> None:
-        require(self.per_class > 0, "method.per_class", self.per_class, "1 or more examples")
-        require(self.temperature > 0, "method.temperature", self.temperature, "a number above 0")
+    examples_per_class: Count = 10
+    temperature: Positive = 200.0
+    split_batch: bool = False
 
     def scores(self, net: Net, train: Train) -> Scores:
-        batch = balanced_batch(train, self.per_class, self.augment)
-        parts = halves_by_class(batch) if self.halves else [batch]
+        batch = balanced_batch(train, self.examples_per_class, self.augment)
+        parts = halves_by_class(batch) if self.split_batch else [batch]
         return gradient_flow(net, parts, self.temperature)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CroP(Scored):
     """Train the weights without which the gradient would change most, for better or worse.
 
@@ -171,11 +172,8 @@ class CroP(Scored):
     Rachwan et al., ICML 2022 (arXiv:2206.10451).
     """
 
-    examples: int  # of a batch
-    batches: int
-
-    def __post_init__(self) -> None:
-        require(self.batches > 0, "method.batches", self.batches, "1 or more")
+    examples: Count = 128  # of a batch
+    batches: Count = 5
 
     def scores(self, net: Net, train: Train) -> Scores:
         pool = batches(train, self.examples, self.batches, self.augment)
@@ -183,7 +181,7 @@ class CroP(Scored):
         return {name: score.abs() for name, score in flow.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProsPr(Scored):
     """Prune at initialisation by the sensitivity of the loss after a few training steps,
     differentiated through these steps.
@@ -200,24 +198,20 @@ class ProsPr(Scored):
     Alizadeh et al., ICLR 2022 (arXiv:2202.08132).
     """
 
-    examples: int
-    steps: int  # M
-    lr: float
-    first_order: bool
+    examples: Count = 128
+    inner_steps: Step = 3  # M
+    inner_lr: NotNegative = 0.1
+    first_order: bool = False
     # biases and norms take the inner steps, too
-    others: bool = field(default=True, kw_only=True)
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 0, "method.steps", self.steps, "0 (which is SNIP) or more")
-        require(self.lr >= 0, "method.lr", self.lr, "0 or more")
+    train_biases_and_norms: bool = True
 
     def scores(self, net: Net, train: Train) -> Scores:
-        pool = batches(train, self.examples, self.steps + 1, self.augment)
+        pool = batches(train, self.examples, self.inner_steps + 1, self.augment)
         return prospr(
             net,
             pool,
-            self.lr,
+            self.inner_lr,
             self.first_order,
-            self.others,
+            self.train_biases_and_norms,
             lambda batches: train.rounds(batches, "scoring"),
         )

@@ -6,11 +6,13 @@ import copy
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from dimred.errors import require
+from dimred.fields import Count, NotNegative, at_least
 from dimred.methods.pruning_at_init.base import AtInit
 from dimred.net import Net
 from dimred.net.coordinates import Supports
@@ -18,7 +20,7 @@ from dimred.scores import Thetas, generator, magnitude, masked, transfer, untouc
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NTT(AtInit):
     """Without labels, move the largest weights until the pruned network computes and learns as the
     dense one does.
@@ -29,7 +31,7 @@ class NTT(AtInit):
     The official code compares the whole kernels of two halves of a batch; their product with a
     random u has the same mean and needs no Jacobians. Only covered weights move (by Adam) and count
     in the kernel; norms work as in training. Weights are chosen anew by size every so often, for
-    the last time `every` steps before the end; the paper does so in every layer
+    the last time update_every steps before the end; the paper does so in every layer
     (allocation=uniform). The official demo takes 18720 steps, but its published log has the kernel
     distance fall from 6439 to 977 in the first 1000, and after 5600 it is 469.
 
@@ -39,25 +41,19 @@ class NTT(AtInit):
     Liu, Zenke, ICML 2020 (arXiv:2006.08228).
     """
 
-    steps: int  # of the transfer
-    lr: float
-    batch_size: int
-    kernel: float  # lambda of the kernels
-    decay: float  # lambda of the weights
-    every: int  # steps between choices
-
-    def __post_init__(self) -> None:
-        require(self.steps > 0, "method.steps", self.steps, "1 or more")
-        require(self.lr >= 0, "method.lr", self.lr, "0 or more")
-        require(self.every > 0, "method.every", self.every, "1 or more steps")
-        require(self.batch_size > 1, "method.batch_size", self.batch_size, "2 or more examples")
+    transfer_steps: Count = 1000  # of the transfer
+    transfer_lr: NotNegative = 0.0005
+    transfer_batch_size: Annotated[int, at_least(2)] = 64
+    kernel_weight: float = 0.001  # lambda of the kernels
+    weight_decay: float = 1e-5  # lambda of the weights
+    update_every: Count = 100  # steps between choices
 
     def choose(self, net: Net, train: Train) -> Supports:
         there = train.data.sizes["train"]
         require(
-            self.batch_size <= there,
-            "method.batch_size",
-            self.batch_size,
+            self.transfer_batch_size <= there,
+            "method.transfer_batch_size",
+            self.transfer_batch_size,
             f"{there} or less: {train.data.name} has {there} training examples",
         )
         budget = self.allocation(net, 1 - self.sparsity)
@@ -65,16 +61,16 @@ class NTT(AtInit):
             {name: theta.clone().requires_grad_() for name, theta in net.dense_weights().items()}
             for _ in range(2)
         )
-        optimizer = torch.optim.Adam(student.values(), lr=self.lr, fused=True)
+        optimizer = torch.optim.Adam(student.values(), lr=self.transfer_lr, fused=True)
         draws = generator(net, "ntt")
         # without sparsity there is nothing to transfer
-        steps = self.steps if self.sparsity else 0
+        steps = self.transfer_steps if self.sparsity else 0
         supports, twin = self.best(magnitude(net), budget), copy.deepcopy(net)
         with untouched(twin.model):
             for t, images in zip(
                 train.rounds(range(steps), "transfer"), self.images(train), strict=False
             ):
-                if 0 < t <= steps - self.every and t % self.every == 0:
+                if 0 < t <= steps - self.update_every and t % self.update_every == 0:
                     supports = self.best(
                         {name: theta.detach().abs() for name, theta in student.items()}, budget
                     )
@@ -106,9 +102,11 @@ class NTT(AtInit):
         )
         far, kernels_far = transfer(net, thetas, teacher, supports, images, draws)
         size = sum(theta.square().sum() for theta in inside.values())
-        return far + self.kernel * kernels_far + self.decay / (1 - self.sparsity) * size
+        return (
+            far + self.kernel_weight * kernels_far + self.weight_decay / (1 - self.sparsity) * size
+        )
 
     def images(self, train: Train) -> Iterator[Tensor]:
         for epoch in itertools.count():
-            for images, _ in train.data.train_batches(self.batch_size, train.seed, epoch):
+            for images, _ in train.data.train_batches(self.transfer_batch_size, train.seed, epoch):
                 yield images

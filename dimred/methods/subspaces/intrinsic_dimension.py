@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dimred.errors import UserError, require
+from dimred.errors import UserError
+from dimred.fields import Checked, Count, Positive
 from dimred.net import Net
 from dimred.net import projections as made
 from dimred.net.transforms import Transform
@@ -21,8 +22,8 @@ from dimred.training.loop import Train
 KEPT = 2**28  # entries of a projection that may be held in memory
 
 
-@dataclass(frozen=True)
-class IntrinsicDimension:
+@dataclass(frozen=True, kw_only=True)
+class IntrinsicDimension(Checked):
     """Train d numbers that move all weights along d random directions, whose number is so the net's
     own dimension.
 
@@ -32,7 +33,7 @@ class IntrinsicDimension:
     each of as many stretches of theta. fastfood: H G Pi H B in O(D log D) time and O(D) memory, one
     for every weight tensor. P is never stored but made from the seed. Dense projections that are
     too large to be held are made again in parts whenever they are needed. In the end the weights
-    are held at theta, and dim stays d. Biases and norms are left untrained, unless `others`: in the
+    are held at theta, and dim stays d. Biases and norms are left untrained, unless train_biases_and_norms: in the
     paper they are part of theta, but for BatchNorm.
 
     Trains: the d numbers z; stores: instead of weights, z and the seed of theta_0 and P; needs:
@@ -41,14 +42,10 @@ class IntrinsicDimension:
     Li, Farkhoor, Liu, Yosinski, ICLR 2018 (arXiv:1804.08838); fastfood: Le, Sarlos, Smola, ICML
     2013."""
 
-    dim: int  # d
-    projection: Literal["dense", "sparse", "fastfood"]
-    lr: float  # of z, times the recipe's
-    others: bool
-
-    def __post_init__(self) -> None:
-        require(self.dim > 0, "method.dim", self.dim, "1 or more")
-        require(self.lr > 0, "method.lr", self.lr, "a number above 0")
+    dim: Count = 750  # d
+    projection: Literal["dense", "sparse", "fastfood"] = "fastfood"
+    lr_scale: Positive = 10.0  # of z, times the recipe's
+    train_biases_and_norms: bool = False
 
     def run(self, net: Net, train: Train) -> None:
         if self.dim > net.total:
@@ -58,8 +55,8 @@ class IntrinsicDimension:
         z = nn.Parameter(
             next(iter(net.weights.values())).param.new_zeros(self.dim, requires_grad=False)
         )
-        net.freeze(dict.fromkeys(net.weights if self.others else net.parameters()))
-        net.add_transforms(projections(net, z, self.projection), lr=self.lr, decay=0.0)
+        net.freeze(dict.fromkeys(net.weights if self.train_biases_and_norms else net.parameters()))
+        net.add_transforms(projections(net, z, self.projection), lr=self.lr_scale, decay=0.0)
         train()
         displacement = made.Displacement(self.projection, net.seed, z.detach().clone())
         made.displace(net, displacement)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dimred.errors import require
+from dimred.fields import Checked, NotNegative, at_least
 from dimred.net import Net
 from dimred.net.transforms import Transform
 from dimred.scores import generator, permuted
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
-class Subspace:
+@dataclass(frozen=True, kw_only=True)
+class Subspace(Checked):
     """Train the corners of a line, curve or simplex of nets, in every step at a random point of it;
     keep its centre.
 
@@ -36,20 +37,19 @@ class Subspace:
     Wortsman, Horton, Guestrin, Farhadi, Rastegari, ICML 2021 (arXiv:2102.10472).
     """
 
-    kind: Literal["simplex", "curve"]
-    points: int
-    beta: float
-    layerwise: bool
+    kind: Literal["simplex", "curve"] = "simplex"
+    points: Annotated[int, at_least(2)] = 2
+    beta: NotNegative = 1.0
+    layerwise: bool = False
 
     def __post_init__(self) -> None:
-        require(self.points >= 2, "method.points", self.points, "2 (a line) or more")
+        super().__post_init__()
         require(
             self.kind == "simplex" or self.points == 3,
             "method.points",
             self.points,
             "3 for a curve",
         )
-        require(self.beta >= 0, "method.beta", self.beta, "0 or more")
 
     def run(self, net: Net, train: Train) -> None:
         orders = [

@@ -10,10 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dimred.fields import Checked, Sparsity
 from dimred.net import Net
 from dimred.net.transforms import Transform
 from dimred.scores import generator
-from dimred.select.allocate import Allocation
+from dimred.select.allocate import ERK, Allocation
 from dimred.training.loop import Train
 
 #: the weights that a mask is looked for in: as initialised, or their signs times He's standard
@@ -44,13 +45,13 @@ class Mask(Transform):
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class Supermask:
+@dataclass(frozen=True, kw_only=True)
+class Supermask(Checked):
     """Train a mask of weights that are never trained, and keep what it makes of them."""
 
-    sparsity: float
-    allocation: Allocation
-    weights: Weights
+    sparsity: Sparsity = 0.9
+    allocation: Allocation = ERK()
+    weights: Weights = "signed_constant"
 
     def run(self, net: Net, train: Train) -> None:
         masks = self.add_masks(net)

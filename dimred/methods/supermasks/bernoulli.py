@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dimred.errors import require
+from dimred.fields import Positive
 from dimred.methods.supermasks.base import Mask, Supermask, Weights, weights_of
 from dimred.methods.supermasks.edge_popup import best_of, of_each
 from dimred.net import Net
@@ -18,7 +18,7 @@ from dimred.scores import generator
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BernoulliSupermask(Supermask):
     """Train the probability that a weight is used, draw a mask in every step, never train a weight.
 
@@ -37,11 +37,8 @@ class BernoulliSupermask(Supermask):
     Zhou, Lan, Liu, Yosinski, NeurIPS 2019 (arXiv:1905.01067), sec. 5.
     """
 
-    rescale: bool
-    lr: float  # of the scores, as a multiple of the learning rate
-
-    def __post_init__(self) -> None:
-        require(self.lr > 0, "method.lr", self.lr, "a number above 0")
+    rescale: bool = True
+    score_lr_scale: Positive = 1000.0  # of the scores, as a multiple of the learning rate
 
     def search(self, net: Net, train: Train, masks: Mapping[str, Mask]) -> None:
         for t in train.steps():
@@ -58,7 +55,7 @@ class BernoulliSupermask(Supermask):
             name: Bernoulli(w.param, counts[name], self.weights, self.rescale, seed)
             for (name, w), seed in zip(net.weights.items(), seeds, strict=True)
         }
-        net.add_transforms(masks, lr=self.lr, decay=0.0)
+        net.add_transforms(masks, lr=self.score_lr_scale, decay=0.0)
         return masks
 
 

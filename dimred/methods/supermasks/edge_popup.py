@@ -10,18 +10,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dimred.errors import UserError, require
+from dimred.errors import UserError
+from dimred.fields import Fraction, Period
 from dimred.methods.supermasks.base import Mask, Supermask, Weights, uniform, weights_of
 from dimred.net import Net
 from dimred.net.transforms import straight_through
 from dimred.scores import generator, permuted
 from dimred.select.allocate import Budget
-from dimred.select.schedules import require_period
 from dimred.select.topk import largest
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EdgePopup(Supermask):
     """Train a score for every weight, use the weights with the best scores of each layer, and never
     train a weight.
@@ -40,7 +40,7 @@ class EdgePopup(Supermask):
     Ramanujan, Wortsman, Kembhavi, Farhadi, Rastegari, CVPR 2020 (arXiv:1911.13299).
     """
 
-    scale_fan: bool
+    scale_fan: bool = True
 
     signed: ClassVar[bool] = False  # are scores ranked with their signs?
 
@@ -102,7 +102,7 @@ class TopK(Mask):
         return self.scale * weights_of(theta, self.weights) * mask
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IterRand(EdgePopup):
     """Edge-popup that gives unused weights another chance: every so often, some of them are drawn
     again.
@@ -121,22 +121,14 @@ class IterRand(EdgePopup):
     Chijiwa, Yamaguchi, Ida, Umakoshi, Inoue, NeurIPS 2021 (arXiv:2106.09269), alg. 1.
     """
 
-    every: int | float  # steps, or a fraction of training
-    probability: float  # r
+    weights: Weights = "init"
+    randomize_every: Period = 0.0077  # steps, or a fraction of training
+    randomize_rate: Fraction = 0.1  # r
 
     signed: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        require_period(self.every)
-        require(
-            0 <= self.probability <= 1,
-            "method.probability",
-            self.probability,
-            "a probability in [0, 1]",
-        )
-
     def search(self, net: Net, train: Train, masks: Mapping[str, Mask]) -> None:
-        due = train.every(self.every)
+        due = train.every(self.randomize_every)
         for t in train.steps():
             if due(t):
                 self.redraw(net, masks)
@@ -149,7 +141,7 @@ class IterRand(EdgePopup):
         # frozen weights are assigned while they are trained
         net.keep(dict.fromkeys(net.weights))
         for name, theta in now.items():
-            chosen = torch.rand(theta.shape, generator=draws).to(theta.device) < self.probability
+            chosen = torch.rand(theta.shape, generator=draws).to(theta.device) < self.randomize_rate
             chosen &= ~masks[name].mask()
             net.assign({name: fresh[name].where(chosen, theta)})
         net.freeze(dict.fromkeys(net.weights))

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dimred.errors import require
+from dimred.fields import Checked, Count, NotNegative, Positive, Sparsity
 from dimred.methods.supermasks.base import Weights, uniform, weights_of
 from dimred.net import Net
 from dimred.net.transforms import Masked, straight_through
-from dimred.select.allocate import Allocation
+from dimred.select.allocate import Allocation, Global
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
-class RareGems:
+@dataclass(frozen=True, kw_only=True)
+class RareGems(Checked):
     """Prune by trained scores while the weights stay untrained, then fine-tune the weights that are
     left.
 
-        E(theta_0) = theta_0 * [p > 1/2] * kept,  p in [0, 1];  loss + price * sum p^2;  prune the smallest p
+        E(theta_0) = theta_0 * [p > 1/2] * kept,  p in [0, 1];  loss + penalty * sum p^2;  prune the smallest p
 
     The density falls exponentially to the one that was asked for, in prunings at equal intervals;
     then all weights that are left train, whatever their p (`unflag` in the official code), along
@@ -34,33 +34,28 @@ class RareGems:
     Sreenivasan, Sohn, Yang, Grinde, Nagle, Wang, Xing, Lee, Papailiopoulos, NeurIPS 2022
     (arXiv:2202.12002)."""
 
-    sparsity: float
-    allocation: Allocation
-    weights: Weights
-    prunings: int
-    price: float
-    lr: float  # of the fine-tuning, as a multiple of the learning rate
-
-    def __post_init__(self) -> None:
-        require(self.prunings > 0, "method.prunings", self.prunings, "1 or more")
-        require(self.price >= 0, "method.price", self.price, "0 or more")
-        require(self.lr > 0, "method.lr", self.lr, "a number above 0")
+    sparsity: Sparsity = 0.9
+    allocation: Allocation = Global()
+    weights: Weights = "signed_constant"
+    rounds: Count = 29
+    penalty: NotNegative = 0.0001
+    finetune_lr_scale: Positive = 1.0  # of the fine-tuning, as a multiple of the learning rate
 
     def run(self, net: Net, train: Train) -> None:
         net.freeze(dict.fromkeys(net.parameters()))
-        gems = {name: Gem(p, self.price, self.weights) for name, p in uniform(net, 0, 1).items()}
-        net.add_transforms(gems, decay=0.0)  # p has a price of its own
-        times = [j * len(train) // (self.prunings + 1) for j in range(1, self.prunings + 1)]
+        gems = {name: Gem(p, self.penalty, self.weights) for name, p in uniform(net, 0, 1).items()}
+        net.add_transforms(gems, decay=0.0)  # p has a penalty of its own
+        times = [j * len(train) // (self.rounds + 1) for j in range(1, self.rounds + 1)]
         for t in train.steps():
             if t in times:
-                progress = sum(time <= t for time in times) / self.prunings
+                progress = sum(time <= t for time in times) / self.rounds
                 budget = self.allocation(net, (1 - self.sparsity) ** progress)
                 for name, kept in topk(
                     {name: gem.rank() for name, gem in gems.items()}, budget
                 ).items():
                     gems[name].keep(kept)
         self.release(net, gems)
-        train.scale_lr(dict.fromkeys(net.parameters(), self.lr))
+        train.scale_lr(dict.fromkeys(net.parameters(), self.finetune_lr_scale))
         train()
 
     @torch.no_grad()
@@ -80,9 +75,9 @@ class Gem(Masked):
 
     counted_as = "scores"
 
-    def __init__(self, p: Tensor, price: float, weights: Weights) -> None:
+    def __init__(self, p: Tensor, strength: float, weights: Weights) -> None:
         super().__init__(p)
-        self.p, self.price, self.weights = nn.Parameter(p), price, weights
+        self.p, self.strength, self.weights = nn.Parameter(p), strength, weights
 
     def forward(self, theta: Tensor) -> Tensor:
         with torch.no_grad():
@@ -91,7 +86,7 @@ class Gem(Masked):
         return super().forward(weights_of(theta, self.weights)) * mask
 
     def penalty(self, theta: Tensor) -> Tensor:
-        return self.price * (self.p * self.kept).square().sum()
+        return self.strength * (self.p * self.kept).square().sum()
 
     def rank(self) -> Tensor:
         """p, and -inf where it is pruned."""

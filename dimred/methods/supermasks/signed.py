@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dimred.errors import require
+from dimred.fields import NotNegative, Positive
 from dimred.methods.supermasks.base import Weights, uniform, weights_of
 from dimred.methods.supermasks.edge_popup import EdgePopup, TopK, of_each
 from dimred.net import Net
 from dimred.net.transforms import straight_through
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SignedSupermask(EdgePopup):
     """Train a score for every weight that leaves it, flips its sign or prunes it, and never train a
     weight.
@@ -34,17 +34,8 @@ class SignedSupermask(EdgePopup):
     Koster, Grothe, Rettinger, ICLR 2022 (arXiv:2201.13361).
     """
 
-    threshold: float | None
-    lr: float  # of the scores, as a multiple of the learning rate
-
-    def __post_init__(self) -> None:
-        require(
-            self.threshold is None or self.threshold >= 0,
-            "method.threshold",
-            self.threshold,
-            "null, or 0 or more",
-        )
-        require(self.lr > 0, "method.lr", self.lr, "a number above 0")
+    threshold: NotNegative | None = None
+    score_lr_scale: Positive = 0.2  # of the scores, as a multiple of the learning rate
 
     def add_masks(self, net: Net) -> dict[str, Ternary]:
         """Freeze all parameters, and train scores, U(-1, 1) * sqrt(6 / (fan in + fan out))."""
@@ -60,7 +51,7 @@ class SignedSupermask(EdgePopup):
             )
             for name, score in uniform(net, -1, 1).items()
         }
-        net.add_transforms(masks, lr=self.lr)
+        net.add_transforms(masks, lr=self.score_lr_scale)
         return masks
 
 

@@ -39,8 +39,8 @@ class Change:
         if name == "steps":
             length = max(1, round(length))
         changed = overrides | {f"recipe.{name}": f"{length:.6g}"}
-        if rewind := cell["method"].get("rewind"):
-            changed["method.rewind"] = f"{round(rewind * self.scale)}"
+        if rewind := cell["method"].get("rewind_step"):
+            changed["method.rewind_step"] = f"{round(rewind * self.scale)}"
         return changed
 
     def check(self, owners: Mapping[str, str]) -> None:

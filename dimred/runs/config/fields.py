@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dimred.errors import UserError
+from dimred.fields import Range, ranges
+from dimred.fields.values import ranges_of
 from dimred.runs.config.files import conf, unknown_name
 
 PACKAGE = Path(__file__).parents[2]
-SHARED_CHECKS = ("select/schedules.py", "select/rewiring.py")
 LINE = re.compile(r"(\w+):\s*(.*?)\s*(?:(?:^|\s)#\s*(.*))?$")  # key: value  # comment
 
 
@@ -80,13 +81,13 @@ def fields(group: str, path: Path, folders: Sequence[Path] = ()) -> Described:
     values = dict(_lines(group, path, folders))
     target = values.pop("_target_", ("", ""))[0]
     classes = list(_classes(target))
-    ranges: dict[str, str] = {}
+    allowed: dict[str, str] = {}
     choices: dict[str, tuple[str, ...]] = {}
     for node in reversed(classes):
-        ranges |= dict(_ranges(node, group))
+        allowed |= dict(_ranges(node))
         choices |= dict(_choices(node))
     found = [
-        Field(name, _default(value), comment, choices.get(name, ()), ranges.get(name, ""))
+        Field(name, _default(value), comment, choices.get(name, ()), allowed.get(name, ""))
         for name, (value, comment) in values.items()
     ]
     docstring = next((ast.get_docstring(node) for node in classes), None)
@@ -164,50 +165,42 @@ def _parsed(path: Path) -> list[ast.ClassDef]:
     return []
 
 
-def _ranges(node: ast.AST, group: str) -> Iterator[tuple[str, str]]:
-    """What `require(condition, "method.every", value, "1 or more steps")` says of each field; also
-    where it is written once for several: for name in ("lr", "epochs"): require(condition,
-    f"recipe.{name}", value, "a number above 0"); or where a function that methods share says it:
-    require_period(self.every)."""
-    for call in ast.walk(node):
-        if isinstance(call, ast.For):
-            names = [
-                item.value
-                for item in getattr(call.iter, "elts", [])
-                if isinstance(item, ast.Constant)
-            ]
-            for allowed in (_allowed(each, ast.JoinedStr) for each in ast.walk(call)):
-                yield from ((str(name), allowed) for name in names if allowed)
-        elif allowed := _allowed(call, ast.Constant):
-            key = str(call.args[1].value)  # type: ignore[attr-defined]
-            yield from ((name, allowed) for name in re.findall(rf"{group}\.(\w+)", key))
-        elif isinstance(call, ast.Call):
-            allowed = _shared_checks().get(getattr(call.func, "id", ""), "")
-            yield from (
-                (name, allowed) for name in re.findall(r"self\.(\w+)", ast.unparse(call)) if allowed
-            )
+def _ranges(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    """What the annotation of each field allows, in words; empty where it has no range."""
+    for line in node.body:
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+            yield line.target.id, _range(line.annotation)
 
 
-@lru_cache
-def _shared_checks() -> dict[str, str]:
-    """What the functions require_... that methods share allow, by their names."""
-    found = {}
-    for path in (PACKAGE / name for name in SHARED_CHECKS):
-        for function in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(function, ast.FunctionDef) and function.name.startswith("require_"):
-                texts = [_allowed(call, ast.expr) for call in ast.walk(function)]
-                found[function.name] = next(filter(None, texts), "")
-    return found
+def _range(annotation: ast.expr) -> str:
+    """Fraction | None -> "null or a fraction in [0, 1]"; tuple[Fraction, ...] -> "a list, each
+    ..."; Annotated[int, at_least(2)] -> "2 or more"."""
+    if isinstance(annotation, ast.Name):
+        return " and ".join(each.words for each in ranges_of(getattr(ranges, annotation.id, None)))
+    if isinstance(annotation, ast.BinOp):
+        sides = [_range(annotation.right), _range(annotation.left)]  # null first
+        return " or ".join(sides) if all(sides) else ""
+    if isinstance(annotation, ast.Constant):
+        return "null" if annotation.value is None else ""
+    if isinstance(annotation, ast.Subscript) and isinstance(annotation.slice, ast.Tuple):
+        each = annotation.slice.elts
+        if ast.unparse(annotation.value) == "tuple":
+            return f"a list, each {inner}" if (inner := _range(each[0])) else ""
+        return _made_range(each[-1])
+    return ""
 
 
-def _allowed(call: ast.AST, key: type[ast.expr]) -> str:
-    """The last argument of `require`, where its key is written in this way."""
-    if not isinstance(call, ast.Call) or getattr(call.func, "id", "") != "require":
+def _made_range(call: ast.expr) -> str:
+    """The words of at_least(2), above(0), within("[0, 1]") or Range("...", ...)."""
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
         return ""
-    if len(call.args) != 4 or not isinstance(call.args[1], key):
+    arguments = [each.value for each in call.args if isinstance(each, ast.Constant)]
+    if call.func.id == "Range":
+        return str(arguments[0])
+    if call.func.id not in ("at_least", "above", "within"):
         return ""
-    allowed = call.args[3]
-    return str(allowed.value) if isinstance(allowed, ast.Constant) else ""
+    made: Range = getattr(ranges, call.func.id)(*arguments)
+    return made.words
 
 
 def _choices(node: ast.ClassDef) -> Iterator[tuple[str, tuple[str, ...]]]:

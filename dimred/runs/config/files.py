@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from dimred.errors import UserError, as_typed, nearest
+from dimred.fields.values import number
 from dimred.runs.config.docstrings import describe
 
 #: the groups of the configuration, with what the runner adds to their values
@@ -92,13 +92,6 @@ def anywhere(value: Any, data_dir: str) -> Any:
 
 
 # -- one form for what can be typed in several --------------------
-def number(value: float) -> float:
-    """The short decimal that is meant: 0.7 by 0.7000000000000001 (from range(0.5,1,0.2)), 0.0 by
-    -0.0."""
-    short = float(f"{value:.12g}")
-    return (short if math.isclose(value, short, rel_tol=1e-15) else value) + 0.0
-
-
 def plain_numbers(value: Any) -> Any:
     """With every number as a float: what compares configurations where the types of their values
     are unknown."""
