@@ -21,7 +21,7 @@ from dimred.runs.nets import build_net
 from dimred.scores import random_scores
 from dimred.select.topk import topk
 from dimred.storage.codes import CODES, bound, rice, width
-from dimred.storage.parts import Part, array, masked, pruned, seeded, tensors
+from dimred.storage.parts import Part, array, from_seed, masked, pruned, tensors
 from dimred.storage.sizes import smallest, storage
 
 
@@ -107,7 +107,7 @@ def test_integers_are_as_narrow_as_they_can_be() -> None:
 # -- parts --------------------
 def of(net: Net, name: str = "fc1.weight") -> tuple[np.ndarray, Part]:
     value = tensors(net)[name]
-    return value, seeded(value, net.draws[name], pruned(value))
+    return value, from_seed(value, net.draws[name], pruned(value))
 
 
 def test_an_initial_weight_is_nothing_but_its_draw() -> None:
@@ -141,7 +141,7 @@ def test_a_mask_of_untrained_weights_is_recognised_to_the_bit(
     theta, score = net.dense_weights()["fc1.weight"], random_scores(net)["fc1.weight"]
     mask = score.sign() * (score.abs() > 0.5) if flips else (score > 0.5).float()
     value = array(scale * (theta.sign() * math.sqrt(2 / 64) if signs else theta) * mask)
-    part = seeded(value, net.draws["fc1.weight"], pruned(value))
+    part = from_seed(value, net.draws["fc1.weight"], pruned(value))
     assert part.scale and part.signs == signs and len(part.values) == (part.count if flips else 0)
     assert (part.tensor() == value).all()
 
@@ -156,7 +156,7 @@ def test_a_weight_off_by_one_bit_is_no_mask_of_untrained_weights() -> None:
     at = tuple(np.argwhere(value)[-1])
     value[at] = np.nextafter(value[at], np.float32(9))
     assert not masked(value, draw, draw.values(value.size))
-    part = seeded(value, draw, pruned(value))
+    part = from_seed(value, draw, pruned(value))
     assert (part.tensor() == value).all() and part.scale is None
 
 
@@ -173,7 +173,7 @@ def test_a_weight_off_by_one_bit_is_no_mask_of_untrained_weights() -> None:
     ],
 )
 def test_any_tensor_is_a_part(value: np.ndarray) -> None:
-    part = seeded(value, None, pruned(value))
+    part = from_seed(value, None, pruned(value))
     np.testing.assert_array_equal(part.tensor(), value)
     assert part.tensor().dtype == value.dtype
 

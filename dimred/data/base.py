@@ -80,10 +80,10 @@ class Data(ABC):
             raise UserError(
                 f"Asked for a sample of {n} training examples; {self.name} has {self.sizes['train']}. Ask for fewer."
             )
-        return draws(SAMPLE, seed).choice(self.sizes["train"], n, replace=False)
+        return generator(SAMPLE, seed).choice(self.sizes["train"], n, replace=False)
 
 
-def draws(*key: int) -> np.random.Generator:
+def generator(*key: int) -> np.random.Generator:
     """A random generator that depends on the key (non-negative integers) and on nothing else."""
     return np.random.default_rng(key)
 
@@ -96,7 +96,7 @@ def held_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarra
     whenever the running quota reaches another whole number. That holds out round(fraction * n) in
     all, and fraction * n_c +- 1 of a class. UserError if that is all of them."""
     n = len(labels)
-    walk = np.lexsort((draws(SPLIT).random(n), labels))
+    walk = np.lexsort((generator(SPLIT).random(n), labels))
     quota = np.floor(np.arange(n + 1) * fraction + 0.5)
     held = walk[np.diff(quota) > 0]
     if len(held) == n:
@@ -107,7 +107,7 @@ def held_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarra
     return np.setdiff1d(np.arange(n), held), np.sort(held)
 
 
-def check_sizes(name: str, sizes: dict[str, int]) -> None:
+def require_examples(name: str, sizes: dict[str, int]) -> None:
     """UserError without training or without test examples: a run trains on the ones and reports the
     others."""
     for split in ("train", "test"):
@@ -118,13 +118,13 @@ def check_sizes(name: str, sizes: dict[str, int]) -> None:
                             "move some there.")  # fmt: skip
 
 
-def tell(name: str, notes: list[str]) -> None:
+def log_notes(name: str, notes: list[str]) -> None:
     """Say what was decided about a data set."""
     for note in notes:
         log.warning("%s: %s", name, note)
 
 
-def check_range(**options: tuple[float | None, float, float]) -> None:
+def require_range(**options: tuple[float | None, float, float]) -> None:
     """UserError unless low <= value < high for every option given as name=(value, low, high); None
     passes."""
     for name, (value, low, high) in options.items():

@@ -78,7 +78,7 @@ def download(url: str, path: Path, md5: str) -> None:
         os.replace(Path(folder, path.name), path)
 
 
-def damaged(path: Path | str, why: object) -> UserError:
+def damaged_data(path: Path | str, why: object) -> UserError:
     return UserError(
         f"{path} is damaged or not what it should be ({why}). Delete it or replace it by a good copy."
     )
@@ -91,7 +91,7 @@ def reading(path: Path | str, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise damaged(path, f"{type(error).__name__}: {error}") from error
+        raise damaged_data(path, f"{type(error).__name__}: {error}") from error
 
 
 def md5_of(content: bytes) -> str:
@@ -103,7 +103,7 @@ def checked(path: Path, md5: str) -> bytes:
     with reading(path):
         content = path.read_bytes()
     if (found := md5_of(content)) != md5:
-        raise damaged(path, f"its md5 is {found} instead of {md5}")
+        raise damaged_data(path, f"its md5 is {found} instead of {md5}")
     return content
 
 

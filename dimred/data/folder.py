@@ -17,7 +17,7 @@ import PIL
 import torch
 
 from dimred.data.arrays import Examples
-from dimred.data.base import Data, check_range, tell
+from dimred.data.base import Data, log_notes, require_range
 from dimred.data.files import checked, fetch, files_below, reading, remembered
 from dimred.data.images import Member, members, suitable, tar_members
 from dimred.data.layout import LAYOUT, arrange
@@ -50,12 +50,12 @@ class ImageFiles(Memory):
         return 3
 
     def read(self) -> tuple[Examples, ...]:
-        check_range(workers=(self.workers, 0, 1024))
+        require_range(workers=(self.workers, 0, 1024))
         path, channels = self.source(), self.wanted_channels()
         self.read_from = (path,)
         key = "images 2", type(self).__name__, *fingerprint(path), self.resize, channels
         tensors = remembered(key, lambda: self.decode(path, channels))
-        tell(self.name, bytes(tensors["notes"].tolist()).decode().splitlines())
+        log_notes(self.name, bytes(tensors["notes"].tolist()).decode().splitlines())
         splits = [split for split in ("train", "val", "test") if f"{split}_labels" in tensors]
         return tuple(
             Examples(tensors[f"{split}_images"], tensors[f"{split}_labels"]) for split in splits

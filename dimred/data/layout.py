@@ -21,21 +21,21 @@ USUAL = {
 }
 
 
-class Part(NamedTuple):
+class Split(NamedTuple):
     positions: np.ndarray  # int64 (n,), which of the names
     labels: np.ndarray  # int64 (n,), position of the class among the sorted class names
 
-    def at(self, chosen: np.ndarray) -> Part:
-        return Part(self.positions[chosen], self.labels[chosen])
+    def at(self, chosen: np.ndarray) -> Split:
+        return Split(self.positions[chosen], self.labels[chosen])
 
 
 class Layout(NamedTuple):
-    train: Part
-    val: Part | None  # of the user; None where the train part has to give some up
-    test: Part
+    train: Split
+    val: Split | None  # of the user; None where the train part has to give some up
+    test: Split
     notes: list[str]  # sentences on what was decided, for the user
 
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, Split]:
         """In the order train, val, test."""
         found = {"train": self.train, "val": self.val, "test": self.test}
         return {split: part for split, part in found.items() if part is not None}
@@ -67,7 +67,7 @@ def arrange(names: list[str], path: Path) -> Layout:
         role: part(placed, folder, depth, classes)
         for role, folder in (splits or {"train": ""}).items()
     }
-    check_classes(found["train"], classes, f"{path}/{first}".rstrip("/"))
+    require_images_of_all(found["train"], classes, f"{path}/{first}".rstrip("/"))
     return divided(found, splits, path, ignored(paths, splits))
 
 
@@ -117,7 +117,7 @@ def splits_in(paths: list[list[str]], path: Path) -> dict[str, str]:
 
 def part(
     placed: list[tuple[str, list[str], int]], folder: str, depth: int, classes: list[str]
-) -> Part:
+) -> Split:
     """The images in `folder`, which is that of a split, or "" for all."""
     number = {label: i for i, label in enumerate(classes)}
     here = [(i, parts[depth]) for top, parts, i in placed if top == folder and parts[-1]]
@@ -126,13 +126,13 @@ def part(
             f"The class folders {sorted(unknown)[:5]} are in {folder}/ but not in train/. Train "
             "and test must have the same classes: rename or remove these folders."
         )
-    return Part(
+    return Split(
         np.array([i for i, _ in here], np.int64),
         np.array([number[label] for _, label in here], np.int64),
     )
 
 
-def check_classes(train: Part, classes: list[str], path: str) -> None:
+def require_images_of_all(train: Split, classes: list[str], path: str) -> None:
     counts = np.bincount(train.labels, minlength=len(classes))
     empty = [label for label, count in zip(classes, counts, strict=True) if not count]
     if empty:
@@ -143,7 +143,7 @@ def check_classes(train: Part, classes: list[str], path: str) -> None:
 
 
 def divided(
-    found: Mapping[str, Part], splits: Mapping[str, str], path: Path, notes: list[str]
+    found: Mapping[str, Split], splits: Mapping[str, str], path: Path, notes: list[str]
 ) -> Layout:
     """Train, val and test, where some of them may be missing; `notes` gets a line on each
     decision."""

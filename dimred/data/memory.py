@@ -16,7 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dimred.data.arrays import Examples, classes_of, resized, tidy
-from dimred.data.base import EPOCH, Batches, Data, check_range, check_sizes, draws, held_out, tell
+from dimred.data.base import (
+    EPOCH,
+    Batches,
+    Data,
+    generator,
+    held_out,
+    log_notes,
+    require_examples,
+    require_range,
+)
 from dimred.errors import UserError
 
 __all__ = ["Examples", "Memory"]
@@ -46,8 +55,8 @@ class Memory(Data):
         `arrays.tidy`."""
 
     def __post_init__(self) -> None:
-        check_range(val_fraction=(self.val_fraction, 0, 1), resize=(self.resize, 1, 4096))
-        check_range(crop_padding=(self.crop_padding, 0, 512))
+        require_range(val_fraction=(self.val_fraction, 0, 1), resize=(self.resize, 1, 4096))
+        require_range(crop_padding=(self.crop_padding, 0, 512))
         parts = [resized(tidy(part, self.name), self.resize) for part in self.read()]
         train, *own, test = parts
         if own:
@@ -56,9 +65,9 @@ class Memory(Data):
             keep, held = held_out(train.labels.numpy(), self.val_fraction)
             train, val = train.at(keep), train.at(held)
         self.sizes = {"train": len(train.labels), "val": len(val.labels), "test": len(test.labels)}
-        check_sizes(self.name, self.sizes)
+        require_examples(self.name, self.sizes)
         self.classes, notes = classes_of(parts)
-        tell(self.name, notes)
+        log_notes(self.name, notes)
         _, channels, height, width = train.images.shape
         self.shape = channels, height, width
         self.scale, self.shift = affine(self.mean, self.std, train.images)
@@ -99,7 +108,7 @@ class Memory(Data):
 
         For the whole epoch and on the CPU: neither the first batch wanted nor the device can then
         change them."""
-        n, rng = self.sizes["train"], draws(EPOCH, seed, epoch)
+        n, rng = self.sizes["train"], generator(EPOCH, seed, epoch)
         order = torch.from_numpy(rng.permutation(n)).to(self.device)
         corner = mirrored = None
         if self.crop_padding:

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from torchvision import datasets as published
 
 from dimred.data.base import held_out
-from dimred.data.files import checked, damaged, fetch, md5_of, reading
+from dimred.data.files import checked, damaged_data, fetch, md5_of, reading
 from dimred.data.memory import Examples, Memory
 
 
@@ -74,7 +74,7 @@ class MNIST(Memory):
             packed = path.read_bytes()
             content = gzip.decompress(packed)
         if md5_of(packed) != md5 and md5_of(content) != self.content_md5.get(name):
-            raise damaged(
+            raise damaged_data(
                 path, f"its md5 is not {md5}, and its content is not the published one either"
             )
         return idx(path, content)
@@ -88,10 +88,10 @@ def idx(path: Path, content: bytes) -> np.ndarray:
         or content[:3] != b"\0\0\x08"
         or len(content) < (start := 4 + 4 * content[3])
     ):
-        raise damaged(path, "not an IDX file of bytes")
+        raise damaged_data(path, "not an IDX file of bytes")
     shape = np.frombuffer(content[4:start], ">i4")
     if len(content) != start + np.prod(shape, dtype=np.int64):
-        raise damaged(
+        raise damaged_data(
             path,
             f"its header promises {'x'.join(map(str, shape))} bytes, it has {len(content) - start}",
         )
@@ -158,7 +158,7 @@ def records(path: Path, content: bytes, label_bytes: int) -> Examples:
     """CIFAR records: `label_bytes` labels, the finest last, then 3x32x32 pixels."""
     size = label_bytes + 3 * 32 * 32
     if not content or len(content) % size:
-        raise damaged(path, f"{len(content)} bytes are no whole number of records of {size}")
+        raise damaged_data(path, f"{len(content)} bytes are no whole number of records of {size}")
     rows = np.frombuffer(content, np.uint8).reshape(-1, size)
     return examples(rows[:, label_bytes:].reshape(-1, 3, 32, 32), rows[:, label_bytes - 1])
 

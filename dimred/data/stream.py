@@ -20,15 +20,15 @@ from dimred.data.base import (
     ITEM,
     Batches,
     Data,
-    check_range,
-    check_sizes,
-    draws,
+    generator,
     held_out,
-    tell,
+    log_notes,
+    require_examples,
+    require_range,
 )
 from dimred.data.files import reading
 from dimred.data.images import names_in
-from dimred.data.layout import Part, arrange
+from dimred.data.layout import Split, arrange
 from dimred.data.memory import affine
 from dimred.data.pixels import UNREADABLE, decode, is_grey
 from dimred.errors import UserError
@@ -57,19 +57,19 @@ class Stream(Data):
     flip: bool
 
     def __post_init__(self) -> None:
-        check_range(val_fraction=(self.val_fraction, 0, 1), resize=(self.resize, 1, 4096))
-        check_range(workers=(self.workers, 0, 1024))
+        require_range(val_fraction=(self.val_fraction, 0, 1), resize=(self.resize, 1, 4096))
+        require_range(workers=(self.workers, 0, 1024))
         self.root = Path(self.path).expanduser()
         self.names = names_in(self.root)
         train, val, test, notes = arrange(self.names, self.root)
-        tell(self.name, notes)
+        log_notes(self.name, notes)
         self.classes = int(train.labels.max()) + 1
         if val is None:
             keep, held = held_out(train.labels, self.val_fraction)
             train, val = train.at(keep), train.at(held)
         self.parts = {"train": train, "val": val, "test": test}
         self.sizes = {name: len(part.labels) for name, part in self.parts.items()}
-        check_sizes(self.name, self.sizes)
+        require_examples(self.name, self.sizes)
         channels = self.channels or (1 if self.all_grey() else 3)
         self.shape = (channels, self.resize, self.resize)
         usual = GREY_IMAGENET if channels == 1 else IMAGENET
@@ -104,7 +104,7 @@ class Stream(Data):
 
     def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Batches:
         steps = self.steps_per_epoch(batch_size)
-        order = draws(EPOCH, seed, epoch).permutation(self.sizes["train"])
+        order = generator(EPOCH, seed, epoch).permutation(self.sizes["train"])
         chosen = (
             order[step * batch_size : (step + 1) * batch_size] for step in range(start, steps)
         )
@@ -147,7 +147,7 @@ class Items(Dataset):
 
     root: Path
     names: list[str]
-    part: Part
+    part: Split
     transform: Callable[[Image.Image], Tensor]
     channels: int
 
@@ -169,7 +169,7 @@ class Items(Dataset):
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed: that would seed the accelerators as well, which nothing
             # restores here.
-            torch.default_generator.manual_seed(int(draws(ITEM, *key).integers(2**63)))
+            torch.default_generator.manual_seed(int(generator(ITEM, *key).integers(2**63)))
             return self.transform(image), int(self.part.labels[key[2]])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dimred.data.base import Data, check_sizes
+from dimred.data.base import Data, require_examples
 from dimred.errors import UserError
 from dimred.net import Net
 from dimred.scores.basic import untouched
@@ -36,22 +36,22 @@ def give_logits(model: nn.Module, shape: Shape, classes: int, name: str) -> None
         if not isinstance(output, Tensor) and not hooked:
             model.register_forward_hook(only_logits)
             output = logits_in(output)
-        check_logits(output, classes, name)
+        require_logits(output, classes, name)
 
 
 def try_batch(net: Net, data: Data, batch_size: int) -> None:
     """Try a net on its data, as training will: UserError if the data's batches are not what they
     have to be, or if the net cannot compute on a batch of that size. Nothing changes."""
-    check_sizes(data.name, data.sizes)
+    require_examples(data.name, data.sizes)
     n = min(batch_size, 2, data.sizes["train"])
     images, labels = data.sample(n, 0)
-    check_batch(images, labels, data, n)
+    require_batch(images, labels, data, n)
     name = type(net.model).__name__
     with untouched(net.model), in_mode(net.model, True), explained(name, images, batch_size):
         net(images)
 
 
-def check_logits(output: Any, classes: int, name: str) -> None:
+def require_logits(output: Any, classes: int, name: str) -> None:
     """UserError unless the output for two images is logits of so many classes, or more."""
     if not isinstance(output, Tensor):
         raise UserError(
@@ -70,7 +70,7 @@ def check_logits(output: Any, classes: int, name: str) -> None:
         )
 
 
-def check_batch(images: Tensor, labels: Tensor, data: Data, n: int) -> None:
+def require_batch(images: Tensor, labels: Tensor, data: Data, n: int) -> None:
     """UserError unless a batch is what `Data` promises."""
     expected = (n, *data.shape)
     if images.dtype != torch.float32 or tuple(images.shape) != expected:

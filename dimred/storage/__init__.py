@@ -1,1 +1,11 @@
-"""What lies on disk: run folders, masks, tensors, and the compact file."""
+"""What lies on disk.
+
+folder     a run's folder: lock, metrics, checkpoint, result
+files      files that are replaced in one step
+tensors    safetensors files with a checksum
+masks      masks.npz: which weights are trained
+parts      what of a tensor has to be stored, given its seed
+codes      positions of entries as bytes
+compact    the compact file: parts and codes of all tensors in one file
+sizes      how many bytes a net takes in every form
+"""

@@ -1,11 +1,10 @@
-"""Positions as bytes, and back. A code takes n sorted flat positions in a tensor of a shape, with D
-entries.
+"""Codes: n sorted flat positions in a tensor of D entries as bytes, and back.
 
-                what is written                                     bytes
-    bitmap      a bit for every entry                               D / 8
-    csr         where each row ends, each position's column         (rows + 1) w(n) + n w(columns - 1)
-    delta       the gaps between positions, by Rice's code          1 + n k / 8 + (n + sum of gap >> k) / 8, best k
-    entropy     a bit for every entry, by a range coder             close to D H(n / D) / 8, which is the least
+               written                              bytes
+    bitmap     a bit for every entry                D / 8
+    csr        end of each row, columns             (rows + 1) w(n) + n w(columns - 1)
+    delta      gaps between positions, Rice-coded   (8 + n k + n + sum of gap >> k) / 8, for the best k
+    entropy    a bit for every entry, range-coded   close to D H(n / D) / 8, the lower bound
 
 w(x) is the width of an integer up to x: 1, 2, 4 or 8 bytes. docs/storage.md has the layouts. Rice,
 JPL 79-22, 1979."""
@@ -78,8 +77,8 @@ def rows_columns(shape: Shape) -> tuple[int, int]:
 
 # -- gaps --------------------
 def delta(positions: Positions, shape: Shape) -> bytes:
-    """k; the low k bits of every gap, one after the other; what is above them in unary: as many
-    zeros, and a one."""
+    """k; the low k bits of every gap, one after the other; the higher bits in unary: as many zeros
+    as their value, and a one."""
     gaps = np.diff(positions, prepend=-1) - 1
     k = rice(gaps)
     low = (gaps[:, None] >> np.arange(k)) & 1
@@ -122,7 +121,7 @@ def from_entropy(code: bytes, count: int, shape: Shape) -> Positions:
 
 
 def bound(count: int, size: int) -> float:
-    """The least bytes that tell, on average, which `count` of `size` entries they are: size *
+    """The lower bound, on average, of the bytes that tell `count` of `size` entries apart: size *
     H(count / size) / 8."""
     p = count / max(1, size)
     return size * sum(-q * math.log2(q) for q in (p, 1 - p) if q) / 8

@@ -1,15 +1,15 @@
-"""A network in a file that holds only what cannot be made again: trained numbers, their positions,
-and a seed.
+"""The compact file: a trained network as its seed, the numbers that differ from what the seed draws,
+and their positions.
 
     magic            8 bytes          \\x93dimred\\n; docs/storage.md has the layout to the byte
     version          2 bytes          little-endian, as all that follows
     length           4 bytes          of the header
-    header           JSON, by zlib    the model, and a line for every tensor: its base, and how it is written
+    header           JSON, by zlib    the model, and for every tensor its base and code
     bytes            ...              of the tensors: positions, then values
-    checksum         16 bytes         BLAKE2b of all before
+    checksum         16 bytes         BLAKE2b of everything before
 
-A file runs no code and no path in it is read: its model is one of dimred's own, unless it is
-trusted."""
+Reading a file runs no code from it and opens no path in it: its model is one of dimred's own, unless
+the user trusts the file."""
 
 from __future__ import annotations
 
@@ -39,34 +39,34 @@ from dimred.storage.parts import (
     Part,
     array,
     displacement_of,
-    drawn,
     fits_half,
+    from_seed,
+    initial_draws,
     pruned,
-    seeded,
     tensors,
 )
 
 MAGIC, VERSION, START = b"\x93dimred\n", 1, struct.Struct("<8sHI")
 CHECKSUM = 16
 LONGEST = 2**26  # bytes of a header
-IN_FILES = ("bitmap", "delta")  # codes that this file alone is enough to read
-#: what a tensor's line does not say
+IN_FILES = ("bitmap", "delta")  # codes that need no other package to be read
+#: what a tensor's line leaves out
 USUAL: Json = {"dtype": "<f4", "base": 0.0, "count": 0, "code": None, "scale": None, "signs": False}
 
 
 def encode(net: Net, about: Json, buffers: Mapping[str, np.ndarray], half: bool = False) -> bytes:
-    """The bytes of a net.
+    """A net as the content of a compact file.
 
     about: "model", its configuration, and "shape" and "classes" of the images.
-    buffers: those beyond the state dict that are not as the builder made them.
+    buffers: those outside the state dict that have changed since the builder made them.
     """
-    known, lines, chunks, digest = drawn(net), [], [], hashlib.blake2b(digest_size=CHECKSUM)
+    known, lines, chunks, digest = initial_draws(net), [], [], hashlib.blake2b(digest_size=CHECKSUM)
     moves: Json = {"subspace": None}
     if displacement := displacement_of(net):
         moves = {"subspace": displacement.header(net.weights)}
         chunks.append(array(displacement.z).astype("<f4").tobytes())
     for name, value in {**tensors(net), **buffers}.items():
-        part = seeded(value, known.get(name), pruned(value))
+        part = from_seed(value, known.get(name), pruned(value))
         line, written = write_part(part, half)
         by = part.base.by if isinstance(part.base, Moved) else None
         digest.update(read_part(line, written, half, by).tensor().tobytes())
@@ -98,10 +98,10 @@ def opened(content: bytes, path: Path) -> tuple[bytes, bytes]:
             "one"
         )
     if len(content) < START.size + CHECKSUM:
-        raise damaged(path)
+        raise damaged_compact_file(path)
     # in every version the checksum is at the end, and the start has 14 bytes
     if checksum(content[:-CHECKSUM]) != content[-CHECKSUM:]:
-        raise damaged(path)
+        raise damaged_compact_file(path)
     _, version, length = START.unpack_from(content)
     if version > VERSION:
         raise UserError(
@@ -113,11 +113,11 @@ def opened(content: bytes, path: Path) -> tuple[bytes, bytes]:
 
 
 def unpacked(header: bytes) -> Json:
-    """ValueError and its like if it is not what `encode` wrote."""
+    """The header as JSON. ValueError, LookupError or TypeError if `encode` has not written it."""
     return json.loads(zlib.decompressobj().decompress(header, LONGEST))
 
 
-def damaged(path: Path) -> UserError:
+def damaged_compact_file(path: Path) -> UserError:
     return UserError(
         f"{path} is damaged: its checksum does not match its content. Copy or export it again"
     )
@@ -129,7 +129,7 @@ def checksum(content: bytes) -> bytes:
 
 @torch.no_grad()
 def fill(model: nn.Module, header: Json, payload: bytes) -> None:
-    """Let the tensors of a model be those of the file."""
+    """Fill a model with the tensors of a file."""
     state, digest, at, filled = (
         model.state_dict(),
         hashlib.blake2b(digest_size=CHECKSUM),
@@ -166,15 +166,15 @@ def fill(model: nn.Module, header: Json, payload: bytes) -> None:
 
 
 def write_part(part: Part, half: bool) -> tuple[Json, bytes]:
-    """Its line, and its positions and values. A mask's values are bits: which entries have the
-    other sign."""
+    """The line of a part in the header, and the bytes of its positions and values. Those of a mask
+    are bits: which entries have the opposite sign."""
     code, positions = None, b""
     if part.positions is not None and part.count:
         code, positions = min(
             ((name, CODES[name][0](part.positions, part.shape)) for name in IN_FILES),
             key=lambda written: len(written[1]),
         )
-    number = kind(part.dtype, half)
+    number = dtype_in_file(part.dtype, half)
     if half and not fits_half(part.values):
         raise UserError(
             f"{np.abs(part.values).max():g} is too large for half precision. Leave out --half"
@@ -182,13 +182,13 @@ def write_part(part: Part, half: bool) -> tuple[Json, bytes]:
     values = pack(part.values) if part.scale is not None else part.values.astype(number).tobytes()
     if len(positions) + len(values) > part.size * number.itemsize:
         return write_part(Part(part.shape, 0.0, part.tensor().reshape(-1), dtype=part.dtype), half)
-    base: Json | float = (
-        part.base
-        if isinstance(part.base, (int, float))
-        else part.base.draw._asdict() | {"moved": True}
-        if isinstance(part.base, Moved)
-        else part.base._asdict()
-    )
+    base: Json | float
+    if isinstance(part.base, Moved):
+        base = part.base.draw._asdict() | {"moved": True}
+    elif isinstance(part.base, Draw):
+        base = part.base._asdict()
+    else:
+        base = part.base
     line = {
         "shape": list(part.shape),
         "dtype": part.dtype.str,
@@ -215,7 +215,9 @@ def read_part(line: Json, content: bytes, half: bool, by: np.ndarray | None = No
         if line["code"] not in IN_FILES:
             raise ValueError(f"there is no code {line['code']}")
         positions = CODES[line["code"]][1](content[:end], count, shape)
-    values = np.frombuffer(content[end:], kind(dtype, half) if line["scale"] is None else np.uint8)
+    values = np.frombuffer(
+        content[end:], dtype_in_file(dtype, half) if line["scale"] is None else np.uint8
+    )
     if line["scale"] is not None and len(values):
         values = unpack(content[end:], count)
     found = {len(values) or count if line["scale"] is not None else len(values)}
@@ -230,6 +232,6 @@ def read_part(line: Json, content: bytes, half: bool, by: np.ndarray | None = No
     return Part(shape, base, values, positions, line["scale"], line["signs"], dtype)
 
 
-def kind(dtype: np.dtype, half: bool) -> np.dtype:
-    """How a file writes numbers."""
+def dtype_in_file(dtype: np.dtype, half: bool) -> np.dtype:
+    """The type of numbers in a file."""
     return np.dtype("<f2") if half and dtype.kind == "f" else dtype

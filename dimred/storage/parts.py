@@ -1,11 +1,11 @@
-"""What must be written of a tensor. In plain words:
+"""Parts: what of a tensor has to be stored.
 
-A tensor reads its base but at some positions, where its values are written. The base is zero
+A tensor equals its base except at some positions, whose values are stored. The base is zero
 (pruning), the numbers that its seed draws (freezing), or a constant (a norm that never trained). Or
-a mask says where a tensor is its base times a constant, with signs or without, and zero elsewhere
-(edge-popup): then no value is written at all.
+a tensor is a mask of its base times a constant, with or without signs (edge-popup); then no values
+are stored at all.
 
-Every part is exact: who reads it finds the same bits, but for the sign of zeros.
+Every part is exact: reading it gives the same bits, up to the sign of zeros.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dimred.net.projections import Displacement
 from dimred.net.seeded import Draw
 from dimred.storage.codes import Positions, Shape, bound
 
-SAMPLE = 2**12  # entries that are looked at before all are
+SAMPLE = 2**12  # entries that are compared first
 
 
 class Moved(NamedTuple):
@@ -41,12 +41,14 @@ Base = Draw | Moved | float
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """base: the constant that is everywhere but at the positions, or the numbers that are.
-    scale: None, or the constant of a mask: entries are 0, and at the positions `scale` times the
-    base, or its signs.
+    """What of one tensor has to be stored.
+
+    base: the value of all other entries: a constant, or the draw that gives them.
+    scale: None, or the constant of a mask: entries are `scale` times the base (or times its signs)
+    at the positions, and 0 elsewhere.
     positions: sorted, flat; None for all of them.
-    values: the entries at the positions; of a mask, which of them have the other sign (bool), none
-    if no one has."""
+    values: the entries at the positions; of a mask, which of them have the opposite sign (bool),
+    empty if none has."""
 
     shape: Shape
     base: Base
@@ -65,7 +67,7 @@ class Part:
         return self.size if self.positions is None else len(self.positions)
 
     def tensor(self) -> np.ndarray:
-        """The tensor that this is a part of, in its shape."""
+        """The whole tensor."""
         if self.positions is None:
             return self.values.astype(self.dtype).reshape(self.shape)
         base = (
@@ -87,13 +89,13 @@ def scaled(base: np.ndarray, scale: float, signs: bool) -> np.ndarray:
 
 
 def cost(part: Part) -> float:
-    """About how many bytes the best code takes."""
+    """About how many bytes a part takes in the best code."""
     values = (len(part.values) + 7) / 8 if part.scale is not None else part.values.nbytes
     return bound(part.count, part.size) + values
 
 
 def fits_half(values: np.ndarray) -> bool:
-    """Whether no finite number becomes infinite in half precision (those from 65520 on do)."""
+    """Whether no finite number overflows in half precision, as those from 65520 on do."""
     return values.dtype.kind != "f" or not bool(
         (np.isfinite(values) & (np.abs(values) >= 65520)).any()
     )
@@ -105,7 +107,7 @@ def pruned(value: np.ndarray) -> Part:
 
 
 def changed(value: np.ndarray, base: Base, read: np.ndarray) -> Part:
-    """A tensor as its entries that differ from what the base reads."""
+    """A tensor as its entries that differ from those of the base."""
     flat = value.reshape(-1)
     positions = np.flatnonzero(flat != read)
     if len(positions) == flat.size:
@@ -114,8 +116,8 @@ def changed(value: np.ndarray, base: Base, read: np.ndarray) -> Part:
 
 
 def masked(value: np.ndarray, draw: Draw | Moved, read: np.ndarray) -> Part | None:
-    """A tensor as a mask of +-`scale` times what the draw reads, or times its signs; None if it is
-    none."""
+    """A tensor as a mask of +-`scale` times the drawn numbers, or times their signs; None if it is
+    no such mask."""
     flat = value.reshape(-1)
     positions = np.flatnonzero(flat)
     kept, base = flat[positions], read[positions]
@@ -142,27 +144,28 @@ def masked(value: np.ndarray, draw: Draw | Moved, read: np.ndarray) -> Part | No
     return None
 
 
-def seeded(value: np.ndarray, draw: Draw | Moved | None, plain: Part) -> Part:
-    """A tensor as the least that tells it from what its seed draws, or from a constant, or,
-    `plain`, from zero."""
+def from_seed(value: np.ndarray, draw: Draw | Moved | None, plain: Part) -> Part:
+    """A tensor as the smallest of three parts: relative to zero (`plain`), to a constant, or to the
+    numbers that its seed draws."""
     flat, parts = value.reshape(-1), [plain]
     if flat.size and (flat == flat[0]).all():
         parts.append(changed(value, flat[0].item(), flat[:1]))
     elif draw and value.dtype == np.float32:
-        read = draw.values(min(flat.size, SAMPLE))  # enough to see that it has been trained
+        read = draw.values(
+            min(flat.size, SAMPLE)
+        )  # enough to see whether it is worth comparing all
         mask = not flat[:SAMPLE].any() or masked(flat[:SAMPLE], draw, read)
         if mask or (flat[:SAMPLE] == read).any():
             read = draw.values(flat.size)
-            parts += [
-                changed(value, draw, read),
-                *filter(None, [masked(value, draw, read) if mask else None]),
-            ]
+            parts.append(changed(value, draw, read))
+            if mask and (whole := masked(value, draw, read)):
+                parts.append(whole)
     return min(parts, key=cost)
 
 
-def drawn(net: Net) -> dict[str, Draw | Moved]:
-    """What the seed and, the numbers of a displacement make of the parameters of a net, as far as it is
-    known."""
+def initial_draws(net: Net) -> dict[str, Draw | Moved]:
+    """The numbers that the seed draws for the parameters of a net, displaced where all weights are,
+    by name; without those whose draw is not known."""
     draws: dict[str, Draw | Moved] = dict(net.draws)
     if displacement := displacement_of(net):
         by = displacement.of({name: w.size for name, w in net.weights.items()})
@@ -173,13 +176,13 @@ def drawn(net: Net) -> dict[str, Draw | Moved]:
 
 
 def displacement_of(net: Net) -> Displacement | None:
-    """What has moved all weights of a net, if they are not coefficients."""
+    """The displacement of all weights of a net; None if there is none, or if weights are coefficients
+    of a basis."""
     return None if net.bases else net.displacement
 
 
 def tensors(net: Net) -> dict[str, np.ndarray]:
-    """What the plain model consists of (parameters and buffers), by the first name of what is
-    tied."""
+    """The parameters and buffers of the plain model; tied ones once, under their first name."""
     found: dict[int, tuple[str, Tensor]] = {}
     values = net.effective_weights()
     for name, tensor in net.model.state_dict().items():
@@ -188,7 +191,7 @@ def tensors(net: Net) -> dict[str, np.ndarray]:
 
 
 def array(tensor: Tensor) -> np.ndarray:
-    """On the CPU, little-endian; what numpy has no type for, as float32."""
+    """A tensor as a little-endian array; bfloat16, which numpy lacks, becomes float32."""
     tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
     value = tensor.detach().cpu().contiguous().numpy()
     return value.astype(value.dtype.newbyteorder("<"), copy=False)

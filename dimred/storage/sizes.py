@@ -1,16 +1,16 @@
-"""How many bytes the final network takes, written in several forms: measured, from bytes that can
-be read back.
+"""Sizes: how many bytes the final network takes in several forms, measured on bytes that can be
+read back.
 
-    dense                           every number
-    bitmap, csr, delta, entropy     the nonzero numbers, and their positions in that code
-    bitmap_seed, ..., or seed       the same, but what the seed draws is not written: of FreezeNet the trained numbers,
-                                    of a mask of untrained weights the mask alone, in a subspace z;
-                                    `seed` if no position is left
-    NAME_half                       numbers in half precision: nearly the same network
+    dense                          every number
+    bitmap, csr, delta, entropy    the nonzero numbers, and their positions in that code
+    bitmap_seed, ..., or seed      the same without what the seed draws: of FreezeNet the trained
+                                   numbers, of a mask of untrained weights the mask alone, in a
+                                   subspace z; `seed` if no positions are left
+    NAME_half                      numbers in half precision: nearly the same network
 
 Norms, biases and running statistics count in all of them; shapes, names and the distributions that
-weights are drawn
-from do not: they belong to the model. A tensor is written densely wherever that takes fewer bytes.
+weights are drawn from do not: they belong to the model. A tensor is stored densely wherever that
+takes fewer bytes.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from dimred.storage.parts import (
     array,
     cost,
     displacement_of,
-    drawn,
     fits_half,
+    from_seed,
+    initial_draws,
     pruned,
-    seeded,
     tensors,
 )
 
@@ -39,47 +39,52 @@ __all__ = ["smallest", "storage"]
 
 
 def storage(net: Net, seed: int) -> dict[str, int]:
-    """Bytes of the net in every form that applies to it, of dimred's own seed. A few seconds for 25
-    million weights."""
+    """Bytes of a net in every form that applies to it, for a seed of dimred. Takes a few seconds
+    for 25 million weights."""
     whole = tensors(net)
-    written = whole | coefficients(net)
-    plain = {name: pruned(value) for name, value in written.items()}
-    known, displacement = drawn(net), displacement_of(net)
-    z = array(displacement.z).nbytes if displacement else 0
-    of_seed = {name: seeded(value, known.get(name), plain[name]) for name, value in written.items()}
-    from_plain = [Written(part) for part in plain.values()]
-    shared = {id(each.part): each for each in from_plain}
-    from_seed = [shared.get(id(part)) or Written(part) for part in of_seed.values()]
-    seeds = any(isinstance(part.base, (Draw, Moved)) for part in of_seed.values())
-    places = any(each.codes["bitmap"] for each in from_seed)
+    stored = whole | coefficients(net)
+    draws = initial_draws(net)
+    from_zero = {name: pruned(value) for name, value in stored.items()}
+    smallest_parts = [
+        from_seed(value, draws.get(name), from_zero[name]) for name, value in stored.items()
+    ]
+    plain = [Encoded(part) for part in from_zero.values()]
+    # a part that is the same in both forms is encoded once
+    known = {id(each.part): each for each in plain}
+    seeded = [known.get(id(part)) or Encoded(part) for part in smallest_parts]
+    has_draws = any(isinstance(part.base, (Draw, Moved)) for part in smallest_parts)
+    has_positions = any(each.codes["bitmap"] for each in seeded)
 
     sizes: dict[str, int] = {}
-    for end, half in (
-        ("", False),
-        *([("_half", True)] if all(map(fits_half, whole.values())) else []),
-    ):
+    precisions = {"": False}
+    if all(map(fits_half, whole.values())):
+        precisions["_half"] = True
+    for end, half in precisions.items():
         sizes[f"dense{end}"] = sum(
-            number(value.dtype, half) * value.size for value in whole.values()
+            item_bytes(value.dtype, half) * value.size for value in whole.values()
         )
-        sizes |= {code + end: total(from_plain, code, half) for code in CODES}
-        if seeds:
-            sizes |= {
-                f"{code}_seed{end}" if places else f"seed{end}": (4 if seed < 2**32 else 8)
-                + z
-                + total(from_seed, code, half)
-                for code in CODES
-            }
+        for code in CODES:
+            sizes[code + end] = total(plain, code, half)
+        for code in CODES if has_draws else ():
+            name = f"{code}_seed{end}" if has_positions else f"seed{end}"
+            sizes[name] = seed_bytes(net, seed) + total(seeded, code, half)
     return sizes
 
 
+def seed_bytes(net: Net, seed: int) -> int:
+    """Bytes of the seed and, in a subspace, of z."""
+    displacement = displacement_of(net)
+    z = array(displacement.z).nbytes if displacement else 0
+    return (4 if seed < 2**32 else 8) + z
+
+
 def smallest(sizes: dict[str, int]) -> int:
-    """Of the exact forms."""
+    """The bytes of the smallest exact form."""
     return min(size for name, size in sizes.items() if not name.endswith("_half"))
 
 
-class Written:
-    """A part, and the bytes of its positions in every code; none if there are no positions to
-    write."""
+class Encoded:
+    """A part, and how many bytes its positions take in every code: 0 if it has none to store."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
@@ -94,8 +99,8 @@ class Written:
         }
 
     def size(self, code: str, half: bool) -> int:
-        """Bytes, of the dense tensor if they are fewer."""
-        part, one = self.part, number(self.part.dtype, half)
+        """Bytes in a code, or of the dense tensor where that is smaller."""
+        part, one = self.part, item_bytes(self.part.dtype, half)
         if not self.codes[code] and part.count:
             return one * part.size
         numbers = (len(part.values) + 7) // 8 + one if part.scale is not None else one * part.count
@@ -103,17 +108,17 @@ class Written:
         return min(one * part.size, self.codes[code] + numbers + constant)
 
 
-def total(parts: Collection[Written], code: str, half: bool) -> int:
+def total(parts: Collection[Encoded], code: str, half: bool) -> int:
     return sum(each.size(code, half) for each in parts)
 
 
-def number(dtype: np.dtype, half: bool) -> int:
-    """Bytes of one."""
+def item_bytes(dtype: np.dtype, half: bool) -> int:
+    """Bytes of one number."""
     return 2 if half and dtype.kind == "f" else dtype.itemsize
 
 
 def coefficients(net: Net) -> dict[str, np.ndarray]:
-    """What weights that are written in a basis are made of: their coefficients, and the bases."""
+    """The coefficients and the bases of weights that are written in a basis."""
     if not net.bases:
         return {}
     thetas = {name: array(theta) for name, theta in net.dense_weights().items()}

@@ -22,7 +22,7 @@ class Pass:
     making: int
 
 
-class Part(NamedTuple):
+class Products(NamedTuple):
     """The products that multiply the same entries, with their FLOPs if all of these count."""
 
     use: Use | None
@@ -35,8 +35,8 @@ class Layout(NamedTuple):
     """What a step executes: some products once an example, others (of weights alone) once a
     batch."""
 
-    example: list[Part]
-    batch: list[Part]
+    example: list[Products]
+    batch: list[Products]
     examples: int  # that the former are counted for
 
 
@@ -74,8 +74,8 @@ def grouped(seen: Trace) -> Layout:
         known[:] = known[0] + each.flops, known[1] + through, known[2] + own
         rest -= through + own
     sums[True, None][1] += rest  # of kernels whose gradients are not two such products
-    example = [Part(use, *three) for (activations, use), three in sums.items() if activations]
-    batch = [Part(use, *three) for (activations, use), three in sums.items() if not activations]
+    example = [Products(use, *three) for (activations, use), three in sums.items() if activations]
+    batch = [Products(use, *three) for (activations, use), three in sums.items() if not activations]
     return Layout(example, batch, seen.examples)
 
 
@@ -106,7 +106,7 @@ class Sum(NamedTuple):
 
 
 def _sum(
-    parts: Iterable[Part],
+    parts: Iterable[Products],
     active: Mapping[str, Entries],
     trained: Mapping[str, Entries],
     covered: Container[str],
