@@ -1,12 +1,12 @@
-"""Channels: what structured pruning removes. In plain words:
+"""The channels of a model that structured pruning can remove, and their selection.
 
-Removing a channel removes the filters that make it, their biases and norms, and the columns of
-every weight that reads it. Channels that are added or multiplied are one: whoever removes one of
-them removes them all. Those of images and logits stay, and so do those that something reads which
-`watch` does not understand.
+Removing a channel removes the filters that create it, their biases and norms, and the columns of
+every weight that uses it. Channels joined by addition or multiplication are coupled and removed
+together. Those of images and logits stay, and so do those used by functions that tracing.py has no
+rule for.
 
-A removed channel has no reader, so nothing of it can leak, not even the shift of its norm;
-`compact` cuts it out of the model, which computes the same logits then."""
+No weight uses a removed channel, so nothing of it has an effect, not even the shift of its norm.
+`compact` (smaller.py) cuts it out of the model without changing the logits."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Of = Literal["weights", "channels"]
 
 
 class Channels:
-    """The channels of a net that can be removed, numbered from 0 to count - 1 in the order in which
-    they are made.
+    """The channels of a net that can be removed, numbered from 0 to count - 1 in the order of
+    computation.
 
-    filters: of every Conv and Linear weight that makes some of them, the number of each row
+    filters: for every Conv and Linear weight that creates some, the channel of each row
     (dimension 0).
-    columns: of every weight that reads some of them, the number of each column (dimension 1).
-    scales: of every norm's scale, the number of each entry; rows: of filters, biases, norms and
-    their statistics.
+    columns: for every weight that uses some, the channel of each column (dimension 1).
+    scales: for every norm's scale, the channel of each entry.
+    rows: for filters, biases, norms and their statistics.
 
     images: any number; only their shape matters.
     skip: regular expressions searched in the names of weights whose filters stay. UserError if one
@@ -45,19 +45,17 @@ class Channels:
         seen = ChannelTracer(net.model, images)
         for name in matching(skip, seen.filters, "method.skip", "layer with filters"):
             seen.stay(seen.rows[name])
-        for name in {
-            *seen.filters,
-            *seen.columns,
-        } - net.weights.keys():  # not covered: nothing of them can be cut
+        # weights that are not covered cannot be pruned
+        for name in {*seen.filters, *seen.columns} - net.weights.keys():
             seen.stay(seen.rows.get(name))
             seen.stay(seen.columns.get(name))
         numbers, self.count = seen.numbers()
         if not self.count:
             raise UserError(
-                f"{type(net.model).__name__} has no channel that can be removed: it needs a Conv or Linear "
-                "layer that another one reads, and between them only what acts on every channel by itself. "
-                "Choose a model that has some, such as model=vgg11 or model=lenet300, "
-                "or skip less, or include and exclude that cover both weights"
+                f"{type(net.model).__name__} has no channel that can be removed: it needs a Conv "
+                "or Linear layer whose outputs another one uses, with only channel-wise functions "
+                "in between. Choose a model that has some, such as model=vgg11 or "
+                "model=lenet300, or skip less, or include and exclude that cover both weights"
             )
         self.net, self.device = net, next(net.model.parameters()).device
 
@@ -79,26 +77,25 @@ class Channels:
         if not self.scales:
             name = type(self.net.model).__name__
             raise UserError(
-                f"method {method} needs norms with a scale for each channel, and {name} has none behind "
-                "channels that can be removed. Choose a model that has some, such as model=vgg11 or "
-                "model=resnet20"
+                f"method {method} needs norms with a scale for each channel, and {name} has none "
+                "after channels that can be removed. Choose a model that has some, such as "
+                "model=vgg11 or model=resnet20"
             )
 
-    # -- which weights are left --------------------
+    # -- the weights of channels --------------------
     def everything(self) -> Tensor:
         return torch.ones(self.count, dtype=torch.bool, device=self.device)
 
     def left(self, name: str, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """Which rows and which columns of a weight are left where the channels `kept` (count, bool)
-        are."""
+        """Which rows and columns of a weight are left if the channels `kept` (count, bool) are."""
         # a bias or a norm's scale is one column
         shape = (*self.net.weights[name].param.shape, 1)[:2]
-        return tuple(
-            (number[name] == STAYS) | kept[number[name]]
-            if name in number  # type: ignore[return-value]
-            else torch.ones(n, dtype=torch.bool, device=self.device)
-            for number, n in zip((self.rows, self.columns), shape, strict=False)
-        )
+        rows, columns = (torch.ones(n, dtype=torch.bool, device=self.device) for n in shape)
+        if name in self.rows:
+            rows = (self.rows[name] == STAYS) | kept[self.rows[name]]
+        if name in self.columns:
+            columns = (self.columns[name] == STAYS) | kept[self.columns[name]]
+        return rows, columns
 
     def supports(self, kept: Tensor) -> Supports:
         """The supports that train the weights of the channels `kept` (count, bool), for
@@ -135,10 +132,10 @@ class Channels:
             total += int(rows.sum() * columns.sum()) * (w.size // (len(rows) * len(columns)))
         return total
 
-    # -- how much they matter --------------------
+    # -- scores of channels --------------------
     def sums(self, scores: Scores) -> Tensor:
-        """The score of every channel (count): the sum over the filters that make it; -inf if none
-        of them trains."""
+        """The score of every channel (count): the sum over the filters that create it; -inf if
+        none of them is trained."""
         total, trained = torch.zeros(2, self.count, device=self.device, dtype=torch.float64)
         for name, numbers in self.filters.items():
             alive = self.net.weights[name].trained().view(len(numbers), -1)
@@ -164,15 +161,15 @@ class Channels:
         return self.net.weights[name].dense()
 
     def add_l1_gradient(self, penalty: float) -> None:
-        """Add an L1 penalty's gradient to that of every scale, at the pause of a step."""
+        """Add the gradient of an L1 penalty to that of every scale, at the pause of a step."""
         parameters = self.net.parameters()
         for gamma in (parameters[name] for name in self.scales):
             if gamma.grad is not None:
                 gamma.grad.add_(gamma.detach().sign(), alpha=penalty)
 
     def within_layers(self, scores: Tensor) -> Tensor:
-        """The rank of every channel within its layer (count), as a fraction: the best have the same
-        share of each."""
+        """The rank of every channel within its layer (count), as a fraction: the highest ranks are
+        the same share of each layer."""
         ranks = torch.empty(self.count, dtype=torch.float64)
         for members in self.coupled_groups():
             order = members[scores.cpu()[members].argsort(descending=True, stable=True)]
@@ -180,13 +177,13 @@ class Channels:
         return ranks.to(self.device).masked_fill(scores == -torch.inf, -torch.inf)
 
     def coupled_groups(self) -> list[Tensor]:
-        """The channels of each layer, on the CPU; layers that share channels are one."""
-        families = DisjointSet(self.count)
+        """The channels of each layer, on the CPU; layers with coupled channels are one."""
+        groups = DisjointSet(self.count)
         for numbers in self.filters.values():
             made = numbers[numbers != STAYS].cpu()
-            families.join(made[:1].expand(len(made)), made)
-        family = families.roots()
-        return [(family == each).nonzero().view(-1) for each in family.unique()]
+            groups.join(made[:1].expand(len(made)), made)
+        group = groups.roots()
+        return [(group == each).nonzero().view(-1) for each in group.unique()]
 
     def shuffled(self, kept: Tensor, alive: Tensor, draws: torch.Generator) -> Tensor:
         """As many channels (count, bool) of each layer as are kept, at random among those alive."""
@@ -217,8 +214,9 @@ class Channels:
         if (least := cost(low)) > budget:
             most = math.floor(1e4 * (1 - least / whole)) / 1e4
             raise UserError(
-                f"sparsity={1 - density:g} leaves {budget} of {whole} {of}, but one channel of each layer "
-                f"and what cannot be removed are {least}. Choose at most sparsity={most}"
+                f"sparsity={1 - density:g} leaves {budget} of {whole} {of}, but one channel of "
+                f"each layer and what cannot be removed are {least}. "
+                f"Choose at most sparsity={most}"
             )
         while high - low > 1:
             middle = (low + high) // 2
@@ -227,8 +225,8 @@ class Channels:
 
     # -- a smaller model --------------------
     def read(self, state: dict[str, Tensor]) -> Tensor:
-        """The channels (count, bool) that somebody reads who is read: the weights in `state` of all
-        others have no effect. Of a layer that nobody reads, the first channel."""
+        """The channels (count, bool) that have an effect on the logits, by the weights in `state`; of
+        a layer without any, the first channel."""
         kept, before = self.everything(), None
         while before is None or not torch.equal(kept, before):
             before, reads = kept, torch.zeros(self.count, device=self.device)

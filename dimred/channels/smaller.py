@@ -1,4 +1,4 @@
-"""The smaller model that is left when channels are removed."""
+"""The smaller model without the removed channels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dimred.net import Net
 
 
 def compact(net: Net, images: Tensor) -> nn.Module:
-    """A smaller plain model with the same logits: without the channels whose readers are all zero.
+    """A smaller plain model with the same logits, without the channels that no weight uses.
 
     images: any number; only their shape matters. The buffers and the mode are those of the net's
     model."""
@@ -27,20 +27,18 @@ def compact(net: Net, images: Tensor) -> nn.Module:
                 if tensor is not None:
                     name = names[id(tensor)]
                     if name not in small:  # else it is tied
-                        small[name] = _cut(
-                            tensor,
-                            values.get(name, tensor),
-                            *(
-                                (number == STAYS) | kept[number]
-                                if (number := numbers.get(name)) is not None
-                                else None
-                                for numbers in (channels.rows, channels.columns)
-                            ),
-                        )
+                        rows = _left(channels.rows.get(name), kept)
+                        columns = _left(channels.columns.get(name), kept)
+                        small[name] = _cut(tensor, values.get(name, tensor), rows, columns)
                     table[key] = small[name]  # type: ignore[assignment]
     for module in model.modules():
         _resize(module)
     return model
+
+
+def _left(numbers: Tensor | None, kept: Tensor) -> Tensor | None:
+    """Which indices are left, given the channel of each; None for all of them."""
+    return None if numbers is None else (numbers == STAYS) | kept[numbers]
 
 
 def _cut(tensor: Tensor, value: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
@@ -51,15 +49,14 @@ def _cut(tensor: Tensor, value: Tensor, rows: Tensor | None, columns: Tensor | N
 
 
 def _resize(module: nn.Module) -> None:
-    """Let a layer's attributes say what its tensors are."""
+    """Set a layer's attributes to the shapes of its tensors."""
     owner = getattr(module, "weight", None)
     owner = getattr(module, "running_mean", None) if owner is None else owner
     if owner is None:
         return
     groups = getattr(module, "groups", 1)
-    if (
-        groups > 1 and groups == module.in_channels
-    ):  # depthwise: as many filters to a channel as before
+    # depthwise: each channel keeps its number of filters
+    if groups > 1 and groups == module.in_channels:
         groups = groups * owner.shape[0] // module.out_channels
     sizes = {
         "groups": groups,

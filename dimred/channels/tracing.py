@@ -1,8 +1,8 @@
-"""Whose channel is it? A model is watched while it computes two images: a convolution makes new
-channels, an addition joins its operands', a norm passes them on, and a Linear layer behind a
-flatten reads each channel in several columns.
+"""Coupled channels, found by tracing a model: a convolution creates new channels, an addition
+couples those of its operands, a norm passes them on, and a Linear layer after flattening uses each
+channel in several columns.
 
-What is not understood is safe: its channels are joined to those that stay.
+Functions without a rule are safe: their channels are coupled to those that cannot be removed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STAYS = -1  # the number of a channel that cannot be removed
 
 
 class DisjointSet:
-    """Numbers from 0 on, some of which are the same."""
+    """Disjoint sets of the numbers 0, 1, ... (union-find)."""
 
     def __init__(self, count: int) -> None:
         self.parents = list(range(count))
@@ -30,7 +30,7 @@ class DisjointSet:
         return i
 
     def join(self, one: Tensor, other: Tensor) -> None:
-        """Element by element. The smaller number stands for both."""
+        """Unite the sets of each pair. The smallest number represents a set."""
         for a, b in zip(one.tolist(), other.tolist(), strict=True):
             low, high = sorted((self.root(a), self.root(b)))
             self.parents[high] = low
@@ -45,23 +45,23 @@ class DisjointSet:
 
 
 class ChannelTracer(TorchFunctionMode):
-    """Runs a model on two images and follows the identities of its channels, which are the numbers
-    of `DisjointSet`.
+    """Runs a model on two images and follows the identities of its channels: numbers of a
+    `DisjointSet`, where coupled channels are in one set.
 
-    rows, columns: of parameters and buffers, the identity behind each index of dimension 0 and 1.
-    filters, scales: which of them are filters, and scales of norms, in the order of computation.
+    rows, columns: for parameters and buffers, the channel of each index of dimension 0 and 1.
+    filters, scales: the names of filters, and of scales of norms, in the order of computation.
     """
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         super().__init__()
-        self.identities = DisjointSet(1)  # 0: whoever is joined to it stays
+        self.identities = DisjointSet(1)  # channels in the set of 0 cannot be removed
         self.rows, self.columns = dict[str, Tensor](), dict[str, Tensor]()
         self.filters, self.scales = list[str](), list[str]()
         twin = copy.deepcopy(model).eval()
         self._names = {id(tensor): name for name, tensor in tensors_of(twin)}
-        self._ids = dict[int, Tensor]()  # of the channels (dimension 1) of what is computed
-        self._held = list[object]()  # while it exists, an id is one tensor's
-        self._elsewhere = set[str]()  # parameters that something not understood reads
+        self._ids = dict[int, Tensor]()  # of the channels (dimension 1) of computed tensors
+        self._held = list[object]()  # keeps ids from being used again
+        self._elsewhere = set[str]()  # parameters used by functions without a rule
         images = next(twin.parameters()).new_zeros(2, *images.shape[1:])
         self._follow(images, torch.zeros(images.shape[1], dtype=torch.int64))
         with torch.no_grad(), self:
@@ -77,8 +77,7 @@ class ChannelTracer(TorchFunctionMode):
             self.identities.join(ids, torch.zeros_like(ids))
 
     def numbers(self) -> tuple[Tensor, int]:
-        """Of every identity, the number of its channel or STAYS; and how many channels there
-        are."""
+        """The number of the channel of every identity, or STAYS; and the number of channels."""
         roots = self.identities.roots()
         made = torch.cat([roots[:1], *(roots[self.rows[name]] for name in self.filters)]).unique()
         numbers = torch.full_like(roots, STAYS)
@@ -91,7 +90,7 @@ class ChannelTracer(TorchFunctionMode):
         kwargs = kwargs or {}
         out = function(*args, **kwargs)
         made, read = list(_inside(out)), list(_inside((args, kwargs)))
-        if made or out is None:  # else it is about shapes and numbers
+        if made or out is None:  # else the function returns shapes or numbers
             rule = RULES.get(getattr(function, "__name__", "").strip("_"))
             ids = rule(self, out, *args, **kwargs) if rule else None
             if ids is None:
@@ -140,7 +139,7 @@ class ChannelTracer(TorchFunctionMode):
     def _pad(
         self, out: Tensor, input: Tensor, pad: Any, *args: Any, **kwargs: Any
     ) -> Tensor | None:
-        """Channels that are appended stay: their number is written in the model."""
+        """Channels that are appended cannot be removed: the model fixes their number."""
         ids, pixels = self._ids.get(id(input)), 2 * (input.dim() - 2)
         before, after = (*pad, *[0] * 4)[pixels : pixels + 2] if len(pad) > pixels else (0, 0)
         stays = torch.zeros(max(before, after, 0), dtype=torch.int64)
@@ -151,8 +150,8 @@ class ChannelTracer(TorchFunctionMode):
         )
 
     def _join(self, out: Tensor, *operands: Any, **kwargs: Any) -> Tensor | None:
-        """Sums and products, channel by channel: theirs are one from now on. Of what is not
-        followed, only numbers."""
+        """Sums and products couple the channels of their operands, channel by channel. Operands that
+        are not followed may only be numbers."""
         tensors = list(_inside((operands, kwargs)))
         known = [self._ids[id(t)] for t in tensors if id(t) in self._ids]
         if (
@@ -200,8 +199,8 @@ class ChannelTracer(TorchFunctionMode):
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor | None:
-        """Removing a channel leaves groups of equal size: where they are not of one channel, the
-        channels at the same place in every group are one."""
+        """Groups have to stay of equal size: unless each has one channel, the channels at the same
+        place of every group are coupled."""
         name, ids = self._names.get(id(weight)), self._ids.get(id(input))
         if name is None or ids is None or input.dim() != weight.dim():
             return None
@@ -223,16 +222,15 @@ class ChannelTracer(TorchFunctionMode):
     def _linear(
         self, out: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None
     ) -> Tensor | None:
-        return self._conv(
-            out, input, weight, bias
-        )  # of two dimensions: else channels are not in the second
+        # of two dimensions only: otherwise channels are not in the second
+        return self._conv(out, input, weight, bias)
 
     def _each(self, ids: Tensor | None, *tensors: Tensor | None) -> Tensor | None:
-        """The entries (or rows) of these tensors belong to the channels `ids`."""
+        """Note that the entries (or rows) of these tensors belong to the channels `ids`."""
         for tensor in tensors:
             if ids is not None and tensor is not None:
                 name = self._names.get(id(tensor))
-                if name is None:  # computed from something else
+                if name is None:  # a computed tensor, not a parameter
                     self.stay(ids)
                 else:
                     self._assign(self.rows, name, ids)
@@ -246,13 +244,14 @@ def _named(rule: Any, names: str) -> dict[str, Any]:
     return dict.fromkeys(names.split(), rule)
 
 
-#: functions by their names, however they are called (add, __iadd__, relu_, ...)
+#: rules by the names of functions; add, __iadd__ and add_ have one name
 RULES: dict[str, Any] = {
     **_named(
         ChannelTracer._same,
         """
-        relu relu6 leaky_relu elu selu celu gelu silu mish softplus hardtanh hardswish hardsigmoid sigmoid logsigmoid
-        tanh neg abs square sqrt exp clamp dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout
+        relu relu6 leaky_relu elu selu celu gelu silu mish softplus
+        hardtanh hardswish hardsigmoid sigmoid logsigmoid tanh neg abs square sqrt exp clamp
+        dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout
         max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d
         adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
         adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d

@@ -1,4 +1,4 @@
-"""The mathematics: a network seen through the coordinates that train. Needs torch and numpy alone."""
+"""The mathematics: a network through the coordinates that are trained. Needs torch and numpy."""
 
 from dimred.net.net import Net
 from dimred.net.state import State

@@ -1,4 +1,4 @@
-"""Batch normalisation in channels_last on a CPU, with exact statistics. In plain words:
+"""Batch normalisation in channels_last on a CPU, with exact statistics.
 
 PyTorch's kernel for this layout adds up float32 numbers one after the other, over all N * H * W
 positions of a channel. At 100,000 positions the variance has a relative error of 1e-5 to 1e-4,
@@ -30,7 +30,8 @@ WIDEST = 2**16
 
 @contextmanager
 def exact_statistics(norms: Iterable[nn.BatchNorm2d]) -> Iterator[None]:
-    """Within, these norms (see `applies_to`) compute their statistics as above where it matters."""
+    """Within the block, these norms (see `applies_to`) compute exact statistics where PyTorch's are
+    not."""
     norms = list(norms)
     for norm in norms:
         norm.__dict__["forward"] = partial(forward, norm)
@@ -42,14 +43,14 @@ def exact_statistics(norms: Iterable[nn.BatchNorm2d]) -> Iterator[None]:
 
 
 def applies_to(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether a module computes as BatchNorm2d does: a subclass or an instance may have its own
-    forward."""
+    """Whether a module has the forward pass of BatchNorm2d: a subclass or an instance may have its
+    own."""
     plain = isinstance(module, nn.BatchNorm2d) and type(module).forward is nn.BatchNorm2d.forward
     return plain and "forward" not in vars(module)
 
 
 def forward(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """What nn.BatchNorm2d computes."""
+    """The same function as nn.BatchNorm2d."""
     groups = groups_of(x) if norm.training else 0
     if not groups:
         return nn.BatchNorm2d.forward(norm, x)
@@ -62,8 +63,8 @@ def forward(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 
 def groups_of(x: Tensor) -> int:
-    """How many positions of x (N, C, H, W) to sum side by side; 0 where torch's own sums are as
-    good: in another layout, on another device, in another precision, or of few positions."""
+    """Into how many groups to split the positions of x (N, C, H, W); 0 where PyTorch's sums are exact
+    enough: in another layout, on another device, in another precision, or of few positions."""
     if x.dtype != torch.float32 or x.device.type != "cpu" or x.dim() != 4 or x.is_contiguous():
         return 0
     if not x.is_contiguous(memory_format=torch.channels_last):

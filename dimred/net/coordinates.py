@@ -13,8 +13,8 @@ from torch.autograd import _unsafe_preserve_version_counter as preserve_version
 #: which entries of a weight: sorted flat positions (int64), or None for all of them
 Support = Tensor | None
 Supports = Mapping[str, Support]
-#: what the entries outside the support read: zero (pruning), the initial value (FreezeNet), or
-#: where they were frozen
+#: the value of entries outside the support: zero (pruning), the initial value (FreezeNet), or the
+#: value at which they were frozen
 Base = Literal["zero", "init", "held"]
 
 
@@ -27,24 +27,21 @@ class Coordinates:
 
     def __init__(self, param: nn.Parameter) -> None:
         param.requires_grad_(False)
-        param.data = (
-            param.data.contiguous()
-        )  # one layout: a flat position means the same everywhere
+        # one layout, so that a flat position means the same everywhere
+        param.data = param.data.contiguous()
         self.param = param
-        self.hook: Callable[[Tensor], None] | None = (
-            None  # sees the dense gradient, if a method asked for it
-        )
+        # called with the dense gradient, if a method asks for it
+        self.hook: Callable[[Tensor], None] | None = None
         self.set(param.data.view(-1), None, "zero")
 
     @torch.no_grad()
     def set(self, theta: Tensor, support: Support, base: Base) -> None:
-        """Let theta (flat, D entries) be the weight and `support` its trained part."""
+        """Set the weight to theta (flat, D entries), of which the support is trained."""
         flat = self.param.view(-1)
         flat.copy_(theta)
         if support is not None:
-            support = (
-                None if support.numel() == flat.numel() else support.to(flat.device, torch.int64)
-            )
+            whole = support.numel() == flat.numel()
+            support = None if whole else support.to(flat.device, torch.int64)
         self.support, self.base = support, base
         self.psi = nn.Parameter(flat.detach() if support is None else flat[support])
         self._written: tuple[int, int] | None = None
@@ -62,25 +59,24 @@ class Coordinates:
         if self.support is None:
             weight = self.psi.view(self.param.shape)
         elif self.psi.numel() or self.hook:
-            # Always write: an optimiser may change psi without a trace. But where nothing is known
-            # to have changed, the same values are written again, and a graph that waits for its
-            # backward pass must not be called stale.
+            # Always write: an optimiser may change psi without changing its version. But if the
+            # version is the same, so are the values, and autograd must not refuse the backward pass
+            # of an earlier graph because the buffer was written to.
             flat, written = self.param.view(-1), (self.psi.data_ptr(), self.psi._version)
             with preserve_version(flat) if written == self._written else nullcontext():
                 full = flat.detach().index_copy_(0, self.support, self.psi)
-            weight = full.view(
-                self.param.shape
-            )  # a view remembers the version that it was made at: not before
+            # a view has the version of the time when it is made: make it after the write
+            weight = full.view(self.param.shape)
             self._written = written
         else:
-            return self.param  # frozen means not computed: no gradient here
+            return self.param  # nothing is trained: no gradient is computed
         if self.hook and weight.requires_grad:
             weight.register_hook(self.hook)
         return weight
 
     @torch.no_grad()
     def dense(self) -> Tensor:
-        """theta, flat and detached (D). It is the buffer itself: valid until the next change."""
+        """theta, flat and detached (D). This is the buffer itself: valid until the next change."""
         self.theta()
         return self.param.detach().view(-1)
 
@@ -90,11 +86,9 @@ class Coordinates:
 
     def scatter(self, values: Tensor) -> Tensor:
         """values (d) at the support, zero elsewhere (D)."""
-        return (
-            values
-            if self.support is None
-            else values.new_zeros(self.size).index_copy_(0, self.support, values)
-        )
+        if self.support is None:
+            return values
+        return values.new_zeros(self.size).index_copy_(0, self.support, values)
 
     def gather(self, dense: Tensor) -> Tensor:
         """The entries of dense (D) at the support (d)."""

@@ -15,8 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 def plain_kernels(model: nn.Module) -> Iterator[None]:
     """Compute attention and recurrent layers as matrix products and functions of single entries.
 
-    Their fused kernels are faster, but have no second derivatives and hide which weight they
-    multiply. All other layers keep their kernels.
+    Their fused kernels are faster, but have no second derivatives, and do not show which weights
+    they multiply. All other layers keep their kernels.
     """
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     fused: list[Any] = [torch.backends.cudnn, torch.backends.mkldnn]

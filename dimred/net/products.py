@@ -1,10 +1,10 @@
 """The matrix products and convolutions of a model, found by executing it.
 
-A weight is what multiplies activations. Which parameters do is seen when a model computes, not from
-the classes of its modules: attention slices one matrix in three, a function takes a layer's weight
-from outside, a parametrization makes it of others. So every tensor is followed by the memory it
-lies in: an operand that shares memory with a parameter is that parameter or a part of it, and one
-that was computed from parameters alone is made of them.
+Weights are the parameters that multiply activations. The classes of modules do not tell which
+those are: attention slices one matrix in three, a function may use a layer's weight from outside,
+and a parametrization computes it from other parameters. So tensors are identified by their memory:
+an operand that shares memory with a parameter is that parameter or a part of it, and one that was
+computed from parameters alone belongs to these.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ KEEP_ZEROS = {aten.mul, aten.div, aten.neg, aten.clone, aten._to_copy}
 def _convolution_backward(
     grad_out: Tensor, x: Tensor, weight: Tensor, *more: Any, out_val: Any
 ) -> int:
-    """As much as the forward pass for each gradient. For grouped convolutions PyTorch's formula
+    """For each gradient as much as the forward pass. PyTorch's formula for grouped convolutions
     counts weight gradients between groups, which are never computed."""
     transposed, mask = more[4], more[7]
     once = conv_flop_count(list(x.shape), list(weight.shape), list(grad_out.shape), transposed)
@@ -53,7 +53,7 @@ def _lstm(x: Tensor, inputs: Tensor, state: Tensor, *more: Any, out_val: Any) ->
     return 2 * x.shape[0] * x.shape[1] * (inputs.numel() + state.numel())
 
 
-#: FLOPs by operation: PyTorch's formulas, and those of operations that it has none for
+#: FLOPs by operation: PyTorch's formulas, and formulas for operations without one
 FORMULAS = {
     **flop_registry,
     aten.convolution_backward: _convolution_backward,
@@ -77,7 +77,7 @@ class Use(NamedTuple):
 
 class Product(NamedTuple):
     flops: int
-    # None: neither operand is a weight, or zeros of it are not zeros here
+    # None if neither operand is a weight, or if zeros of the weight are not zeros of the operand
     use: Use | None
     roots: frozenset[str]  # the parameters that the weight is made of
     other_trains: bool  # the backward pass needs the gradient of the other operand
@@ -91,7 +91,7 @@ class Origin(NamedTuple):
     activations: bool
     roots: frozenset[str]  # if from parameters alone: from which
     zeros_of: str | None  # the parameter whose zeros are zeros of this tensor, and no others
-    fresh: bool = False  # from nothing, such as the zeros that a recurrent layer starts with
+    fresh: bool = False  # from no tensor, such as the first state of a recurrent layer
 
 
 CONSTANT, ACTIVATION = Origin(False, frozenset(), None), Origin(True, frozenset(), None)
@@ -99,7 +99,7 @@ FRESH = Origin(False, frozenset(), None, fresh=True)
 
 
 class Trace(TorchDispatchMode):
-    """Notes every product of a forward pass, and the FLOPs of a backward pass."""
+    """Records every product of a forward pass, and the FLOPs of a backward pass."""
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Trace(TorchDispatchMode):
         self._starts = [start for start, _, _ in self._parameters]
         self._named = {name: p for _, name, p in self._parameters}
         self._origins = {_memory(images): ACTIVATION}
-        self._held: list[Tensor] = [images]  # as long as a tensor exists, its memory is its own
+        self._held: list[Tensor] = [images]  # keeps memory from being used again
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -166,7 +166,7 @@ class Trace(TorchDispatchMode):
         return name if inside else None
 
     def _follow(self, func: Any, out: Any, given: Any) -> None:
-        """Note what new tensors, and those that were written to, are computed from."""
+        """Record the origin of new tensors and of those that were written to."""
         tensors = [t for t in tree_leaves(given) if isinstance(t, Tensor)]
         for tensor in [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.numel()]:
             memory = _memory(tensor)
@@ -186,11 +186,11 @@ class Trace(TorchDispatchMode):
         return Origin(False, roots, self._zeros_kept(func, given, out))
 
     def _zeros_kept(self, func: Any, given: Sequence[Tensor], out: Tensor) -> str | None:
-        """The parameter whose zeros an operation on tensors made of parameters hands on."""
+        """The parameter whose zeros are zeros of the result, of an operation on parameters."""
         if func.overloadpacket not in KEEP_ZEROS or not given:
             return None
         name = self._origin(given[0]).zeros_of
-        # 0 / 0: the length of a row of zeros
+        # divided by the norms of its own rows: 0 / 0 in a row of zeros
         own_rows = len(given) > 1 and given[1].numel() > 1 and name in self._origin(given[1]).roots
         if name is None or own_rows or self._named[name].numel() != out.numel():
             return None
@@ -203,9 +203,9 @@ def _memory(tensor: Tensor) -> int:
 
 def trace(model: nn.Module, shape: Sequence[int], backward: bool = False) -> Trace:
     """The products of a model on two images of this shape, in evaluation mode, and the FLOPs of the
-    backward pass for all that trains. The model and all generators stay as they are."""
+    backward pass for all trained parameters. The model and all generators are left unchanged."""
     parameters = list(model.parameters())
-    # in the precision of the model; the first parameter may be of whole numbers or complex
+    # in the precision of the model, whose first parameter may be integer or complex
     like = next((p for p in parameters if p.is_floating_point()), torch.zeros(()))
     images = torch.zeros(2, *shape, dtype=like.dtype, device=parameters[0].device)
     seen = Trace(model, images)

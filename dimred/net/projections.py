@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from dimred.net import Net
 
 Kind = Literal["dense", "sparse", "fastfood"]
-BLOCK = 2**22  # entries of a dense projection that are made at once: part of what a seed means
-FIRST = 2**32  # stream: those before it are the model's
-EACH = 2**20  # streams of a weight
+BLOCK = 2**22  # entries of a dense projection that are drawn at once; another number, other draws
+FIRST = 2**32  # the first stream: earlier ones draw the model's weights
+EACH = 2**20  # streams for each weight
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def displace(net: Net, displacement: Displacement) -> None:
     net.supports_changed()
 
 
-# -- what P is made of --------------------
+# -- the entries of P --------------------
 def rows_of(seed: int, index: int, size: int, d: int, start: int) -> np.ndarray:
     """N(0, 1): the block of rows (rows, d), float32, of the dense P that begins at row `start` of
     weight `index`."""

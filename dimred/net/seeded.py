@@ -1,12 +1,12 @@
-"""Random numbers that are the same on every machine, with every version of every library. In plain
-words:
+"""Random numbers that are the same on every machine, with every version of every library.
 
-What a model draws when it is built comes from Philox4x64-10, whose key is the seed and the number
-of the draw, and is made a uniform or a normal number by + - * / and sqrt in double precision alone,
-which IEEE 754 defines to the bit: no logarithm or cosine of a library has a say. So a weight that
-was never trained need not be stored: its `Draw` is enough.
+Initial weights are drawn by Philox4x64-10, whose key is the seed and the number of the draw. Its
+words become uniform or normal numbers by + - * / and sqrt in double precision alone, which IEEE 754
+defines to the bit; no library's logarithm or cosine is used. So a weight that was never trained need
+not be stored: its `Draw` is enough.
 
-docs/storage.md describes the algorithm; tests/test_draws.py holds it to a second implementation.
+docs/storage.md describes the algorithm; tests/test_draws.py compares it with a second
+implementation.
 
 Salmon, Moraes, Dror, Shaw, SC 2011 (Philox); Wichura, Applied Statistics 37(3), 1988, AS 241
 (normal quantiles)."""
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-CHUNK = 2**15  # numbers that are made at once: what a core's cache holds
+CHUNK = 2**15  # numbers drawn at once: they fit a core's cache
 F64 = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -47,7 +47,7 @@ class Draw(NamedTuple):
                 part[:] = self.a + self.b * normal(u)
             else:
                 part[:] = self.a + (self.b - self.a) * (u + 0.5)
-        if self.kind == "uniform" and self.a < self.b:  # which rounding to float32 may have reached
+        if self.kind == "uniform" and self.a < self.b:  # rounding may have reached the upper end
             np.minimum(out, np.nextafter(np.float32(self.b), np.float32(self.a)), out=out)
         return out
 
@@ -166,13 +166,13 @@ FAR_TAIL = (
 
 
 class Drawing(TorchDispatchMode):
-    """While a model is built: `uniform_` and `normal_` draw as above, each from the next stream.
-    Whatever else is random comes from torch's generator."""
+    """While a model is built, `uniform_` and `normal_` draw as above, each from the next stream.
+    Other random functions use torch's generator."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.seed, self.stream = seed, 0
-        # by where the tensor lies; with its bits
+        # by the address of the tensor; with its bits
         self._last: dict[int, tuple[Draw, bytes]] = {}
 
     def __torch_dispatch__(
@@ -187,7 +187,7 @@ class Drawing(TorchDispatchMode):
         if not kind or kwargs.get("generator") is not None or args[0].device.type != "cpu":
             return func(*args, **kwargs)
         tensor: Tensor = args[0]
-        a, b = list(args[1:]) + [0.0, 1.0][len(args) - 1 :]  # of both kinds the same defaults
+        a, b = list(args[1:]) + [0.0, 1.0][len(args) - 1 :]  # the defaults of both kinds
         draw = Draw(self.seed, self.stream, kind, float(a), float(b))
         self.stream += 1
         tensor.copy_(draw.tensor(tensor.shape))
@@ -195,8 +195,8 @@ class Drawing(TorchDispatchMode):
         return tensor
 
     def of(self, model: nn.Module) -> dict[str, Draw]:
-        """The last draw of each parameter, by name. What was done to it later is not known: compare
-        the values."""
+        """The last draw of each parameter, by name. It may have been changed since: compare the
+        values."""
         return {
             name: self._last[p.data_ptr()][0]
             for name, p in model.named_parameters()
@@ -204,8 +204,7 @@ class Drawing(TorchDispatchMode):
         }
 
     def intact(self, model: nn.Module) -> dict[str, Draw]:
-        """The draws of the parameters that still have the bits that were drawn, by all of their
-        names."""
+        """The draws of the parameters that still have the drawn bits, under all of their names."""
         known = {
             name: (p, self._last[p.data_ptr()])
             for name, p in model.named_parameters(remove_duplicate=False)
@@ -228,7 +227,7 @@ def bits(tensor: Tensor) -> bytes:
 
 # -- the global generators --------------------
 def seed_generators(seed: int) -> None:
-    """Seed those of torch, numpy and Python, which others' models may draw from."""
+    """Seed the generators of torch, numpy and Python, which models may draw from."""
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed if seed < 2**32 else [seed % 2**32, seed // 2**32])
@@ -242,7 +241,7 @@ def generators() -> list[Any]:
 
 
 def set_generators(states: Sequence[Any]) -> None:
-    """Be as `generators()` was."""
+    """Return to the states of `generators()`."""
     arrays, (version, words, gauss) = states
     np.random.set_state(tuple(arrays))
     random.setstate((version, tuple(words), gauss))
@@ -263,8 +262,8 @@ def generators_kept(devices: Sequence[torch.device] = ()) -> Iterator[None]:
 # -- of a whole model --------------------
 @contextmanager
 def seeded(seed: int) -> Iterator[Drawing]:
-    """Within the block, the random numbers of torch, numpy and Python are functions of the seed, so
-    that a model's builder may use any of them. Afterwards the three generators are as they were
+    """Within the block, the random numbers of torch, numpy and Python depend on the seed alone, so
+    that a model's builder may use any of them. Afterwards the generators have their states of
     before."""
     with generators_kept(), Drawing(seed) as drawing:
         seed_generators(seed)
@@ -272,11 +271,11 @@ def seeded(seed: int) -> Iterator[Drawing]:
 
 
 class Initial:
-    """The state dict that a model began with, made again whenever it is asked for.
+    """The initial state dict of a model, made again at every call.
 
-    Parameters that are still as `Drawing` drew them are drawn again, so they take no memory.
-    Everything else is kept as a copy: a builder may have read it from a file, or drawn it from a
-    generator that goes on.
+    Parameters that still are as `Drawing` drew them are drawn again, so they take no memory.
+    Everything else is copied: a builder may have read it from a file, or drawn it from a generator
+    whose state has moved on.
     """
 
     def __init__(self, model: nn.Module, drawing: Drawing) -> None:

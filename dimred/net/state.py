@@ -1,10 +1,11 @@
-"""A net as flat named tensors, and back. The names say what they are:
+"""A net as flat named tensors, and back; and its copies. The names of the tensors:
 
 psi/NAME            the d trained numbers of a weight
-BASE/NAME           their d positions, under the kind of base of the others (zero, init, held); none if all are trained
+BASE/NAME           their d positions; BASE is that of the other entries (zero, init, held). None if
+                    all are trained
 theta/NAME          the whole weight (D), where its base is `held`; where it is `init`, only in the
                     files of finished runs, and only if no draw of the seed gives it
-displacement/KIND   the numbers that hold all weights, by a projection of this kind and the net's seed
+displacement/KIND   the numbers z of a displacement by a projection of this kind and the net's seed
 uncovered/NAME      parameters and buffers that are not covered;  frozen/NAME: does not train
 buffer/NAME         buffers that are not in the model's state dict (persistent=False)
 collapsed/NAME      layers without trained weights
@@ -77,7 +78,7 @@ def _scalar(value: float) -> Tensor:
 
 
 def finished(net: Net) -> tuple[State, dict[str, Draw]]:
-    """What a file needs to hold of a trained net, and the draws of the weights that it leaves to
+    """The tensors that a file of a trained net needs, and the draws of the weights that it leaves to
     the seed.
 
     Without the optimiser's state and the method's. Initial values that no draw gives to the bit are
@@ -98,13 +99,13 @@ def finished(net: Net) -> tuple[State, dict[str, Draw]]:
 
 
 def is_drawn(w: Coordinates, draw: Draw) -> bool:
-    """Are the entries that are not trained those of the draw?"""
+    """Whether the entries that are not trained are those of the draw."""
     others, again = ~w.trained().cpu(), draw.tensor(w.param.shape).to(w.param.dtype).view(-1)
     return torch.equal(w.dense().cpu()[others], again[others])
 
 
 def redraw(w: Coordinates, draw: Draw, checksum: str) -> Tensor:
-    """What a draw gives for a weight. ValueError if that is not what had this checksum."""
+    """The weight of a draw. ValueError unless it has this checksum."""
     value = draw.tensor(w.param.shape)
     if bits(value).hex() != checksum:
         raise ValueError(

@@ -1,9 +1,7 @@
-"""How much a coordinate matters: pure functions of the net and a batch, one value for every covered
-weight.
+"""Scores of weights: functions of the net and a batch, one value for every covered weight.
 
-A score changes nothing: neither the net, nor BatchNorm statistics, nor the random state. What is
-not trained cannot be chosen by its own merit, so it ranks last (-inf) wherever a score is about
-trained coordinates."""
+Scoring has no side effects: neither the net, nor BatchNorm statistics, nor random states change.
+Where a score is defined for trained weights, all others rank last (-inf)."""
 
 from dimred.scores.basic import (
     Batch,

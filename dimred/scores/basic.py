@@ -1,5 +1,4 @@
-"""What scores are made of (randomness, gradients that leave no trace), and those that take a
-line."""
+"""Simple scores, and what all scores need: random numbers, and gradients without side effects."""
 
 from __future__ import annotations
 
@@ -23,8 +22,8 @@ Thetas = Mapping[str, Tensor]
 
 
 def random_scores(net: Net, purpose: str = "") -> dict[str, Tensor]:
-    """Standard normal scores, the same on every machine, on every rank and after a resume: see
-    `generator` for what they depend on. Name two purposes for two draws."""
+    """Standard normal scores, the same on every machine and after a resume: they depend on what
+    `generator` depends on. Two purposes give two draws."""
     draws = generator(net, purpose)
     return {
         name: torch.randn(w.param.shape, generator=draws).to(w.param.device)
@@ -41,24 +40,24 @@ def generator(net: Net, purpose: str) -> torch.Generator:
 
 def magnitude(net: Net) -> dict[str, Tensor]:
     """|psi|: Janowsky 1989; Han et al., NeurIPS 2015 (arXiv:1506.02626)."""
+    out = {}
     with torch.no_grad():
-        return {
-            name: w.param.new_full((w.size,), -torch.inf)
-            .index_copy_(0, w.support, w.psi.abs())
-            .view(w.param.shape)
-            if w.support is not None
-            else w.psi.abs().view(w.param.shape)
-            for name, w in net.weights.items()
-        }
+        for name, w in net.weights.items():
+            size = w.psi.abs()
+            if w.support is not None:
+                none = w.param.new_full((w.size,), -torch.inf)
+                size = none.index_copy_(0, w.support, size)
+            out[name] = size.view(w.param.shape)
+    return out
 
 
 def lamp(net: Net) -> dict[str, Tensor]:
     """theta^2 over the sum of the squares of the weights of its layer that are not smaller, itself
-    included: what pruning it costs the layer. Lee, Park, Mo, Ahn, Shin, ICLR 2021
+    included: the relative distortion of the layer if it is pruned. Lee, Park, Mo, Ahn, Shin, ICLR 2021
     (arXiv:2010.07611), eq. 4.
 
-    The largest of every layer scores 1, so that no layer is ever emptied by it. Equal weights rank
-    by position."""
+    The largest of every layer scores 1, so that no layer loses all of its weights. Equal weights
+    rank by position."""
     scores = {}
     for name, theta in net.dense_weights().items():
         square, order = theta.reshape(-1).double().square().sort(descending=True, stable=True)
@@ -72,9 +71,8 @@ def snip(net: Net, batch: Batch) -> dict[str, Tensor]:
 
     Lee et al., ICLR 2019 (arXiv:1810.02340), eq. 4-5.
 
-    The paper divides by the sum over all connections; that does not change the ranking and is left
-    out. The mode of the model (BatchNorm in training mode when called before training) is left as
-    it is."""
+    The paper divides by the sum over all connections, which does not change the ranking. The model
+    stays in its mode (before training, BatchNorm is in training mode)."""
     grads = gradients(net, batch)
     return trained_only(
         net, {name: (theta * grads[name]).abs() for name, theta in net.dense_weights().items()}
@@ -87,8 +85,8 @@ def gradients(
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     at: Thetas | None = None,
 ) -> dict[str, Tensor]:
-    """Dense dL/dtheta of the mean loss of one batch, for every covered weight, trained or not; for
-    other weights than the net's own, `at` them."""
+    """Dense dL/dtheta of the mean loss of one batch, for every covered weight, trained or not.
+    at: the weights to take it at, by default the net's own."""
     images, labels = batch
     thetas = {
         name: theta.detach().clone().requires_grad_()
@@ -106,26 +104,25 @@ def gradients(
 
 def masked(values: Thetas, supports: Supports, fill: float = 0.0) -> dict[str, Tensor]:
     """The values, with `fill` outside the supports."""
-    return {
-        name: value
-        if (support := supports[name]) is None
-        else value.new_full((value.numel(),), fill)
-        .index_copy_(0, support, value.reshape(-1)[support])
-        .view(value.shape)
-        for name, value in values.items()
-    }
+    out = {}
+    for name, value in values.items():
+        support = supports[name]
+        if support is not None:
+            flat = value.new_full((value.numel(),), fill)
+            flat = flat.index_copy_(0, support, value.reshape(-1)[support])
+            value = flat.view(value.shape)
+        out[name] = value
+    return out
 
 
 def permuted(thetas: Thetas, draws: torch.Generator) -> dict[str, Tensor]:
-    """The values of each weight in another order: initial weights that are independent of each
-    other are as likely in any order, so this is another draw of them, whatever their
-    distribution."""
-    return {
-        name: theta.reshape(-1)[
-            torch.randperm(theta.numel(), generator=draws).to(theta.device)
-        ].view(theta.shape)
-        for name, theta in thetas.items()
-    }
+    """The values of each weight in random order. If they are independent, this is another draw from
+    their distribution, whatever it is."""
+    out = {}
+    for name, theta in thetas.items():
+        order = torch.randperm(theta.numel(), generator=draws).to(theta.device)
+        out[name] = theta.reshape(-1)[order].view(theta.shape)
+    return out
 
 
 def trained_only(net: Net, scores: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -135,9 +132,9 @@ def trained_only(net: Net, scores: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Put buffers (BatchNorm statistics) and random states back at the end of the block, but for
-    buffers that the block makes or enlarges: caches. In it, attention and recurrent layers compute
-    by plain kernels, which have second derivatives."""
+    """Restore buffers (BatchNorm statistics) and random states at the end of the block, but for
+    buffers that the block creates or enlarges, which are caches. Within it, attention and recurrent
+    layers compute by plain kernels, which have second derivatives."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     devices = [b.device for b in model.parameters() if b.device.type == "cuda"][:1]
     try:

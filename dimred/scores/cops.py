@@ -1,5 +1,4 @@
-"""Several scores at once: the best mask by the first of them among those that do well by the
-others."""
+"""COPS: the best mask by one score under constraints by others."""
 
 from __future__ import annotations
 
@@ -59,8 +58,8 @@ def _normalised(score: Tensor) -> Tensor:
 
 
 def _bisected(first: Tensor, other: Tensor, wanted: float, best: Best) -> Tensor:
-    """(1 - mu) S_1 + mu S_2 with the least mu that attains what is wanted: <m, S_2> never falls as
-    mu grows."""
+    """(1 - mu) S_1 + mu S_2 with the least mu that meets the constraint: <m, S_2> never falls as mu
+    grows."""
 
     def attains(mu: float) -> bool:
         return float(other[best(mixed(mu))].sum()) >= wanted - 1e-12
@@ -77,9 +76,9 @@ def _bisected(first: Tensor, other: Tensor, wanted: float, best: Best) -> Tensor
 
 
 def _centred(first: Tensor, others: Tensor, wanted: Tensor, best: Best) -> Tensor:
-    """The same for more constraints: the dual is convex, its subgradient is what a mask attains
-    beyond what is wanted, and an ellipsoid around its minimum shrinks by a cut through the centre
-    in every round."""
+    """The same for several constraints, by the ellipsoid method: the dual is convex, its subgradient
+    is the surplus of a mask over the constraints, and every round cuts an ellipsoid around the
+    minimum through its centre."""
     n = len(others)
     center, shape = (
         torch.full((n,), 1.0, dtype=torch.float64),
@@ -110,6 +109,6 @@ def _centred(first: Tensor, others: Tensor, wanted: Tensor, best: Best) -> Tenso
         step = shape @ cut / length
         center = center - step / (n + 1)
         shape = n * n / (n * n - 1) * (shape - 2 / (n + 1) * torch.outer(step, step))
-    weight = 2 * at + 1  # above the price of each constraint: missing one is not worth it
+    weight = 2 * at + 1  # above the multiplier of each constraint: violating one never pays
     chosen = max(tried, key=lambda t: t[2] + float((weight * t[1].clamp(max=0)).sum()))
     return first + chosen[0].to(others) @ others

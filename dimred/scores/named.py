@@ -1,4 +1,4 @@
-"""Scores by their names, for methods that take any of them."""
+"""Scores by name, for methods that let the user choose one."""
 
 from __future__ import annotations
 

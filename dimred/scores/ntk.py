@@ -82,9 +82,9 @@ def kernel_product(
     """K(left, right) u, the kernel of the weights in the supports, for images (N, ...) and (M, ...)
     and u (M, classes).
 
-    No Jacobian is ever formed: a backward pass gives v = J(right)^T u, a forward derivative J(left)
-    v. Where it is differentiable it is so in thetas. (A backward pass of the backward pass would do
-    instead of the forward derivative, but BatchNorm has no third derivatives.)"""
+    No Jacobian is formed: a backward pass gives v = J(right)^T u, a forward derivative J(left) v.
+    With `differentiable` the result has gradients in thetas. (Differentiating the backward pass
+    instead would need third derivatives, which BatchNorm does not have.)"""
     with net.weights_in_place(thetas) as model:
         v = torch.autograd.grad(
             (model(right) * u).sum(),
@@ -118,11 +118,11 @@ def transfer(
     images: Tensor,
     random: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """How far a student is from its teacher: mean squares of the difference of outputs, and of
+    """The distance of a student from its teacher: mean squared differences of outputs, and of
     kernels.
 
-    The kernels are those between two halves of the images; (K_s - K_t) u with a normal u has the
-    squares of all of K_s - K_t in the mean (Hutchinson)."""
+    The kernels are those between two halves of the images. For a normal u, the mean of
+    |(K_s - K_t) u|^2 is the squared norm of K_s - K_t (Hutchinson)."""
     left, right = images.tensor_split(2)
     with net.weights_in_place(student) as model:
         out = model(images)

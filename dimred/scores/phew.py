@@ -1,5 +1,4 @@
-"""Random walks through a network, from its inputs to its outputs and back, that prefer large
-weights."""
+"""PHEW: random walks through a network, forwards and backwards, along large weights."""
 
 from __future__ import annotations
 
@@ -15,13 +14,12 @@ from dimred.net import Net
 
 
 class Layer(NamedTuple):
-    """A covered weight between channels; the features that a Linear layer reads count as
-    channels."""
+    """A covered weight between channels; input features of a Linear layer count as channels."""
 
     size: Tensor  # |w| (in, out, kernel), zero where a grouped convolution has no weight
     place: Tensor  # of each in the flat weights of the whole net, one after another
-    after: list[str]  # the layers that read what this one makes; none: it makes the output
-    before: list[str]  # the layers that make what this one reads; none: it reads the image
+    after: list[str]  # the layers that use its output; none: it is an output layer
+    before: list[str]  # the layers whose outputs it uses; none: it is an input layer
 
 
 def phew(net: Net, shape: Sequence[int], count: int, random: torch.Generator) -> dict[str, Tensor]:
@@ -32,11 +30,11 @@ def phew(net: Net, shape: Sequence[int], count: int, random: torch.Generator) ->
     by one with probability proportional to its size. Where images are flattened it first draws a
     pixel of the channel, all alike, as in the official code. Every other walk goes backwards. They
     start from all channels in turn and end when they have visited `count` weights. The last few are
-    not those of a walk but single ones, the largest that connect channels that walks came by: so
-    the first `count` are exactly so many, and all of them lie on paths.
+    single weights: the largest that connect channels which walks have visited. So exactly `count`
+    weights rank first, and all of them lie on paths.
 
-    Patil, Dovrolis, ICML 2021 (arXiv:2010.11354). They end early where they find next to nothing
-    new (high density)."""
+    Patil, Dovrolis, ICML 2021 (arXiv:2010.11354). Walks end early where they find few new
+    weights (high density)."""
     layers = read_layers(net, shape)
     tables = {name: _tables(layer) for name, layer in layers.items()}
     sizes = (
@@ -45,7 +43,7 @@ def phew(net: Net, shape: Sequence[int], count: int, random: torch.Generator) ->
         .double()
         .abs()
     )
-    order = torch.full_like(sizes, torch.inf)  # when walks came by
+    order = torch.full_like(sizes, torch.inf)  # of the visits
     came, first = 0, 0
     while came < count:
         walks = max(2, min(8192, (count - came) // (4 * len(layers))))
@@ -75,7 +73,7 @@ def phew(net: Net, shape: Sequence[int], count: int, random: torch.Generator) ->
 
 
 def _fresh(found: Tensor, walk: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """The places that no walk came by before, and the first walks that did, sorted by walk."""
+    """The places that are visited for the first time, and their first walks, sorted by walk."""
     sort = walk.argsort(stable=True)
     sort = sort[found[sort].argsort(stable=True)]  # by place and, among the same, by walk
     found, walk = found[sort], walk[sort]
@@ -140,8 +138,8 @@ def _doors(
     table: Tensor,
     random: torch.Generator,
 ) -> Tensor:
-    """Between which sums of sizes, of the target, the weights lie that lead on from these channels
-    (2, n)."""
+    """The range of the target's cumulative sizes (2, n) in which the weights lie that lead on from
+    each of these channels."""
     rows = target.size.shape[1 if backwards else 0]
     width = target.size.numel() // rows
     row = channel
@@ -165,21 +163,20 @@ def _entry(layer: Layer, entry: Tensor, backwards: bool) -> tuple[Tensor, Tensor
 
 
 def _tables(layer: Layer) -> tuple[Tensor, Tensor]:
-    """Sums of sizes, channel by channel that is read, and channel by channel that is made."""
+    """Cumulative sizes, by input channel and by output channel."""
     both = layer.size, layer.size.transpose(0, 1)
     return tuple(torch.cat([size.new_zeros(1), size.reshape(-1).cumsum(0)]) for size in both)  # type: ignore
 
 
 def _flattened(maker: Layer, reader: Layer) -> int:
-    """How many features of a reader a maker's channel becomes: its pixels, where images are
+    """How many features of the next layer a channel becomes: its pixels, where images are
     flattened."""
     features, channels = reader.size.shape[0], maker.size.shape[1]
     return features // channels if reader.size.shape[2] == 1 and features % channels == 0 else 1
 
 
 def _bridges(layers: Mapping[str, Layer], order: Tensor) -> Tensor:
-    """Places that no walk came by, between channels that some did: each closes a path on its
-    own."""
+    """Unvisited places between visited channels: each closes a path on its own."""
     used = {
         name: order[layer.place.clamp(min=0)].isfinite() & (layer.place >= 0)
         for name, layer in layers.items()
@@ -204,7 +201,7 @@ def _bridges(layers: Mapping[str, Layer], order: Tensor) -> Tensor:
     return torch.cat(out)
 
 
-# -- who reads what whom makes --------------------
+# -- the layers and their connections --------------------
 def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
     """The covered layers in the order of computation; no walk visits biases and norms. UserError if
     channels do not lead from one to the next."""
@@ -250,9 +247,10 @@ def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
         for maker in layer.before:
             if layer.size.shape[0] < layers[maker].size.shape[1]:
                 raise UserError(
-                    f"method phew walks from channel to channel, and in {type(net.model).__name__} a layer "
-                    "reads only a part of the channels that another makes. Choose a model of "
-                    "convolutions in a row or with residual connections, such as model=resnet20"
+                    "method phew walks from channel to channel, and in "
+                    f"{type(net.model).__name__} a layer uses only a part of the channels of "
+                    "another. Choose a model of convolutions in a row or with residual "
+                    "connections, such as model=resnet20"
                 )
     return layers
 

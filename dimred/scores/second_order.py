@@ -1,5 +1,4 @@
-"""Scores that look past the gradient: at the curvature of the loss, or at where some steps of
-training lead."""
+"""Scores by second derivatives: of the curvature of the loss, and through a few training steps."""
 
 from __future__ import annotations
 
@@ -15,18 +14,18 @@ from dimred.scores.basic import Batch, trained_only, untouched
 
 
 def grasp(net: Net, batch: Batch, temperature: float = 200.0) -> dict[str, Tensor]:
-    """theta * (H g): by how much the norm of the gradient falls when the weight goes; the largest
-    stay.
+    """theta * (H g): how much the norm of the gradient decreases if the weight is pruned. The largest
+    are kept.
 
-    Wang, Zhang, Grosse, ICLR 2020 (arXiv:2002.07376), eq. 8, where -theta * (H g) is the score and
-    its largest go.
+    Wang, Zhang, Grosse, ICLR 2020 (arXiv:2002.07376), eq. 8. Their score is the negative of
+    this, and its largest are pruned.
     """
     return gradient_flow(net, [batch], temperature)
 
 
 def gradient_flow(net: Net, batches: Sequence[Batch], temperature: float) -> dict[str, Tensor]:
     """theta * (H g), where the gradient g and the Hessian H are sums over batches. The loss is that
-    of the logits over `temperature`, which may make H g tiny: this is float64."""
+    of logits / temperature. A high temperature makes H g tiny, so this is in float64."""
     twin = copy.deepcopy(net).to(dtype=torch.float64)
     thetas = {name: theta.clone().requires_grad_() for name, theta in twin.dense_weights().items()}
     weights = list(thetas.values())
@@ -67,7 +66,7 @@ def prospr(
     weights theta * c.
 
     Alizadeh et al., ICLR 2022 (arXiv:2202.08132). With `others`, parameters that are not covered
-    take the steps, too. With `first_order` the steps are constants: no second derivatives.
+    take the steps, too. With `first_order` the steps are constants, without second derivatives.
     `rounds` yields the batches and may report progress.
     """
     twin = copy.deepcopy(net)
@@ -87,7 +86,7 @@ def prospr(
     def grads(batch: Batch, of: Sequence[Tensor], graph: bool) -> tuple[Tensor, ...]:
         with twin.weights_in_place(moving) as model:
             loss = F.cross_entropy(model(batch[0]), batch[1])
-        # thetas of an inner step hang on the gates: the graph is walked again
+        # thetas of an inner step depend on the gates: the graph is needed again
         return torch.autograd.grad(
             loss, list(of), create_graph=graph, retain_graph=True, materialize_grads=True
         )

@@ -1,4 +1,4 @@
-"""Synaptic flow: what passes through a connection, whatever the data."""
+"""Synaptic flow: scores without data."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def synflow(
     images have this shape.
 
     Tanaka, Kunin, Yamins, Ganguli, NeurIPS 2020 (arXiv:2006.05467), eq. 2. All of the model is made
-    positive, biases and norms too, as in the official code; norms read their running statistics,
-    which do nothing before training. Products over many layers overflow float32, so this is
+    positive, biases and norms too, as in the official code; norms use their running statistics,
+    which are the identity before training. Products over many layers overflow float32, so this is
     float64. For power=2 see methods.SynFlow."""
     flow = copy.deepcopy(net).to(dtype=torch.float64)
     thetas = masked({name: theta.abs() for name, theta in flow.dense_weights().items()}, supports)

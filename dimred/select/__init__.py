@@ -1,1 +1,1 @@
-"""Which coordinates to train: exact selection, allocations, schedules."""
+"""Selection of the weights to train: top-k, allocations to layers, schedules, drop and grow."""

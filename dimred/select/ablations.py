@@ -1,4 +1,4 @@
-"""What is changed about pruning at initialisation to see what a score is good for.
+"""Ablations of pruning at initialisation, which show what a score contributes.
 
 Frankle, Dziugaite, Roy, Carbin, ICLR 2021 (arXiv:2009.08576).
 """
@@ -14,28 +14,25 @@ from dimred.net.coordinates import Supports
 from dimred.scores import Scores, generator, permuted, random_scores
 from dimred.select.topk import topk
 
-#: shuffle: as many of each layer, but random ones. reinit: from other initial values, a permutation
-#: of those of the layer (another draw of them where they are independent). invert: those that the
-#: score ranks last
+#: shuffle: as many weights of each layer, at random. reinit: other initial values, a permutation of
+#: those of the layer (another draw, where they are independent). invert: the weights with the lowest
+#: scores
 Ablation = Literal["none", "shuffle", "reinit", "invert"]
 
 
 def inverted(scores: Scores) -> Scores:
-    """Worst first; what cannot be chosen (-inf) still cannot."""
+    """Lowest first. Weights that cannot be chosen (-inf) stay so."""
     return {name: torch.where(score == -torch.inf, score, -score) for name, score in scores.items()}
 
 
 def shuffled(net: Net, supports: Supports) -> Supports:
-    return topk(
-        random_scores(net, "shuffle"),
-        {
-            name: w.size if (s := supports[name]) is None else len(s)
-            for name, w in net.weights.items()
-        },
-    )
+    """As many weights of each layer, at random."""
+    counts = {name: w.size for name, w in net.weights.items()}
+    counts |= {name: len(support) for name, support in supports.items() if support is not None}
+    return topk(random_scores(net, "shuffle"), counts)
 
 
 def reinitialise(net: Net) -> None:
-    """Let trained weights start from other values."""
+    """Give trained weights other initial values."""
     fresh = permuted({name: net.initial()[name] for name in net.weights}, generator(net, "reinit"))
     net.assign(fresh)

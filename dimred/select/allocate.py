@@ -1,8 +1,8 @@
-"""Allocations: how a budget of coordinates is shared out among the weights.
+"""Allocations: how many weights each layer keeps of a given total.
 
-Each meets the budget to the weight, and gives no layer less when the budget grows, so that the
-masks of a schedule can be nested. Sparsity is the user's word; here it is density, the fraction
-kept."""
+The counts of layers sum to the total exactly, and no count decreases if the total grows, so that
+the masks of a schedule can be nested. Users give the sparsity; here it is the density, the fraction
+of weights kept."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from dimred.errors import UserError
 from dimred.fields import Checked, Fraction, NotNegative
 from dimred.net import Net
 
-#: how many coordinates to take: in all, or of each weight
+#: how many weights to keep: in all, or of each layer
 Budget = int | Mapping[str, int]
 
 
 class Allocation(Protocol):
     def __call__(self, net: Net, density: float) -> Budget:
-        """How many coordinates to train so that round(density * total) are trained in all."""
+        """How many weights to keep: round(density * total) in all."""
         ...
 
 
 @dataclass(frozen=True)
 class Global:
-    """One ranking over all weights: layers get what their scores earn."""
+    """One ranking over the weights of all layers."""
 
     def __call__(self, net: Net, density: float) -> Budget:
         return round(density * net.total)
@@ -48,7 +48,7 @@ class UniformPlus(Checked):
     last Linear layer.
 
     Gale, Elsen, Hooker, 2019 (arXiv:1902.09574). At extreme sparsity these two get at most half of
-    the budget."""
+    the total."""
 
     group: ClassVar[str] = "allocation"
     last_density: Fraction = 0.2
@@ -140,7 +140,7 @@ class SmartRatio(Checked):
         for l, name in enumerate(net.weights, start=1):  # noqa: E741
             left = count - l + 1
             raw[name] = (left**2 + left) / l**self.power
-        # fixed layers take more only when all the others are full
+        # layers with a fixed fraction get more only when all others are full
         never = min(raw.values()) * 1e-9
         return _share(
             net, density, raw | dict.fromkeys(fixed, never), dict.fromkeys(fixed, self.last_density)
@@ -148,17 +148,15 @@ class SmartRatio(Checked):
 
 
 def regrown(net: Net, left: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:
-    """How many coordinates to add to the `left` ones of each weight to have as many as there are
-    now, all weights
-    together: in proportion to `shares` (not negative), as far as there is room."""
+    """How many weights each layer grows, beyond those `left` in it, so that the total stays as it
+    is now: in proportion to `shares` (not negative), as far as layers have room."""
     if not math.isfinite(sum(shares.values())):
         raise UserError(
-            "what decides where weights grow is not a finite number: training has "
-            "diverged. Try a smaller recipe.lr, recipe.warmup=0.05 or recipe.clip=1"
+            "the criterion by which layers grow weights is not finite: training has diverged. "
+            "Try a smaller recipe.lr, recipe.warmup=0.05 or recipe.clip=1"
         )
-    least = (
-        sum(shares.values()) * 1e-9 or 1.0
-    )  # for those with no share, when all the others are full
+    # layers without a share grow only when all others are full
+    least = sum(shares.values()) * 1e-9 or 1.0
     now = sum(w.dim for w in net.weights.values())
     counts = _meet(
         net,
@@ -168,20 +166,20 @@ def regrown(net: Net, left: Mapping[str, int], shares: Mapping[str, float]) -> d
     return {name: counts[name] - left[name] for name in left}
 
 
-# -- meeting a budget --------------------
+# -- counts that sum to a total --------------------
 def _share(
     net: Net, density: float, raw: Mapping[str, float], least: Mapping[str, float] | None = None
 ) -> dict[str, int]:
-    """Counts min(n_l, eps * n_l * raw_l), but no density below `least_l` as long as these take half
-    of the budget."""
+    """Counts min(n_l, eps * n_l * raw_l), but no density below `least_l` as long as these take at
+    most half of the total."""
     sizes = _sizes(net)
     floors = {name: each * sizes[name] for name, each in (least or {}).items() if each > 0}
     wanted = sum(floors.values())
     others = [name for name in sizes if name not in floors]
 
     def quota(eps: float) -> dict[str, float]:
-        """Together, the floors rise to no more than the other layers get; if there are none, they
-        come first."""
+        """The minimum counts together never exceed what the other layers get. Without other layers
+        they are met first."""
         level = eps if others else max(0.0, eps - 1)
         quotas = {name: min(n, level * n * raw[name]) for name, n in sizes.items()}
         if not floors:
@@ -195,11 +193,11 @@ def _share(
 def _meet(
     net: Net, density: float, quota: Callable[[float], Mapping[str, float]]
 ) -> dict[str, int]:
-    """Counts min(n_l, round(quota_l(eps))), with eps such that they sum to round(density * total)
-    to the weight.
+    """Counts min(n_l, round(quota_l(eps))), with eps such that they sum to exactly
+    round(density * total).
 
-    A divisor method (Webster). quota(0) is zero, no quota shrinks as eps grows, and none depends on
-    the budget: so no count shrinks when the budget grows.
+    A divisor method (Webster). quota(0) is zero, no quota decreases as eps grows, and none depends
+    on the total: so no count decreases if the total grows.
     """
     sizes = _sizes(net)
     budget = round(density * net.total)
@@ -212,7 +210,7 @@ def _meet(
         high *= 2
     while low < (middle := (low + high) / 2) < high and high > 1e-30:
         low, high = (middle, high) if sum(counts(middle).values()) < budget else (low, middle)
-    # several layers may be due for one more at the same eps; the first of them get it
+    # several layers may be next at the same eps: the first of them get the remaining weights
     out, more = counts(low), counts(high)
     for name in out:
         out[name] += min(more[name] - out[name], budget - sum(out.values()))

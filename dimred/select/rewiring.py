@@ -1,4 +1,4 @@
-"""How sparse training exchanges weights: how many, which are dropped, which grow."""
+"""Drop and grow: how many weights dynamic sparse training exchanges, and which."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from dimred.select.topk import _union, largest
 
 
 def drop_counts(net: Net, fraction: float, rounded: Callable[[float], int] = int) -> dict[str, int]:
-    """This fraction of the trained weights of each layer, rounded down or by math.ceil, but never
-    the last one; none of a full layer, which has nowhere to grow."""
+    """How many weights of each layer to drop: this fraction, rounded down or by math.ceil, but never
+    all. Dense layers drop none, as they have no room to grow."""
     dims = {name: w.dim if w.support is not None else 0 for name, w in net.weights.items()}
     return {name: max(0, min(rounded(fraction * dim), dim - 1)) for name, dim in dims.items()}
 
 
 def gradient_magnitude(net: Net) -> dict[str, Tensor]:
-    """|dL/dtheta|, trained or not."""
+    """|dL/dtheta| of all weights, trained or not."""
     return {name: grad.abs() for name, grad in net.grads().items()}
 
 
 def drop_and_regrow(net: Net, kept: Supports, counts: Mapping[str, int]) -> None:
-    """Drop what is not kept, and grow at random. In two steps: what is drawn again starts at zero
-    like any other."""
+    """Drop the weights that are not kept, then grow random ones. In two steps, so that a weight that
+    was dropped and is drawn starts at zero like any other."""
     net.keep(kept)
     net.keep(grow_random(net, kept, counts))
 
 
 def drop(net: Net, scores: Scores, counts: Mapping[str, int]) -> Supports:
-    """The present supports without the `counts` of each that score lowest (among equals the last
-    positions go)."""
+    """The present supports without the `counts` lowest scores of each layer. Among equal scores the
+    last positions are dropped."""
     out = {}
     for name, count in counts.items():
         w = net.weights[name]
@@ -44,7 +44,7 @@ def drop(net: Net, scores: Scores, counts: Mapping[str, int]) -> Supports:
 
 
 def grow(supports: Supports, scores: Scores, counts: Mapping[str, int]) -> Supports:
-    """The supports and, of what lies outside them, the `counts` of each that score highest."""
+    """The supports and the `counts` highest scores outside them, in each layer."""
     out: dict[str, Tensor | None] = {}
     for name, count in counts.items():
         support = supports[name]
@@ -60,8 +60,8 @@ def grow(supports: Supports, scores: Scores, counts: Mapping[str, int]) -> Suppo
 def grow_random(
     net: Net, supports: Supports, counts: Mapping[str, int], purpose: str = ""
 ) -> Supports:
-    """The supports and, of what lies outside them, `counts` of each drawn at random. A number is
-    drawn for each that is chosen, not for each that could be."""
+    """The supports and `counts` random positions outside them, in each layer. One number is drawn for
+    each chosen position, not for each candidate."""
     draws = generator(net, purpose)
     out: dict[str, Tensor | None] = {}
     for name, support in supports.items():
@@ -70,8 +70,8 @@ def grow_random(
             continue
         size = net.weights[name].size
         chosen = _distinct(size - len(support), counts[name], draws).to(support.device)
-        # before support[i] there are support[i] - i free places, so the r-th free place has as many
-        # taken before it:
+        # before support[i] there are support[i] - i free positions: this gives the number of taken
+        # positions before the r-th free one
         taken = torch.searchsorted(
             support - torch.arange(len(support), device=support.device), chosen, right=True
         )
@@ -80,7 +80,7 @@ def grow_random(
 
 
 def _distinct(n: int, k: int, draws: torch.Generator) -> Tensor:
-    """k different numbers below n, any k of them alike: what was drawn twice is drawn again."""
+    """k different numbers below n, uniformly: duplicates are drawn again."""
     if 2 * k > n:
         return torch.randperm(n, generator=draws)[:k]
     chosen = torch.randint(n, (k,), generator=draws).unique()

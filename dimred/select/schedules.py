@@ -1,11 +1,11 @@
-"""When something is due in training, and how much of it: functions of the step alone."""
+"""Schedules: functions of the training step alone."""
 
 from __future__ import annotations
 
 import math
 from typing import Literal
 
-LEAST = 5  # steps of a period that is given as a fraction
+LEAST = 5  # steps of a period that is given as a fraction of training, at least
 Decay = Literal["cosine", "constant", "linear", "inverse_power"]
 
 
@@ -13,9 +13,9 @@ def steps_between(every: float, total: int) -> int:
     """The period in steps of a training of `total`: `every` itself or, below 1, that fraction of
     the training.
 
-    A fraction is at least LEAST steps, or a quarter of a very short training: weights that join
-    need some steps before they are compared with others, and RigL's steps that rewire do not
-    train."""
+    A fraction is at least LEAST steps, or a quarter of a very short training: new weights need some
+    steps before they are compared with others, and the steps in which RigL updates connections do
+    not train."""
     least = max(1, min(LEAST, total // 4))
     return max(least, round(every * total)) if every < 1 else int(every)
 

@@ -1,8 +1,7 @@
-"""Which coordinates to train: exact selection by score. How many of each layer: see allocate.
+"""Exact selection of the weights with the highest scores. allocate.py decides how many of each layer.
 
-Everything here is pure and returns exactly the number it promises; equal scores are taken in the
-order of position. Sparsity is the user's word; here it is density, the fraction kept: d coordinates
-of D."""
+The functions have no side effects and return exactly the number asked for; among equal scores the
+first positions are chosen."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ def largest(scores: Tensor, k: int) -> Tensor:
     threshold = _kth_largest(scores, k)
     chosen = scores >= threshold
     positions = _where(chosen)
-    if len(positions) > k:  # more ties at the threshold than places: the last of them go
+    if len(positions) > k:  # more ties at the threshold than are needed: drop the last
         ties = _where(scores == threshold)
         chosen[ties[len(ties) - (len(positions) - k) :]] = False
         positions = _where(chosen)
@@ -69,10 +68,8 @@ def _kth_largest(scores: Tensor, k: int) -> float:
     n = scores.numel()
     if scores.device.type == "cpu":
         top = np.partition(scores.numpy(), n - k)[n - k :]
-        threshold, broken = (
-            float(top[0]),
-            bool(np.isnan(top).any()),
-        )  # what is not a number ranks largest
+        # NaN sorts last, so it is among the largest
+        threshold, broken = float(top[0]), bool(np.isnan(top).any())
     else:
         threshold, broken = scores.kthvalue(n - k + 1).values.item(), bool(scores.isnan().any())
     if broken:
@@ -84,8 +81,8 @@ def _kth_largest(scores: Tensor, k: int) -> float:
 
 
 def topk(scores: Scores, budget: Budget) -> Supports:
-    """The supports of the coordinates that score highest: over all weights together if the budget
-    is one number, within each weight if it is a number for each."""
+    """The supports of the weights with the highest scores: over all layers together if the budget is
+    one number, within each layer if it is a number for each."""
     flat = {name: score.reshape(-1) for name, score in scores.items()}
     if isinstance(budget, Mapping):
         return {name: largest(score, budget[name]) for name, score in flat.items()}
