@@ -225,8 +225,8 @@ class Channels:
 
     # -- a smaller model --------------------
     def read(self, state: dict[str, Tensor]) -> Tensor:
-        """The channels (count, bool) that have an effect on the logits, by the weights in `state`; of
-        a layer without any, the first channel."""
+        """The channels (count, bool) that have an effect on the logits, by the weights in `state`;
+        of a layer without any, the first channel."""
         kept, before = self.everything(), None
         while before is None or not torch.equal(kept, before):
             before, reads = kept, torch.zeros(self.count, device=self.device)

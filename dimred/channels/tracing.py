@@ -150,8 +150,8 @@ class ChannelTracer(TorchFunctionMode):
         )
 
     def _join(self, out: Tensor, *operands: Any, **kwargs: Any) -> Tensor | None:
-        """Sums and products couple the channels of their operands, channel by channel. Operands that
-        are not followed may only be numbers."""
+        """Sums and products couple the channels of their operands, channel by channel. Operands
+        that are not followed may only be numbers."""
         tensors = list(_inside((operands, kwargs)))
         known = [self._ids[id(t)] for t in tensors if id(t) in self._ids]
         if (

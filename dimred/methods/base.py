@@ -1,4 +1,4 @@
-"""What a method is."""
+"""The interface of methods."""
 
 from __future__ import annotations
 

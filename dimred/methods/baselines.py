@@ -14,7 +14,7 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True)
 class Dense:
-    """Train every weight; what the others are compared with.
+    """Train all weights: the baseline.
 
         theta = psi
 
@@ -29,9 +29,10 @@ class Dense:
 
 @dataclass(frozen=True, kw_only=True)
 class MagnitudeAfter(Checked):
-    """Train dense, prune the smallest weights, at once or in rounds, and fine-tune what is left.
+    """Train dense, prune the smallest weights, in one shot or in rounds, and fine-tune.
 
-        density after round k of n = (1 - s)^(k / n);  the rounds share the last `finetune` of training evenly
+        density after round k of n = (1 - s)^(k / n);
+        the rounds share the last `finetune` of training evenly
 
     All of it is one training: fine-tuning goes on with the learning rate as it then is.
 

@@ -49,10 +49,11 @@ class FilterBasis(Transform):
 
 @dataclass(frozen=True, kw_only=True)
 class Interspace(Checked):
-    """Write the filters of every convolution in a basis that is trained with them, and prune
+    """Interspace pruning: write convolution filters in a trained basis and prune their
     coefficients.
 
-        h = sum_n lambda_n g_n;  dL/dlambda_n = <dL/dh, g_n>,  dL/dg_n = sum of lambda_n dL/dh over all filters
+        h = sum_n lambda_n g_n;  dL/dlambda_n = <dL/dh, g_n>,
+        dL/dg_n = sum of lambda_n dL/dh over all filters
 
     F = (g_1, ..., g_n), n = K^2, is one for each layer, each group of layers, or the network, of
     one kernel size; layers that make equally many channels are a group (from memory: the paper's
@@ -78,9 +79,9 @@ class Interspace(Checked):
         }
         if not keys:
             raise UserError(
-                f"basis={self.share} is for convolutions with more than one pixel, and no covered weight "
-                f"of {type(net.model).__name__} is one. Choose a model that has some, such as "
-                "model=resnet20, or basis=none"
+                f"basis={self.share} is for convolutions with more than one pixel, and no covered "
+                f"weight of {type(net.model).__name__} is one. Choose a model that has some, "
+                "such as model=resnet20, or basis=none"
             )
         bases: dict[tuple, FilterBasis] = {}
         for name, key in keys.items():
@@ -111,10 +112,11 @@ INITS: dict[str, Callable[[int, torch.Generator], Tensor]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PowerProp(Checked):
-    """Train a root of every weight, so that large weights learn faster than small ones, and prune
-    by any method.
+    """Powerpropagation: train a root of every weight, so that large weights learn faster than small
+    ones.
 
-        theta = phi |phi|^(alpha - 1),  phi_0 = sign(w_0) |w_0|^(1 / alpha);  gradient g alpha |phi|^(alpha - 1)
+        theta = phi |phi|^(alpha - 1),  phi_0 = sign(w_0) |w_0|^(1 / alpha);
+        gradient g alpha |phi|^(alpha - 1)
 
     An option of every method, which then sees phi: magnitudes rank as those of weights do, and so
     do phi * dL/dphi = alpha w * dL/dw. alpha = 1 changes nothing. For alpha > 1 a weight at zero

@@ -17,8 +17,7 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class FromMask(Checked):
-    """Train the weights that another run has trained in the end, from the initial values of this
-    run's seed.
+    """Train the weights of another run's mask, from the initial values of this run's seed.
 
         support = {i: mask_i},  theta_i = 0 elsewhere, or its initial value
 
@@ -50,17 +49,17 @@ class FromMask(Checked):
 
 def require_fit(masks: Masks, net: Net, path: str) -> None:
     """UserError unless the masks are of the weights that this net covers."""
-    wrong = [
-        f"{name} is {'x'.join(map(str, masks[name].shape))} there, {'x'.join(map(str, w.param.shape))} here"
-        if name in masks
-        else f"{name} is only here"
-        for name, w in net.weights.items()
-        if name not in masks or masks[name].shape != w.param.shape
-    ]
+    wrong = []
+    for name, w in net.weights.items():
+        if name not in masks:
+            wrong.append(f"{name} is only here")
+        elif masks[name].shape != w.param.shape:
+            there, here = ("x".join(map(str, s)) for s in (masks[name].shape, w.param.shape))
+            wrong.append(f"{name} is {there} there, {here} here")
     wrong += [f"{name} is only there" for name in masks if name not in net.weights]
     if wrong:
+        more = f", and {len(wrong) - 1} more" if wrong[1:] else ""
         raise UserError(
-            f"method.mask={path} is of another network ({wrong[0]}"
-            f"{f', and {len(wrong) - 1} more' if wrong[1:] else ''}). Choose the model, the size of "
-            "images, include and exclude of its run, or a mask of this network"
+            f"method.mask={path} is of another network ({wrong[0]}{more}). Choose the model, the "
+            "size of images, include and exclude of its run, or a mask of this network"
         )

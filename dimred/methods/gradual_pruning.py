@@ -17,7 +17,7 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class GMP(Checked):
-    """Prune the smallest weights little by little while training, quickly at first.
+    """Gradual magnitude pruning: prune the smallest weights during training, on a cubic schedule.
 
         s_t = s (1 - (1 - (t - t0) / (t1 - t0))^3)  for t = t0, t0 + k, ..., t1
 
@@ -62,10 +62,11 @@ class GMP(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class DPF(GMP):
-    """Use only the largest weights, but let every weight learn from their gradient: what was pruned
-    by mistake returns.
+    """Dynamic pruning with feedback: compute with the largest weights, and update all weights by
+    their gradient, so that pruned ones may return.
 
-        psi <- psi - lr dL/dtheta (theta),  theta = psi * (|psi| among the largest), chosen anew every so often
+        psi <- psi - lr dL/dtheta (theta),  theta = psi * (|psi| among the largest),
+        chosen anew every so often
 
     The density falls as in GMP and then stays, while the choice goes on changing. Momentum and
     weight decay act on all of psi. Memory and time are those of dense training.
@@ -98,9 +99,10 @@ class DPF(GMP):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightMom(GMP):
-    """Prune the weights that have been smallest for some time: by a moving average of their size.
+    """Gradual pruning by a moving average of the magnitude of weights.
 
-        v_t = mu v_{t-1} + (1 - mu) |theta_t|,  v_0 = |theta_0|;  prune the smallest v on GMP's schedule
+        v_t = mu v_{t-1} + (1 - mu) |theta_t|,  v_0 = |theta_0|;
+        prune the smallest v on GMP's schedule
 
     This rule is ours: the paper prunes by the momentum of weights over previous iterations, with a
     share for each layer by its importance, but its formulas were not at hand; here one ranking over
@@ -129,9 +131,10 @@ class WeightMom(GMP):
 
 @dataclass(frozen=True, kw_only=True)
 class ACDC(Checked):
-    """Alternate between sparse and dense phases, and end with a sparse one.
+    """Alternate between sparse and dense training phases, and end with a sparse one.
 
-        compress: keep the largest weights, train them;  decompress: train all again, the others from zero
+        compress: keep the largest weights, train them;
+        decompress: train all again, the others from zero
 
     Decompression forgets the optimiser's memory. The default phases are those of 200 epochs of
     CIFAR, as fractions.

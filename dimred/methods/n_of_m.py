@@ -20,9 +20,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class NM(Checked):
-    """Of every m weights in a row, use the n largest; all of them learn, and those not used decay.
+    """N:M sparsity: use the n largest of every m consecutive weights; all weights are updated, and
+    those not used decay.
 
-        E(theta) = theta * (among the n largest of its group);  dL/dtheta <- dL/dE + decay * (theta not used)
+        E(theta) = theta * (among the n largest of its group);
+        dL/dtheta <- dL/dE + decay * (theta not used)
 
     A group is m consecutive inputs of a neuron, channels running fastest (NHWC). Layers whose
     number of inputs is no multiple of m stay dense. Memory and time are those of dense training;
@@ -50,8 +52,8 @@ class NM(Checked):
         }
         if not patterns:
             raise UserError(
-                f"no layer has a multiple of method.m={self.m} inputs to a neuron. Choose another method.m "
-                "or a model that has some, such as model=resnet20 for method.m=4"
+                f"no layer has a multiple of method.m={self.m} inputs to a neuron. Choose another "
+                "method.m or a model that has some, such as model=resnet20 for method.m=4"
             )
         if dense := [name for name in net.weights if name not in patterns]:
             log.warning("dense, for want of a multiple of %d inputs: %s", self.m, ", ".join(dense))

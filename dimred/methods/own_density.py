@@ -1,5 +1,4 @@
-"""The density that a method which learns its sparsity reaches before the final cut to the one asked
-for."""
+"""The density that a method with learned sparsity reaches by itself, before the final pruning."""
 
 from __future__ import annotations
 
@@ -26,9 +25,8 @@ def note_own_density(net: Net, used: int, density: float, advice: str) -> None:
     net.reported["left_to_cut"] = left
     if left > MOST:
         log.warning(
-            "by itself the method came to density %.3g, where %.3g was asked for: the "
-            "final cut prunes "
-            "%.0f %% of the weights to be pruned. %s",
+            "by itself the method reached density %.3g, where %.3g was asked for: the final cut "
+            "prunes %.0f %% of the weights to be pruned. %s",
             own,
             density,
             100 * left,

@@ -16,7 +16,7 @@ from dimred.select.topk import topk
 
 @dataclass(frozen=True, kw_only=True)
 class RandomStart(Checked):
-    """Methods that start from random weights, as many of each layer as the allocation says."""
+    """Methods that start from a random sparse network, by their allocation."""
 
     sparsity: Sparsity = 0.9
     allocation: Allocation = ERK()

@@ -1,5 +1,5 @@
-"""Structured pruning: whole channels are removed, and `dimred.channels.smaller.compact` makes a smaller
-plain model of what is left. What a channel is, is said there.
+"""Structured pruning: remove whole channels (dimred/channels/selection.py defines them).
+`dimred.channels.smaller.compact` makes a smaller plain model of the others.
 
 `sparsity` is that of every other method: the fraction of the covered weights that is removed (`of:
 weights`), met from above by less than one channel; or, as papers count, the fraction of the
@@ -22,8 +22,8 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class L1Filters(Checked):
-    """Train, remove the same fraction of each layer's filters, those with the smallest L1 norm, and
-    train on.
+    """Train, prune the filters with the smallest L1 norm, the same fraction of each layer, and
+    fine-tune.
 
         score of a channel = sum |theta| over the filters that make it
 
@@ -57,8 +57,8 @@ class L1Filters(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSlimming(Checked):
-    """Train with an L1 penalty on the scales of norms, remove the channels with the smallest, and
-    train on.
+    """Train with an L1 penalty on the scales of norms, prune the channels with the smallest scales,
+    and fine-tune.
 
         gradient of gamma += s sign(gamma);  score of a channel = |gamma|, over all layers
 
@@ -89,7 +89,7 @@ class NetworkSlimming(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelAtInit(Checked):
-    """Remove channels before training, by a score of their weights.
+    """Prune channels at initialisation, by a score of their weights.
 
         score of a channel = sum of the scores of the weights in the filters that make it
 

@@ -63,7 +63,8 @@ def forward(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 
 def groups_of(x: Tensor) -> int:
-    """Into how many groups to split the positions of x (N, C, H, W); 0 where PyTorch's sums are exact
+    """Into how many groups to split the positions of x (N, C, H, W); 0 where PyTorch's sums are
+    exact
     enough: in another layout, on another device, in another precision, or of few positions."""
     if x.dtype != torch.float32 or x.device.type != "cpu" or x.dim() != 4 or x.is_contiguous():
         return 0

@@ -78,8 +78,8 @@ def _scalar(value: float) -> Tensor:
 
 
 def finished(net: Net) -> tuple[State, dict[str, Draw]]:
-    """The tensors that a file of a trained net needs, and the draws of the weights that it leaves to
-    the seed.
+    """The tensors that a file of a trained net needs, and the draws of the weights that it leaves
+    to the seed.
 
     Without the optimiser's state and the method's. Initial values that no draw gives to the bit are
     in it: a model's builder may have them from a file that changes, or from a generator that

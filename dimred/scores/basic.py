@@ -53,8 +53,8 @@ def magnitude(net: Net) -> dict[str, Tensor]:
 
 def lamp(net: Net) -> dict[str, Tensor]:
     """theta^2 over the sum of the squares of the weights of its layer that are not smaller, itself
-    included: the relative distortion of the layer if it is pruned. Lee, Park, Mo, Ahn, Shin, ICLR 2021
-    (arXiv:2010.07611), eq. 4.
+    included: the relative distortion of the layer if it is pruned. Lee, Park, Mo, Ahn, Shin, ICLR
+    2021 (arXiv:2010.07611), eq. 4.
 
     The largest of every layer scores 1, so that no layer loses all of its weights. Equal weights
     rank by position."""

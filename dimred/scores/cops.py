@@ -76,9 +76,9 @@ def _bisected(first: Tensor, other: Tensor, wanted: float, best: Best) -> Tensor
 
 
 def _centred(first: Tensor, others: Tensor, wanted: Tensor, best: Best) -> Tensor:
-    """The same for several constraints, by the ellipsoid method: the dual is convex, its subgradient
-    is the surplus of a mask over the constraints, and every round cuts an ellipsoid around the
-    minimum through its centre."""
+    """The same for several constraints, by the ellipsoid method: the dual is convex, its
+    subgradient is the surplus of a mask over the constraints, and every round cuts an ellipsoid
+    around the minimum through its centre."""
     n = len(others)
     center, shape = (
         torch.full((n,), 1.0, dtype=torch.float64),

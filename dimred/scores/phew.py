@@ -165,7 +165,8 @@ def _entry(layer: Layer, entry: Tensor, backwards: bool) -> tuple[Tensor, Tensor
 def _tables(layer: Layer) -> tuple[Tensor, Tensor]:
     """Cumulative sizes, by input channel and by output channel."""
     both = layer.size, layer.size.transpose(0, 1)
-    return tuple(torch.cat([size.new_zeros(1), size.reshape(-1).cumsum(0)]) for size in both)  # type: ignore
+    read, made = (torch.cat([size.new_zeros(1), size.reshape(-1).cumsum(0)]) for size in both)
+    return read, made
 
 
 def _flattened(maker: Layer, reader: Layer) -> int:

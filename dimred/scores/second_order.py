@@ -14,8 +14,8 @@ from dimred.scores.basic import Batch, trained_only, untouched
 
 
 def grasp(net: Net, batch: Batch, temperature: float = 200.0) -> dict[str, Tensor]:
-    """theta * (H g): how much the norm of the gradient decreases if the weight is pruned. The largest
-    are kept.
+    """theta * (H g): how much the norm of the gradient decreases if the weight is pruned. The
+    largest are kept.
 
     Wang, Zhang, Grosse, ICLR 2020 (arXiv:2002.07376), eq. 8. Their score is the negative of
     this, and its largest are pruned.

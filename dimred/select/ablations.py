@@ -15,8 +15,8 @@ from dimred.scores import Scores, generator, permuted, random_scores
 from dimred.select.topk import topk
 
 #: shuffle: as many weights of each layer, at random. reinit: other initial values, a permutation of
-#: those of the layer (another draw, where they are independent). invert: the weights with the lowest
-#: scores
+#: those of the layer (another draw, where they are independent). invert: the weights with the
+#: lowest scores
 Ablation = Literal["none", "shuffle", "reinit", "invert"]
 
 

@@ -14,8 +14,8 @@ from dimred.select.topk import _union, largest
 
 
 def drop_counts(net: Net, fraction: float, rounded: Callable[[float], int] = int) -> dict[str, int]:
-    """How many weights of each layer to drop: this fraction, rounded down or by math.ceil, but never
-    all. Dense layers drop none, as they have no room to grow."""
+    """How many weights of each layer to drop: this fraction, rounded down or by math.ceil, but
+    never all. Dense layers drop none, as they have no room to grow."""
     dims = {name: w.dim if w.support is not None else 0 for name, w in net.weights.items()}
     return {name: max(0, min(rounded(fraction * dim), dim - 1)) for name, dim in dims.items()}
 
@@ -26,8 +26,8 @@ def gradient_magnitude(net: Net) -> dict[str, Tensor]:
 
 
 def drop_and_regrow(net: Net, kept: Supports, counts: Mapping[str, int]) -> None:
-    """Drop the weights that are not kept, then grow random ones. In two steps, so that a weight that
-    was dropped and is drawn starts at zero like any other."""
+    """Drop the weights that are not kept, then grow random ones. In two steps, so that a weight
+    that was dropped and is drawn starts at zero like any other."""
     net.keep(kept)
     net.keep(grow_random(net, kept, counts))
 
@@ -60,8 +60,8 @@ def grow(supports: Supports, scores: Scores, counts: Mapping[str, int]) -> Suppo
 def grow_random(
     net: Net, supports: Supports, counts: Mapping[str, int], purpose: str = ""
 ) -> Supports:
-    """The supports and `counts` random positions outside them, in each layer. One number is drawn for
-    each chosen position, not for each candidate."""
+    """The supports and `counts` random positions outside them, in each layer. One number is drawn
+    for each chosen position, not for each candidate."""
     draws = generator(net, purpose)
     out: dict[str, Tensor | None] = {}
     for name, support in supports.items():

@@ -1,4 +1,5 @@
-"""Exact selection of the weights with the highest scores. allocate.py decides how many of each layer.
+"""Exact selection of the weights with the highest scores. allocate.py decides how many of each
+layer.
 
 The functions have no side effects and return exactly the number asked for; among equal scores the
 first positions are chosen."""
@@ -81,8 +82,8 @@ def _kth_largest(scores: Tensor, k: int) -> float:
 
 
 def topk(scores: Scores, budget: Budget) -> Supports:
-    """The supports of the weights with the highest scores: over all layers together if the budget is
-    one number, within each layer if it is a number for each."""
+    """The supports of the weights with the highest scores: over all layers together if the budget
+    is one number, within each layer if it is a number for each."""
     flat = {name: score.reshape(-1) for name, score in scores.items()}
     if isinstance(budget, Mapping):
         return {name: largest(score, budget[name]) for name, score in flat.items()}

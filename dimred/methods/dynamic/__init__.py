@@ -1,1 +1,1 @@
-"""Dynamic sparse training: as many weights as in the end from the start, but not always the same ones."""
+"""Dynamic sparse training: sparse from the start, with connections that change."""

@@ -19,14 +19,14 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class DeepR(RandomStart):
-    """Every weight has its sign for good: one that would cross zero goes dormant, and a random one
-    wakes up instead.
+    """Deep rewiring: every weight has a fixed sign; a weight that would cross zero is deactivated,
+    and a random one is activated instead.
 
         theta = sign * max(0, sign * psi);  psi <- psi - lr (dL/dtheta + l1 sign + noise * N(0, 1))
 
-    The sign is that of the initial value. A weight that woke up starts at zero and trains from the
-    next step on. Layers that are full train as usual. In every step the number of weights of every
-    layer is the same.
+    The sign is that of the initial value. A weight that is activated starts at zero and trains from
+    the next step on. Dense layers train as usual. The number of weights of each layer is the same
+    at every step.
 
     Trains: d weights, not always the same; stores: their positions (while it trains, the seed of
     the signs, too);
@@ -67,8 +67,7 @@ class DeepR(RandomStart):
 
 
 class Signed(Transform):
-    """theta where it has its sign, zero where not. The signs are those of the initial weights and
-    not saved."""
+    """theta where it has the sign of the initial weight, zero elsewhere. Signs are not saved."""
 
     sign: Tensor
 
@@ -84,7 +83,7 @@ class Signed(Transform):
 
 
 def deactivate(net: Net, signs: Mapping[str, Signed]) -> dict[str, int]:
-    """Let weights of the wrong sign go dormant; how many of each layer."""
+    """Stop training weights of the wrong sign. Returns their number in each layer."""
     kept, counts = {}, {}
     for name, each in signs.items():
         w = net.weights[name]
@@ -98,6 +97,6 @@ def deactivate(net: Net, signs: Mapping[str, Signed]) -> dict[str, int]:
 
 
 def activate(net: Net, counts: Mapping[str, int]) -> None:
-    """Wake as many weights of each layer, drawn at random, at zero."""
+    """Train as many random weights of each layer, starting from zero."""
     if counts:
         net.keep(grow_random(net, {name: net.weights[name].support for name in counts}, counts))

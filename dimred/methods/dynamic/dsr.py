@@ -15,10 +15,11 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class DSR(RandomStart):
-    """Every so often, drop all weights below one threshold and grow as many random ones, most where
-    most are left.
+    """Dynamic sparse reparameterisation: drop all weights below a global threshold and grow as many
+    at random, most in the layers with the most weights left.
 
-        drop |theta| < H;  H <- H / 2 if that is more than 1.1 of the target, 2 H if less than 0.9 of it
+        drop |theta| < H;  H <- H / 2 if that is more than 1.1 of the target,
+        2 H if less than 0.9 of it
 
     The target is a fraction of the trained weights (the paper gives numbers: 600 for LeNet-300-100,
     20000 for WRN-28-2). Every layer keeps its largest weight. New ones are drawn among all zeros;

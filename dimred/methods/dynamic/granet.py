@@ -17,16 +17,18 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class GraNet(RandomStart):
-    """Prune the smallest weights of all layers little by little, and after each time regrow a part
-    of each layer.
+    """Prune gradually by magnitude across all layers, and after each pruning drop and regrow a
+    fraction of each layer.
 
-        density 1 - s + (s - s_0) (1 - t / t_1)^3 until t_1;  then drop and grow as ITOP does by gradients
+        density 1 - s + (s - s_0) (1 - t / t_1)^3 until t_1;
+        then drop and grow as ITOP does by gradients
 
     From s_0 = 0 it is dense-to-sparse training. Without regrowth it is GMP with one ranking over
     all layers, with s_0 = s ITOP. The allocation is that of the start; later, layers keep what
     their weights earn.
 
-    Trains: all weights at first or as many as initial_sparsity says, in the end d; stores: their positions;
+    Trains: all weights at first or as many as initial_sparsity says, in the end d; stores: their
+    positions;
     needs: dense gradients in the steps that prune and regrow, and all that is not pruned yet.
 
     Liu et al., NeurIPS 2021 (arXiv:2106.10404).

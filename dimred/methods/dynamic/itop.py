@@ -23,8 +23,8 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class ITOP(RandomStart):
-    """Rewire seldom but much, so that in the end training has seen many weights: in-time
-    over-parameterisation.
+    """In-time over-parameterisation: update connections seldom but many at a time, so that training
+    explores many weights.
 
         a fraction of each layer, m + (drop_fraction - m)/2 (1 + cos(pi t / T)), with
         m = min_drop_fraction, at t = k, 2 k, ... < T, with k = update_every

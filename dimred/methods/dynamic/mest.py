@@ -17,10 +17,11 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class MEST(RandomStart):
-    """Every so often, drop the weights that matter least by size and gradient, and grow random
-    ones; ever fewer.
+    """Memory-economic sparse training: drop weights by magnitude and gradient and grow random ones,
+    fewer each time.
 
-        score = |theta| + lambda |dL/dtheta|;  density d: prune to (1 - f) d, grow to d (elastic mutation)
+        score = |theta| + lambda |dL/dtheta|;
+        density d: prune to (1 - f) d, grow to d (elastic mutation)
                                                or prune to d, grow to (1 + f) d and train these
                                                (soft memory bound)
 

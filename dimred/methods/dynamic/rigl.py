@@ -17,7 +17,7 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class RigL(RandomStart):
-    """Every so often, replace the smallest weights by those whose gradient is largest.
+    """Drop the smallest weights and grow those with the largest gradients, at regular intervals.
 
         fraction alpha/2 (1 + cos(pi t / T_end)) of each layer, at t = k, 2 k, ... < T_end,
         k = update_every, in steps that do not train

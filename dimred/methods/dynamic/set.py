@@ -17,7 +17,7 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class SET(RandomStart):
-    """Every so often, replace the weights closest to zero by random new ones that start at zero.
+    """Drop the weights closest to zero and grow random ones, at regular intervals.
 
         drop the fraction zeta of the smallest positive and the fraction zeta of the largest
         negative weights of a layer

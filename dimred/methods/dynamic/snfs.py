@@ -19,11 +19,11 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class SNFS(RandomStart):
-    """Every so often, replace the smallest weights by those with the largest momentum, most in
-    layers where it is
-    large: sparse networks from scratch, or sparse momentum.
+    """Sparse momentum: drop the smallest weights and grow those with the largest momentum, most in
+    layers with large momentum.
 
-        drop a fraction as in ITOP;  layer l grows a share of them in proportion to the mean |m| of its trained weights
+        drop a fraction as in ITOP;  layer l grows a share of them in proportion to the mean |m|
+        of its trained weights
 
     m <- mu m + dL/dtheta is kept for every weight, trained or not: the momentum of SGD but for
     weight decay, and the same whatever the optimiser. So each step costs a dense gradient. With SGD

@@ -20,8 +20,8 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class SRigL(RandomStart):
-    """RigL in which all neurons of a layer have the same number of inputs, but for neurons that are
-    ablated.
+    """Structured RigL: all neurons of a layer have the same number of inputs, but for ablated
+    neurons.
 
         inputs k = weights of the layer / neurons that live;  a neuron lives if gamma k_0 of its
         weights are salient: among those that RigL keeps, or among the largest gradients;  k_0: k

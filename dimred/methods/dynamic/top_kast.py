@@ -18,8 +18,8 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class TopKAST(Checked):
-    """Use the largest weights, train some more of them, and hold the rest: always sparse, forward
-    and backward.
+    """Compute with the largest weights and update somewhat more of them: forward and backward
+    passes are always sparse.
 
         A = the D largest, B = the D + M largest; E(theta) = theta on A, dL/dtheta acts on B; chosen
         anew every so often loss + strength (|theta_A|^2 + |theta_{B \\ A}|^2 / D), with D as a

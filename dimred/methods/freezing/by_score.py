@@ -38,8 +38,7 @@ class ByScore(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeNetWD(ByScore):
-    """FreezeNet whose frozen weights decay while the others train, and are pruned in the end: a
-    sparse net.
+    """FreezeNet whose frozen weights decay to zero during training: the final network is sparse.
 
         theta_t = theta_0 * prod_{s < t} (1 - lr_s wd)  outside of the support,  support = top score
 
@@ -103,7 +102,8 @@ class Fading(Masked):
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeNetValues(ByScore):
-    """FreezeNet with other values for the frozen weights, to see what random weights have to be.
+    """FreezeNet with other values of the frozen weights, to show which properties of random weights
+    matter.
 
         theta = theta_0 where trained, elsewhere drawn anew with the layer's sigma = sqrt(mean
         theta_0^2): sigma N(0, 1), sigma U(-sqrt 3, sqrt 3), +-sigma, theta_0 in another order,
@@ -155,8 +155,8 @@ class FreezeNetValues(ByScore):
 
 @dataclass(frozen=True, kw_only=True)
 class DropBack(Checked):
-    """In every step, train the weights that will have moved farthest; the others return to their
-    initial values.
+    """Train the weights with the largest accumulated change, chosen at every step; all others
+    return to their initial values.
 
         support_t = top |theta_t - lr dL/dtheta_t - theta_0|,  theta = theta_0 elsewhere, to the bit
 

@@ -21,7 +21,7 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True)
 class LastLayer:
-    """Train the last layer, weight and bias, on random features.
+    """Train the last layer alone, on random features.
 
         theta = theta_0 but for the weight and bias of the last Linear (or Conv) layer
 
@@ -40,9 +40,10 @@ class LastLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class ELM(Checked):
-    """Extreme learning machine: solve for the last layer, by ridge regression on random features.
+    """Extreme learning machine: solve for the last layer by ridge regression on random features.
 
-        beta = (H^T H + ridge I)^-1 H^T Y,  H the inputs of the last layer with a column of ones, Y one-hot labels
+        beta = (H^T H + ridge I)^-1 H^T Y,  H the inputs of the last layer with a column of ones,
+        Y one-hot labels
 
     H^T H and H^T Y are summed over the training set, in evaluation mode and in float64; the bias is
     in beta, and so in the penalty. One epoch of forward passes comes first, in which norms find
@@ -62,8 +63,9 @@ class ELM(Checked):
         layer = net.model.get_submodule(last_layer(net))
         if not isinstance(layer, nn.Linear):
             raise UserError(
-                f"method elm solves for a Linear last layer, and that of {type(net.model).__name__} is a "
-                f"{type(layer).__name__}. Choose method=last_layer, or a model such as model=lenet300"
+                "method elm solves for a Linear last layer, and that of "
+                f"{type(net.model).__name__} is a {type(layer).__name__}. "
+                "Choose method=last_layer, or a model such as model=lenet300"
             )
         names = parameters_of(net, last_layer(net))
         freeze_all_but(net, names)
@@ -105,13 +107,12 @@ def moments(net: Net, train: Train, layer: nn.Linear) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class NormOnly(Checked):
-    """Train scale and shift of the normalisation layers and nothing else, not even the last layer
-    unless told to.
+    """Train the scales and shifts of normalisation layers alone.
 
         theta = theta_0 but for gamma, beta;  gamma_0 ~ U(0, 1)
 
-    The paper's variants: train_output_layer trains the last layer, too, and also_train more parameters (its
-    shortcuts).
+    The paper's variants: train_output_layer trains the last layer, too, and also_train more
+    parameters (its shortcuts).
 
     Trains: scale and shift of norms alone; stores: the seed of all weights; needs: dense weights
     forward and backward, and no gradients of them.
@@ -133,8 +134,9 @@ class NormOnly(Checked):
         ]
         if not trained:
             raise UserError(
-                f"method norm_only trains normalisation layers, and {type(net.model).__name__} has none "
-                "(with scale and shift). Choose a model that has some, such as model=resnet20"
+                "method norm_only trains normalisation layers, and "
+                f"{type(net.model).__name__} has none (with scale and shift). "
+                "Choose a model that has some, such as model=resnet20"
             )
         if self.gamma_init == "uniform":
             with torch.no_grad():
@@ -151,8 +153,8 @@ class NormOnly(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class PartialFilters(Checked):
-    """Train the first few filters of every layer, all biases and norms, and the last layer; the
-    rest is random.
+    """Train the first filters of every layer, all biases and norms, and the last layer; the others
+    are random.
 
         trained = sum ceil(fraction * C_out) * fan_in, and all of the last layer and of train_whole
 

@@ -21,8 +21,7 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeOut(Checked):
-    """Anneal the learning rate of each layer to zero at its own time, the first layer's first, and
-    freeze it there.
+    """Anneal the learning rate of each layer to zero, early layers first, and freeze it then.
 
         lr_i(t) = lr_i / 2 (1 + cos(pi t / t_i)),  t_i = (t_0 + (1 - t_0) i / L)^3,  lr_i = lr / t_i
 
@@ -72,10 +71,11 @@ class FreezeOut(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class AutoFreeze(Checked):
-    """At regular intervals, freeze the first layers as long as their gradients have changed less
-    than most do.
+    """Freeze the first layers at regular intervals, as long as their gradients have changed less
+    than those of most layers.
 
-        eta_l = | |D_l|_1 - |D_l'|_1 | / |D_l'|_1,  D_l and D_l' the sums of gradients over this interval and the last;
+        eta_l = | |D_l|_1 - |D_l'|_1 | / |D_l'|_1,
+        D_l and D_l' the sums of gradients over this interval and the last;
         freeze the first of the layers that train while eta_l < their percentile
 
     Made for fine-tuning; the layers there are the blocks of a transformer. The last layer is never

@@ -1,4 +1,4 @@
-"""What methods that learn their sparsity share: the final cut."""
+"""What methods with learned sparsity share: the final pruning to the sparsity asked for."""
 
 from __future__ import annotations
 

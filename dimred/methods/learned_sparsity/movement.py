@@ -30,13 +30,14 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class Movement(Checked):
-    """Keep the weights that moved away from zero: scores learn, through the mask, where growing a
-    weight helps.
+    """Movement pruning: keep the weights that move away from zero, by scores trained through the
+    mask.
 
-        E(psi) = psi * m,  m = 1 at the largest S of each layer;  dL/dS := dL/dE * psi,  so S = -lr sum dL/dE * psi
+        E(psi) = psi * m,  m = 1 at the largest S of each layer;
+        dL/dS := dL/dE * psi,  so S = -lr sum dL/dE * psi
 
-    The density falls as in gradual magnitude pruning between prune_from and prune_until, and stays; scores
-    and weights train all the time. Made for fine-tuning pretrained networks.
+    The density falls as in gradual magnitude pruning between prune_from and prune_until, and stays;
+    scores and weights train all the time. Made for fine-tuning pretrained networks.
 
     Trains: all weights and a score for each, in the end d weights; stores: their positions; needs:
     dense weights, scores and their gradients until it is as sparse as it will be.
@@ -81,11 +82,12 @@ class SoftMovement(Emergent):
     """Movement pruning with a threshold in place of a count: it learns how many
     weights to keep, with a penalty on their number.
 
-        E(psi) = psi * [sigmoid(S) > tau];  loss + penalty * sum sigmoid(S);  dL/dS := dL/dE * psi;  margin S
+        E(psi) = psi * [sigmoid(S) > tau];  loss + penalty * sum sigmoid(S);
+        dL/dS := dL/dE * psi;  margin S
 
-    tau and the penalty rise together from 0, as the sparsity does in gradual pruning, until the soft
-    phase ends. The penalty controls how sparse it becomes. The official code averages within layers
-    where the paper and we sum.
+    tau and the penalty rise together from 0, as the sparsity does in gradual pruning, until the
+    soft phase ends. The penalty controls how sparse it becomes. The official code averages within
+    layers where the paper and we sum.
 
     Trains: all weights and a score for each, after the soft phase d weights; stores: their
     positions; needs: dense weights, scores and their gradients in the soft phase.
@@ -113,8 +115,8 @@ class SoftMovement(Emergent):
 
 
 class SigmoidGate(ScoredMask):
-    """Open where sigmoid(score) exceeds the threshold. tau and the penalty come in as `rise` goes from 0
-    to 1."""
+    """Open where sigmoid(score) exceeds the threshold. tau and the penalty come in as `rise` goes
+    from 0 to 1."""
 
     rise: Tensor
 

@@ -17,17 +17,17 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class HALO(Emergent):
-    """A lasso with a weight of its own for every parameter, learned as well, which spares what is
-    large.
+    """A lasso with a learned penalty for every weight, which spares large weights.
 
-        loss + xi * sum |psi_j| / lambda_j^2 + penalty * sum |lambda_j|,  lambda_j from 1;  margin |psi|
+        loss + xi * sum |psi_j| / lambda_j^2 + penalty * sum |lambda_j|,  lambda_j from 1;
+        margin |psi|
 
-    At the best lambda that is 1.5 penalty (2 xi |psi| / penalty)^(1/3), a concave penalty. xi and the
-    penalty (psi in the paper) control how small weights become; none becomes zero by itself, and
-    those smaller than `tolerance` count as pruned. The paper prunes at the end without fine-tuning
-    (soft_until=1), covers convolutions alone, and has xi = penalty = 1e-8 a step for 160 epochs; the
-    official code counts weights below 1e-5 as zero, for which a learning rate must have become
-    small.
+    At the best lambda that is 1.5 penalty (2 xi |psi| / penalty)^(1/3), a concave penalty. xi and
+    the penalty (psi in the paper) control how small weights become; none becomes zero by itself,
+    and those smaller than `tolerance` count as pruned. The paper prunes at the end without
+    fine-tuning (soft_until=1), covers convolutions alone, and has xi = penalty = 1e-8 a step for
+    160 epochs; the official code counts weights below 1e-5 as zero, for which a learning rate must
+    have become small.
 
     Trains: all weights and a lambda for each, after the penalty d weights; stores: their positions;
     needs: dense weights, lambdas and their gradients while there is a penalty.

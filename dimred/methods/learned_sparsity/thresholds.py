@@ -18,9 +18,11 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class STR(Emergent):
-    """Shrink all weights of a layer by one threshold, which is learned with them.
+    """Soft threshold reparameterisation: learn one threshold for each layer, by which all of its
+    weights shrink.
 
-        E(psi) = sign(psi) max(0, |psi| - sigmoid(s)),  one s for each weight tensor;  margin |psi| - sigmoid(s)
+        E(psi) = sign(psi) max(0, |psi| - sigmoid(s)),  one s for each weight tensor;
+        margin |psi| - sigmoid(s)
 
     The weight decay of s, which draws thresholds towards 1/2, controls how sparse it becomes. In
     the paper it is that of the weights (start -3200, 2e-5 a step for 90 % of ResNet-50 in 100
@@ -67,8 +69,8 @@ class SoftThreshold(Transform):
 
 @dataclass(frozen=True, kw_only=True)
 class DST(Emergent):
-    """Zero the weights below the threshold of their neuron or filter; thresholds are trained with
-    the weights.
+    """Dynamic sparse training: learn a threshold for each neuron or filter, below which weights are
+    zero.
 
         E(psi) = psi * step(|psi| - tau_row);  loss + alpha * sum exp(-tau)
 
@@ -127,7 +129,7 @@ class RowThresholds(Transform):
 
 
 def step(x: Tensor) -> Tensor:
-    """1 where x > 0, else 0; its derivative is a hat with long brims."""
+    """1 where x > 0, else 0; the derivative is that of a long-tailed higher-order estimator."""
     size = x.detach().abs()
     slope = torch.where(size <= 0.4, 2 - 4 * size, 0.4 * (size <= 1).to(x.dtype))
     return straight_through((x > 0).to(x.dtype), slope * x)

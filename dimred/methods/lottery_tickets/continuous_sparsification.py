@@ -21,10 +21,11 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class ContinuousSparsification(Checked):
-    """Multiply weights by a soft mask that hardens while both are trained, then rewind the weights
-    that it chose.
+    """Train weights with a soft mask that hardens during training, then rewind the weights it
+    keeps.
 
-        E(psi) = psi * sigmoid(beta s) / sigmoid(s_0);  beta = beta_T^(t / T);  loss + penalty * sum sigmoid(beta s)
+        E(psi) = psi * sigmoid(beta s) / sigmoid(s_0);  beta = beta_T^(t / T);
+        loss + penalty * sum sigmoid(beta s)
 
     Between rounds s <- min(beta_T s, s_0) and beta <- 1, so that only what was pruned stays so. The
     paper's ticket is what has s > 0, and s_0 controls how sparse it is; here it is as many weights

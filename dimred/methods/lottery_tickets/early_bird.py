@@ -19,11 +19,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyBird(Checked):
-    """Train with an L1 penalty on the scales of norms until the channels worth keeping are known,
-    and go on with them.
+    """Train with an L1 penalty on the scales of norms until the mask of channels stabilises, and go
+    on with these channels.
 
-        mask = the channels with the largest |gamma|, one after every epoch;  found when each of the last `masks` masks
-        differs from the newest in at most the fraction max_distance of all channels;  gradient of gamma += s sign(gamma)
+        mask = the channels with the largest |gamma|, one after every epoch;
+        found when each of the last `masks` masks
+        differs from the newest in at most the fraction max_distance of all channels;
+        gradient of gamma += s sign(gamma)
 
     Where it is not found in time, what is best then is kept (ours). The penalty ends with the
     search. Channels that are added have several scales; their mean decides (ours).

@@ -39,8 +39,8 @@ Criterion = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class IMP(Checked):
-    """Iterative magnitude pruning: train, prune a fifth of what is left, rewind, until sparse
-    enough, and train.
+    """Iterative magnitude pruning: train, prune a fraction of the remaining weights, rewind, and
+    repeat.
 
         density after round k = max(1 - s, (1 - prune_rate)^k);
         then psi <- theta_rewind[support], or only lr goes back

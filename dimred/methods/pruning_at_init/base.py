@@ -1,4 +1,4 @@
-"""What methods that choose their coordinates before training share."""
+"""What methods of pruning at initialisation share."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class COPS(Scored):
-    """Train the best weights by one score among all choices that do well by others, too.
+    """Prune at initialisation by one score, under constraints on others.
 
         max_m <m, S_1>  subject to  <m, S_j> >= level_j * max_m' <m', S_j>  for j = 2, 3, ...,
         |m| = d

@@ -54,7 +54,7 @@ class Iterative(AtInit):
 
 @dataclass(frozen=True, kw_only=True)
 class IterSNIP(Iterative, Scored):
-    """SNIP in many small rounds: score what is left, prune a little of it.
+    """Iterative SNIP: prune in many rounds, scoring the remaining weights again in each.
 
         score_t = |theta * m_t * dL/dtheta (theta * m_t)|,  density_t = density^(t/T)
 
@@ -81,7 +81,7 @@ class IterSNIP(Iterative, Scored):
 
 @dataclass(frozen=True, kw_only=True)
 class FORCE(IterSNIP):
-    """SNIP in many small rounds, in which pruned weights are scored as if they returned, and may.
+    """Iterative SNIP in which pruned weights are scored as if present, and may return.
 
         score_t = |theta * dL/dtheta (theta * m_t)|,  density_t = density^(t/T)
 
@@ -98,8 +98,7 @@ class FORCE(IterSNIP):
 
 @dataclass(frozen=True, kw_only=True)
 class SynFlow(Iterative):
-    """Without any data, prune the weights that carry the least of what flows from inputs to
-    outputs, little by little.
+    """Iterative pruning without data, by the synaptic flow through each weight.
 
         score = |theta|^power dR/d|theta|,  R = 1^T f_|theta|(1);  density_t = density^(t/T)
 
@@ -122,8 +121,8 @@ class SynFlow(Iterative):
 
 @dataclass(frozen=True, kw_only=True)
 class NTKSAP(Iterative):
-    """Without labels or data, prune the weights that change the spectrum of the neural tangent
-    kernel least.
+    """Iterative pruning without labels or data: prune the weights that change the spectrum of the
+    neural tangent kernel least.
 
         score = |d/dm sum_x |f(x; theta m) - f(x; (theta + epsilon z) m)|^2|,  x, z ~ N(0, 1);
         density_t = density^(t/T)

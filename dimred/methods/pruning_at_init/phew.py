@@ -12,8 +12,8 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class PHEW(AtInit):
-    """Keep the weights that random walks between inputs and outputs visit, where a walk prefers
-    large weights.
+    """Keep the weights visited by random walks between inputs and outputs that prefer large
+    weights.
 
         P(i -> j) = |W_ij|_1 / sum_j |W_ij|_1, and within the kernel W_ij by |w| / |W_ij|_1, until
         enough are visited

@@ -25,7 +25,7 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class Random(AtInit):
-    """Train random weights; the baseline every score must beat.
+    """Prune at random at initialisation: the baseline of every score.
 
         score ~ N(0, 1)
 
@@ -61,7 +61,7 @@ class Random(AtInit):
 
 @dataclass(frozen=True, kw_only=True)
 class Magnitude(AtInit):
-    """Train the weights that start out largest.
+    """Prune at initialisation by magnitude: keep the largest initial weights.
 
         score = |theta_0|
 
@@ -76,7 +76,8 @@ class Magnitude(AtInit):
 
 @dataclass(frozen=True, kw_only=True)
 class LAMP(AtInit):
-    """Train the weights that start out largest, compared with what is left of their layer.
+    """Prune at initialisation by layer-adaptive magnitude: relative to the weights of the layer
+    that are at least as large.
 
         score = theta_u^2 / sum of theta_v^2 over all v of the layer with |theta_v| >= |theta_u|
 
@@ -113,7 +114,7 @@ class SNIP(Scored):
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeNet(SNIP):
-    """Train SNIP's weights; the others stay at their initial value instead of zero.
+    """Train the weights with the highest SNIP scores; all others keep their initial values.
 
         theta = theta_0;  theta[support] = psi,  support = top |theta_0 * dL/dtheta_0|
 
@@ -130,7 +131,8 @@ class FreezeNet(SNIP):
 
 @dataclass(frozen=True, kw_only=True)
 class GraSP(Scored):
-    """Train the weights without which the gradient would shrink.
+    """Prune at initialisation by gradient flow: keep the weights whose removal would decrease the
+    norm of the gradient most.
 
         score = theta * (H g),  g and H the gradient and Hessian of the cross-entropy of
         logits / temperature
@@ -158,7 +160,8 @@ class GraSP(Scored):
 
 @dataclass(frozen=True, kw_only=True)
 class CroP(Scored):
-    """Train the weights without which the gradient would change most, for better or worse.
+    """Prune at initialisation by gradient flow: keep the weights whose removal would change the
+    norm of the gradient most, in either direction.
 
         score = |theta * (H g)|,  g and H sums over some batches
 

@@ -22,8 +22,8 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class NTT(AtInit):
-    """Without labels, move the largest weights until the pruned network computes and learns as the
-    dense one does.
+    """Neural tangent transfer: before training, adapt the kept weights without labels, until the
+    sparse network has the outputs and the kernel of the dense one.
 
         min |f_s - f_t|^2 / size + kernel |(K_s - K_t) u|^2 / size + decay / density * |theta_s|^2,
         u ~ N(0, 1)

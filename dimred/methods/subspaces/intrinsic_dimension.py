@@ -24,8 +24,7 @@ KEPT = 2**28  # entries of a projection that may be held in memory
 
 @dataclass(frozen=True, kw_only=True)
 class IntrinsicDimension(Checked):
-    """Train d numbers that move all weights along d random directions, whose number is so the net's
-    own dimension.
+    """Train d numbers that move all weights along d random directions.
 
         theta = theta_0 + P z,  z in R^d, z_0 = 0,  P random with E |P z|^2 = |z|^2
 
@@ -33,8 +32,8 @@ class IntrinsicDimension(Checked):
     each of as many stretches of theta. fastfood: H G Pi H B in O(D log D) time and O(D) memory, one
     for every weight tensor. P is never stored but made from the seed. Dense projections that are
     too large to be held are made again in parts whenever they are needed. In the end the weights
-    are held at theta, and dim stays d. Biases and norms are left untrained, unless train_biases_and_norms: in the
-    paper they are part of theta, but for BatchNorm.
+    are held at theta, and dim stays d. Biases and norms are left untrained, unless
+    train_biases_and_norms: in the paper they are part of theta, but for BatchNorm.
 
     Trains: the d numbers z; stores: instead of weights, z and the seed of theta_0 and P; needs:
     dense weights and gradients in every step, to be projected.
@@ -50,7 +49,7 @@ class IntrinsicDimension(Checked):
     def run(self, net: Net, train: Train) -> None:
         if self.dim > net.total:
             raise UserError(
-                f"method.dim={self.dim} is more than the {net.total} weights there are. Choose fewer"
+                f"method.dim={self.dim} is more than the {net.total} covered weights. Choose fewer"
             )
         z = nn.Parameter(
             next(iter(net.weights.values())).param.new_zeros(self.dim, requires_grad=False)
@@ -78,12 +77,12 @@ class Offset(Transform):
         raise NotImplementedError
 
     def hold(self, name: str, value: Tensor) -> None:
-        """A tensor that moves with the module and is not saved."""
+        """Register a tensor that moves with the module and is not saved."""
         self.register_buffer(name, value.to(self.z.device), persistent=False)
 
 
 def projections(net: Net, z: nn.Parameter, kind: str) -> dict[str, Offset]:
-    """A map for every covered weight, all of the same z."""
+    """A transform for every covered weight, all with the same z."""
     sizes = {name: w.size for name, w in net.weights.items()}
     if kind == "sparse":
         return dict(zip(sizes, sparse(z, list(sizes.values()), net.seed), strict=True))
@@ -103,8 +102,7 @@ def projections(net: Net, z: nn.Parameter, kind: str) -> dict[str, Offset]:
 
 
 class Dense(Offset):
-    """Normal entries over the lengths of the columns. `kept` in memory, or made again in chunks of
-    rows: forward and backward, so that no more than one chunk exists at a time."""
+    """Train all weights: the baseline."""
 
     length: Tensor
 
@@ -171,8 +169,8 @@ def sparse(z: nn.Parameter, sizes: Sequence[int], seed: int) -> list[Sparse]:
     d, total = len(z), sum(sizes)
     if (entries := round(math.sqrt(total)) * d) > KEPT:
         raise UserError(
-            f"a sparse projection of {d} numbers to {total} has {entries} entries, too many to hold. "
-            "Choose method.projection=fastfood"
+            f"a sparse projection of {d} numbers to {total} has {entries} entries, too many to "
+            "hold. Choose method.projection=fastfood"
         )
     rows, columns, values = map(torch.from_numpy, made.sparse(seed, total, d))
     values = values.to(z.dtype)

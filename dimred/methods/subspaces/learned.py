@@ -19,11 +19,12 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class Subspace(Checked):
-    """Train the corners of a line, curve or simplex of nets, in every step at a random point of it;
-    keep its centre.
+    """Train the corners of a line, curve or simplex of networks, each step at a random point of it,
+    and keep its centre.
 
         w(a) = sum_i c_i(a) w_i;  loss + beta * mean over pairs of cos^2(w_i, w_j)
-        simplex: c uniform on the simplex (points=2: a line);  curve: c = ((1-a)^2, 2a(1-a), a^2), a ~ U(0, 1)
+        simplex: c uniform on the simplex (points=2: a line);
+        curve: c = ((1-a)^2, 2a(1-a), a^2), a ~ U(0, 1)
 
     The random point is one for all layers, or with `layerwise` one for each. Corners are the
     initial weights and the same in other orders, which is as good as drawing them again. The paper
@@ -134,8 +135,8 @@ class Penalised(Corners):
 
 
 def average_statistics(net: Net, train: Train) -> None:
-    """Replace the running statistics of BatchNorm, which are those of other nets, by their mean over
-    the batches of one epoch."""
+    """Replace the running statistics of BatchNorm, which are those of other nets, by their mean
+    over the batches of one epoch."""
     norms = [
         m
         for m in net.model.modules()

@@ -1,4 +1,4 @@
-"""What strong tickets share: scores of weights that do not train."""
+"""What supermasks share: scores of weights that are not trained."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def uniform(net: Net, low: float, high: float) -> dict[str, Tensor]:
 
 
 class Mask(Transform):
-    """A mask that is made of scores of the weights."""
+    """A mask by trained scores."""
 
     counted_as = "scores"
 
@@ -47,7 +47,7 @@ class Mask(Transform):
 
 @dataclass(frozen=True, kw_only=True)
 class Supermask(Checked):
-    """Train a mask of weights that are never trained, and keep what it makes of them."""
+    """Train a mask of frozen weights, and keep the masked weights."""
 
     sparsity: Sparsity = 0.9
     allocation: Allocation = ERK()

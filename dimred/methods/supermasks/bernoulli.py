@@ -20,7 +20,8 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class BernoulliSupermask(Supermask):
-    """Train the probability that a weight is used, draw a mask in every step, never train a weight.
+    """Train the probability that each weight is used, with a mask drawn at every step; weights are
+    not trained.
 
         E(theta_0) = theta_0 * m * D / sum m,  m ~ Bernoulli(p),  p = sigmoid(score);  dm/dp = 1
 

@@ -23,10 +23,11 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class EdgePopup(Supermask):
-    """Train a score for every weight, use the weights with the best scores of each layer, and never
-    train a weight.
+    """Train a score for every weight and use the weights with the highest scores of each layer;
+    weights are not trained.
 
-        E(theta_0) = theta_0 * [|score| among the k largest of its layer];  dL/d|score| = dL/dE * theta_0 for all
+        E(theta_0) = theta_0 * [|score| among the k largest of its layer];
+        dL/d|score| = dL/dE * theta_0 for all
 
     As in the official code, absolute values of scores are ranked. Weights can be signed constants
     (+- He's standard deviation), the better choice of the paper; scale_fan divides them by the
@@ -63,11 +64,11 @@ class EdgePopup(Supermask):
 
 
 def of_each(net: Net, budget: Budget) -> Mapping[str, int]:
-    """The budget of each weight. UserError if there is but one of all together."""
+    """The number of weights of each layer. UserError if there is only one for all together."""
     if not isinstance(budget, Mapping):
         raise UserError(
-            "scores are ranked within each layer here, and allocation=global ranks all layers together. "
-            "Choose another allocation, such as allocation=uniform or allocation=erk"
+            "scores are ranked within each layer here, and allocation=global ranks all layers "
+            "together. Choose another allocation, such as allocation=uniform or allocation=erk"
         )
     return budget
 
@@ -104,8 +105,7 @@ class TopK(Mask):
 
 @dataclass(frozen=True, kw_only=True)
 class IterRand(EdgePopup):
-    """Edge-popup that gives unused weights another chance: every so often, some of them are drawn
-    again.
+    """Edge-popup that redraws some of the unused weights at regular intervals.
 
         every so many steps: theta_i ~ initial distribution with probability r, for all i that the
         mask leaves out

@@ -19,10 +19,10 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class RareGems(Checked):
-    """Prune by trained scores while the weights stay untrained, then fine-tune the weights that are
-    left.
+    """Train scores of frozen weights, prune by them, and fine-tune the remaining weights.
 
-        E(theta_0) = theta_0 * [p > 1/2] * kept,  p in [0, 1];  loss + penalty * sum p^2;  prune the smallest p
+        E(theta_0) = theta_0 * [p > 1/2] * kept,  p in [0, 1];  loss + penalty * sum p^2;
+        prune the smallest p
 
     The density falls exponentially to the one that was asked for, in prunings at equal intervals;
     then all weights that are left train, whatever their p (`unflag` in the official code), along
@@ -71,7 +71,7 @@ class RareGems(Checked):
 
 
 class Gem(Masked):
-    """A mask [p > 1/2] of what is not pruned. Whoever uses it finds p clipped to [0, 1]."""
+    """A mask [p > 1/2] of the weights that are not pruned. Its use clips p to [0, 1]."""
 
     counted_as = "scores"
 

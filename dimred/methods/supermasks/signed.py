@@ -16,10 +16,11 @@ from dimred.net.transforms import straight_through
 
 @dataclass(frozen=True, kw_only=True)
 class SignedSupermask(EdgePopup):
-    """Train a score for every weight that leaves it, flips its sign or prunes it, and never train a
-    weight.
+    """Train a score for every weight that keeps it, flips its sign or prunes it; weights are not
+    trained.
 
-        E(theta_0) = theta_0 * m,  m = sign(score) where |score| > threshold, else 0;  dL/dscore = dL/dE * theta_0
+        E(theta_0) = theta_0 * m,  m = sign(score) where |score| > threshold, else 0;
+        dL/dscore = dL/dE * theta_0
 
     With the paper's fixed threshold (0.01), the weight decay of scores decides how many weights are
     pruned. Without one (null), the k largest |score| of each layer stay, for as many weights as
