@@ -509,9 +509,7 @@ def test_unfinished_failed_and_damaged_runs_are_one_line_each(
             len([line for line in outcome.err.splitlines() if f"{folder}: {state}" in line]) == 1
         ), outcome.err
     notes = (
-        page(settings(runs), [], outcome.err.splitlines())
-        .decode()
-        .partition("What is not shown</h2>")[2]
+        page(settings(runs), [], outcome.err.splitlines()).decode().partition("Not shown</h2>")[2]
     )
     assert "out of memory" in notes
 

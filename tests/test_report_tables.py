@@ -33,9 +33,11 @@ from dimred.report.runs import find_runs
 from dimred.report.tables.change import Change
 from dimred.report.tables.excerpt import only
 from dimred.report.tables.fill import environment, fill, summary
-from dimred.report.tables.formats import FORMATS, measured
+from dimred.report.tables.formats import FORMATS
+from dimred.report.tables.lines import measured
 from dimred.report.tables.plan import Job, estimate, left, sweeps
-from dimred.report.tables.published import Cell, Table, read_table
+from dimred.report.tables.published import read_table
+from dimred.report.tables.table import Cell, Table
 from dimred.runs.config.files import AS_BEFORE, GROUPS, description, names, read, targets
 from dimred.runs.config.schema import checked, checked_group
 from dimred.runs.identity import describe
@@ -110,7 +112,7 @@ def test_a_cell_whose_method_left_much_to_the_final_cut_is_marked(
     assert measured(cell(document, "SNIP", "0.5"), "{}").startswith("50.00 ‡ (1 of 2)")
     assert "‡" not in measured(cell(document, "random", "0.5"), "{}")
     for name in ("md", "latex"):
-        assert "was left to the final cut" in FORMATS[name](document)
+        assert "the final cut pruned more than a tenth" in FORMATS[name](document)
         assert "‡" not in FORMATS[name](filled(tiny, few))
 
 

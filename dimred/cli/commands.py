@@ -11,21 +11,12 @@ from typing import Any, NoReturn, Protocol
 
 from dimred.errors import UserError, nearest
 
-#: the file of each command, in the order of `dimred --help`
-COMMANDS = {
-    "train": "train",
-    "methods": "methods",
-    "check": "check",
-    "runs": "runs",
-    "show": "show",
-    "export": "export",
-    "import": "importing",  # `import` is a keyword
-    "mask": "mask",
-    "table": "table",
-    "reproduce": "reproduce",
-    "plot": "plot",
-    "completion": "completion",
-}
+#: in the order of `dimred --help`; the file of each has its name
+COMMANDS = (
+    *("train", "methods", "check", "runs", "show", "export", "import"),
+    *("mask", "table", "reproduce", "plot", "completion"),
+)
+FILES = {"import": "importing"}  # `import` is a keyword of Python
 
 
 class Command(Protocol):
@@ -41,7 +32,7 @@ def find(name: str) -> Command:
     """The file of a command. UserError with the nearest names if there is none."""
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}. {nearest(name, COMMANDS)} See dimred --help")
-    module: Any = importlib.import_module(f"dimred.cli.{COMMANDS[name]}")
+    module: Any = importlib.import_module(f"dimred.cli.{FILES.get(name, name)}")
     return module
 
 

@@ -129,8 +129,8 @@ def check_output(asked: Request) -> None:
         first = path.read_text().partition("\n")[0]
         if first != f"# {asked.whole.heading}":
             raise UserError(
-                f"{path} holds another table ({first.strip('# ')!r}). Rename your table, or move that "
-                "file"
+                f"{path} holds another table ({first.strip('# ')!r}). Rename your table, or move "
+                "that file"
             )
 
 

@@ -15,7 +15,7 @@ from dimred.runs.printing import table as columns
 
 if TYPE_CHECKING:
     from dimred.report.compose import Json, Overrides
-    from dimred.report.tables.published import Table
+    from dimred.report.tables.table import Table
 
 #: overrides that say where and how to compute; Hydra's own begin with "hydra"
 WHERE = ("device", "data_dir", "outputs", "checkpoint_seconds", "hydra")
@@ -141,7 +141,7 @@ def scale_of(text: str) -> float:
         scale = -1.0
     if not 0 < scale <= 1:
         raise UserError(
-            f"--scale {text} is not allowed. It must be a fraction of the recipe's length, in (0, 1]"
+            f"--scale {text} is not allowed. It must be a fraction of the recipe's length in (0, 1]"
         )
     return scale
 
@@ -162,7 +162,7 @@ def seeds_of(text: str) -> list[int]:
         seeds = []
     if not seeds or min(seeds) < 0:
         raise UserError(
-            f"--seeds {text} is not allowed. It must be a number of seeds (3), or the seeds (0,1,2; "
-            "of one: 7,)"
+            f"--seeds {text} is not allowed. It must be a number of seeds (3), or the seeds "
+            "(0,1,2; for one: 7,)"
         )
     return list(dict.fromkeys(seeds))

@@ -1,4 +1,4 @@
-"""The configuration that `dimred train OVERRIDES` would run, composed fast for hundreds of cells."""
+"""The configuration of `dimred train OVERRIDES`, composed fast for hundreds of cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a table can show of a run, and how it is written."""
+"""The measures that a table can show, and how they are printed."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of a result, in the unit that is printed; None where the result has none (of an
-    older version).
+    """A number of a result, in the unit that is printed; None if the result lacks it, as those of
+    older versions may.
 
-    better: +1 if more is better, -1 if less is, 0 if neither
+    better: +1 if more is better, -1 if less is better, 0 if neither
     """
 
     label: str
     value: Callable[[Result], float | None]
     better: int
-    digits: int | None = 2  # after the point; None: three figures and a prefix (k, M, G, ...)
+    digits: int | None = 2  # after the point; None: three digits and a prefix (k, M, ...)
     unit: str = ""
-    interval: bool = False  # worth one, and the number of seeds
+    interval: bool = False  # show an interval and the number of seeds
 
     def text(self, mean: float, std: float | None = None) -> str:
-        """12.30 ± 0.25; a number without spread alone."""
-        factor, prefix = (1.0, "") if self.digits is not None else prefixed(mean)
-        digits = (
-            self.digits
-            if self.digits is not None
-            else max(0, 3 - len(str(int(abs(mean) / factor))))
-        )
+        """12.30 ± 0.25, or 12.30 if there is no spread."""
+        if self.digits is None:
+            factor, prefix = prefixed(mean)
+            digits = max(0, 3 - len(str(int(abs(mean) / factor))))
+        else:
+            factor, prefix, digits = 1.0, "", self.digits
         spread = f"{(std or 0.0) / factor:.{digits}f}"
         seen = f" ± {spread}" if (self.interval and std is not None) or float(spread) else ""
         unit = f" {prefix}{self.unit}".rstrip()
         return f"{mean / factor:,.{digits}f}{seen}{unit}"
 
     def signed(self, difference: float) -> str:
-        return f"{difference:+,.{self.digits if self.digits is not None else 2}f}".replace("-", "−")
+        digits = 2 if self.digits is None else self.digits
+        return f"{difference:+,.{digits}f}".replace("-", "−")
 
 
 def prefixed(value: float) -> tuple[float, str]:
@@ -49,22 +49,20 @@ def prefixed(value: float) -> tuple[float, str]:
 
 
 def is_number(value: Any) -> bool:
-    """Neither true, false, infinite, nor nan."""
+    """False for booleans, infinity and nan."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e100
 
 
 def number(result: Result, name: str) -> float | None:
-    """None for whatever else may stand there: files come from anywhere."""
+    """None if the value is missing or not a number."""
     return value if is_number(value := result.get(name)) else None
 
 
 def not_numbers(result: Result) -> list[str]:
-    """What stands where a number belongs."""
-    return [
-        f"{name}={str(result[name])[:20]}"
-        for name in (*MEASURES, "total")
-        if result.get(name) is not None and number(result, name) is None
-    ]
+    """The keys of numbers that have another value, with this value."""
+    given = [name for name in (*MEASURES, "total") if result.get(name) is not None]
+    wrong = [name for name in given if number(result, name) is None]
+    return [f"{name}={str(result[name])[:20]}" for name in wrong]
 
 
 def key(name: str, factor: float = 1.0) -> Callable[[Result], float | None]:
@@ -72,8 +70,8 @@ def key(name: str, factor: float = 1.0) -> Callable[[Result], float | None]:
 
 
 def left_to_cut(result: Result) -> float:
-    """The share of the weights to be pruned that the method itself had not pruned; 0 where it is
-    not known."""
+    """The fraction of the weights to be pruned that the method itself had not pruned; 0 if
+    unknown."""
     measures = result.get("measures")
     return (number(measures, "left_to_cut") or 0.0) if isinstance(measures, dict) else 0.0
 

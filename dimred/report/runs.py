@@ -1,11 +1,12 @@
-"""Run folders, found and read by their content: config.yaml says what a run is, result.json what
-came of it."""
+"""Find and read run folders by their content: config.yaml is the configuration, result.json the
+result."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,21 +14,18 @@ from dimred.errors import UserError
 from dimred.report.compose import Json, flat, read_yaml
 from dimred.runs.config.files import description, plain_numbers
 
-LEFT_BY_RUNS = (
-    "result.json",
-    "log.txt",
-    ".lock",
-)  # so it is one, whatever has become of its config.yaml
+#: files that make a folder a run, even if its config.yaml is damaged
+LEFT_BY_RUNS = ("result.json", "log.txt", ".lock")
 State = Literal["done", "failed", "unfinished", "damaged"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its folder tells it, whatever version of dimred wrote it.
+    """A run as read from its folder, of any version of dimred.
 
-    description: what determines the result, but for the seed; empty if the run is damaged
-    result: result.json, or nothing
-    why: it failed, or what is damaged
+    description: all settings that determine the result, except the seed; empty if damaged
+    result: result.json, or empty
+    why: the reason of a failure or of damage
     """
 
     folder: Path
@@ -48,24 +46,24 @@ def key(description: Json) -> str:
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Every run below a folder, in the order of their paths. UserError if there is no such
-    folder."""
+    """All runs below a folder, in the order of their paths. UserError if the folder does not
+    exist."""
     if not folder.is_dir():
         raise UserError(
-            f"no folder {folder}. Name the one that holds the runs (of `dimred train`: outputs), "
-            "or train some"
+            f"no folder {folder}. Name a folder of runs (`dimred train` writes to outputs), or "
+            "train some"
         )
-    places = {path.parent for name in ("config.yaml", "result.json") for path in folder.rglob(name)}
-    runs = [read_run(place) for place in sorted(places)]
-    return [
-        run
-        for run in runs
-        if run.description or any((run.folder / name).exists() for name in LEFT_BY_RUNS)
-    ]
+    files = chain(folder.rglob("config.yaml"), folder.rglob("result.json"))
+    runs = [read_run(place) for place in sorted({path.parent for path in files})]
+    return [run for run in runs if run.description or was_left_by_run(run.folder)]
+
+
+def was_left_by_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in LEFT_BY_RUNS)
 
 
 def read_run(folder: Path) -> Run:
-    """A run's folder; what is wrong with it is told by its state."""
+    """Read the folder of a run. Any damage is in its state and reason; nothing is raised."""
     path = folder / "config.yaml"
     try:
         what = description(read_yaml(path))
@@ -75,18 +73,16 @@ def read_run(folder: Path) -> Run:
         if type(seed) is not int:
             raise TypeError(f"seed={seed}")
     except (UserError, AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
-        why = (
-            str(error)
-            if isinstance(error, UserError)
-            else f"config.yaml describes no run ({error!r})"
-        )
-        return Run(
-            folder, -1, {}, "damaged", {}, why if path.exists() else "config.yaml is missing"
-        )
+        why = f"config.yaml describes no run ({error!r})"
+        if isinstance(error, UserError):
+            why = str(error)
+        if not path.exists():
+            why = "config.yaml is missing"
+        return Run(folder, -1, {}, "damaged", {}, why)
     try:
         result = json.loads((folder / "result.json").read_text())
         if not isinstance(result, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
         state = result.get("status")
         if state in ("done", "failed"):
             return Run(folder, seed, what, state, result, str(result.get("reason", "")))
@@ -99,19 +95,19 @@ def read_run(folder: Path) -> Run:
 
 
 def differences(run: Json, wanted: Json) -> dict[str, tuple[Any, Any]]:
-    """Where two descriptions differ: (the run's value, the wanted one), "absent" where there is
-    none."""
+    """The keys in which two descriptions differ, with (the run's value, the wanted value); a
+    missing one is "absent"."""
     one, other = flat(run), flat(wanted)
-    return {
-        name: (one.get(name, "absent"), other.get(name, "absent"))
-        for name in sorted(one.keys() | other.keys())
-        if plain_numbers(one.get(name, "absent")) != plain_numbers(other.get(name, "absent"))
-    }
+    found = {}
+    for name in sorted(one.keys() | other.keys()):
+        pair = one.get(name, "absent"), other.get(name, "absent")
+        if plain_numbers(pair[0]) != plain_numbers(pair[1]):
+            found[name] = pair
+    return found
 
 
 def same_experiment(description: Json) -> tuple[str, ...]:
-    """What runs have in common that a reader might take for one: method, sparsity, model and
-    data."""
+    """What a reader takes for the same experiment: method, sparsity, model and data."""
     values = flat(plain_numbers(description))
     about = (
         "method._target_",
@@ -126,11 +122,13 @@ def same_experiment(description: Json) -> tuple[str, ...]:
 
 
 def newest(runs: Iterable[Run]) -> Run:
-    """Of several folders that hold the same run: one that is done, and of these the one written
-    last."""
-    return max(
-        runs, key=lambda run: (run.state == "done", run.state == "failed", _written(run.folder))
-    )
+    """Of several folders with the same run, the one that counts: done before failed, then by the
+    time of writing."""
+
+    def order(run: Run) -> tuple[bool, bool, float]:
+        return run.state == "done", run.state == "failed", _written(run.folder)
+
+    return max(runs, key=order)
 
 
 def _written(folder: Path) -> float:

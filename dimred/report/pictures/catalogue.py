@@ -1,9 +1,10 @@
-"""Pictures of runs: what there is to draw, and what each picture needs of a run."""
+"""The catalogue of pictures, with the numbers that each needs of a run."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from dimred.report.compose import Json
@@ -18,7 +19,7 @@ from dimred.report.runs import Run
 
 class Drawing(NamedTuple):
     draw: Callable[[Setting, Mapping[str, Style]], Iterable[Picture | None]]
-    fault: Callable[[Run], str]  # of a run that lacks what is needed, in words; or empty
+    fault: Callable[[Run], str]  # why a run cannot be drawn, or empty
 
 
 def lines_have(*keys: str) -> Callable[[Run], str]:
@@ -30,13 +31,13 @@ def result_has(*keys: str) -> Callable[[Run], str]:
 
 
 def fault(lines: Sequence[Json], keys: Sequence[str], file: str) -> str:
-    """Why no line of a file has a finite number for each of these keys; empty if one has."""
+    """Why no line of a file has a finite number for every key, or empty."""
     if any(all(number(line, key) is not None for key in keys) for line in lines):
         return ""
     if not lines:
         return f"no line of {file} can be read"
     if absent := [key for key in keys if not any(key in line for line in lines)]:
-        return f"{file} has no {' and '.join(absent)}, as older versions of dimred wrote none"
+        return f"{file} has no {' and '.join(absent)}; an older version of dimred wrote it"
     wrong = [key for key in keys if all(number(line, key) is None for line in lines)] or keys
     return f"no finite number in {file} for {' and '.join(wrong)}"
 
@@ -44,11 +45,9 @@ def fault(lines: Sequence[Json], keys: Sequence[str], file: str) -> str:
 def layers_fault(run: Run) -> str:
     if layer_shares(run):
         return ""
-    return (
-        "layers in result.json cannot be read"
-        if "layers" in run.result
-        else fault([{}], ["layers"], "result.json")
-    )
+    if "layers" in run.result:
+        return "layers in result.json cannot be read"
+    return fault([{}], ["layers"], "result.json")
 
 
 DRAWINGS = {
@@ -76,13 +75,12 @@ DRAWINGS = {
 
 
 def pictures(what: str, settings: Sequence[Setting]) -> tuple[list[Picture], list[str]]:
-    """The pictures of a kind, one or two for each setting, and a line on what is not drawn, and
-    why."""
+    """The pictures of a kind, one or two for each setting, and lines about runs that are not
+    drawn."""
     drawing, styles = DRAWINGS[what], styles_of(sorted_methods(settings), sharing(settings))
-    drawn = [
-        picture for setting in settings for picture in drawing.draw(setting, styles) if picture
-    ]
-    runs = [run for setting in settings for run in setting.runs]
+    of_settings = (drawing.draw(setting, styles) for setting in settings)
+    drawn = list(filter(None, chain.from_iterable(of_settings)))
+    runs = list(chain.from_iterable(setting.runs for setting in settings))
     faults = defaultdict[str, list[str]](list)
     for run in runs:
         if why := drawing.fault(run):
@@ -92,9 +90,7 @@ def pictures(what: str, settings: Sequence[Setting]) -> tuple[list[Picture], lis
         for why, names in faults.items()
     ]
     if not drawn and not faults:
-        notes.append(
-            f"{what}: there is nothing to draw: {NOTHING.get(what, 'all values are the same')}"
-        )
+        notes.append(f"{what}: nothing to draw: {NOTHING.get(what, 'all values are the same')}")
     return drawn, notes
 
 
@@ -105,26 +101,28 @@ NOTHING = {
 
 
 def sorted_methods(settings: Sequence[Setting]) -> list[str]:
-    """By family, over all settings, so that neighbours differ in colour."""
-    families = {
-        method: family for setting in settings for method, family in setting.methods.items()
-    }
+    """The methods of all settings by family, so that neighbours differ in colour."""
+    families: dict[str, str] = {}
+    for setting in settings:
+        families |= setting.methods
     return sorted(families, key=lambda method: (families[method], method))
 
 
 def sharing(settings: Sequence[Setting]) -> list[list[str]]:
-    """The methods that share a panel in colour, for each such panel. A Pareto front is one if there
-    are enough colours; its points are numbered, too."""
+    """For each panel, the methods that are drawn in colour. A Pareto front counts as a panel if
+    there are enough colours; otherwise its numbers tell its points apart."""
     found = []
     for setting in settings:
         for cost in (SPARSITY, STORAGE, FLOPS):
             marks = marks_of(setting, cost)
             found += [methods for _, methods in panels(setting, marks)]
-            front = list({mark.method: None for mark in pareto(marks)}) if cost.front else []
-            found += [front] if len(front) <= len(COLOURS) else []
+            front = list(dict.fromkeys(mark.method for mark in pareto(marks)))
+            if cost.front and len(front) <= len(COLOURS):
+                found.append(front)
     return found
 
 
 def listed(names: Iterable[str], most: int = 3) -> str:
     every = list(names)
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more

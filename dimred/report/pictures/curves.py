@@ -1,10 +1,11 @@
-"""What happens while networks train: their curves, and how their supports move."""
+"""Draw training curves, and how supports change during training."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,17 +13,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dimred.report.pictures.points import Point, Setting, metrics, number, seeds
-from dimred.report.pictures.sheet import Sheet, columns, log_ticks, per_cent, set_ticks
+from dimred.report.pictures.sheet import (
+    Sheet,
+    columns,
+    log_ticks,
+    set_ticks,
+    sparsity_label,
+)
 from dimred.report.pictures.style import INK, MUTED, Picture, shades
+from dimred.report.runs import Run
 
 DASHED = (0, (2.5, 1.5))
-LEAST = 1e-7  # of a loss, on a log scale: about what float32 tells from 0
+LEAST = 1e-7  # the smallest loss on a log scale, about the resolution of float32
 
 
 class Curve(NamedTuple):
-    """Of a point: epochs trained so far, mean over the n runs that have the key, one sample
-    standard deviation below and above it. On a log scale these are of the logarithm, so that no
-    band reaches down to 0."""
+    """A key of a point over epochs: the mean over the n runs that have it, and one sample standard
+    deviation below and above. On a log scale these are statistics of the logarithm, so that no band
+    reaches 0."""
 
     epochs: np.ndarray
     mean: np.ndarray
@@ -36,7 +44,7 @@ class Kind(NamedTuple):
 
     name: str
     title: str
-    solid: tuple[str, str]  # key of metrics.jsonl, and what it is
+    solid: tuple[str, str]  # a key of metrics.jsonl, and its label
     dashed: tuple[str, str]
     label: str
     log: bool = False
@@ -59,7 +67,7 @@ LOSS = Kind(
 )
 SUPPORT = Kind(
     "support",
-    "how the trained weights move",
+    "change of the support",
     ("overlap", "overlap with the first support"),
     ("explored", "explored: ever trained"),
     "share (%)",
@@ -67,17 +75,11 @@ SUPPORT = Kind(
 
 
 def curve(point: Point, key: str, log: bool = False) -> Curve | None:
-    """Only of steps at which all runs that have the key have it; None if there are none."""
-    found = [
-        {
-            (line["phase"], line["step"]): (line["trained"], value)
-            for line in metrics(run.folder)
-            if (value := number(line, key)) is not None
-        }
-        for run in point.runs
-    ]
-    found = [lines for lines in found if lines]
-    steps = [step for step in found[0] if all(step in lines for lines in found)] if found else []
+    """The steps that all runs with the key have in common; None if there are none."""
+    found = [lines for run in point.runs if (lines := values_by_step(run, key))]
+    if not found:
+        return None
+    steps = [step for step in found[0] if all(step in lines for lines in found)]
     if not steps:
         return None
     values = np.array([[lines[step][1] for step in steps] for lines in found])
@@ -89,38 +91,47 @@ def curve(point: Point, key: str, log: bool = False) -> Curve | None:
     return Curve(np.array([found[0][step][0] for step in steps]), mean, low, high, len(found))
 
 
+def values_by_step(run: Run, key: str) -> dict[tuple[int, int], tuple[float, float]]:
+    """By phase and step: the epochs trained so far, and the value."""
+    found = {}
+    for line in metrics(run.folder):
+        value = number(line, key)
+        if value is not None:
+            found[line["phase"], line["step"]] = line["trained"], value
+    return found
+
+
 def over_time(setting: Setting, kind: Kind) -> Picture | None:
     """A panel for each method; None if there is nothing to draw."""
     pairs = {
         p: (curve(p, kind.solid[0], kind.log), curve(p, kind.dashed[0], kind.log))
         for p in setting.points
     }
-    still: list[str] = []
+    static: list[str] = []
     if kind is SUPPORT:
-        pairs = {point: pair for point, pair in pairs.items() if pair[0] and pair[1]}
-        still = [
-            m
-            for m in setting.methods
-            if any(p.method == m for p in pairs)
-            and not any(moves(*pair) for point, pair in pairs.items() if point.method == m)
-        ]
-    drawn = {
-        point: pair for point, pair in pairs.items() if any(pair) and point.method not in still
-    }
+        pairs = {point: pair for point, pair in pairs.items() if all(pair)}
+        moving = {point.method for point, pair in pairs.items() if moves(*pair)}
+        methods = {point.method for point in pairs} - moving
+        static = [method for method in setting.methods if method in methods]
+        pairs = {point: pair for point, pair in pairs.items() if point.method in moving}
+    drawn = {point: pair for point, pair in pairs.items() if any(pair)}
     if not drawn:
         return None
     title = f"{setting.title}: {kind.title}"
-    n = [part.n for pair in drawn.values() for part in pair if part]
+    n = [curve.n for curve in chain.from_iterable(drawn.values()) if curve]
     mean, spread = ("Geometric mean", "×÷ one geometric") if kind.log else ("Mean", "± one sample")
     bands = f"; bands: {spread} standard deviation of the solid lines" if max(n) > 1 else ""
-    caption = f"{mean} over {seeds(n)}{bands}. Epochs: all that were trained, those of earlier rounds included."
+    caption = f"{mean} over {seeds(n)}{bands}. Epochs are counted over all rounds."
     if kind is SUPPORT:
         caption += (
-            " Overlap: intersection over union with the support at the first step. Explored: the share of all "
-            "covered weights that was trained at some time."
+            " Overlap: intersection over union with the support at the first step. Explored: the "
+            "fraction of the covered weights that was trained at any time."
         )
-    if still:
-        caption += f" The same weights are trained throughout (masks over them are not followed): {', '.join(still)}."
+    if static:
+        caption += (
+            " Not drawn, as the same weights are trained throughout (masks over them are not "
+            f"followed): {', '.join(static)}."
+        )
     return Picture(
         kind.name,
         setting.slug,
@@ -146,24 +157,17 @@ def draw(
         None: MUTED,
         **shades([s for s in sparsities if s is not None]),
     }
-    sheet.legend(
-        [
-            (kind.solid[1], {"color": INK}),
-            (kind.dashed[1], {"color": INK, "ls": DASHED, "lw": 1.1}),
-            *(
-                (
-                    "no sparsity asked for" if s is None else f"sparsity {per_cent(s)}",
-                    {"color": colours[s]},
-                )
-                for s in sparsities
-            ),
-        ]
-    )
+    lines: list[tuple[str, dict[str, Any]]] = [
+        (kind.solid[1], {"color": INK}),
+        (kind.dashed[1], {"color": INK, "ls": DASHED, "lw": 1.1}),
+    ]
+    lines += [(sparsity_label(s), {"color": colours[s]}) for s in sparsities]
+    sheet.legend(lines)
     methods = list(dict.fromkeys(point.method for point in pairs))
     many = min(columns(sheet.width, 1.75, 4), len(methods))
     left, gap, high = 0.6, 0.22, 1.45
     wide = min(3.4, (sheet.width - left - 0.1) / many - gap)
-    limits = limits_of(kind, [c for pair in pairs.values() for c in pair if c])
+    limits = limits_of(kind, list(filter(None, chain.from_iterable(pairs.values()))))
     for i, method in enumerate(methods):
         row, column = divmod(i, many)
         axes = sheet.panel(
@@ -184,18 +188,18 @@ def draw(
 
 
 def draw_pair(axes: Axes, pair: tuple[Curve | None, Curve | None], colour: str) -> None:
-    for part, style, inside in zip(
-        pair, ({"lw": 1.5}, {"lw": 0.9, "ls": DASHED}), (colour, "none"), strict=True
-    ):
+    styles: tuple[dict[str, Any], dict[str, Any]] = ({"lw": 1.5}, {"lw": 0.9, "ls": DASHED})
+    for part, style, inside in zip(pair, styles, (colour, "none"), strict=True):
+        if part and len(part.epochs) == 1:  # a line of one point is invisible
+            style = style | {"marker": "o", "ms": 4, "mfc": inside}
         if part:
-            single = {"marker": "o", "ms": 4, "mfc": inside} if len(part.epochs) == 1 else {}
-            axes.plot(part.epochs, part.mean, color=colour, **style, **single)  # type: ignore[arg-type]
+            axes.plot(part.epochs, part.mean, color=colour, **style)
     if pair[0]:
         axes.fill_between(pair[0].epochs, pair[0].low, pair[0].high, color=colour, alpha=0.18, lw=0)
 
 
 def limits_of(kind: Kind, curves: Sequence[Curve]) -> tuple[float, float]:
-    """Of the vertical axes of all panels."""
+    """The limits of the vertical axes, the same in all panels."""
     low, high = min(float(c.mean.min()) for c in curves), max(float(c.mean.max()) for c in curves)
     if kind.log:
         low = max(low, high * 1e-6, 1e-12)

@@ -1,9 +1,10 @@
-"""Where a network keeps its weights: the density of each layer."""
+"""Draw the density of each layer."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from matplotlib import colormaps
@@ -20,32 +21,27 @@ from dimred.report.pictures.sheet import (
     per_cent,
     set_ticks,
     shortened,
+    sparsity_label,
     width_of,
 )
 from dimred.report.pictures.style import Picture
+from dimred.report.runs import Run
 
-COLOURS, NONE = "viridis", "#8b929b"  # of densities, and of 0
+COLOURS, NONE = "viridis", "#8b929b"  # for densities, and for 0
 ROW = 0.2  # inches
 
 
 def layers(setting: Setting) -> Picture | None:
-    """A row for each method, a column for each layer, a panel for each sparsity; None if no run
-    keeps less than all (or trains other numbers than weights alone)."""
-    points = [
-        p
-        for p in setting.points
-        if any(
-            min(shares, default=1) < 1 and max(shares) > 0
-            for shares in (layer_shares(run).values() for run in p.runs)
-        )
-    ]
+    """A row for each method, a column for each layer, a panel for each sparsity; None if no run is
+    sparse in its weights."""
+    points = [point for point in setting.points if any(map(is_sparse, point.runs))]
     if not points:
         return None
     title = f"{setting.title}: density of each layer"
     n = seeds(len(point.runs) for point in points)
     caption = (
-        f"Weights of each layer that are trained, or nonzero if those are fewer, in % of the layer; mean over "
-        f"{n}, at the end of training. Layers stand in the order of the network."
+        "Weights of each layer that are trained, or nonzero if those are fewer, in % of the layer, "
+        f"at the end of training; mean over {n}. Layers are in the order of the network."
     )
     return Picture(
         "layers",
@@ -56,10 +52,15 @@ def layers(setting: Setting) -> Picture | None:
     )
 
 
+def is_sparse(run: Run) -> bool:
+    """A layer is not fully trained, and a layer is trained at all."""
+    shares = layer_shares(run).values()
+    return min(shares, default=1) < 1 and max(shares) > 0
+
+
 def draw(sheet: Sheet, points: Sequence[Point]) -> Figure:
-    names = list(
-        dict.fromkeys(name for p in points for run in p.runs for name in layer_shares(run))
-    )
+    runs = chain.from_iterable(point.runs for point in points)
+    names = list(dict.fromkeys(chain.from_iterable(map(layer_shares, runs))))
     shares = {point: means(point, names) for point in points}
     least = min(float(values[values > 0].min(initial=1)) for values in shares.values())
     norm = LogNorm(least := min(least, 0.1), 1)
@@ -76,8 +77,8 @@ def draw(sheet: Sheet, points: Sequence[Point]) -> Figure:
         if i % many == 0:
             sheet.y = bottom + 0.42
         x = 0.05 + room + (i % many) * (room + wide + 0.05)
-        what = "no sparsity asked for" if sparsity is None else f"sparsity {per_cent(sparsity)}"
-        axes = sheet.panel(x, sheet.y, wide, ROW * len(rows), title=what)
+        title = sparsity_label(sparsity)
+        axes = sheet.panel(x, sheet.y, wide, ROW * len(rows), title=title)
         draw_rows(axes, rows, names, np.array([shares[point] for point in rows]), norm, cell)
         bottom = max(bottom, sheet.y + ROW * len(rows) + letters + 0.15)
     sheet.y = bottom
@@ -98,7 +99,7 @@ def draw_rows(
     axes.grid(False)
     axes.spines[:].set_visible(False)
     set_ticks(axes.yaxis, range(len(rows)), lambda i: shortened(rows[int(i)].method, 1.65))
-    every = math.ceil(0.15 / cell)  # names need so much room
+    every = math.ceil(0.15 / cell)  # the room that a name needs
     set_ticks(
         axes.xaxis, range(0, len(names), every), lambda i: names[int(i)].removesuffix(".weight")
     )
@@ -124,16 +125,17 @@ def in_few(value: float) -> str:
     """At most four characters."""
     if value >= 9.95 or value == 0:
         return f"{value:.0f}"
-    return "<.01" if value < 0.005 else f"{value:.2g}" if value >= 0.1 else f"{value:.2f}"
+    if value >= 0.1:
+        return f"{value:.2g}"
+    return "<.01" if value < 0.005 else f"{value:.2f}"
 
 
 def scale(sheet: Sheet, norm: LogNorm, least: float) -> None:
-    """What the colours mean."""
+    """The colour scale."""
     sheet.y += 0.12
     places = log_ticks(least, 1, 2.6, per_cent)
-    inside = 2.6 * (
-        1 - math.log(places[0]) / math.log(least)
-    )  # of the first tick, whose label must not be cut off
+    # the label of the first tick must not be cut off
+    inside = 2.6 * (1 - math.log(places[0]) / math.log(least))
     left = 0.15 + max(0.0, width_of(per_cent(places[0])) / 2 - inside)
     axes = sheet.panel(left, sheet.y, 2.6, 0.13)
     axes.imshow(
@@ -154,7 +156,7 @@ def scale(sheet: Sheet, norm: LogNorm, least: float) -> None:
 
 
 def means(point: Point, names: Sequence[str]) -> np.ndarray:
-    """Over seeds; nan where the network has no such layer."""
-    return np.array(
-        [np.mean([layer_shares(run).get(name, math.nan) for run in point.runs]) for name in names]
-    )
+    """Means over seeds; nan if the network has no such layer."""
+    of_runs = [layer_shares(run) for run in point.runs]
+    values = [[shares.get(name, math.nan) for name in names] for shares in of_runs]
+    return np.mean(values, axis=0)

@@ -1,5 +1,5 @@
-"""What is drawn where accuracy is weighed against a cost: points, the best of them, groups of
-methods, the range."""
+"""Accuracy against a cost: the marks to draw, the Pareto front, the methods of each panel, the
+range."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from dimred.report.pictures.style import COLOURS
 
 @dataclass(frozen=True)
 class Cost:
-    """A horizontal axis: what, in which unit. front: is less better, so that there is a Pareto
-    front?"""
+    """A horizontal axis. front: less is better, so that there is a Pareto front."""
 
     name: str
     title: str
-    what: str
+    quantity: str
     unit: str
     meaning: str
     value: Value
@@ -30,7 +29,7 @@ class Cost:
 
     @property
     def label(self) -> str:
-        return f"{self.what} ({self.unit})"
+        return f"{self.quantity} ({self.unit})"
 
     def text(self, x: float) -> str:
         return with_prefix(x) if self.front else f"{100 * x:.3g}"
@@ -41,7 +40,7 @@ SPARSITY = Cost(
     "accuracy against sparsity",
     "weights kept, 1 − sparsity",
     "%",
-    "Kept: as asked for, or more if more weights have trained values and are nonzero in the end.",
+    "Kept: as requested, or more if more weights have trained values and are nonzero at the end.",
     kept,
     front=False,
 )
@@ -50,8 +49,8 @@ STORAGE = Cost(
     "accuracy against storage",
     "storage",
     "bytes",
-    "Storage: of the trained network, in its smallest exact form. On the Pareto front, nothing else is as small and as "
-    "accurate.",
+    "Storage: the trained network in its smallest exact form. On the Pareto front, nothing else is "
+    "as small and as accurate.",
     lambda run: number(run.result, "storage_bytes"),
 )
 FLOPS = Cost(
@@ -59,14 +58,14 @@ FLOPS = Cost(
     "accuracy against training cost",
     "training",
     "FLOPs",
-    "FLOPs: of the whole training, scoring and all rounds included. On the Pareto front, nothing else is as cheap and "
-    "as accurate.",
+    "FLOPs: the whole training with scoring and all rounds. On the Pareto front, nothing else is "
+    "as cheap and as accurate.",
     lambda run: number(run.result, "training_flops"),
 )
 
 
 class Mark(NamedTuple):
-    """A point as it is drawn."""
+    """A point of the picture."""
 
     method: str
     sparsity: float | None
@@ -79,14 +78,14 @@ class Mark(NamedTuple):
 
 
 def marks_of(setting: Setting, cost: Cost) -> list[Mark]:
-    """Over the runs that have both numbers."""
+    """Marks, as means over the runs that have both numbers."""
     marks = []
     for point in setting.points:
-        pairs = [
-            (x, y)
-            for run in point.runs
-            if (x := cost.value(run)) and (y := accuracy(run)) is not None and x > 0
-        ]
+        pairs = []
+        for run in point.runs:
+            x, y = cost.value(run), accuracy(run)
+            if x is not None and y is not None and x > 0:  # the axis is logarithmic
+                pairs.append((x, y))
         if pairs:
             xs, ys = zip(*pairs, strict=True)
             marks.append(Mark(point.method, point.sparsity, statistics.fmean(xs), stat(ys)))
@@ -94,8 +93,7 @@ def marks_of(setting: Setting, cost: Cost) -> list[Mark]:
 
 
 def pareto(marks: Sequence[Mark]) -> list[Mark]:
-    """Those that no other beats, by their cost: none is as cheap and as accurate, and better in one
-    of both."""
+    """The marks that no other dominates, by their cost."""
     front: list[Mark] = []
     for mark in sorted(marks, key=lambda m: (m.x, -m.y.mean)):
         if not front or mark.y.mean > front[-1].y.mean:
@@ -104,17 +102,15 @@ def pareto(marks: Sequence[Mark]) -> list[Mark]:
 
 
 def panels(setting: Setting, marks: Sequence[Mark]) -> list[tuple[str, list[str]]]:
-    """The methods that are drawn in colour in each panel, and its title; dense is in all of
-    them."""
+    """The title of each panel and its methods, drawn in colour; dense is in all panels."""
     drawn = {mark.method for mark in marks} - {"dense"}
-    return grouped(
-        {method: family for method, family in setting.methods.items() if method in drawn}
-    )
+    families = setting.methods
+    return grouped({method: families[method] for method in families if method in drawn})
 
 
 def grouped(methods: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """All methods if there is a colour for each, or else the families, large ones in parts: [("at
-    init, 1", [...])]."""
+    """One group if there is a colour for each method, else the families, large ones in parts:
+    [("at init, 1 of 2", [...])]."""
     if len(methods) <= len(COLOURS):
         return [("", list(methods))]
     families: dict[str, list[str]] = defaultdict(list)
@@ -125,19 +121,19 @@ def grouped(methods: Mapping[str, str]) -> list[tuple[str, list[str]]]:
         parts = math.ceil(len(members) / len(COLOURS))
         for i in range(parts):
             part = members[i * len(members) // parts : (i + 1) * len(members) // parts]
-            groups.append((f"{family}, {i + 1} of {parts}" if parts > 1 else family, part))
+            title = f"{family}, {i + 1} of {parts}" if parts > 1 else family
+            groups.append((title, part))
     return groups
 
 
 class Scale(NamedTuple):
     low: float
     high: float
-    log: bool  # of the distance from 1
+    log: bool  # a log scale of the distance from 1
 
 
 def scale_of(marks: Sequence[Mark]) -> Scale:
-    """The range of accuracies. Errors that differ five-fold, and none of which is 0, need a log
-    scale."""
+    """The range of accuracies, on a log scale if the errors differ five-fold and none is 0."""
     low, high = min(m.y.mean - m.y.std for m in marks), max(m.y.mean for m in marks)
     log = high < 1 and (1 - low) / (1 - high) > 5
     if log:

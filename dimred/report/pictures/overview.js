@@ -1,4 +1,4 @@
-// The table of runs: sorted and searched by DataTables, narrowed down by the selects above it.
+// The table of runs: DataTables sorts and searches it, the selects above filter it.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const follow = () => document.documentElement.classList.toggle("dark", dark.matches);
 dark.addEventListener("change", follow);
@@ -7,13 +7,13 @@ follow();
 const table = new DataTable("#runs", {
   order: [], pageLength: 25, lengthMenu: [10, 25, 100, { label: "all", value: -1 }], autoWidth: false,
   layout: { topStart: "search", topEnd: "pageLength", bottomStart: "info", bottomEnd: { paging: { firstLast: false } } },
-  initComplete() {      // its row of the layout scrolls sideways, and so does the keyboard in it
+  initComplete() {      // the table scrolls sideways, by keyboard, too
     const scroll = this.api().table().node().parentElement;
     scroll.classList.add("scroll");
     Object.entries({ tabindex: "0", role: "region", "aria-label": "Table of runs" }).forEach((pair) => scroll.setAttribute(...pair));
   },
-  language: { search: "Search:", lengthMenu: "_MENU_ runs a page", info: "_START_ to _END_ of _TOTAL_ runs",
-    infoEmpty: "no run", infoFiltered: "(_MAX_ in all)", zeroRecords: "No run is like that." },
+  language: { search: "Search:", lengthMenu: "_MENU_ runs per page", info: "_START_ to _END_ of _TOTAL_ runs",
+    infoEmpty: "no runs", infoFiltered: "(of _MAX_)", zeroRecords: "No run matches." },
 });
 
 const selects = [...document.querySelectorAll("select[data-key]")];
@@ -27,7 +27,7 @@ document.getElementById("clear").addEventListener("click", () => {
   table.search("").order([]).draw();
 });
 
-// a link to a run opens what is folded up
+// a link to a run opens its folded configuration
 const reveal = () => {
   const target = document.getElementById(location.hash.slice(1));
   const folded = target && target.closest("details");

@@ -1,4 +1,4 @@
-"""The overview of a folder of runs: one HTML file that needs nothing else, no network either."""
+"""The overview page of runs: a single HTML file without external resources."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from dimred.report.pictures.style import DARK, NARROW, WIDE, Picture
 from dimred.report.runs import Run
 
 HERE = Path(__file__).parent
-MOST = 20_000  # characters of a configuration that are shown
+MOST = 20_000  # characters of a configuration
+
+FILTERS = ("method", "family", "sparsity", "data", "model")
 
 
 class Cell(NamedTuple):
     text: str
-    order: float | str  # what it is sorted by
+    order: float | str  # the key for sorting
 
 
 class Row(NamedTuple):
-    """A run. about: what it is chosen by; text of config.yaml; what else is told: [(name,
-    value)]."""
+    """A run. about: the values to filter by; config: the text of config.yaml; facts: other values,
+    as (name, value)."""
 
     method: str
     title: str
@@ -41,16 +43,20 @@ class Row(NamedTuple):
 
 
 def page(settings: Sequence[Setting], pictures: Sequence[Picture], notes: Iterable[str]) -> bytes:
-    """The file. Whatever comes from runs is text: the template escapes it, and the page
-    forbids the browser every script but its own two."""
-    rows = [
-        row_of(run, point.method, point.family, setting)
-        for setting in settings
-        for point in setting.points
-        for run in point.runs
-    ]
+    """The bytes of the page. Text from runs is escaped by the template, and a content security
+    policy allows only the page's own script."""
+    rows: list[Row] = []
+    figures: dict[str, list[dict[str, str]]] = {}
+    for setting in settings:
+        for point in setting.points:
+            rows += [row_of(run, point.method, point.family, setting) for run in point.runs]
+        own = [
+            (i, picture) for i, picture in enumerate(pictures) if picture.setting == setting.slug
+        ]
+        figures[setting.slug] = [figure(picture, i) for i, picture in own]
     library, styles = data_tables()
-    script = Markup(f"{library}\n{(HERE / 'overview.js').read_text()}")  # ours, nothing of a run's
+    # nothing of a run is in the script
+    script = Markup(f"{library}\n{(HERE / 'overview.js').read_text()}")
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -66,27 +72,18 @@ def page(settings: Sequence[Setting], pictures: Sequence[Picture], notes: Iterab
             settings=settings,
             notes=list(notes),
             script=script,
-            choices={
-                key: choices(rows, key) for key in ("method", "family", "sparsity", "data", "model")
-            },
+            choices={key: choices(rows, key) for key in FILTERS},
             digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             library_styles=Markup(styles),
             colours=[(colour[1:], colour, dark) for colour, dark in DARK.items()],
-            figures={
-                setting.slug: [
-                    figure(picture, i)
-                    for i, picture in enumerate(pictures)
-                    if picture.setting == setting.slug
-                ]
-                for setting in settings
-            },
+            figures=figures,
         )
         .encode()
     )
 
 
 def figure(picture: Picture, number: int) -> dict[str, str]:
-    """For a page and for a phone. matplotlib has escaped what is written in it."""
+    """A picture for wide and for narrow screens. matplotlib has escaped its text."""
     return {
         "title": picture.title,
         "caption": picture.caption,
@@ -96,19 +93,20 @@ def figure(picture: Picture, number: int) -> dict[str, str]:
 
 
 def data_tables() -> tuple[str, str]:
-    """The script of DataTables as itables bundles it, as a module that may stand inside HTML, and
-    its styles."""
+    """The script of DataTables from itables, as a module for an inline script tag, and its
+    styles."""
     path = Path(itables.__file__).parent / "html" / "dt_bundle.js"
     try:
         script, styles = path.read_text(), path.with_suffix(".css").read_text()
     except OSError as error:
         raise UserError(
-            f"{error.filename} is missing. Install itables again: pip install --force-reinstall itables"
+            f"{error.filename} is missing. Install itables again: "
+            "pip install --force-reinstall itables"
         ) from None
     exported = re.search(r"export\s*\{[^}]*?(\w+) as default[^}]*\};?", script)
     if not exported:
         raise UserError(
-            f"itables {itables.__version__} bundles DataTables in another way than dimred knows. Install "
+            f"itables {itables.__version__} bundles DataTables in an unknown format. Install "
             "another version: pip install 'itables>=2.9,<3'"
         )
     script = script.replace(exported[0], f"const DataTable = {exported[1]};")
@@ -154,10 +152,10 @@ def row_of(run: Run, method: str, family: str, setting: Setting) -> Row:
         "data": plain(run.result.get("dataset")),
         "model": plain(run.result.get("model")),
     }
-    asked = "" if s is None else f", sparsity {per_cent(s)}"
+    requested = "" if s is None else f", sparsity {per_cent(s)}"
     return Row(
         method,
-        f"{method}{asked}, seed {run.seed}: {setting.title}",
+        f"{method}{requested}, seed {run.seed}: {setting.title}",
         about,
         [cell(run) for cell in COLUMNS.values()],
         config_of(run),
@@ -170,11 +168,9 @@ def config_of(run: Run) -> str:
         text = (run.folder / "config.yaml").read_text(errors="replace")
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    return (
-        text
-        if len(text) <= MOST
-        else f"{text[:MOST]}\n… ({len(text) - MOST} more characters in config.yaml)"
-    )
+    if len(text) <= MOST:
+        return text
+    return f"{text[:MOST]}\n… ({len(text) - MOST} more characters in config.yaml)"
 
 
 def facts(run: Run) -> Iterable[tuple[str, str]]:
@@ -183,24 +179,19 @@ def facts(run: Run) -> Iterable[tuple[str, str]]:
     if isinstance(command, list):
         yield "command", " ".join(map(str, command))
     for key in ("device", "python", "versions", "commit", "collapsed", "measures", "storage"):
-        if value := run.result.get(key):
-            pairs = isinstance(value, dict) and ", ".join(
-                f"{name} {one}" for name, one in value.items()
-            )
-            yield (
-                key,
-                pairs or (", ".join(map(str, value)) if isinstance(value, list) else str(value)),
-            )
+        value = run.result.get(key)
+        if isinstance(value, dict):
+            value = [f"{name} {one}" for name, one in value.items()]
+        if isinstance(value, list):
+            value = ", ".join(map(str, value))
+        if value:
+            yield key, str(value)
 
 
 def choices(rows: Sequence[Row], key: str) -> list[str]:
-    """The values to choose from, in the order of the table."""
+    """The values of a filter: sparsities ascending, others in the order of the table."""
     values = list(dict.fromkeys(row.about[key] for row in rows))
-    return (
-        sorted(
-            values,
-            key=lambda text: (text == "none", float(text.split()[0]) if text != "none" else 0),
-        )
-        if key == "sparsity"
-        else values
-    )
+    if key != "sparsity":
+        return values
+    numbers = sorted(set(values) - {"none"}, key=lambda text: float(text.split()[0]))
+    return [*numbers, *(["none"] if "none" in values else [])]

@@ -52,7 +52,7 @@ class Sheet:
             self.y += LINE
 
     def legend(self, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Short pieces of lines and what they are, in as many rows as they need."""
+        """Samples of lines with their labels, in as many rows as needed."""
         x, self.y = 0.15, self.y + 0.08
         for label, style in entries:
             wide = 0.34 + width_of(label)
@@ -64,7 +64,7 @@ class Sheet:
         self.y += LINE + 0.05
 
     def panel(self, x: float, y: float, width: float, height: float, title: str = "") -> Axes:
-        """Axes whose upper left corner is there, their title above."""
+        """Axes by their upper left corner, with a title above."""
         axes = self.figure.add_axes((0, 0, 1, 1), label=str(len(self._panels)))
         self._panels.append((axes, x, y, width, height))
         if title:
@@ -78,7 +78,7 @@ class Sheet:
         return axes
 
     def finish(self) -> Figure:
-        """Everything in its place, now that the height is known."""
+        """Place everything, once the height is known."""
         height = self.y + 0.1
         self.figure.set_size_inches(self.width, height)
         for axes, x, y, wide, high in self._panels:
@@ -100,9 +100,8 @@ def beside(
     ends: Sequence[tuple[float, float, str, Style]],
     room: float,
 ) -> None:
-    """Write names to the right of axes of this size, each as near to the height of its point (x, y)
-    as the others leave room, and joined to it by a dotted line. The limits of the axes must be
-    set."""
+    """Write names to the right of axes of this size, each as close as possible to the height of its
+    point (x, y), and connect them by dotted lines. The limits of the axes must be set."""
     wide, high = size
     to_axes = axes.transData + axes.transAxes.inverted()
     places = sorted(
@@ -116,7 +115,7 @@ def beside(
     there = 1 + 0.16 / wide
     for (x, y, text, style), height in zip(places, heights, strict=True):
         on: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
-        # grey, dotted and without a marker: nothing of it is a curve
+        # grey, dotted and without a marker, to be told from curves
         axes.plot(
             [x, 1 + 0.02 / wide, there - 0.05 / wide],
             [y, height, height],
@@ -145,11 +144,10 @@ def beside(
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Ascending numbers in [0, 1], each as near to the wanted one as the gap between them
-    allows."""
-    clusters: list[
-        tuple[float, int]
-    ] = []  # those that touch: the sum of where their first would be, how many
+    """Ascending numbers in [0, 1], at least `gap` apart, each as close as possible to the wanted
+    one."""
+    # numbers that touch form a cluster: the sum of the wanted places of its first, and their count
+    clusters: list[tuple[float, int]] = []
     for value in wanted:
         clusters.append((value, 1))
         while (
@@ -168,14 +166,14 @@ def first(cluster: tuple[float, int], gap: float) -> float:
 # -- text --------------------
 @cache
 def width_of(text: str, size: float = 8.5, weight: str = "normal") -> float:
-    """Inches."""
+    """The width of a text in inches."""
     font = FontProperties(size=size, weight=weight)
     width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
     return width / 72
 
 
 def wrapped(text: str, width: float, size: float) -> list[str]:
-    """Lines that fit, with room for a browser's own letters, which may be wider."""
+    """Lines that fit, with some room, since a browser's font may be wider."""
     lines, space = [""], width_of("a a", size) - width_of("aa", size)
     used = 0.0
     for word in text.split(" "):  # not at no-break spaces
@@ -188,7 +186,7 @@ def wrapped(text: str, width: float, size: float) -> list[str]:
 
 
 def shortened(text: str, width: float, size: float = 8.5, weight: str = "normal") -> str:
-    """What of a text fits: its beginning and its end, which tells it from others."""
+    """The beginning and the end of a text that is too wide; the end tells it from others."""
     whole, left = text, len(text)
     while left > 4 and width_of(text, size, weight) > width:
         left -= 1
@@ -196,9 +194,13 @@ def shortened(text: str, width: float, size: float = 8.5, weight: str = "normal"
     return text
 
 
-def per_cent(share: float) -> str:
+def per_cent(fraction: float) -> str:
     """98 %"""
-    return f"{100 * share:.4g} %"
+    return f"{100 * fraction:.4g} %"
+
+
+def sparsity_label(sparsity: float | None) -> str:
+    return "no sparsity" if sparsity is None else f"sparsity {per_cent(sparsity)}"
 
 
 def with_prefix(value: float) -> str:
@@ -208,14 +210,13 @@ def with_prefix(value: float) -> str:
 
 
 def columns(width: float, least: float, most: int) -> int:
-    """How many panels, each at least so wide, stand beside each other."""
+    """The number of panels side by side, each of at least this width."""
     return max(1, min(most, int(width / least)))
 
 
 # -- axes --------------------
 def log_ticks(low: float, high: float, room: float, label: Callable[[float], str]) -> list[float]:
-    """1, 2 and 5 times powers of ten within a range, as many as can be labelled in so many
-    inches."""
+    """1, 2 and 5 times powers of ten within a range, as many as fit in `room` inches."""
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
         places = [

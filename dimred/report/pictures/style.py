@@ -1,4 +1,4 @@
-"""How pictures look, in light and dark, and the bytes of their files."""
+"""The style of pictures, light and dark, and their files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 
 WIDE, NARROW = 10.0, 3.8  # inches, 72 points each: a page, and a phone held upright
 INK, MUTED, GRID, FAINT = "#1f2328", "#59636e", "#e4e7eb", "#c6ccd4"
-#: the colour-blind can tell them apart (9 in 100 OKLab or more, red-green by Machado et al. 2009),
-#: and everybody from the background (3:1 or more)
+#: distinguishable for colour-blind readers (at least 9 in 100 OKLab, red-green by Machado et al.
+#: 2009), with a contrast of at least 3:1 to the background
 COLOURS = "#2749d4", "#d48019", "#0d846c", "#7a0f2b", "#b96db4", "#5592fe", "#3b2068"
-MARKERS = "o", "s", "^", "D", "v", "P", "X", "p", "h"  # 9 and 7: 63 styles before one is used again
+MARKERS = "o", "s", "^", "D", "v", "P", "X", "p", "h"  # with 7 colours: 63 styles
 SHADES = (
     "#58c765",
     "#2cb17e",
@@ -31,7 +31,7 @@ SHADES = (
     "#472c7a",
     "#46085c",
 )  # viridis
-#: what a colour becomes on a dark page
+#: the colours on a dark page
 DARK = {
     INK: "#e6edf3",
     MUTED: "#9aa4af",
@@ -98,8 +98,8 @@ class Style(NamedTuple):
 
 @dataclass(frozen=True)
 class Picture:
-    """Of a setting (its slug). draw: it, so many inches wide. caption: what a reader has to know,
-    in sentences."""
+    """A picture of a setting (its slug). draw: the figure, by its width in inches. caption: full
+    sentences."""
 
     kind: str
     setting: str
@@ -119,9 +119,8 @@ class Picture:
         return re.sub(r"#[0-9a-f]{6}(?=[;\"])", lambda m: DARK.get(m[0], m[0]), svg).encode()
 
     def inline(self, width: float, name: str) -> str:
-        """An SVG for a page: letters are text, the background is the page's, colours are variables
-        of its style sheet (--c1f2328), and no identifier is that of another picture with another
-        name."""
+        """An SVG for a page: letters are text, the background is transparent, and colours are
+        variables of the page's style sheet (--c1f2328). `name` makes its identifiers unique."""
         svg = self._saved(
             width, "svg", {"svg.fonttype": "none", "savefig.facecolor": "none"}
         ).decode()
@@ -133,24 +132,19 @@ class Picture:
             (r"\n\s+", "\n"),
         ):
             svg = re.sub(pattern, replacement, svg, flags=re.S)
-        svg = re.sub(
-            r" (d|x|y)=\"[^\"]*\"", lambda m: re.sub(r"(\.\d)\d+", r"\1", m[0]), svg
-        )  # tenths of a point
+        # tenths of a point are enough
+        svg = re.sub(r" (d|x|y)=\"[^\"]*\"", lambda m: re.sub(r"(\.\d)\d+", r"\1", m[0]), svg)
         svg = re.sub(
             r"#[0-9a-f]{6}(?=[;\"])", lambda m: f"var(--c{m[0][1:]})" if m[0] in DARK else m[0], svg
         )
         svg = re.sub(r"( id=\"|url\(#|href=\"#)", lambda m: f"{m[1]}{name}-", svg)
-        tags = re.compile(
-            r"(<[a-z][^<>]*?) style=\"([^\"]*)\""
-        )  # of a tag: what a run says is no style sheet
-        styles = {
-            text: f"{name}-s{i}"
-            for i, text in enumerate(dict.fromkeys(text for _, text in tags.findall(svg)))
-        }
-        svg = tags.sub(lambda m: f'{m[1]} class="{styles[m[2]]}"', svg)  # each is there once
-        return svg.replace(
-            "</style>", "".join(f".{own}{{{text}}}" for text, own in styles.items()) + "</style>", 1
-        )
+        # each style becomes a class; only styles of tags, as text from a run is not a style
+        tags = re.compile(r"(<[a-z][^<>]*?) style=\"([^\"]*)\"")
+        texts = dict.fromkeys(text for _, text in tags.findall(svg))
+        styles = {text: f"{name}-s{i}" for i, text in enumerate(texts)}
+        svg = tags.sub(lambda m: f'{m[1]} class="{styles[m[2]]}"', svg)
+        sheet = "".join(f".{own}{{{text}}}" for text, own in styles.items())
+        return svg.replace("</style>", f"{sheet}</style>", 1)
 
     def _saved(
         self, width: float, form: str, changes: Mapping[str, object] = MappingProxyType({})
@@ -168,31 +162,30 @@ class Picture:
 
 @contextmanager
 def styled(changes: Mapping[str, object]) -> Iterator[None]:
-    """A block in which matplotlib draws in our style, whatever the user's own matplotlibrc says."""
+    """Draw in this style, independent of the user's matplotlibrc."""
     with themes.context(["default", {**RC, **changes}]), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Glyph .* missing from"
-        )  # a name in letters that the font lacks: boxes
+        # a name may have letters that the font lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield
 
 
 def styles_of(methods: Sequence[str], panels: Sequence[Sequence[str]] = ()) -> dict[str, Style]:
-    """Of every method; the same in all pictures of a command. Methods that share a panel differ in
-    colour as long as
-    there are enough: who has the fewest colours to choose from chooses next (DSATUR)."""
+    """A style for every method, the same in all pictures of a command.
+
+    Methods that share a panel differ in colour, as long as there are enough. The method with the
+    fewest colours left chooses next (DSATUR)."""
     places = {method: i for i, method in enumerate(m for m in methods if m != "dense")}
-    near = {
-        method: {other for panel in panels if method in panel for other in panel}
-        for method in places
-    }
-    every = [
-        Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
-        for i in range(len(COLOURS) * len(MARKERS))
-    ]
+    near: dict[str, set[str]] = {method: set() for method in places}
+    for panel in panels:
+        for method in places.keys() & set(panel):
+            near[method] |= set(panel)
+    count = len(COLOURS) * len(MARKERS)
+    every = [Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(count)]
     styles = {"dense": Style(INK, "*")}
     while left := [method for method in places if method not in styles]:
         around = {
-            m: Counter(styles[other].colour for other in near[m] if other in styles) for m in left
+            method: Counter(styles[other].colour for other in near[method] & styles.keys())
+            for method in left
         }
         method, used = max(left, key=lambda m: len(around[m])), Counter(styles.values())
         start = places[method] % len(every)
@@ -203,9 +196,10 @@ def styles_of(methods: Sequence[str], panels: Sequence[Sequence[str]] = ()) -> d
 
 
 def shades(sparsities: Sequence[float | None]) -> dict[float | None, str]:
-    """Of sparsities, ascending: sparser is darker (on a dark page, brighter)."""
-    steps = max(1, len(sparsities) - 1)
-    return {
-        s: SHADES[round((len(SHADES) - 1) * (1 - 0.9 * (len(sparsities) - 1 - i) / steps))]
-        for i, s in enumerate(sparsities)
-    }
+    """Shades for ascending sparsities: sparser is darker (on a dark page, brighter)."""
+    last, darkest = len(sparsities) - 1, len(SHADES) - 1
+    found = {}
+    for i, sparsity in enumerate(sparsities):
+        lightness = 0.9 * (last - i) / max(1, last)
+        found[sparsity] = SHADES[round(darkest * (1 - lightness))]
+    return found

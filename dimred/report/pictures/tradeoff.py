@@ -1,10 +1,10 @@
-"""Accuracy against what it costs: weights, storage, training FLOPs."""
+"""Draw accuracy against a cost: weights, storage, training FLOPs."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,17 +26,26 @@ from dimred.report.pictures.sheet import (
 )
 from dimred.report.pictures.style import FAINT, INK, MUTED, Picture, Style
 
+#: ticks of a log scale of errors
+ACCURACIES = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999)
+#: where a number can go, in inches from its point; the first free place is taken
+SPOTS = [
+    np.array((-distance * math.cos(angle), distance * math.sin(angle)))
+    for distance in (0.17, 0.3, 0.43)
+    for angle in (0.8, 1.57, 0.2, 2.2)
+]
+
 
 def tradeoff(setting: Setting, cost: Cost, styles: Mapping[str, Style]) -> Picture | None:
     """The picture; None if no run has both numbers."""
     marks = marks_of(setting, cost)
     if not marks:
         return None
-    spread = (
-        " Bands and bars: ± one sample standard deviation." if any(m.y.n > 1 for m in marks) else ""
-    )
-    caption = f"Test accuracy at the last epoch, mean over {seeds(m.y.n for m in marks)}.{spread} {cost.meaning} "
-    caption += f"On a log scale: {cost.label}"
+    counts = [mark.y.n for mark in marks]
+    caption = f"Test accuracy at the last epoch, mean over {seeds(counts)}."
+    if max(counts) > 1:
+        caption += " Bands and bars: ± one sample standard deviation."
+    caption += f" {cost.meaning} On a log scale: {cost.label}"
     caption += ", and the distance of the accuracy from 100\u00a0%." if scale_of(marks).log else "."
     title = f"{setting.title}: {cost.title}"
     return Picture(
@@ -55,15 +64,12 @@ def draw(
     groups = panels(setting, marks)
     front = pareto(marks) if cost.front else []
     if cost.front:
+        shown: Sequence[str] = ()
         if len(groups) == 1:
-            sheet.legend(
-                [
-                    (m, {"color": styles[m].colour, "marker": styles[m].marker})
-                    for m in setting.methods
-                    if m in drawn
-                ]
-            )
-        draw_front(sheet, cost, marks, front, groups[0][1] if len(groups) == 1 else (), styles)
+            shown = groups[0][1]
+            samples = {m: {"color": styles[m].colour, "marker": styles[m].marker} for m in drawn}
+            sheet.legend([(m, samples[m]) for m in setting.methods if m in drawn])
+        draw_front(sheet, cost, marks, front, shown, styles)
     if not cost.front or len(groups) > 1:
         draw_groups(sheet, cost, marks, front, groups, styles)
     return sheet.finish()
@@ -77,8 +83,8 @@ def draw_front(
     shown: Sequence[str],
     styles: Mapping[str, Style],
 ) -> None:
-    """All points; those of the front numbered, and listed beside the panel or, if it is too narrow,
-    below."""
+    """Draw all points, number those of the front, and list these beside the panel, or below it if
+    the page is narrow."""
     names = max(width_of(mark.label) for mark in front)
     aside = sheet.width >= 7
     room = min(names, 2.2) + 2.1 if aside else 0.15
@@ -124,7 +130,7 @@ def draw_groups(
     groups: Sequence[tuple[str, list[str]]],
     styles: Mapping[str, Style],
 ) -> None:
-    """A panel for each group of methods, in which the others are grey."""
+    """Draw a panel for each group of methods, with the others in grey."""
     n = 1 if len(groups) == 1 else columns(sheet.width, 3.6, 2)
     room = min(1.9, 0.42 + max(width_of(mark.method) for mark in marks))
     size = (
@@ -141,33 +147,32 @@ def draw_groups(
         axes = sheet.panel(x, y, *size, title=title)
         set_axes(axes, cost, marks, size[0])
         draw_marks(axes, marks, methods, styles, front)
-        ends = [
-            list(own)[-1 if cost.front else 0]
-            for m in (*methods, "dense")
-            if (
-                own := sorted((mark for mark in marks if mark.method == m), key=lambda mark: mark.x)
-            )
-        ]
-        beside(
-            axes,
-            size,
-            [
-                (
-                    axes.get_xlim()[1] if mark.method == "dense" else mark.x,
-                    mark.y.mean,
-                    mark.method,
-                    styles[mark.method],
-                )
-                for mark in ends
-            ],
-            room,
-        )  # the line of dense reaches the edge
+        beside(axes, size, ends_of(axes, cost, marks, (*methods, "dense"), styles), room)
         if i >= len(groups) - n:
             axes.set_xlabel(cost.label)
         if column == 0:
             axes.set_ylabel("test accuracy (%)")
     rows = math.ceil(len(groups) / n)
     sheet.y += rows * (size[1] + above + 0.3) + 0.2
+
+
+def ends_of(
+    axes: Axes,
+    cost: Cost,
+    marks: Sequence[Mark],
+    methods: Iterable[str],
+    styles: Mapping[str, Style],
+) -> list[tuple[float, float, str, Style]]:
+    """The right end of each curve, where its name goes: (x, y, method, style)."""
+    ends = []
+    for method in methods:
+        own = sorted((mark for mark in marks if mark.method == method), key=lambda mark: mark.x)
+        if own:
+            end = own[-1 if cost.front else 0]
+            # the line of dense reaches the edge
+            x = axes.get_xlim()[1] if method == "dense" else end.x
+            ends.append((x, end.y.mean, method, styles[method]))
+    return ends
 
 
 def draw_marks(
@@ -177,17 +182,15 @@ def draw_marks(
     styles: Mapping[str, Style],
     front: Sequence[Mark],
 ) -> None:
-    """Lines through the points of each method with their bands; the methods that are not shown are
+    """Draw lines with bands through the points of each method; methods that are not shown are
     grey."""
     curves: dict[str, list[Mark]] = defaultdict(list)
     for mark in marks:
         curves[mark.method].append(mark)
     for method, curve in curves.items():
         curve.sort(key=lambda mark: mark.x)
-        x, y, std = (
-            np.array([value(mark) for mark in curve])
-            for value in (lambda mark: mark.x, lambda mark: mark.y.mean, lambda mark: mark.y.std)
-        )
+        points = [(mark.x, mark.y.mean, mark.y.std) for mark in curve]
+        x, y, std = np.array(points).T
         if method not in shown and method != "dense":
             axes.plot(x, y, color=FAINT, lw=0.9, marker=styles[method].marker, ms=3, zorder=1.5)
             continue
@@ -215,8 +218,8 @@ def draw_marks(
 def number_front(
     axes: Axes, size: tuple[float, float], front: Sequence[Mark], styles: Mapping[str, Style]
 ) -> None:
-    """Ring the points of the front and number them, where no other number stands: above and left of
-    a front is room."""
+    """Circle and number the points of the front. The numbers go above and left of it, where there
+    is room, without overlaps."""
     to_inches = axes.transData + axes.transAxes.inverted()
     taken: list[np.ndarray] = []
     for i, mark in enumerate(front):
@@ -226,14 +229,8 @@ def number_front(
         colour, marker = styles[mark.method]
         axes.plot([mark.x], [mark.y.mean], marker=marker, color=colour, zorder=3.5)
         place = to_inches.transform((mark.x, mark.y.mean)) * size
-        spots = [
-            np.array((-d * math.cos(a), d * math.sin(a)))
-            for d in (0.17, 0.3, 0.43)
-            for a in (0.8, 1.57, 0.2, 2.2)
-        ]
-        spot = next(
-            (s for s in spots if all(np.abs(place + s - t).max() > 0.15 for t in taken)), spots[0]
-        )
+        free = (s for s in SPOTS if all(np.abs(place + s - t).max() > 0.15 for t in taken))
+        spot = next(free, SPOTS[0])
         taken += [place, place + spot]
         axes.annotate(
             str(i + 1),
@@ -248,44 +245,20 @@ def number_front(
 
 
 def set_axes(axes: Axes, cost: Cost, marks: Sequence[Mark], width: float) -> None:
-    """Limits and ticks, the same for all panels of a picture."""
+    """Set limits and ticks, the same in all panels of a picture."""
     scale = scale_of(marks)
     if scale.log:
         axes.set_yscale(
             "function",
             functions=(lambda y: -np.log10(np.maximum(1 - y, 1e-9)), lambda z: 1 - 10.0**-z),
         )
-        places = [
-            p
-            for p in (
-                0.1,
-                0.5,
-                0.8,
-                0.9,
-                0.95,
-                0.98,
-                0.99,
-                0.995,
-                0.998,
-                0.999,
-                0.9995,
-                0.9998,
-                0.9999,
-            )
-            if scale.low <= p <= scale.high
-        ]
+        places = [place for place in ACCURACIES if scale.low <= place <= scale.high]
         set_ticks(axes.yaxis, places, lambda y: f"{100 * y:g}")
     axes.set_ylim(scale.low, scale.high)
     if not scale.log:
-        set_ticks(
-            axes.yaxis,
-            [
-                t
-                for t in axes.yaxis.get_major_locator().tick_values(*scale[:2])
-                if scale.low <= t <= scale.high
-            ],
-            lambda y: f"{100 * y:.4g}",
-        )
+        found = axes.yaxis.get_major_locator().tick_values(*scale[:2])
+        places = [place for place in found if scale.low <= place <= scale.high]
+        set_ticks(axes.yaxis, places, lambda y: f"{100 * y:.4g}")
     axes.set_xscale("log")
     low, high = min(m.x for m in marks), max(m.x for m in marks)
     margin = max((high / low) ** 0.06, 1.1)

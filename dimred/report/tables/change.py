@@ -1,5 +1,5 @@
-"""Changed settings of a published table: --scale, --seeds and KEY=VALUE. They make another table, and
-its title says so."""
+"""Changed settings of a published table: --scale, --seeds and KEY=VALUE. They make another table,
+which its title names."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Published numbers beside ours: `beside` is the comparison of one cell, `judge` that of a claim made
-in words."""
+"""Published numbers beside ours: `beside` compares the numbers of one cell, `judge` a claim made in
+words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dimred.report.compose import Json
 from dimred.report.measures import MEASURES
 from dimred.report.runs import Run
-from dimred.report.tables.published import Cell, Claim, Part, Source
+from dimred.report.tables.table import Cell, Claim, Part, Source
 
 ROUNDING = 1e-9  # in comparisons: 100 (1 - 0.98) is more than 2
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from dimred.errors import UserError
 from dimred.report.compose import Json
 from dimred.report.tables.fill import shown_once
-from dimred.report.tables.published import Cell, Part, Table
+from dimred.report.tables.table import Cell, Part, Table
 
 
 def only(table: Table, pattern: str) -> Table:

@@ -17,15 +17,15 @@ from dimred.report.measures import MEASURES, left_to_cut
 from dimred.report.runs import Run, newest
 from dimred.report.tables import uncounted
 from dimred.report.tables.compare import Filled, about, beside, judge, numbers
-from dimred.report.tables.published import Cell, Part, Table
+from dimred.report.tables.table import Cell, Part, Table
 
 # of the weights to be pruned: the share that the final cut may prune without a mark
 MOST_CUT = 0.1
 
 
 def fill(table: Table, runs: Iterable[Run], where: Overrides | None = None) -> Json:
-    """The table as plain data, which dimred.report.tables.formats prints. `where`: overrides for the
-    commands of missing runs, such as outputs=DIR."""
+    """The table as plain data, which dimred.report.tables.formats prints. `where`: overrides for
+    the commands of missing runs, such as outputs=DIR."""
     runs, where = list(runs), where or {}
     wanted: dict[str, Cell] = {
         cell.key: cell for part in table.parts for cell in part.cells if cell.key
@@ -175,8 +175,8 @@ def environment(runs: Iterable[Run]) -> list[str]:
         names = [f"{name} ({count} runs)" for name, count in commits.most_common(4)]
         more = ", ..." if len(commits) > 4 else ""
         lines.append(
-            f"by {len(commits)} versions of dimred, between which numbers such as FLOPs may differ: "
-            f"commits {', '.join(names)}{more}"
+            f"by {len(commits)} versions of dimred, between which numbers such as FLOPs may "
+            f"differ: commits {', '.join(names)}{more}"
         )
     return lines
 

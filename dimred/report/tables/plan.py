@@ -12,7 +12,7 @@ from dimred.report.compose import Json, Overrides, size_of
 from dimred.report.measures import number
 from dimred.report.runs import Run, key
 from dimred.report.tables.fill import model_and_data
-from dimred.report.tables.published import Cell, Table
+from dimred.report.tables.table import Cell, Table
 
 Box = dict[str, tuple[str, ...]]  # a sweep: every combination of these values
 

@@ -1,5 +1,5 @@
-"""Runs that a table does not count, in lines that are printed below it: other settings, other seeds,
-doubles, damaged runs."""
+"""Runs that a table does not count, as lines below the table: other settings, other seeds, doubles,
+damaged runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from dimred.report.measures import not_numbers
 from dimred.report.runs import Run, differences, same_experiment
-from dimred.report.tables.published import Cell, Table
+from dimred.report.tables.table import Cell, Table
 
 MOST = 12  # lines of a kind
 NEAR = 4  # keys that differ, to list them with their values
@@ -71,7 +71,7 @@ def without_numbers(runs: Iterable[Run]) -> list[str]:
     for run in runs:
         if wrong := not_numbers(run.result):
             lines.append(
-                f"{run.folder} is damaged: result.json has {', '.join(wrong)}, which is not a number"
+                f"{run.folder} is damaged: result.json has {', '.join(wrong)}, not a number"
             )
     return few(lines)
 
