@@ -478,7 +478,7 @@ def test_runs_of_older_versions_are_named_and_nothing_is_invented(
     outcome = dimred("plot", "flops", "support", "--runs", str(runs), "--out", str(runs / "out"))
     assert outcome.code == 1 and "nothing to draw for support" in outcome.err, outcome.err
     assert (
-        "flops: 4 of 10 runs are not drawn (result.json has no training_flops, as older versions"
+        "flops: 4 of 10 runs are not drawn (result.json has no training_flops; an older version"
         in outcome.err
     )
     assert (
