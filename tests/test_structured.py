@@ -16,7 +16,7 @@ from toy import RECIPE, Blobs, set_up
 
 from dimred import models
 from dimred.channels.selection import Channels
-from dimred.channels.smaller import compact
+from dimred.channels.smaller import without_channels
 from dimred.errors import UserError
 from dimred.methods.structured_pruning import ChannelAtInit, L1Filters, NetworkSlimming
 from dimred.net import Net
@@ -251,7 +251,7 @@ def test_a_compacted_model_has_the_logits_of_the_masked_one(name: str) -> None:
     channels = Channels(net, images)
     kept = channels.best(channels.sums(random_scores(net)), 0.5, "weights")
     net.keep(channels.supports(kept))
-    small = compact(net, images)
+    small = without_channels(net, images)
     with torch.no_grad():
         assert torch.allclose(
             small(images), net(images), rtol=0, atol=1e-9 * net(images).abs().max().item()
@@ -269,7 +269,7 @@ def test_the_attributes_of_compacted_layers_say_what_they_are() -> None:
     kept = channels.everything()
     kept[0] = False
     net.keep(channels.supports(kept))
-    small: Any = compact(net, IMAGES.double())
+    small: Any = without_channels(net, IMAGES.double())
     assert (small.conv.out_channels, small.bn.num_features) == (7, 7)
     assert (small.block1.depthwise.in_channels, small.block1.depthwise.groups) == (7, 7)
     assert (
@@ -291,7 +291,7 @@ def test_channels_that_nobody_reads_are_cut_even_if_weights_were_pruned_one_by_o
             "4.weight": readers.view(-1).nonzero().view(-1),
         }
     )
-    small: Any = compact(net, torch.zeros(1, 3))
+    small: Any = without_channels(net, torch.zeros(1, 3))
     assert [tuple(small[i].weight.shape) for i in (0, 2, 4)] == [(3, 3), (2, 3), (2, 2)]
     x = torch.randn(5, 3)
     with torch.no_grad():
@@ -309,7 +309,7 @@ def test_tied_weights_stay_tied() -> None:
     kept = channels.everything()
     kept[2] = False
     net.keep(channels.supports(kept))
-    small: Any = compact(net, torch.zeros(1, 3))
+    small: Any = without_channels(net, torch.zeros(1, 3))
     assert small[1].weight is small[2].weight and small[1].weight.shape == (3, 3)
 
 
@@ -432,7 +432,7 @@ def test_whole_channels_are_removed_and_what_is_left_fits_the_budget(method: Any
     method.run(net, train)
     assert 0.2 * net.total < net.dim <= 0.5 * net.total
     images = train.sample(4)[0]
-    small = compact(net, images)
+    small = without_channels(net, images)
     assert sum(p.numel() for p in small.parameters() if p.dim() > 1) == net.dim
     assert sum(p.numel() for p in small.parameters()) == net.dim + sum(
         uncovered(net).values()

@@ -6,7 +6,7 @@ together. Those of images and logits stay, and so do those used by functions tha
 rule for.
 
 No weight uses a removed channel, so nothing of it has an effect, not even the shift of its norm.
-`compact` (smaller.py) cuts it out of the model without changing the logits."""
+`without_channels` (smaller.py) cuts it out of the model without changing the logits."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from dimred.channels.tracing import STAYS, tensors_of
 from dimred.net import Net
 
 
-def compact(net: Net, images: Tensor) -> nn.Module:
+def without_channels(net: Net, images: Tensor) -> nn.Module:
     """A smaller plain model with the same logits, without the channels that no weight uses.
 
     images: any number; only their shape matters. The buffers and the mode are those of the net's

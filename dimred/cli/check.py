@@ -10,7 +10,7 @@ from dimred.cli.commands import Parser, add_config_dir
 from dimred.errors import UserError, nearest
 from dimred.runs.config.composition import composed, own_folder
 from dimred.runs.printing import table
-from dimred.training.run_name import PROGRESS
+from dimred.training.sweep_label import PROGRESS
 
 
 def parser() -> Parser:

@@ -78,7 +78,7 @@ def write_as(form: str, net: Net, about: Json, path: Path, half: bool) -> str:
     """Write a net and describe the file."""
     import torch
 
-    from dimred.channels.smaller import compact
+    from dimred.channels.smaller import without_channels
     from dimred.runs.compact_file import save_compact
     from dimred.runs.nets import plain_model
     from dimred.storage.files import write
@@ -92,7 +92,7 @@ def write_as(form: str, net: Net, about: Json, path: Path, half: bool) -> str:
         return f"{size} bytes; read it with dimred import, or dimred.runs.compact_file.load_compact"
     net.train(False)
     images = torch.zeros(2, *about["shape"])
-    model = compact(net, images) if form == "compacted-channels" else plain_model(net)
+    model = without_channels(net, images) if form == "compacted-channels" else plain_model(net)
     content = (as_onnx if form == "onnx" else as_program)(model.eval(), images)
     note = batches(run_onnx(content) if form == "onnx" else run_program(content), model, images)
     write(path, content)

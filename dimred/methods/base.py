@@ -13,5 +13,9 @@ class Method(Protocol):
     conf/method/NAME.yaml gives them their values."""
 
     def run(self, net: Net, train: Train) -> None:
-        """Choose coordinates and train them, in whatever order the paper says."""
+        """Choose coordinates and train them, in whatever order the paper says.
+
+        A resumed run calls `run` again (training/replay.py). So what a method remembers between
+        steps is in `net.method_state`, and what it reports in `net.reported`, not in a local
+        variable."""
         ...

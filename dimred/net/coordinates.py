@@ -59,9 +59,9 @@ class Coordinates:
         if self.support is None:
             weight = self.psi.view(self.param.shape)
         elif self.psi.numel() or self.hook:
-            # Always write: an optimiser may change psi without changing its version. But if the
-            # version is the same, so are the values, and autograd must not refuse the backward pass
-            # of an earlier graph because the buffer was written to.
+            # Always write psi into the buffer: a fused optimiser changes psi without changing its
+            # version. If psi was not changed since the last write, the same values are written, and
+            # the version of the buffer is kept, so that autograd accepts an earlier graph.
             flat, written = self.param.view(-1), (self.psi.data_ptr(), self.psi._version)
             with preserve_version(flat) if written == self._written else nullcontext():
                 full = flat.detach().index_copy_(0, self.support, self.psi)

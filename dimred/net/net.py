@@ -31,7 +31,7 @@ from dimred.net.layers import covered_names
 from dimred.net.optimizer import OptimizerState
 from dimred.net.projections import Displacement
 from dimred.net.seeded import Draw
-from dimred.net.state import State, capture, restore, rewind, twin
+from dimred.net.state import State, copied, restore, rewind, twin
 from dimred.net.transforms import Transform, Transforms
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,8 @@ class Net:
         multiplies activations by it, whatever its module (see layers.py).
     initial: makes the initial state dict again (say, from the seed), a new one at every call.
         Without it a copy is kept.
-    draws: how parameters were drawn, where known. Compare the values of what is drawn again.
+    draws: how initial values were drawn, where known, so that a file need not store them. What is
+        drawn again is compared with a checksum (state.py).
 
     Parameters that the model has frozen (requires_grad=False) are not covered and never train.
     """
@@ -369,7 +370,7 @@ class Net:
 
     def state(self) -> State:
         """All of the net, copied, as flat named tensors; see state.py for their names."""
-        return capture(self)
+        return copied(self)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Return to a `state()`: coordinates, values and the optimiser's state."""

@@ -1,7 +1,8 @@
 """The optimiser's state (momentum, second moments) as it follows parameters that are replaced.
 
 A change of coordinates gives a weight a new parameter psi. Its optimiser state moves along: entries
-that survive keep theirs, new ones start without any.
+that survive keep theirs, dropped ones lose theirs, new ones start without any. The optimiser sees
+psi alone, so neither momentum nor weight decay can change any other entry.
 """
 
 from __future__ import annotations

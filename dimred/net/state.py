@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 State = dict[str, Tensor]
 
 
-def capture(net: Net) -> State:
+def copied(net: Net) -> State:
     """All of a net, copied, on its device."""
     out: State = {}
     for name, w in net.weights.items():
@@ -85,7 +85,7 @@ def finished(net: Net) -> tuple[State, dict[str, Draw]]:
     in it: a model's builder may have them from a file that changes, or from a generator that
     another version of its library does not have."""
     passing = ("optimizer/", "method/", "reported/")
-    state = {name: value for name, value in capture(net).items() if not name.startswith(passing)}
+    state = {name: value for name, value in copied(net).items() if not name.startswith(passing)}
     draws: dict[str, Draw] = {}
     for name, w in net.weights.items():
         if f"init/{name}" not in state:
@@ -115,7 +115,7 @@ def redraw(w: Coordinates, draw: Draw, checksum: str) -> Tensor:
 
 
 def restore(net: Net, state: Mapping[str, Tensor]) -> None:
-    """Return to what `capture` copied: coordinates, values and the optimiser's state."""
+    """Return to what `copied` copied: coordinates, values and the optimiser's state."""
     left = {
         name for name in net.weights if f"init/{name}" in state and f"theta/{name}" not in state
     }

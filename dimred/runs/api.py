@@ -18,7 +18,7 @@ from dimred.runs.config.overrides import flat, from_values, plain, require_one_w
 from dimred.runs.environment import prepare_process
 from dimred.runs.finished import Result
 from dimred.runs.terminal import showing_what_is_asked_for
-from dimred.training.run_name import named_run
+from dimred.training.sweep_label import named_run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

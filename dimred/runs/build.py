@@ -59,9 +59,9 @@ def build_model(model: Json, shape: tuple[int, int, int], classes: int, seed: in
 
 
 def own_weights(model: Mapping[str, Any]) -> Json:
-    """The configuration of a model whose weights are there, so that its builder reads no others:
-    `pretrained` is null, or false where it is true or false. A builder that must be given a name is
-    given it."""
+    """The configuration of a model whose weights are known, so that its builder reads no file:
+    `pretrained` becomes null, or false where it is a bool. A builder that accepts neither keeps its
+    value."""
     if "pretrained" not in model:
         return dict(model)
     hint = hints_of(resolve(model["_target_"], "model")[0]).get("pretrained", Any)
@@ -89,8 +89,8 @@ def written_by(path: Path, version: str | None, advice: str) -> Iterator[None]:
 
 def require_own(path: Path, described: Any, trust: bool, targets: Collection[str] = ()) -> None:
     """UserError if a file's configuration asks for code that is neither dimred's nor one of these
-    targets, unless the file is trusted. Whatever says `${...}` can ask for any: OmegaConf puts
-    other parts or its resolvers' results there."""
+    targets, unless the file is trusted. A value with `${...}` is refused too: OmegaConf replaces it
+    by other values, which may name any code."""
     safe = {f"dimred.models.{name}" for name in models.__all__} | set(targets)
     safe |= {"dimred.methods.bases.Interspace", "dimred.methods.bases.PowerProp"}
     others = [
@@ -105,8 +105,8 @@ def require_own(path: Path, described: Any, trust: bool, targets: Collection[str
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """What stands in nested JSON, with the key that it stands under; a list of a `_target_` is one
-    of those, too."""
+    """The values of nested JSON, each with its key. The items of a list have the key of the
+    list."""
     if isinstance(node, (dict, list)):
         for name, value in (
             node.items() if isinstance(node, dict) else ((key, each) for each in node)

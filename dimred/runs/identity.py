@@ -14,8 +14,8 @@ from dimred.storage.masks import content_of, read_masks
 
 
 def describe(cfg: DictConfig) -> Json:
-    """What determines the result of a checked configuration. Of another run's mask that is its
-    content, wherever it lies."""
+    """What determines the result of a checked configuration. A mask from another run counts by its
+    content, not by its path."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     if isinstance(mask := plain["method"].get("mask"), str):

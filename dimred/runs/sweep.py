@@ -23,7 +23,7 @@ from dimred.runs.config.files import GROUPS, STORED, require_plain_names
 from dimred.runs.printing import summary
 from dimred.runs.signals import ending_with_parent
 from dimred.runs.terminal import listen, printable
-from dimred.training.run_name import named_run
+from dimred.training.sweep_label import named_run
 
 # of a run of a sweep: its overrides, and its result or the reason of its failure
 Outcome = dict[str, Any]

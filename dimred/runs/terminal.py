@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from dimred.training.run_name import PROGRESS, current_run
+from dimred.training.sweep_label import PROGRESS, current_run
 
 WIDTH = 80  # of lines where there is no terminal
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")

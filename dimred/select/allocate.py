@@ -2,7 +2,10 @@
 
 The counts of layers sum to the total exactly, and no count decreases if the total grows, so that
 the masks of a schedule can be nested. Users give the sparsity; here it is the density, the fraction
-of weights kept."""
+of weights kept.
+
+To add an allocation, write a class here and conf/allocation/NAME.yaml; `allocation=NAME` chooses it.
+A class with fields derives from Checked, which checks their ranges."""
 
 from __future__ import annotations
 
@@ -44,8 +47,8 @@ class Uniform:
 
 @dataclass(frozen=True, kw_only=True)
 class UniformPlus(Checked):
-    """The same density in every weight, but all of the first convolution and at least `last` of the
-    last Linear layer.
+    """The same density in every weight, but all of the first convolution and at least
+    `last_density` of the last Linear layer.
 
     Gale, Elsen, Hooker, 2019 (arXiv:1902.09574). At extreme sparsity these two get at most half of
     the total."""
@@ -120,10 +123,10 @@ class Balanced:
 @dataclass(frozen=True, kw_only=True)
 class SmartRatio(Checked):
     """Fewer towards the output: d_l = eps * ((L-l+1)^2 + (L-l+1)) / l^power for l = 1 ... L, and
-    `last` of every Linear layer. power is 0, or 2 for VGG.
+    `last_density` of every Linear layer. power is 0, or 2 for VGG.
 
     Su et al., NeurIPS 2020 (arXiv:2009.11094). As in the official code, every Linear layer keeps
-    the fraction `last`; the networks of the paper have one. In a network without convolutions, for
+    the fraction `last_density`; the networks of the paper have one. In a network without convolutions, for
     which that code divides by zero, only the last Linear layer does. What a full layer cannot take
     goes to all the others, in the official code to the next ones. At extreme sparsity the layers
     with a fixed fraction get at most half of the budget.

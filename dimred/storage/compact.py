@@ -8,6 +8,9 @@ and their positions.
     bytes            ...              of the tensors: positions, then values
     checksum         16 bytes         BLAKE2b of everything before
 
+A frozen entry is drawn from the seed again (parts.py); where it is not known how it was drawn, as of
+a model whose builder has its own generator, its value is stored.
+
 Reading a file runs no code from it and opens no path in it: its model is one of dimred's own, unless
 the user trusts the file."""
 

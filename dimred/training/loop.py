@@ -1,7 +1,7 @@
 """The training loop. A method is a program around it:
 
     train(start, stop)                     train from step `start` to step `stop`
-    train(start, stop, lr_of=step)         the same, all at the learning rate of one step (of the last: fine-tuning)
+    train(start, stop, lr_of=step)         the same, at the learning rate of that step throughout
     for t in train.steps(start, stop):     the same, pausing at every step between backward and the optimiser's step
     train.snapshot()                       the present state, for net.restore
     train.once(work)                       work that a resumed run does not repeat
@@ -200,7 +200,8 @@ class Train:
         """Seconds of work on this run, those before an interruption included."""
         return self.replay.elapsed()
 
-    # -- one step --------------------
+    # -- one step: _backward, the pause, _update --------------------
+    # At the pause a method may give a weight another psi, so a captured step ends there.
     def _batches(self, start: int, stop: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         t = start
         while t < stop:

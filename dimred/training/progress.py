@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from dimred.training.run_name import PROGRESS, run_label
+from dimred.training.sweep_label import PROGRESS, run_label
 
 log = logging.getLogger(PROGRESS)
 T = TypeVar("T")

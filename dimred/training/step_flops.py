@@ -1,5 +1,8 @@
-"""The FLOPs of one training step, from its products and from how many entries of each weight
-count."""
+"""The FLOPs of one training step.
+
+net/products.py measures the products of the dense model, forward and backward. Here they are
+reduced to the entries that are nonzero (forward) or trained (backward) and added up; flops.py sums
+the steps of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ class Pass:
 
 
 class Products(NamedTuple):
-    """The products that multiply the same entries, with their FLOPs if all of these count."""
+    """The products that multiply the same entries, with their FLOPs if all entries are nonzero."""
 
     use: Use | None
     forward: int
@@ -37,7 +40,7 @@ class Layout(NamedTuple):
 
     example: list[Products]
     batch: list[Products]
-    examples: int  # that the former are counted for
+    examples: int  # how many examples `example` was counted for
 
 
 class Entries:

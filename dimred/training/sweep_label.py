@@ -1,4 +1,4 @@
-"""Which run of a sweep is being computed: its name stands before log messages and bars."""
+"""The label of the run that a sweep is computing ("run 3 of 27"), for log messages and bars."""
 
 from __future__ import annotations
 
