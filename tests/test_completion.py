@@ -27,7 +27,7 @@ PATH = f"{Path(SCRIPT).parent}:{os.environ['PATH']}"
             "dimred train -m method=snip,freezenet_",
             ["method=snip,freezenet_values", "method=snip,freezenet_wd"],
         ),
-        ("dimred train method=rigl method.ev", ["method.update_every="]),
+        ("dimred train method=rigl method.upd", ["method.update_every="]),
         (
             "dimred train method=synflow method.schedule=",
             ["method.schedule=exponential", "method.schedule=linear"],
@@ -37,7 +37,7 @@ PATH = f"{Path(SCRIPT).parent}:{os.environ['PATH']}"
         ("dimred train spars", ["sparsity="]),
         ("dimred train device=c", ["device=cpu", "device=cuda"]),
         ("dimred check rig", ["rigl"]),
-        ("dimred check rigl ev", ["every="]),
+        ("dimred check rigl update_e", ["update_every="]),
         ("dimred methods soft_", ["soft_movement"]),
         ("dimred table pretr", ["pretraining"]),
         ("dimred reproduce survey_d", ["survey_digits"]),

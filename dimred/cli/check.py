@@ -21,7 +21,9 @@ def parser() -> Parser:
         "frozen weights, resuming to the same bits.",
     )
     parser.add_argument("method", metavar="METHOD", help="a name, or your package.Class")
-    parser.add_argument("fields", nargs="*", metavar="FIELD=VALUE", help="fields of the method")
+    parser.add_argument(
+        "fields", nargs="*", default=[], metavar="FIELD=VALUE", help="fields of the method"
+    )
     add_config_dir(parser)
     return parser
 

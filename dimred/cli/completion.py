@@ -9,6 +9,7 @@ from argparse import Action
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from dimred.cli import help
 from dimred.cli.commands import COMMANDS, Parser, find
 from dimred.errors import UserError, nearest
 from dimred.runs.config.fields import Field, fields, group_files, own_folders
@@ -52,16 +53,6 @@ end
 complete -c dimred -f -a '(__dimred_complete)'
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
-VALUES = (
-    "sparsity",
-    "seed",
-    "include",
-    "exclude",
-    "device",
-    "data_dir",
-    "outputs",
-    "checkpoint_seconds",
-)
 
 
 def parser() -> Parser:
@@ -168,7 +159,8 @@ def overrides(before: Sequence[str], word: str) -> Iterable[str]:
     group = key.partition(".")[0]
     if "." in key and group in GROUPS:
         return inside(group, chosen(group, before), before)
-    return [*(f"{key}=" for key in (*GROUPS, *VALUES)), *(f"{group}." for group in GROUPS)]
+    keys = [key for key, _, _ in help.values()]
+    return [*keys, *(f"{group}=" for group in GROUPS), *(f"{group}." for group in GROUPS)]
 
 
 def values(key: str, before: Sequence[str], value: str) -> Iterable[str]:

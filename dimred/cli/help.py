@@ -24,8 +24,8 @@ MORE = (
 )
 EXAMPLE = "dimred train method=rigl sparsity=0.95 recipe.epochs=20"
 INSIDE = (
-    "Values inside a group are set by a dot: recipe.epochs=1 method.update_every=200 model.width=2. "
-    "List them with the group's choice: dimred train method=rigl --help"
+    "Values inside a group are set by a dot: recipe.epochs=1 method.update_every=200 "
+    "model.width=2. List them with the group's choice: dimred train method=rigl --help"
 )
 
 

@@ -28,7 +28,9 @@ def parser() -> Parser:
         "two runs.",
     )
     parser.add_argument("action", choices=tuple(RUNS), help="what to do")
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="folders of runs, or masks.npz")
+    parser.add_argument(
+        "runs", nargs="*", default=[], metavar="RUN", help="folders of runs, or masks.npz"
+    )
     add_json(parser)
     return parser
 

@@ -19,7 +19,9 @@ def parser() -> Parser:
         summary="List all methods, or describe some: equation, fields with defaults and ranges, "
         "source.",
     )
-    parser.add_argument("methods", nargs="*", metavar="METHOD", help="the names of methods")
+    parser.add_argument(
+        "methods", nargs="*", default=[], metavar="METHOD", help="the names of methods"
+    )
     add_json(parser)
     add_config_dir(parser)
     return parser

@@ -30,7 +30,7 @@ def parser() -> Parser:
         summary="Draw pictures of runs; without a name, all of them.",
         more="overview is a page with all runs and all pictures.",
     )
-    parser.add_argument("picture", nargs="*", choices=PICTURES, help="what to draw")
+    parser.add_argument("picture", nargs="*", default=[], choices=PICTURES, help="what to draw")
     parser.add_argument(
         "--runs",
         nargs="+",

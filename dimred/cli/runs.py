@@ -33,7 +33,11 @@ def parser() -> Parser:
         "configuration, for pandas.",
     )
     parser.add_argument(
-        "folders", nargs="*", metavar="DIR", help="where the runs are (default: outputs/runs)"
+        "folders",
+        nargs="*",
+        default=[],
+        metavar="DIR",
+        help="where the runs are (default: outputs/runs)",
     )
     parser.add_argument("--runs", metavar="DIR", help="the same as DIR")
     parser.add_argument(

@@ -53,7 +53,9 @@ def parser() -> Parser:
 def add_table(parser: Parser) -> None:
     """The arguments that choose a table and change its settings."""
     parser.add_argument("name", nargs="?", metavar="TABLE", help="a name, or the path of a .yaml")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change a setting")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="change a setting"
+    )
     parser.add_argument(
         "--seeds",
         type=seeds_of,

@@ -35,7 +35,7 @@ def parser() -> Parser:
         summary="Train one network, or with -m one for every combination of the values. Finished "
         "runs are skipped, interrupted ones are resumed.",
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="see below")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="see below")
     parser.add_argument("-m", "--multirun", action="store_true", help="run a sweep")
     parser.add_argument(
         "--cfg", choices=("job", "hydra", "all"), help="print the configuration, train nothing"

@@ -16,9 +16,8 @@ from dimred.runs.config.files import GROUPS, conf, description, require_plain_na
 from dimred.runs.config.overrides import require_one_way
 
 Json = dict[str, Any]
-Overrides = dict[
-    str, str
-]  # as typed: {"method": "rigl", "method.update_every": "50"}; in this order
+#: as typed, in this order: {"method": "rigl", "method.update_every": "50"}
+Overrides = dict[str, str]
 
 
 #: folders of the user's own configurations, beside conf/ (--config-dir)
