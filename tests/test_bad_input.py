@@ -41,7 +41,8 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
         ("sparsty=0.3", "unknown key sparsty. Did you mean 'sparsity'?"),
         (
             "method=rigl method.every=3",
-            "unknown key method.every. Did you mean 'update_every'? Allowed: allocation, drop_fraction, ",
+            "unknown key method.every. Did you mean 'update_every'? Allowed: allocation, "
+            "drop_fraction, ",
         ),
         (
             "method=imp method.rate=0.3",
@@ -188,7 +189,8 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
         ),
         (
             "recipe.lr=1e10",
-            "the loss became nan at step 2 of 30, at learning rate 1e+10 (losses before it: 2.3|recipe.lr",
+            "the loss became nan at step 2 of 30, at learning rate 1e+10 (losses before it: "
+            "2.3|recipe.lr",
         ),
     ],
 )

@@ -878,9 +878,7 @@ def test_srigl_every_neuron_that_lives_has_as_many_inputs(ablation: float) -> No
     assert changes > 2 and (ablated > 0) == (ablation > 0)
 
 
-def test_srigl_keeps_the_largest_grows_by_gradient_and_ablates_neurons_without_salient_weights() -> (
-    None
-):
+def test_srigl_keeps_the_largest_grows_by_gradient_and_ablates_idle_neurons() -> None:
     net = Net(nn.Linear(4, 3, bias=False))
     w = net.weights["weight"]
     with torch.no_grad():

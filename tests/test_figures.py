@@ -566,7 +566,10 @@ def test_bad_requests_are_answered_without_torch(
 
 
 def test_a_missing_library_is_named_with_the_extra_to_install() -> None:
-    program = "import sys; sys.modules['matplotlib'] = None; from dimred.cli.main import main; sys.exit(main(['plot']))"
+    program = (
+        "import sys; sys.modules['matplotlib'] = None; "
+        "from dimred.cli.main import main; sys.exit(main(['plot']))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (
         done.returncode == 1

@@ -1,4 +1,5 @@
-"""dimred from Python: what `import dimred` gives, and that its runs are those of the command line."""
+"""dimred from Python: what `import dimred` gives, and that its runs are those of the command
+line."""
 
 from __future__ import annotations
 

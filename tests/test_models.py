@@ -100,7 +100,7 @@ def save(model: nn.Module, path: Path) -> str:
     return str(path)
 
 
-# ----------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # networks
 @pytest.mark.parametrize(
     ("name", "shape", "knobs", "count"),
@@ -244,7 +244,7 @@ def test_shortcut_without_weights_appends_zero_channels_to_every_other_pixel() -
     assert block(images).shape == (2, 32, 4, 4) and not block(images)[:, 16:].any()
 
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # starting weights
 @pytest.mark.parametrize("name", FAMILIES)
 def test_weights_are_a_function_of_the_seed(name: str) -> None:
@@ -310,7 +310,7 @@ def test_impossible_settings_are_refused_with_what_is_allowed(
         build(name, **knobs)
 
 
-# ---------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # pretrained
 @pytest.mark.parametrize("knobs", [{}, {"name": "mnasnet0_5"}])
 def test_pretrained_weights_come_back_bit_for_bit(tmp_path: Path, knobs: dict[str, Any]) -> None:
@@ -479,7 +479,7 @@ def test_a_missing_truncated_or_foreign_file_is_refused(tmp_path: Path) -> None:
         build("lenet300", pretrained=str(tmp_path))
 
 
-# --------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # torchvision
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -737,7 +737,8 @@ def test_cells_are_chosen_by_their_name() -> None:
         ("table cops --onyl x", "Did you mean '--only'"),
         (
             "table cops foo=1",
-            "Allowed: allocation, basis, checkpoint_seconds, data_dir, dataset, device, exclude, incl",
+            "Allowed: allocation, basis, checkpoint_seconds, data_dir, dataset, device, exclude, "
+            "incl",
         ),
         ("table cops --seeds", "--seeds N"),
         ("table cops --scale", "--scale FRACTION"),

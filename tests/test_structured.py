@@ -354,7 +354,10 @@ def test_the_best_channels_that_fit_are_kept() -> None:
 
 def test_no_layer_loses_its_last_channel() -> None:
     assert kept_by(chain(), [7, 6, 5, 4, 1, 3, 2], 4 / 23) == [0, 5]
-    message = r"sparsity=0.87 leaves 3 of 23 weights, but one channel of each .* are 4. Choose at most sparsity=0.826"
+    message = (
+        r"sparsity=0.87 leaves 3 of 23 weights, but one channel of each .* are 4. "
+        r"Choose at most sparsity=0.826"
+    )
     with pytest.raises(UserError, match=message):
         kept_by(chain(), [7, 6, 5, 4, 1, 3, 2], 0.13)
 

@@ -105,9 +105,7 @@ def test_a_mask_counts_biases_that_are_zero() -> None:
         )
 
 
-def test_edge_popup_uses_the_largest_scores_and_every_edge_feels_its_gradient_times_its_weight() -> (
-    None
-):
+def test_edge_popup_uses_the_largest_scores_and_all_train_by_gradient_times_weight() -> None:
     popup = TopK(SCORE, 3, "init", False)
     mask = torch.tensor([[True, True, False], [False, True, False]])
     assert torch.equal(popup.mask(), mask) and torch.equal(popup(THETA), THETA * mask)

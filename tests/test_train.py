@@ -219,7 +219,8 @@ def test_the_best_epoch_is_chosen_on_validation_and_only_among_equally_sparse_ne
 def test_a_loss_that_is_not_a_number_names_its_step() -> None:
     net, train = set_up(lr=0.5)
     message = (
-        r"the loss became nan at step 13 of 40, at learning rate 0.5 \(losses before it: [\d., e-]+\). "
+        r"the loss became nan at step 13 of 40, at learning rate 0.5 \(losses before it: [\d., "
+        r"e-]+\). "
         "Try a smaller recipe.lr"
     )
     with pytest.raises(UserError, match=message):

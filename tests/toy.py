@@ -1,4 +1,5 @@
-"""A problem that trains in milliseconds (`dimred check` uses it, too), and observers of its steps."""
+"""A problem that trains in milliseconds (`dimred check` uses it, too), and observers of its
+steps."""
 
 from collections.abc import Callable
 

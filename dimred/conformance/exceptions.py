@@ -19,7 +19,8 @@ NOT_EXAMINED: Mapping[str, str] = {
 #: check: {method: why}
 EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
     "training": {
-        "elm": "it solves for the last layer; its only steps are an epoch in which norms find their statistics",
+        "elm": "it solves for the last layer; its only steps are an epoch in which norms find "
+        "their statistics",
     },
     "exact_count": {
         **dict.fromkeys(

@@ -22,8 +22,8 @@ SPARSITY = 0.6
 class Make:
     """make(sparsity=0.9) is the method that `dimred train method=NAME sparsity=0.9` runs, but for
     this rule, which spares the keys that are `given`: a whole number above 5 becomes 5 (above 32,
-    if it counts examples), a `prune_rate` below 0.5 becomes 0.5 (of what is left, pruned in every round),
-    more than one of `epochs` becomes one.
+    if it counts examples), a `prune_rate` below 0.5 becomes 0.5 (of what is left, pruned in every
+    round), more than one of `epochs` becomes one.
 
     cfg: what `dimred train method=NAME` composes; it is copied.
     """

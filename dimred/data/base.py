@@ -45,8 +45,10 @@ class Data(ABC):
         examples = self.sizes["train"]
         if not 1 <= batch_size <= examples:
             raise UserError(
-                f"Got a batch size of {batch_size}; {self.name} has {examples} training examples, so 1 to {examples} "
-                "is allowed. Choose a smaller batch, or hold out fewer examples (dataset.val_fraction)."
+                f"Got a batch size of {batch_size}; {self.name} has {examples} training examples, "
+                f"so 1 to {examples} "
+                "is allowed. Choose a smaller batch, or hold out fewer examples "
+                "(dataset.val_fraction)."
             )
         return examples // batch_size
 
@@ -78,7 +80,8 @@ class Data(ABC):
         """Positions (n,) in the train split of the examples that `sample` returns."""
         if not 1 <= n <= self.sizes["train"]:
             raise UserError(
-                f"Asked for a sample of {n} training examples; {self.name} has {self.sizes['train']}. Ask for fewer."
+                f"Asked for a sample of {n} training examples; {self.name} has "
+                f"{self.sizes['train']}. Ask for fewer."
             )
         return generator(SAMPLE, seed).choice(self.sizes["train"], n, replace=False)
 
@@ -101,7 +104,8 @@ def held_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarra
     held = walk[np.diff(quota) > 0]
     if len(held) == n:
         raise UserError(
-            f"dataset.val_fraction={fraction} holds out all of the {n} training examples, and none is left "
+            f"dataset.val_fraction={fraction} holds out all of the {n} training examples, and none "
+            "is left "
             "to train with. Choose a smaller fraction, such as 0.1."
         )
     return np.setdiff1d(np.arange(n), held), np.sort(held)

@@ -80,7 +80,8 @@ def download(url: str, path: Path, md5: str) -> None:
 
 def damaged_data(path: Path | str, why: object) -> UserError:
     return UserError(
-        f"{path} is damaged or not what it should be ({why}). Delete it or replace it by a good copy."
+        f"{path} is damaged or not what it should be ({why}). Delete it or replace it by a good "
+        "copy."
     )
 
 

@@ -45,8 +45,10 @@ def suitable(path: Path) -> Path:
     if path.is_dir() or (path.is_file() and path.suffix in {".zip", *OPENERS}):
         return path
     raise UserError(
-        f"{path} {'has another type' if path.exists() else 'does not exist'}; allowed is a directory, .zip, or .tar, "
-        f".tar.gz, .tar.xz, .tar.bz2 of images in {LAYOUT}. Put one there, or set data_dir (with dataset=imagefolder "
+        f"{path} {'has another type' if path.exists() else 'does not exist'}; allowed is a "
+        "directory, .zip, or .tar, "
+        f".tar.gz, .tar.xz, .tar.bz2 of images in {LAYOUT}. Put one there, or set data_dir (with "
+        "dataset=imagefolder "
         "dataset.path)."
     )
 

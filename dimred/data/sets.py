@@ -189,7 +189,10 @@ class SVHN(Memory):
     def part(self, split: str) -> Examples:
         url, name, md5 = published.SVHN.split_list[split]
         folder = Path(self.data_dir).expanduser() / "SVHN"
-        expected = f"SVHN is read from train_32x32.mat and test_32x32.mat in {folder}: put them there, or set data_dir."
+        expected = (
+            f"SVHN is read from train_32x32.mat and test_32x32.mat in {folder}: put them there, "
+            "or set data_dir."
+        )
         path = fetch(folder / name, [url], md5, expected)
         with reading(path, ValueError, KeyError, zlib.error):
             mat = loadmat(io.BytesIO(checked(path, md5)))

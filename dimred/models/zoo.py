@@ -46,7 +46,8 @@ def _require_known(name: str, shape: Sequence[int]) -> None:
         )
     if shape[0] != 3:
         raise UserError(
-            f"torchvision's {name} reads colour images (3 channels), these have {shape[0]}. Choose a "
+            f"torchvision's {name} reads colour images (3 channels), these have {shape[0]}. Choose "
+            "a "
             f"dataset with 3 channels, or a model for any number of them, such as model=resnet18."
         )
 
@@ -105,7 +106,8 @@ def _download(name: str, weights: Any) -> dict[str, Tensor]:
         reason = str(error).split(". ")[0]  # torch goes on to advise running the code in the file
         raise UserError(
             f"Cannot load torchvision's {name} {weights.name} ({type(error).__name__}: {reason}). "
-            f"Get {weights.url} where there is a network and put it at {file}, replacing what is there, "
+            f"Get {weights.url} where there is a network and put it at {file}, replacing what is "
+            "there, "
             f"or set model.pretrained=null."
         ) from error
     auxiliary = ("AuxLogits.", "aux1.", "aux2.")

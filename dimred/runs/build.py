@@ -82,8 +82,10 @@ def written_by(path: Path, version: str | None, advice: str) -> Iterator[None]:
     except Exception as error:  # whoever writes a checksum can write anything before it
         why = f"it has no {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
         raise UserError(
-            f"{path} is whole, but does not describe a network of this dimred ({why}). It was written by "
-            f"{f'dimred {version}' if version else 'another version'}: read it with that, or {advice}"
+            f"{path} is whole, but does not describe a network of this dimred ({why}). It was "
+            "written by "
+            f"{f'dimred {version}' if version else 'another version'}: read it with that, or "
+            f"{advice}"
         ) from error
 
 
@@ -100,7 +102,8 @@ def require_own(path: Path, described: Any, trust: bool, targets: Collection[str
     ]
     if others and not trust:
         raise UserError(
-            f"{path} asks for code that is not dimred's: {', '.join(others)}. If you trust it, add --trust"
+            f"{path} asks for code that is not dimred's: {', '.join(others)}. If you trust it, add "
+            "--trust"
         )
 
 

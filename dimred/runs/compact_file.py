@@ -38,7 +38,8 @@ def save_compact(path: Path, net: Net, about: Json, half: bool = False) -> int:
     # where they lie elsewhere in memory
     if not half and not torch.allclose(logits, again, rtol=1e-4, atol=1e-5):
         raise UserError(
-            f"{type(net.model).__name__} computes something else when it is made again from its tensors "
+            f"{type(net.model).__name__} computes something else when it is made again from its "
+            "tensors "
             "and its configuration. Export it with --format dense"
         )
     write(path, content)
@@ -57,7 +58,8 @@ def load_compact(path: Path | str, trust: bool = False) -> nn.Module:
         content = Path(path).expanduser().read_bytes()
     except OSError as error:
         raise UserError(
-            f"cannot read {path} ({error.strerror}). Name a file that dimred export --format compact "
+            f"cannot read {path} ({error.strerror}). Name a file that dimred export --format "
+            "compact "
             "wrote"
         ) from None
     return decode(content, Path(path), trust)

@@ -28,9 +28,9 @@ def prepare_process() -> None:
     # 60x slower beside another busy process; sleeping costs them 20 % on an idle machine, and large
     # nets nothing.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # glibc returns large blocks to the system as soon as they are free, so every activation of every
-    # batch costs its page faults again: half of the time of ResNet-20's evaluation. Keep and reuse
-    # them.
+    # glibc returns large blocks to the system as soon as they are free, so every activation of
+    # every batch costs its page faults again: half of the time of ResNet-20's evaluation. Keep and
+    # reuse them.
     with suppress(OSError, AttributeError, TypeError):
         set_option = ctypes.CDLL(None).mallopt
         for option, value in (

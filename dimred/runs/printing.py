@@ -66,8 +66,8 @@ def table(
     fit: int | None = None,
     wrap: int = 0,
 ) -> str:
-    """Columns as wide as their longest cell. With `fit` columns of text, the cells of the column `wrap` are
-    wrapped where this makes the table fit."""
+    """Columns as wide as their longest cell. With `fit` columns of text, the cells of the column
+    `wrap` are wrapped where this makes the table fit."""
     cells = [tuple(map(printable, map(str, row))) for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     if fit is not None:

@@ -72,8 +72,8 @@ class Passing(logging.Handler):
 
 @contextmanager
 def showing_what_is_asked_for() -> Iterator[None]:
-    """A run's log.txt has every message of this block; the program that calls sees those that it has
-    asked for by logging.getLogger("dimred").setLevel, by default warnings and errors."""
+    """A run's log.txt has every message of this block; the program that calls sees those that it
+    has asked for by logging.getLogger("dimred").setLevel, by default warnings and errors."""
     logger = logging.getLogger("dimred")
     before = logger.handlers, logger.level, logger.propagate
     logger.handlers, logger.propagate = [Passing(logger)], False

@@ -4,8 +4,8 @@ The counts of layers sum to the total exactly, and no count decreases if the tot
 the masks of a schedule can be nested. Users give the sparsity; here it is the density, the fraction
 of weights kept.
 
-To add an allocation, write a class here and conf/allocation/NAME.yaml; `allocation=NAME` chooses it.
-A class with fields derives from Checked, which checks their ranges."""
+To add an allocation, write a class here and conf/allocation/NAME.yaml; `allocation=NAME` chooses
+it. A class with fields derives from Checked, which checks their ranges."""
 
 from __future__ import annotations
 
@@ -126,11 +126,10 @@ class SmartRatio(Checked):
     `last_density` of every Linear layer. power is 0, or 2 for VGG.
 
     Su et al., NeurIPS 2020 (arXiv:2009.11094). As in the official code, every Linear layer keeps
-    the fraction `last_density`; the networks of the paper have one. In a network without convolutions, for
-    which that code divides by zero, only the last Linear layer does. What a full layer cannot take
-    goes to all the others, in the official code to the next ones. At extreme sparsity the layers
-    with a fixed fraction get at most half of the budget.
-    """
+    the fraction `last_density`; the networks of the paper have one. In a network without
+    convolutions, for which that code divides by zero, only the last Linear layer does. What a full
+    layer cannot take goes to all the others, in the official code to the next ones. At extreme
+    sparsity the layers with a fixed fraction get at most half of the budget."""
 
     group: ClassVar[str] = "allocation"
     power: NotNegative = 0.0

@@ -3,7 +3,7 @@
                written                              bytes
     bitmap     a bit for every entry                D / 8
     csr        end of each row, columns             (rows + 1) w(n) + n w(columns - 1)
-    delta      gaps between positions, Rice-coded   (8 + n k + n + sum of gap >> k) / 8, for the best k
+    delta      gaps between positions, Rice-coded   (8 + n k + n + sum of gap >> k) / 8, best k
     entropy    a bit for every entry, range-coded   close to D H(n / D) / 8, the lower bound
 
 w(x) is the width of an integer up to x: 1, 2, 4 or 8 bytes. docs/storage.md has the layouts. Rice,

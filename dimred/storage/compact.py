@@ -1,5 +1,5 @@
-"""The compact file: a trained network as its seed, the numbers that differ from what the seed draws,
-and their positions.
+"""The compact file: a trained network as its seed, the numbers that differ from what the seed
+draws, and their positions.
 
     magic            8 bytes          \\x93dimred\\n; docs/storage.md has the layout to the byte
     version          2 bytes          little-endian, as all that follows
@@ -8,11 +8,11 @@ and their positions.
     bytes            ...              of the tensors: positions, then values
     checksum         16 bytes         BLAKE2b of everything before
 
-A frozen entry is drawn from the seed again (parts.py); where it is not known how it was drawn, as of
-a model whose builder has its own generator, its value is stored.
+A frozen entry is drawn from the seed again (parts.py); where it is not known how it was drawn, as
+of a model whose builder has its own generator, its value is stored.
 
-Reading a file runs no code from it and opens no path in it: its model is one of dimred's own, unless
-the user trusts the file."""
+Reading a file runs no code from it and opens no path in it: its model is one of dimred's own,
+unless the user trusts the file."""
 
 from __future__ import annotations
 

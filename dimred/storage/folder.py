@@ -53,7 +53,8 @@ class RunFolder:
         except BlockingIOError:
             lock.seek(0)
             raise UserError(
-                f"this run is already being computed by {lock.read() or 'another process'}: {self.path}. "
+                f"this run is already being computed by {lock.read() or 'another process'}: "
+                f"{self.path}. "
                 "Wait for it, or stop it and repeat the command to resume it from its last "
                 "checkpoint"
             ) from None

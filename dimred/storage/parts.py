@@ -176,8 +176,8 @@ def initial_draws(net: Net) -> dict[str, Draw | Moved]:
 
 
 def displacement_of(net: Net) -> Displacement | None:
-    """The displacement of all weights of a net; None if there is none, or if weights are coefficients
-    of a basis."""
+    """The displacement of all weights of a net; None if there is none, or if weights are
+    coefficients of a basis."""
     return None if net.bases else net.displacement
 
 

@@ -16,7 +16,8 @@ from dimred.storage.files import Json, damaged_run_file, digest_of, write
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Json | None = None) -> None:
-    """Write a safetensors file whose header holds `about`, as JSON, and a checksum of everything."""
+    """Write a safetensors file whose header holds `about`, as JSON, and a checksum of
+    everything."""
     cpu = unshared({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     about = about or {}
     # one entry: the order of several differs from process to process in safetensors

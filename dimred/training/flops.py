@@ -9,7 +9,7 @@ trained takes no gradient. So a product that multiplies each entry of a weight S
 example (a Linear layer once, a convolution at every position of its output) costs
 
     forward          2 S nonzero(E(theta))
-    backward         2 S nonzero(E(theta)), the gradient of its input, where that is needed: something before it trains
+    backward         2 S nonzero(E(theta)), the gradient of its input, if anything before it trains
                      2 S dim(psi), the gradient of its weight; 2 S D where it is taken densely: for
                      a map E or a basis, or because the method asked for it
 

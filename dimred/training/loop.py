@@ -2,7 +2,7 @@
 
     train(start, stop)                     train from step `start` to step `stop`
     train(start, stop, lr_of=step)         the same, at the learning rate of that step throughout
-    for t in train.steps(start, stop):     the same, pausing at every step between backward and the optimiser's step
+    for t in train.steps(start, stop):     the same, pausing at every step before the optimiser's
     train.snapshot()                       the present state, for net.restore
     train.once(work)                       work that a resumed run does not repeat
     for k in train.rounds(range(5)):       the items; logs round, time and accuracy

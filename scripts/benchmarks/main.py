@@ -210,21 +210,25 @@ def selecting(n: int) -> str:
         start = time.perf_counter()
         topk(scores, n // 20)
         taken.append(time.perf_counter() - start)
-    return f"| exact selection of 5 % of {n / 1e6:.0f} million weights | {1e3 * median(taken):.0f} ms |"
+    milliseconds = f"{1e3 * median(taken):.0f} ms"
+    return f"| exact selection of 5 % of {n / 1e6:.0f} million weights | {milliseconds} |"
 
 
 def main() -> None:
     torch.manual_seed(0)
     print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} on "
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch "
+        f"{torch.__version__} on "
         f"{torch.get_num_threads()} threads, Python {platform.python_version()}\n"
     )
     print(
-        f"Step: forward, backward and SGD with momentum, at {DENSITY:.0%} density. State: weights, gradients, "
+        f"Step: forward, backward and SGD with momentum, at {DENSITY:.0%} density. State: weights, "
+        "gradients, "
         "momentum, masks, positions.\n"
     )
     print(
-        "| model | plain dense step | dimred | torch prune | mask loop | plain dense state | dimred | torch prune "
+        "| model | plain dense step | dimred | torch prune | mask loop | plain dense state | "
+        "dimred | torch prune "
         "| mask loop |\n|---|---|---|---|---|---|---|---|---|",
         flush=True,
     )

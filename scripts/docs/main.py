@@ -62,8 +62,10 @@ def page() -> str:
 
 
 GROUPS = {
-    "basis": "What the weights are written in, for any method: then it is coefficients that are trained.",
-    "allocation": "How a sparsity is shared out among layers, for any method that has an allocation.",
+    "basis": "What the weights are written in, for any method: then it is coefficients that are "
+    "trained.",
+    "allocation": "How a sparsity is shared out among layers, for any method that has an "
+    "allocation.",
 }
 
 

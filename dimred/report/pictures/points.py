@@ -189,8 +189,8 @@ def accuracy(run: Run) -> float | None:
 
 def kept(run: Run) -> float | None:
     """The fraction of the covered weights that a method keeps: 1 - sparsity as requested, or more
-    if more weights hold trained values and are nonzero at the end. Fewer may be nonzero by chance, as
-    weights grow at zero."""
+    if more weights hold trained values and are nonzero at the end. Fewer may be nonzero by chance,
+    as weights grow at zero."""
     total, dim, density = (number(run.result, key) for key in ("total", "dim", "density"))
     if not total or dim is None or density is None:
         return None

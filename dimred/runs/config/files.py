@@ -117,7 +117,8 @@ def require_plain_names(choices: Mapping[str, object]) -> None:
             words = re.findall(r"\w[\w.+-]*", stem.replace("null", ""))
             plain = words[0] if choice and words else "NAME"
             raise UserError(
-                f"{group}={as_typed(choice)} is not allowed. It must be the plain name of one file: "
+                f"{group}={as_typed(choice)} is not allowed. It must be the plain name of one "
+                "file: "
                 f"{group}={plain}"
             )
 
