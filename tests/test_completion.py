@@ -27,7 +27,7 @@ PATH = f"{Path(SCRIPT).parent}:{os.environ['PATH']}"
             "dimred train -m method=snip,freezenet_",
             ["method=snip,freezenet_values", "method=snip,freezenet_wd"],
         ),
-        ("dimred train method=rigl method.upd", ["method.update_every="]),
+        ("dimred train method=rigl method.update_e", ["method.update_every="]),
         (
             "dimred train method=synflow method.schedule=",
             ["method.schedule=exponential", "method.schedule=linear"],
