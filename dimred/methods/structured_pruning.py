@@ -1,9 +1,10 @@
 """Structured pruning: remove whole channels (dimred/channels/selection.py defines them).
 `dimred.channels.smaller.compact` makes a smaller plain model of the others.
 
-`sparsity` is that of every other method: the fraction of the covered weights that is removed (`of:
-weights`), met from above by less than one channel; or, as papers count, the fraction of the
-removable channels (`of: channels`). A layer never loses its last channel."""
+`sparsity` is, as for every other method, the fraction of the covered weights that is removed
+(`count: weights`), exceeded by less than one channel. Papers often give the fraction of the
+removable channels (`count: channels`). A layer never loses its last channel.
+"""
 
 from __future__ import annotations
 

@@ -65,10 +65,10 @@ def dense_matrices(model: nn.Module, covered: Container[str], shape: Sequence[in
     the first of them."""
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    names = {
-        each.use.name if each.use else max(each.roots, key=sizes.__getitem__)
-        for each in _weight_products(model, shape)
-    }
+    products = _weight_products(model, shape)
+    names = {each.use.name for each in products if each.use}
+    # a weight that is made of several parameters counts as the largest of them
+    names |= {max(each.roots, key=sizes.__getitem__) for each in products if not each.use}
     dense = [name for name in sizes if name in names & trained and name not in covered]
     if not dense:
         return ""

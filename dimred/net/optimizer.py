@@ -33,10 +33,8 @@ class OptimizerState:
         if state:
             # step counts are scalars: fused kernels read them on the device, others on the CPU
             fused = self.optimizer.defaults.get("fused")
-            self.optimizer.state[parameter] = {
-                key: value.to(parameter.device) if fused or value.dim() else value
-                for key, value in state.items()
-            }
+            moved = {k: v.to(parameter.device) for k, v in state.items() if fused or v.dim()}
+            self.optimizer.state[parameter] = {**state, **moved}
 
     def clear(self) -> None:
         """Start again without momentum."""
@@ -48,7 +46,9 @@ class OptimizerState:
         if self.optimizer is None:
             return
         for group in self.optimizer.param_groups:
-            group["params"] = [new if p is old else p for p in group["params"]]
+            for i, p in enumerate(group["params"]):
+                if p is old:
+                    group["params"][i] = new
         self.optimizer.state.pop(old, None)
         self.set(new, state)
 

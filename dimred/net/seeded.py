@@ -285,9 +285,10 @@ class Initial:
         self.kept = {name: value.clone() for name, value in state.items() if name not in self.draws}
 
     def __call__(self) -> dict[str, Tensor]:
-        return {
-            name: self.kept[name].clone()
-            if name in self.kept
-            else self.draws[name].tensor(like.shape).to(like.dtype)
-            for name, like in self.like.items()
-        }
+        out = {}
+        for name, like in self.like.items():
+            if name in self.kept:
+                out[name] = self.kept[name].clone()
+            else:
+                out[name] = self.draws[name].tensor(like.shape).to(like.dtype)
+        return out

@@ -94,12 +94,9 @@ def gradients(
     }
     with untouched(net.model), net.weights_in_place(thetas) as model:
         grads = torch.autograd.grad(
-            loss(model(images), labels), list(thetas.values()), allow_unused=True
+            loss(model(images), labels), list(thetas.values()), materialize_grads=True
         )
-    return {
-        name: torch.zeros_like(theta) if grad is None else grad
-        for (name, theta), grad in zip(thetas.items(), grads, strict=True)
-    }
+    return dict(zip(thetas, grads, strict=True))
 
 
 def masked(values: Thetas, supports: Supports, fill: float = 0.0) -> dict[str, Tensor]:

@@ -34,12 +34,8 @@ def combined(
 
     def best(flat: Tensor) -> Tensor:
         supports = choose(named(flat))
-        return (
-            torch.cat(
-                [part.view(-1) for part in masked(named(torch.ones_like(flat)), supports).values()]
-            )
-            > 0
-        )
+        ones = masked(named(torch.ones_like(flat)), supports)
+        return torch.cat([part.view(-1) for part in ones.values()]) > 0
 
     flat = [_normalised(torch.cat([score[name].reshape(-1) for name in like])) for score in scores]
     tops = [float(score[best(score)].sum()) for score in flat[1:]]

@@ -61,9 +61,9 @@ def ntk_sap(
                 out = model(images)
             with twin.weights_in_place(_times(shifted, masks)) as model:
                 (out - model(images)).square().sum().backward()
-    return {
-        name: torch.zeros_like(m) if m.grad is None else m.grad.abs() for name, m in masks.items()
-    }
+    scores = {name: torch.zeros_like(m) for name, m in masks.items()}
+    scores |= {name: m.grad.abs() for name, m in masks.items() if m.grad is not None}
+    return scores
 
 
 def _times(thetas: Thetas, masks: Thetas) -> dict[str, Tensor]:

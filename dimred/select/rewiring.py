@@ -16,8 +16,11 @@ from dimred.select.topk import _union, largest
 def drop_counts(net: Net, fraction: float, rounded: Callable[[float], int] = int) -> dict[str, int]:
     """How many weights of each layer to drop: this fraction, rounded down or by math.ceil, but
     never all. Dense layers drop none, as they have no room to grow."""
-    dims = {name: w.dim if w.support is not None else 0 for name, w in net.weights.items()}
-    return {name: max(0, min(rounded(fraction * dim), dim - 1)) for name, dim in dims.items()}
+    counts = dict.fromkeys(net.weights, 0)
+    for name, w in net.weights.items():
+        if w.support is not None:
+            counts[name] = max(0, min(rounded(fraction * w.dim), w.dim - 1))
+    return counts
 
 
 def gradient_magnitude(net: Net) -> dict[str, Tensor]:

@@ -81,18 +81,18 @@ class MEST(RandomStart):
     def mutate(self, net: Net, base: Mapping[str, int], low: float, high: float) -> None:
         """Prune to `low` times the base counts, grow to `high` times."""
         sizes = {name: net.weights[name].size for name in base}
-        lows = {name: n if n == sizes[name] else round(low * n) for name, n in base.items()}
+        lows = {name: round(low * n) for name, n in base.items()}
+        lows |= {name: n for name, n in base.items() if n == sizes[name]}  # dense layers stay so
         counts = {name: max(0, net.weights[name].dim - n) for name, n in lows.items()}
         more = {name: min(sizes[name], round(high * n)) - lows[name] for name, n in base.items()}
         if any(counts.values()) or any(more.values()):
             drop_and_regrow(net, drop(net, self.scores(net), counts), more)
 
     def scores(self, net: Net) -> Scores:
-        return {
-            name: w.scatter(
-                w.psi.detach().abs()
-                if w.psi.grad is None
-                else w.psi.detach().abs() + self.gradient_weight * w.psi.grad.abs()
-            )
-            for name, w in net.weights.items()
-        }
+        out = {}
+        for name, w in net.weights.items():
+            score = w.psi.detach().abs()
+            if w.psi.grad is not None:
+                score = score + self.gradient_weight * w.psi.grad.abs()
+            out[name] = w.scatter(score)
+        return out

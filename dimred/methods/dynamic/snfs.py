@@ -73,10 +73,10 @@ class SNFS(RandomStart):
 
 
 def momentum_shares(net: Net, size: Scores) -> dict[str, float]:
-    """Each layer's share of the sum of the layers' mean size of momentum, over trained weights."""
-    means = {
-        name: float(w.gather(size[name].view(-1)).mean()) if w.dim else 0.0
-        for name, w in net.weights.items()
-    }
+    """The mean |momentum| of each layer's trained weights, as a fraction of the sum over layers."""
+    means = dict.fromkeys(net.weights, 0.0)
+    for name, w in net.weights.items():
+        if w.dim:
+            means[name] = float(w.gather(size[name].view(-1)).mean())
     total = sum(means.values()) or 1.0
     return {name: mean / total for name, mean in means.items()}

@@ -57,10 +57,9 @@ class NTT(AtInit):
             f"{there} or less: {train.data.name} has {there} training examples",
         )
         budget = self.allocation(net, 1 - self.sparsity)
-        teacher, student = (
-            {name: theta.clone().requires_grad_() for name, theta in net.dense_weights().items()}
-            for _ in range(2)
-        )
+        thetas = net.dense_weights()
+        teacher = {name: theta.clone().requires_grad_() for name, theta in thetas.items()}
+        student = {name: theta.clone().requires_grad_() for name, theta in thetas.items()}
         optimizer = torch.optim.Adam(student.values(), lr=self.transfer_lr, fused=True)
         draws = generator(net, "ntt")
         # without sparsity there is nothing to transfer

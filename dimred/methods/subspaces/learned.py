@@ -53,30 +53,26 @@ class Subspace(Checked):
         )
 
     def run(self, net: Net, train: Train) -> None:
-        orders = [
-            net.dense_weights(),
-            *(
-                permuted(net.dense_weights(), generator(net, f"corner {i}"))
-                for i in range(1, self.points)
-            ),
-        ]
+        thetas = net.dense_weights()
+        nets = [thetas]
+        nets += [permuted(thetas, generator(net, f"corner {i}")) for i in range(1, self.points)]
+        corners = {name: torch.stack([each[name] for each in nets]) for name in thetas}
         net.freeze(dict.fromkeys(net.weights))
-        corners = {name: torch.stack([thetas[name] for thetas in orders]) for name in net.weights}
         centre = self.weights(torch.tensor(0.5))
-        maps = {name: Corners(points, centre) for name, points in corners.items()}
-        first = next(iter(maps))
-        maps[first] = Penalised(corners[first], centre, self.beta, maps)
-        net.add_transforms(maps)
-        self.move(net, maps, 0)
+        transforms = {name: Corners(points, centre) for name, points in corners.items()}
+        first = next(iter(transforms))
+        transforms[first] = Penalised(corners[first], centre, self.beta, transforms)
+        net.add_transforms(transforms)
+        self.move(net, transforms, 0)
         for t in train.steps():
-            self.move(net, maps, t + 1)
+            self.move(net, transforms, t + 1)
         net.merge_transforms()
         average_statistics(net, train)
 
-    def move(self, net: Net, maps: dict[str, Corners], t: int) -> None:
+    def move(self, net: Net, transforms: dict[str, Corners], t: int) -> None:
         """To the random point of step t."""
         draws, point = generator(net, f"point {t}"), None
-        for corners in maps.values():
+        for corners in transforms.values():
             if point is None or self.layerwise:
                 point = self.draw(draws)
             corners.at.copy_(point)
