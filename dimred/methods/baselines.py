@@ -32,7 +32,7 @@ class MagnitudeAfter(Checked):
     """Train dense, prune the smallest weights, in one shot or in rounds, and fine-tune.
 
         density after round k of n = (1 - s)^(k / n);
-        the rounds share the last `finetune` of training evenly
+        the rounds share the last finetune_fraction of training evenly
 
     All of it is one training: fine-tuning goes on with the learning rate as it then is.
 

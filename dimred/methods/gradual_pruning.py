@@ -101,7 +101,7 @@ class DPF(GMP):
 class WeightMom(GMP):
     """Gradual pruning by a moving average of the magnitude of weights.
 
-        v_t = mu v_{t-1} + (1 - mu) |theta_t|,  v_0 = |theta_0|;
+        v_t = m v_{t-1} + (1 - m) |theta_t|,  m = momentum,  v_0 = |theta_0|;
         prune the smallest v on GMP's schedule
 
     This rule is ours: the paper prunes by the momentum of weights over previous iterations, with a
@@ -147,13 +147,8 @@ class ACDC(Checked):
 
     sparsity: Sparsity = 0.9
     allocation: Allocation = Global()
-    compress_at: tuple[UnitInterval, ...] = (
-        0.05,
-        0.25,
-        0.45,
-        0.65,
-        0.85,
-    )  # moments, as fractions of training
+    # moments, as fractions of training
+    compress_at: tuple[UnitInterval, ...] = (0.05, 0.25, 0.45, 0.65, 0.85)
     decompress_at: tuple[UnitInterval, ...] = (0.15, 0.35, 0.55, 0.75)
 
     def __post_init__(self) -> None:

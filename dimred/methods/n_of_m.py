@@ -24,7 +24,7 @@ class NM(Checked):
     those not used decay.
 
         E(theta) = theta * (among the n largest of its group);
-        dL/dtheta <- dL/dE + decay * (theta not used)
+        dL/dtheta <- dL/dE + penalty * (theta not used)
 
     A group is m consecutive inputs of a neuron, channels running fastest (NHWC). Layers whose
     number of inputs is no multiple of m stay dense. Memory and time are those of dense training;

@@ -29,10 +29,8 @@ class Recipe(Checked):
     weight_decay: NotNegative = 0.0005  # of weights
     decay_all: bool = False  # biases and norms decay, too
     schedule: Literal["constant", "step", "cosine"] = "step"
-    milestones: tuple[OpenFraction, ...] = (
-        0.5,
-        0.75,
-    )  # of step: fractions of training at which lr is multiplied by gamma
+    # of step: fractions of training at which lr is multiplied by gamma
+    milestones: tuple[OpenFraction, ...] = (0.5, 0.75)
     gamma: NotNegative = 0.1
     warmup: UnitInterval = 0.0  # fraction of training in which lr rises linearly from 0
     label_smoothing: UnitInterval = 0.0

@@ -31,11 +31,8 @@ class DSR(RandomStart):
     """
 
     update_every: Period = 0.01  # steps, or a fraction of training, at first
-    double_period_at: tuple[Fraction, ...] = (
-        0.125,
-        0.4,
-        0.7,
-    )  # moments at which `every` doubles, as fractions of training
+    # fractions of training at which update_every doubles
+    double_period_at: tuple[Fraction, ...] = (0.125, 0.4, 0.7)
     update_until: Fraction = 0.95  # the last time, as a fraction of training
     drop_fraction: Fraction = 0.1  # to drop each time, as a fraction of the trained weights
     initial_threshold: Positive = 0.001  # H, at first

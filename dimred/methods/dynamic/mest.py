@@ -37,14 +37,10 @@ class MEST(RandomStart):
     """
 
     update_every: Period = 0.03125  # steps, or a fraction of training
-    drop_fractions: tuple[Fraction, ...] = (
-        0.2,
-        0.1,
-    )  # f, one for each stage of training but the last
-    stage_ends: tuple[UnitInterval, ...] = (
-        0.5625,
-        0.75,
-    )  # at which a stage ends, as fractions of training
+    # f, one for each stage of training but the last
+    drop_fractions: tuple[Fraction, ...] = (0.2, 0.1)
+    # at which a stage ends, as fractions of training
+    stage_ends: tuple[UnitInterval, ...] = (0.5625, 0.75)
     soft_memory_bound: bool = False  # the soft memory bound, EM&S
     gradient_weight: float = 0.01  # lambda
 

@@ -22,7 +22,7 @@ class TopKAST(Checked):
     passes are always sparse.
 
         A = the D largest, B = the D + M largest; E(theta) = theta on A, dL/dtheta acts on B; chosen
-        anew every so often loss + strength (|theta_A|^2 + |theta_{B \\ A}|^2 / D), with D as a
+        anew every so often loss + penalty (|theta_A|^2 + |theta_{B \\ A}|^2 / D), with D as a
         density
 
     Weights outside B stay where they are, and may come back. The penalty comes on top of the
@@ -39,7 +39,7 @@ class TopKAST(Checked):
     allocation: Allocation = ERK()
     exploration: NotNegative = 1.0  # M, as a multiple of D
     update_every: Period = 0.02  # steps, or a fraction of training
-    penalty: NotNegative = 0.0001  # of the penalty
+    penalty: NotNegative = 1e-4  # strength of the L2 penalty
 
     def run(self, net: Net, train: Train) -> None:
         sets = {name: Explored(w.param, self.penalty) for name, w in net.weights.items()}

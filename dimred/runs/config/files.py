@@ -29,22 +29,14 @@ NOT_DESCRIPTIVE = ("device", "data_dir", "outputs", "checkpoint_seconds", "spars
 CHOICES = "choices"  # in a run's config.yaml: the names of the chosen files
 STORED = "stored/"  # a file of this name has the values of the run that is run again
 
-#: fields that are younger than runs, at the values of what was done before there was a choice:
-#: there they do not count, so that a run keeps its name when its method or recipe gets a new field
+#: {group: {field: value}}: fields that were added later, with the value that older runs used.
+#: At this value a field does not enter the digest, so that a run keeps its name
 AS_BEFORE: Mapping[str, Mapping[str, Any]] = {
-    "method": {
-        "augment": False,
-        "batches": 1,
-        "counts": "round",
-        "decay": "cosine",
-        "fresh_momentum": False,
-        "halves": False,
-        "scale_fan_in": False,
-        "last_at_half_rate": False,
-    },
+    "method": {"augment": False, "scale_fan_in": False},
     "recipe": {"decay_all": False},
     "dataset": {"channels": 3},
 }
+
 # of the groups, the names of the chosen files: {"method": "rigl", ...}
 Choices = Mapping[str, str]
 
