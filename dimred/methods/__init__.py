@@ -1,8 +1,8 @@
 """Methods: programs that choose the coordinates of a net and train them.
 
 A method is a frozen dataclass with a `run`. Its fields are its hyper-parameters: their annotations
-have the ranges (dimred/fields), and conf/method/NAME.yaml lists their values. Docstrings have three parts: one sentence, the
-equation, the source.
+have the ranges (dimred/fields), and conf/method/NAME.yaml lists their values. Docstrings have three
+parts: one sentence, the equation, the source.
 
 The `_target_` of its YAML is where a method is found: `from dimred.methods import RigL` works for
 every class that a file of conf/method names.
