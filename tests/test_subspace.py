@@ -15,7 +15,7 @@ from toy import set_up, watch
 from dimred.errors import UserError
 from dimred.methods.subspaces import intrinsic_dimension as subspace
 from dimred.methods.subspaces.intrinsic_dimension import (
-    Dense,
+    DenseProjection,
     Fastfood,
     IntrinsicDimension,
     Offset,
@@ -133,7 +133,7 @@ def test_a_dense_projection_that_is_made_again_in_chunks_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(made, "BLOCK", 50)
-    parts: list[Dense] = []
+    parts: list[DenseProjection] = []
     for kept in (2**20, 0):
         monkeypatch.setattr(subspace, "KEPT", kept)
         z = nn.Parameter(torch.ones(6, dtype=torch.float64))

@@ -92,7 +92,7 @@ def projections(net: Net, z: nn.Parameter, kind: str) -> dict[str, Offset]:
             for i, (name, size) in enumerate(sizes.items())
         }
     parts = {
-        name: Dense(z, size, net.seed, i, net.total * len(z) <= KEPT)
+        name: DenseProjection(z, size, net.seed, i, net.total * len(z) <= KEPT)
         for i, (name, size) in enumerate(sizes.items())
     }
     length = sum(part.squares() for part in parts.values()).sqrt()  # type: ignore[union-attr]
@@ -101,8 +101,9 @@ def projections(net: Net, z: nn.Parameter, kind: str) -> dict[str, Offset]:
     return dict(parts)
 
 
-class Dense(Offset):
-    """Train all weights: the baseline."""
+class DenseProjection(Offset):
+    """Normal entries over the lengths of the columns. `kept` in memory, or made again in chunks of
+    rows, forward and backward, so that no more than one chunk exists at a time."""
 
     length: Tensor
 
