@@ -13,7 +13,7 @@ from toy import model, set_up, watch
 
 from dimred.methods.baselines import Dense
 from dimred.methods.bases import Interspace
-from dimred.methods.dynamic.rigl import RigL
+from dimred.methods.dynamic_sparse_training.rigl import RigL
 from dimred.methods.freezing.by_score import DropBack
 from dimred.methods.freezing.layers import LastLayer
 from dimred.methods.freezing.progressive import AutoFreeze, FreezeOut

@@ -15,16 +15,16 @@ from toy import RECIPE, Blobs, set_up, watch
 
 from dimred.errors import UserError
 from dimred.methods.baselines import Dense
-from dimred.methods.dynamic.deep_r import DeepR, Signed
-from dimred.methods.dynamic.dsr import DSR, below
-from dimred.methods.dynamic.granet import GraNet
-from dimred.methods.dynamic.itop import ITOP
-from dimred.methods.dynamic.mest import MEST
-from dimred.methods.dynamic.rigl import RigL
-from dimred.methods.dynamic.set import SET
-from dimred.methods.dynamic.snfs import SNFS, momentum_shares
-from dimred.methods.dynamic.srigl import SRigL, best_of_rows
-from dimred.methods.dynamic.top_kast import Explored, TopKAST
+from dimred.methods.dynamic_sparse_training.deep_r import DeepR, Signed
+from dimred.methods.dynamic_sparse_training.dsr import DSR, below
+from dimred.methods.dynamic_sparse_training.granet import GraNet
+from dimred.methods.dynamic_sparse_training.itop import ITOP
+from dimred.methods.dynamic_sparse_training.mest import MEST
+from dimred.methods.dynamic_sparse_training.rigl import RigL
+from dimred.methods.dynamic_sparse_training.set import SET
+from dimred.methods.dynamic_sparse_training.snfs import SNFS, momentum_shares
+from dimred.methods.dynamic_sparse_training.srigl import SRigL, best_of_rows
+from dimred.methods.dynamic_sparse_training.top_kast import Explored, TopKAST
 from dimred.methods.gradual_pruning import GMP
 from dimred.methods.n_of_m import NM, LargestOf
 from dimred.net import Net

@@ -369,7 +369,7 @@ def test_the_front_of_long_names_is_not_cut_off(trained: Path, runs: Path, width
 def test_dense_has_no_family(trained: Path) -> None:
     assert {point.method: point.family for point in settings(trained)[0].points} == {
         "snip": "pruning at init",
-        "set": "dynamic",
+        "set": "dynamic sparse training",
         "dense": "dense",
     }
 

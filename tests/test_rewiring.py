@@ -14,16 +14,16 @@ from toy import set_up, watch
 import dimred.select.rewiring
 from dimred.errors import UserError
 from dimred.methods.bases import PowerProp
-from dimred.methods.dynamic.deep_r import DeepR
-from dimred.methods.dynamic.dsr import DSR
-from dimred.methods.dynamic.granet import GraNet
-from dimred.methods.dynamic.itop import ITOP
-from dimred.methods.dynamic.mest import MEST
-from dimred.methods.dynamic.rigl import RigL
-from dimred.methods.dynamic.set import SET
-from dimred.methods.dynamic.snfs import SNFS
-from dimred.methods.dynamic.srigl import SRigL
-from dimred.methods.dynamic.top_kast import TopKAST
+from dimred.methods.dynamic_sparse_training.deep_r import DeepR
+from dimred.methods.dynamic_sparse_training.dsr import DSR
+from dimred.methods.dynamic_sparse_training.granet import GraNet
+from dimred.methods.dynamic_sparse_training.itop import ITOP
+from dimred.methods.dynamic_sparse_training.mest import MEST
+from dimred.methods.dynamic_sparse_training.rigl import RigL
+from dimred.methods.dynamic_sparse_training.set import SET
+from dimred.methods.dynamic_sparse_training.snfs import SNFS
+from dimred.methods.dynamic_sparse_training.srigl import SRigL
+from dimred.methods.dynamic_sparse_training.top_kast import TopKAST
 from dimred.methods.pruning_at_init.single_shot import Random
 from dimred.methods.random_start import scale_by_fan_in
 from dimred.methods.supermasks.edge_popup import IterRand
@@ -271,7 +271,7 @@ def test_the_number_of_dropped_weights_is_rounded_as_in_the_official_code(
         return drop(net, scores, counts)
 
     for family in ("rigl", "itop", "snfs", "granet"):
-        monkeypatch.setattr(f"dimred.methods.dynamic.{family}.drop", spied)
+        monkeypatch.setattr(f"dimred.methods.dynamic_sparse_training.{family}.drop", spied)
     method.run(net, train)
     low = 0.0 if isinstance(method, RigL) else 0.1
     for (dim, counts), t in zip(

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from dimred.methods.dynamic.rigl import RigL
+from dimred.methods.dynamic_sparse_training.rigl import RigL
 from dimred.models import lenet5, lenet300, resnet, vgg
 from dimred.net import Net
 from dimred.net.state import state_bytes
