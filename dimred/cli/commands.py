@@ -95,8 +95,8 @@ class Parser(argparse.ArgumentParser):
     # -- for completion --------------------
     def options(self) -> Mapping[str, argparse.Action]:
         """The options by name, without those that help does not show."""
-        shown = [action for action in self._actions if action.help != argparse.SUPPRESS]
-        return {name: action for action in shown for name in action.option_strings}
+        every = self._option_string_actions
+        return {name: every[name] for name in every if every[name].help != argparse.SUPPRESS}
 
     def positionals(self) -> list[argparse.Action]:
         return self._get_positional_actions()

@@ -43,8 +43,10 @@ def overrides(words: Sequence[str]) -> str:
     pairs = [word.partition("=") for word in words]
     chosen = {group: names.split(",") for group, _, names in pairs if group in GROUPS}
     if chosen:
-        members = [(group, name) for group, names in chosen.items() for name in names]
-        return "\n\n".join(of_group(group, name, folders) for group, name in members)
+        parts: list[str] = []
+        for group, names in chosen.items():
+            parts += [of_group(group, name, folders) for name in names]
+        return "\n\n".join(parts)
     groups = [(f"{group}=", " ".join(sorted(group_files(group, folders)))) for group in GROUPS]
     return "\n".join(
         [

@@ -68,11 +68,11 @@ def run(arguments: list[str]) -> int:
             "pip install 'dimred[plot]'"
         )
     from dimred.report.pictures.points import settings_of
-    from dimred.report.runs import find_runs
+    from dimred.report.runs import find_in
 
-    found = {run.folder.resolve(): run for folder in given.runs for run in find_runs(folder)}
-    done = [run for run in found.values() if run.state == "done"]
-    others = [run for run in found.values() if run.state != "done"]
+    found = find_in(given.runs)
+    done = [run for run in found if run.state == "done"]
+    others = [run for run in found if run.state != "done"]
     notes = [f"{run.folder}: {run.state} ({run.why})" for run in others]
     if not done:
         where = ", ".join(map(str, given.runs))

@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,15 +50,15 @@ def parser() -> Parser:
 def run(arguments: list[str]) -> int:
     given = parser().parse(arguments)
     from dimred.report.rows import flat_row
-    from dimred.report.runs import find_runs
+    from dimred.report.runs import find_in
 
     named = [given.runs] if given.runs else []
     places = [Path(place).expanduser() for place in [*named, *given.folders] or ["outputs/runs"]]
-    found = {run.folder.resolve(): run for place in places for run in find_runs(place)}
+    found = find_in(places)
     if given.format == "table":
-        print(as_table(list(found.values())))
+        print(as_table(found))
         return 0
-    rows = [flat_row(run) for run in found.values()]
+    rows = [flat_row(run) for run in found]
     if given.format == "json":
         print(json.dumps(rows, indent=2))
     else:
@@ -93,7 +94,7 @@ def row(run: Run) -> tuple[object, ...]:
 
 def write_csv(rows: Sequence[dict[str, Any]]) -> None:
     """Write every column that any run has; lists as JSON."""
-    header = list(dict.fromkeys(key for row in rows for key in row))
+    header = list(dict.fromkeys(chain.from_iterable(rows)))
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(header)
     for row in rows:

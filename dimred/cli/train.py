@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,9 +60,8 @@ def run(arguments: list[str]) -> int:
         return 0
     own = Parser("train", "[KEY=VALUE ...]", summary="")
     add_own(own)
-    given, passed = own.parse_known_args(
-        "--config-dir" if argument == "-cd" else argument for argument in arguments
-    )
+    short = {"-cd": "--config-dir"}
+    given, passed = own.parse_known_args(short.get(each, each) for each in arguments)
     folder = own_folder(given.config_dir) if given.config_dir else None
     if folder:
         passed.append(f"--config-dir={folder}")
@@ -83,7 +83,7 @@ def run_hydra(arguments: list[str], config_name: str) -> int:
     sweep.command = sweep.Command()
     # Hydra's argparse wants the overrides in one piece
     arguments = sorted(arguments, key=is_override)
-    arguments = [f"method.{a}" if a.startswith("mask=") else a for a in arguments]
+    arguments = [re.sub("^mask=", "method.mask=", argument) for argument in arguments]
     sys.argv = ["dimred train", *arguments]
     # Hydra raises its errors; `explained` translates them
     os.environ["HYDRA_FULL_ERROR"] = "1"

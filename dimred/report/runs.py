@@ -58,6 +58,14 @@ def find_runs(folder: Path) -> list[Run]:
     return [run for run in runs if run.description or was_left_by_run(run.folder)]
 
 
+def find_in(folders: Iterable[Path]) -> list[Run]:
+    """All runs below several folders, each once."""
+    found: dict[Path, Run] = {}
+    for folder in folders:
+        found |= {run.folder.resolve(): run for run in find_runs(folder)}
+    return list(found.values())
+
+
 def was_left_by_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in LEFT_BY_RUNS)
 

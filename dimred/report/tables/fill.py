@@ -9,6 +9,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,8 @@ def fill(table: Table, runs: Iterable[Run], where: Overrides | None = None) -> J
     """The table as plain data, which dimred.report.tables.formats prints. `where`: overrides for
     the commands of missing runs, such as outputs=DIR."""
     runs, where = list(runs), where or {}
-    wanted: dict[str, Cell] = {
-        cell.key: cell for part in table.parts for cell in part.cells if cell.key
-    }
+    cells = chain.from_iterable(part.cells for part in table.parts)
+    wanted: dict[str, Cell] = {cell.key: cell for cell in cells if cell.key}
     there: dict[tuple[str, int], list[Run]] = defaultdict(list)
     others = []
     for run in runs:
