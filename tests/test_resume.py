@@ -7,9 +7,10 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +21,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from toy import RECIPE, Blobs, Crash, Fragile, model
 
-from dimred.errors import UserError
+from dimred.errors import Interrupted, UserError
 from dimred.methods.baselines import Dense
 from dimred.net import Net
 from dimred.storage.folder import RunFolder
 from dimred.training.loop import Train
+from dimred.training.observers import Observer
 
 #: in a short training, things have to happen more often
 OFTEN = {"every": 7, "rewind": 5, "rate": 0.5, "examples": 32}
@@ -192,6 +194,28 @@ def attempt(folder: Path, last: int = -1, built: nn.Module | None = None) -> Non
     with RunFolder(folder) as run_folder:
         train = Train(net, Blobs(), RECIPE, folder=run_folder, observers=[Fragile(last)])
         Dense().run(net, train)
+
+
+class StopInEvaluation(Observer):
+    """A signal comes in the evaluation after the step `last`."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+
+    def after_evaluation(self, train: Train, line: Mapping[str, Any]) -> None:
+        if line["step"] == self.last:
+            train.stop_signal = signal.SIGTERM
+
+
+@pytest.mark.parametrize("last", [8, 40])  # the end of an epoch, and of training
+def test_a_signal_in_an_evaluation_saves_the_step_before_it(tmp_path: Path, last: int) -> None:
+    with RunFolder(tmp_path) as run_folder:
+        net = Net(model(), seed=1)
+        observers = [StopInEvaluation(last)]
+        train = Train(net, Blobs(), RECIPE, folder=run_folder, observers=observers)
+        with pytest.raises(Interrupted):
+            Dense().run(net, train)
+    assert steps_done(tmp_path) == last
 
 
 def test_a_run_that_is_resumed_with_other_threads_says_so(

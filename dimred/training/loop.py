@@ -257,16 +257,24 @@ class Train:
         signal came. `t` steps are done."""
         self.progress.step()
         ended = t == stop or t % self.epoch_steps == 0
-        save = self.replay.due() or self.stop_signal != 0
-        if ended or save or self.running_loss.full:
-            loss, accuracy = self.running_loss.read(t, self._describe)
-            self.progress.at(t - 1, accuracy)
         if ended:
-            self._evaluate(phase, t, loss, accuracy, t == stop)
+            self._evaluate(phase, t, *self._read(t), t == stop)
+        # A signal may come at any time, most likely in an evaluation: look once, after it, so that
+        # no run ends without its checkpoint.
+        stopping = self.stop_signal
+        save = self.replay.due() or stopping != 0
+        if not ended and (save or self.running_loss.full):
+            self._read(t)
         if save:
             self.replay.save(phase, t)
-        if self.stop_signal:
-            raise Interrupted(self.stop_signal, t)
+        if stopping:
+            raise Interrupted(stopping, t)
+
+    def _read(self, t: int) -> tuple[float, float]:
+        """Mean training loss and accuracy since the last evaluation."""
+        loss, accuracy = self.running_loss.read(t, self._describe)
+        self.progress.at(t - 1, accuracy)
+        return loss, accuracy
 
     @contextmanager
     def _taking_steps(self) -> Iterator[None]:
