@@ -117,19 +117,19 @@ def check_extreme_sparsity(make: Make) -> None:
 
 # -- coordinates --------------------
 def check_frozen_weights(make: Make) -> None:
-    """What is not trained stays the same to the bit, from one change of support to the next."""
+    """Weights that are not trained stay the same to the bit between changes of support."""
     for optimizer in ("sgd", "adam"):
         silent(observe(make, optimizer).trace.frozen, optimizer)
 
 
-def check_optimizer_memory(make: Make) -> None:
-    """Survivors of a change of support keep the optimiser's memory, newcomers have none."""
+def check_optimizer_state(make: Make) -> None:
+    """After a change of support, survivors keep their optimiser state, new weights have none."""
     for optimizer in ("sgd", "adam"):
-        silent(observe(make, optimizer).trace.memory, optimizer)
+        silent(observe(make, optimizer).trace.optimizer, optimizer)
 
 
 def check_scoring(make: Make) -> None:
-    """Where nothing is trained, BatchNorm's statistics and the global random state do not move."""
+    """While nothing is trained, BatchNorm's statistics and the random state do not change."""
     for optimizer in ("sgd", "adam"):
         silent(observe(make, optimizer).trace.scoring, optimizer)
 
@@ -150,7 +150,7 @@ def check_determinism(make: Make) -> None:
 
 
 def check_resume(make: Make) -> None:
-    """Crashed anywhere and taken up, it ends with the same bits and has reported the same."""
+    """After a crash at any step, the resumed run ends with the same bits and metrics."""
     for optimizer, every in (("sgd", 4), ("adam", 7)):
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
             with RunFolder(Path(one)) as folder:
@@ -168,11 +168,11 @@ def check_resume(make: Make) -> None:
             )
         name = difference(whole.trace.state, net.trace.state)
         assert not name, (
-            f"taken up after crashes ({optimizer}), it ends with another {name} than in one go"
+            f"resumed after crashes ({optimizer}), it ends with another {name} than uninterrupted"
         )
         for line, expected in zip(*reports, strict=True):
             assert line == expected, (
-                f"taken up after crashes ({optimizer}), it reports {line}, in one go {expected}"
+                f"resumed after crashes ({optimizer}), it reports {line}, uninterrupted {expected}"
             )
 
 
@@ -218,7 +218,7 @@ def check_models(make: Make) -> None:
         assert not moved, (
             f"{moved[0]}, which the {kind} net has frozen (requires_grad=False), has changed"
         )
-        silent(net.trace.frozen + net.trace.memory, f"in the {kind} net")
+        silent(net.trace.frozen + net.trace.optimizer, f"in the {kind} net")
         plain = NETS[kind]()
         plain.load_state_dict(net.state_dict())
         assert torch.allclose(logits(plain), outputs(net), atol=1e-5), (
@@ -230,7 +230,7 @@ def check_covers(make: Make) -> None:
     """It trains where biases, norms or a single layer are covered, or says what it needs."""
     for where, net in covers(make):
         expect_finite(net, where)
-        silent(net.trace.frozen + net.trace.memory, where)
+        silent(net.trace.frozen + net.trace.optimizer, where)
 
 
 def check_number_formats(make: Make) -> None:

@@ -40,6 +40,6 @@ EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
             ("network_slimming", "early_bird"),
             "its L1 penalty on the scales of norms does not depend on the sparsity",
         ),
-        "acdc": "every decompression forgets the optimiser's memory",
+        "acdc": "every decompression forgets the optimiser's state",
     },
 }

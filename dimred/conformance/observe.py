@@ -29,9 +29,8 @@ class Trace:
 
     counts: list[int] = field(default_factory=list)
     frozen: list[str] = field(default_factory=list)  # what is not trained has moved
-    memory: list[str] = field(
-        default_factory=list
-    )  # the optimiser's memory went to another coordinate, or was lost
+    # the optimiser's state went to another coordinate, or was lost
+    optimizer: list[str] = field(default_factory=list)
     scoring: list[str] = field(
         default_factory=list
     )  # statistics or random states moved while nothing was trained
@@ -46,19 +45,21 @@ class WatchedNet(Net):
 
     def move(self, name: str, theta: Tensor, support: Support, base: Base) -> None:
         w, self.moves = self.weights[name], self.moves + 1
-        trained, before = w.trained(), self._dense_memory(name)
+        trained, before = w.trained(), self._dense_optimizer_state(name)
         super().move(name, theta, support, base)
-        after = self._dense_memory(name)
+        after = self._dense_optimizer_state(name)
         stayed, joined = trained & w.trained(), w.trained() & ~trained
         for key in before if self.optimizer and w.dim else ():
             if key not in after or not torch.equal(after[key][stayed], before[key][stayed]):
-                self.trace.memory.append(
+                self.trace.optimizer.append(
                     f"{name}: survivors of a change of support lost their {key}"
                 )
             elif after[key][joined].any():
-                self.trace.memory.append(f"{name}: newcomers start with a {key} that is not theirs")
+                self.trace.optimizer.append(
+                    f"{name}: newcomers start with a {key} that is not theirs"
+                )
 
-    def _dense_memory(self, name: str) -> dict[str, Tensor]:
+    def _dense_optimizer_state(self, name: str) -> dict[str, Tensor]:
         """The optimiser's memory of each trained number of a weight, in place (D), zero
         elsewhere."""
         w = self.weights[name]
@@ -104,16 +105,19 @@ class Watch(Observer):
     def _check_untrained(self, train: Train, when: str, updated: bool = False) -> None:
         """Unless coordinates have changed since the last check, what is not trained is as it was
         then, and so is the optimiser's state, but for its own updates."""
-        trace, now = self.net.trace, (self.net.moves, untrained(self.net), memory(self.net))
+        trace, now = (
+            self.net.trace,
+            (self.net.moves, untrained(self.net), optimizer_state_of(self.net)),
+        )
         if self._last and self._last[0] == self.net.moves:
             if name := difference(self._last[1], now[1]):
                 trace.frozen.append(f"{name} is not trained and changed {when}")
             if not updated and (name := difference(self._last[2], now[2])):
-                trace.memory.append(f"the optimiser's state of {name} changed {when}")
+                trace.optimizer.append(f"the optimiser's state of {name} changed {when}")
         known = {id(p) for group in train.optimizer.param_groups for p in group["params"]}
         for name, p in self.net.parameters().items():
             if p.requires_grad and p.numel() and id(p) not in known:
-                trace.memory.append(f"the optimiser does not train {name} {when}")
+                trace.optimizer.append(f"the optimiser does not train {name} {when}")
         self._last = now
 
 
@@ -142,7 +146,7 @@ def untrained(net: Net) -> State:
     }
 
 
-def memory(net: Net) -> State:
+def optimizer_state_of(net: Net) -> State:
     """Copies of what the optimiser remembers of each parameter."""
     return {
         f"{name}/{key}": value.clone()

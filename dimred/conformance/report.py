@@ -1,4 +1,4 @@
-"""Every check of a method, and what came of it."""
+"""Runs every check on a method and reports the outcomes."""
 
 from __future__ import annotations
 

@@ -46,9 +46,8 @@ class Data(ABC):
         if not 1 <= batch_size <= examples:
             raise UserError(
                 f"Got a batch size of {batch_size}; {self.name} has {examples} training examples, "
-                f"so 1 to {examples} "
-                "is allowed. Choose a smaller batch, or hold out fewer examples "
-                "(dataset.val_fraction)."
+                f"so 1 to {examples} is allowed. Choose a smaller batch, or hold out fewer "
+                "examples (dataset.val_fraction)."
             )
         return examples // batch_size
 
@@ -105,8 +104,7 @@ def held_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarra
     if len(held) == n:
         raise UserError(
             f"dataset.val_fraction={fraction} holds out all of the {n} training examples, and none "
-            "is left "
-            "to train with. Choose a smaller fraction, such as 0.1."
+            "is left to train with. Choose a smaller fraction, such as 0.1."
         )
     return np.setdiff1d(np.arange(n), held), np.sort(held)
 

@@ -1,5 +1,4 @@
-"""Files that are there, are downloaded whole or not at all, and are what they should be; and a
-cache."""
+"""Files of data sets: downloaded whole or not at all, verified by checksums; and a cache."""
 
 from __future__ import annotations
 
@@ -40,8 +39,7 @@ def fetch(path: Path, urls: Sequence[str], md5: str, expected: str) -> Path:
 
 
 def require_regular(path: Path | str) -> None:
-    """UserError for what is there and neither a file nor a directory: reading a FIFO or a device
-    may never end."""
+    """UserError for a FIFO, a socket or a device: reading it may never end."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise UserError(
             f"{path} is no regular file (but a FIFO, a socket or a device). Replace it by a file."
@@ -71,7 +69,7 @@ def files_below(folder: Path) -> Iterator[str]:
 
 
 def download(url: str, path: Path, md5: str) -> None:
-    """Into a folder beside `path` first, so that a half file is never taken for a whole one."""
+    """Download into a folder beside `path` first, so that a partial file is never used."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
         download_url(url, folder, path.name, md5)
@@ -87,7 +85,7 @@ def damaged_data(path: Path | str, why: object) -> UserError:
 
 @contextmanager
 def reading(path: Path | str, *errors: type[Exception]) -> Iterator[None]:
-    """Turns `errors`, and errors of the file system, into the UserError that names `path`."""
+    """Turn `errors`, and errors of the file system, into a UserError that names `path`."""
     kinds: tuple[type[Exception], ...] = (OSError, EOFError, *errors)
     try:
         yield
@@ -135,7 +133,7 @@ def remembered(key: object, make: Callable[[], dict[str, Tensor]]) -> dict[str, 
 
 
 def checksum(key: object, tensors: Mapping[str, Tensor]) -> str:
-    """Of tensors on the CPU and of what they belong to."""
+    """The checksum of a key and of its tensors, on the CPU."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=16)
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())

@@ -131,9 +131,8 @@ def imagefolder(
     if resize is None or crop_padding or not suitable(Path(path).expanduser()).is_dir():
         raise UserError(
             f"Got dataset.in_memory=false with resize={resize}, crop_padding={crop_padding} and "
-            f"path={path}; streaming "
-            "needs a size in pixels (resize=224), crop_padding=0 (it crops at random anyway) and a "
-            "directory of images "
+            f"path={path}; streaming needs a size in pixels (resize=224), crop_padding=0 (it crops "
+            "at random anyway) and a directory of images "
             f"in {LAYOUT}. Set them so, unpack an archive, or use in_memory=true."
         )
     return Stream(
@@ -201,8 +200,8 @@ class Caltech101(ImageFiles):
     def source(self) -> Path:
         home = Path(self.data_dir).expanduser() / "caltech101"
         expected = (
-            f"{self.name} is read from caltech-101.zip or 101_ObjectCategories in {home}, "
-            "or set data_dir."
+            f"{self.name} is read from caltech-101.zip or 101_ObjectCategories in {home}, or set "
+            "data_dir."
         )
         url = "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip"
         unpacked = home / "101_ObjectCategories"

@@ -44,11 +44,10 @@ def suitable(path: Path) -> Path:
     can read."""
     if path.is_dir() or (path.is_file() and path.suffix in {".zip", *OPENERS}):
         return path
+    problem = "has another type" if path.exists() else "does not exist"
     raise UserError(
-        f"{path} {'has another type' if path.exists() else 'does not exist'}; allowed is a "
-        "directory, .zip, or .tar, "
-        f".tar.gz, .tar.xz, .tar.bz2 of images in {LAYOUT}. Put one there, or set data_dir (with "
-        "dataset=imagefolder "
+        f"{path} {problem}; allowed is a directory, .zip, or .tar, .tar.gz, .tar.xz, .tar.bz2 of "
+        f"images in {LAYOUT}. Put one there, or set data_dir (with dataset=imagefolder "
         "dataset.path)."
     )
 

@@ -181,9 +181,9 @@ def affine(
     if not len(centre) == len(spread) == train.shape[1] or not (spread > 0).all():
         raise UserError(
             f"Got dataset.mean={centre.tolist()} and dataset.std={spread.tolist()}; allowed are "
-            "one number per "
-            f"channel, here {train.shape[1]}, and std > 0. Set them so, or to null to measure the "
-            "train split. (Of a folder of images, dataset.channels=3 makes three of one.)"
+            f"one number per channel, here {train.shape[1]}, and std > 0. Set them so, or to null "
+            "to measure the train split. (Of a folder of images, dataset.channels=3 makes three of "
+            "one.)"
         )
     return (1 / (largest * spread)).view(-1, 1, 1), (-centre / spread).view(-1, 1, 1)
 

@@ -190,8 +190,8 @@ class SVHN(Memory):
         url, name, md5 = published.SVHN.split_list[split]
         folder = Path(self.data_dir).expanduser() / "SVHN"
         expected = (
-            f"SVHN is read from train_32x32.mat and test_32x32.mat in {folder}: put them there, "
-            "or set data_dir."
+            f"SVHN is read from train_32x32.mat and test_32x32.mat in {folder}: put them there, or "
+            "set data_dir."
         )
         path = fetch(folder / name, [url], md5, expected)
         with reading(path, ValueError, KeyError, zlib.error):

@@ -47,8 +47,7 @@ def _require_known(name: str, shape: Sequence[int]) -> None:
     if shape[0] != 3:
         raise UserError(
             f"torchvision's {name} reads colour images (3 channels), these have {shape[0]}. Choose "
-            "a "
-            f"dataset with 3 channels, or a model for any number of them, such as model=resnet18."
+            f"a dataset with 3 channels, or a model for any number of them, such as model=resnet18."
         )
 
 
@@ -107,8 +106,7 @@ def _download(name: str, weights: Any) -> dict[str, Tensor]:
         raise UserError(
             f"Cannot load torchvision's {name} {weights.name} ({type(error).__name__}: {reason}). "
             f"Get {weights.url} where there is a network and put it at {file}, replacing what is "
-            "there, "
-            f"or set model.pretrained=null."
+            f"there, or set model.pretrained=null."
         ) from error
     auxiliary = ("AuxLogits.", "aux1.", "aux2.")
     for key in [key for key in state if key.startswith(auxiliary)]:

@@ -1,4 +1,4 @@
-"""From a checked configuration to objects."""
+"""Builds methods, recipes, data sets and models from a checked configuration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dimred.storage.files import Json
 
 
 def build(node: DictConfig, group: str, **given: Any) -> Any:
-    """The object that a group's `_target_` describes. UserError as in `checked_group`."""
+    """Build the object that a group's `_target_` names. UserError as in `checked_group`."""
     described = checked_group(node, group, given)
     try:
         return instantiate(described, **given, _convert_="all")
@@ -33,8 +33,8 @@ def build(node: DictConfig, group: str, **given: Any) -> Any:
 
 
 def explained(error: BaseException, described: Mapping[str, Any], group: str) -> BaseException:
-    """An error of what could not be built, with the values that it was given; UserErrors, full
-    disks and the like say enough."""
+    """The error of a failed builder with the values that it was given. UserErrors and errors of the
+    system, such as a full disk, are returned as they are."""
     if not isinstance(
         error, (ArithmeticError, ValueError, TypeError, RuntimeError, LookupError)
     ) or re.search(NO_MEMORY, str(error)):
@@ -79,13 +79,12 @@ def written_by(path: Path, version: str | None, advice: str) -> Iterator[None]:
             f"{path}: the builder of its model failed ({error}). Put the files that "
             f"it reads back, or {advice}"
         ) from error
-    except Exception as error:  # whoever writes a checksum can write anything before it
+    except Exception as error:  # a valid checksum does not make the content valid
         why = f"it has no {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
+        writer = f"dimred {version}" if version else "another version"
         raise UserError(
             f"{path} is whole, but does not describe a network of this dimred ({why}). It was "
-            "written by "
-            f"{f'dimred {version}' if version else 'another version'}: read it with that, or "
-            f"{advice}"
+            f"written by {writer}: read it with that, or {advice}"
         ) from error
 
 
@@ -108,12 +107,13 @@ def require_own(path: Path, described: Any, trust: bool, targets: Collection[str
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested JSON, each with its key. The items of a list have the key of the
-    list."""
-    if isinstance(node, (dict, list)):
-        for name, value in (
-            node.items() if isinstance(node, dict) else ((key, each) for each in node)
-        ):
+    """The values in nested JSON, with their keys. Entries of a list have the key of the list, so a
+    list of `_target_` is checked, too."""
+    if isinstance(node, dict):
+        for name, value in node.items():
             yield from leaves(value, str(name))
+    elif isinstance(node, list):
+        for value in node:
+            yield from leaves(value, key)
     else:
         yield key, node

@@ -1,4 +1,4 @@
-"""A trained net in a compact file, and the model in it."""
+"""Saves a trained net to a compact file, and loads the model from one."""
 
 from __future__ import annotations
 
@@ -14,19 +14,17 @@ from dimred.net.state import unsaved
 from dimred.runs.build import build_model, require_own, written_by
 from dimred.storage.compact import encode, fill, opened, unpacked
 from dimred.storage.files import Json, write
-from dimred.storage.parts import (
-    array,
-)
+from dimred.storage.parts import array
 
 AGAIN = "export it again"
 
 
 def save_compact(path: Path, net: Net, about: Json, half: bool = False) -> int:
-    """Write a net to a file; the bytes of it. UserError if it cannot be made again from it, to the
-    bit.
+    """Write a net to a compact file; its size in bytes. UserError if the file does not give the
+    same network again.
 
-    about: "model", its configuration, and "shape" and "classes" of the images: what `load_run`
-    tells.
+    about: "model", its configuration, and "shape" and "classes" of the images: as `load_run`
+    returns them.
     half: write numbers in half precision, for nearly the same logits.
     """
     content = as_bytes(net, about, half)
@@ -39,15 +37,14 @@ def save_compact(path: Path, net: Net, about: Json, half: bool = False) -> int:
     if not half and not torch.allclose(logits, again, rtol=1e-4, atol=1e-5):
         raise UserError(
             f"{type(net.model).__name__} computes something else when it is made again from its "
-            "tensors "
-            "and its configuration. Export it with --format dense"
+            "tensors and its configuration. Export it with --format dense"
         )
     write(path, content)
     return len(content)
 
 
 def as_bytes(net: Net, about: Json, half: bool = False) -> bytes:
-    """What `save_compact` writes."""
+    """The content of the file that `save_compact` writes."""
     return encode(net, about, changed_buffers(net, about), half)
 
 
@@ -59,8 +56,7 @@ def load_compact(path: Path | str, trust: bool = False) -> nn.Module:
     except OSError as error:
         raise UserError(
             f"cannot read {path} ({error.strerror}). Name a file that dimred export --format "
-            "compact "
-            "wrote"
+            "compact wrote"
         ) from None
     return decode(content, Path(path), trust)
 

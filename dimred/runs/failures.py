@@ -17,10 +17,9 @@ def readable(error: Exception) -> UserError:
     first = text.partition("\n")[0]  # torch adds the frames of its own stack
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or re.search(NO_MEMORY, text):
         return UserError(
-            f"out of memory ({first or 'no more to be had'}). Choose a smaller recipe.batch_size "
-            "or "
-            "model, or recipe.bf16=true; or free memory and repeat the command to resume from the "
-            "last checkpoint"
+            f"out of memory ({first or 'no more to be had'}). Choose a smaller "
+            "recipe.batch_size or model, or recipe.bf16=true; or free memory and repeat the "
+            "command to resume from the last checkpoint"
         )
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""

@@ -1,5 +1,5 @@
-"""What a run reads: fingerprints of files and folders, taken before it starts and compared whenever
-its result or its checkpoint is used again."""
+"""Fingerprints of the files and folders that a run reads, taken before it starts and compared
+whenever its result or its checkpoint is used again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from dimred.errors import UserError
 
 Json = dict[str, Any]
 
-SMALL, FEW = 64 * 2**20, 2000  # bytes and files; what has more is known by names, sizes and times
+SMALL, FEW = (
+    64 * 2**20,
+    2000,
+)  # bytes and files; of larger folders names, sizes and times are compared
 #: keys of dimred's own classes that name an input. (data_dir has those of other runs, too: see
 #: Data.read_from. Of a mask the content is in the run's digest.)
 OWN_INPUTS = {"path", "pretrained"}
@@ -48,8 +51,8 @@ def leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def fingerprint(path: Path) -> Json:
-    """Of a file, or of all files in a folder but hidden ones. The content is looked at if it is
-    SMALL, in FEW files."""
+    """The fingerprint of a file, or of all files in a folder except hidden ones. The content is
+    read if it is SMALL, in FEW files."""
     require_regular(path)
     names = [""]
     if path.is_dir():
@@ -78,7 +81,7 @@ def hidden(name: str) -> bool:
 
 @functools.lru_cache(maxsize=256)  # the runs of a sweep read the same files
 def content(files: tuple[Path, ...], versions: tuple[tuple[int, ...], ...]) -> str:
-    """Of the bytes of files; `versions` change whenever a file does."""
+    """The checksum of the content of files; `versions` change whenever a file does."""
     hashes = []
     for file in files:
         with reading(file):
@@ -93,8 +96,8 @@ def digest(lines: Iterable[str]) -> str:
 
 
 def difference(old: Json, new: Json) -> str | None:
-    """What differs between two fingerprints, in words. Times count only at one and the same place
-    and where nothing better is known: a copy of the data on another disk is the same data."""
+    """How two fingerprints differ, in words. Times count only for the same path, and where the
+    content was not read: a copy of the data on another disk is the same data."""
     if (old["files"], old["bytes"]) != (new["files"], new["bytes"]):
         then = f"{old['files']} files of {old['bytes']} bytes then"
         return f"{then}, {new['files']} of {new['bytes']} now"
@@ -108,8 +111,8 @@ def difference(old: Json, new: Json) -> str | None:
 
 
 def require_same(recorded: Mapping[str, Json], now: Mapping[str, Json], folder: Path) -> None:
-    """UserError if an input of the run in `folder` has changed. What is not there any more has
-    not."""
+    """UserError if an input of the run in `folder` has changed. A missing input does not count as
+    changed."""
     for key, old in recorded.items():
         path = Path(old["path"])
         new = now.get(key) or (fingerprint(path) if path.exists() else None)

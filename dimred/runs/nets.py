@@ -1,4 +1,4 @@
-"""A net: built from a configuration, saved with a run, and loaded from one."""
+"""Builds the net of a configuration, saves it with a run, and loads it again."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def pretrained_run(model: Mapping[str, Any]) -> Path | None:
     return path if path and path.is_dir() else None
 
 
-# of the configuration, what a net is built from
+# keys of the configuration that a net is built from
 BUILT = ("model", "basis", "seed", "include", "exclude")
 
 
 def save_net(path: Path, net: Net, built: Json, images: Json) -> None:
-    """Write what is left to know of a trained net: what `load_run` reads.
+    """Write a trained net to the file that `load_run` reads.
 
     built: the configuration, as far as BUILT names it; images: their "shape" and the number of
     "classes"."""

@@ -17,7 +17,7 @@ HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stoppable(Protocol):
-    """What is interrupted: it takes steps, and ends after the one in which `stop_signal` is set."""
+    """Takes steps, and ends after the step in which `stop_signal` is set."""
 
     in_steps: bool
     stop_signal: int
@@ -38,7 +38,7 @@ def stopping_at_signals(train: Stoppable) -> Iterator[None]:
         say_now(f"{signal.Signals(number).name}: stopping after this step. Once more: at once")
 
     before: dict[signal.Signals, Any] = {}
-    # elsewhere, the program that runs us handles them
+    # in other threads, signals are left to the calling program
     if threading.current_thread() is threading.main_thread():
         before |= {each: signal.signal(each, stop) for each in HANDLED}
     try:
@@ -64,7 +64,7 @@ def ending_with_parent() -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        if os.getppid() != parent:  # nobody is there to raise it to
+        if os.getppid() != parent:  # no process is left to report it to
             os._exit(128 + stop.signal)
         raise
     finally:

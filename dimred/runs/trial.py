@@ -1,4 +1,4 @@
-"""One batch is tried before any work, so that a model or a data set that does not fit says so in
+"""Tries one batch before any work, so that a model or a data set that does not fit is reported in
 one sentence.
 
 Models may return their logits with other things: as `.logits` of an object, "logits" of a
@@ -25,8 +25,8 @@ FITS = "It has to return one logit for each class, (batch, classes)"
 
 
 def give_logits(model: nn.Module, shape: Shape, classes: int, name: str) -> None:
-    """Try a model that `name` has built, in evaluation and in training mode; it stays as it is, but
-    for what it returns. UserError if it cannot compute on images (N, *shape), or gives no logits
+    """Try a model that `name` has built, in evaluation and in training mode, and let it return its
+    logits alone. UserError if it cannot compute on images (N, *shape), or gives no logits
     (N, classes or more)."""
     images = torch.zeros(2, *shape)
     for training in (False, True):
@@ -71,7 +71,7 @@ def require_logits(output: Any, classes: int, name: str) -> None:
 
 
 def require_batch(images: Tensor, labels: Tensor, data: Data, n: int) -> None:
-    """UserError unless a batch is what `Data` promises."""
+    """UserError unless a batch is as `Data` specifies."""
     expected = (n, *data.shape)
     if images.dtype != torch.float32 or tuple(images.shape) != expected:
         raise UserError(
@@ -92,7 +92,7 @@ def require_batch(images: Tensor, labels: Tensor, data: Data, n: int) -> None:
         )
 
 
-# -- what a model returns --------------------
+# -- logits --------------------
 def only_logits(model: nn.Module, images: Any, output: Any) -> Any:
     """A forward hook."""
     return logits_in(output)
@@ -115,7 +115,7 @@ def in_words(output: Any) -> str:
     return "None" if output is None else f"a {type(output).__name__}"
 
 
-# -- how it is tried --------------------
+# -- the trial --------------------
 @contextmanager
 def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
     """The model in training or evaluation mode, without gradients; every module gets its own mode
@@ -132,7 +132,7 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 @contextmanager
 def explained(name: str, images: Tensor, batch_size: int) -> Iterator[None]:
-    """Turns whatever the model raises into a UserError."""
+    """Turn any error of the model into a UserError."""
     try:
         yield
     except (UserError, MemoryError, torch.OutOfMemoryError):

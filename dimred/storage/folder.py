@@ -1,6 +1,6 @@
-"""A run's folder. Every file is written under a temporary name and renamed, so a reader (or a
-resumed run) finds either the old one or the new one, whole. Only metrics.jsonl grows in place, line
-by line."""
+"""The folder of a run. Files are written under a temporary name and renamed, so a reader or a
+resumed run finds the old one or the new one, whole. Only metrics.jsonl grows in place, line by
+line."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class RunFolder:
             path / "checkpoint" / "last.safetensors",
             path / "metrics.jsonl",
         )
-        # fingerprints of what the run reads (dimred/runs/inputs.py), for its checkpoints
+        # fingerprints of what the run reads (runs/inputs.py); checkpoints store them
         self.inputs: Json = {}
-        self._written = digest_of()  # of metrics.jsonl
+        self._written = digest_of()  # the checksum of metrics.jsonl
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> RunFolder:
-        """Hold the folder until the block ends or the process does, however it ends. UserError if
-        another holds it."""
+        """Lock the folder until the block or the process ends. UserError if another process has
+        locked it."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = open(self.path / ".lock", "a+")
@@ -54,9 +54,8 @@ class RunFolder:
             lock.seek(0)
             raise UserError(
                 f"this run is already being computed by {lock.read() or 'another process'}: "
-                f"{self.path}. "
-                "Wait for it, or stop it and repeat the command to resume it from its last "
-                "checkpoint"
+                f"{self.path}. Wait for it, or stop it and repeat the command to resume it from "
+                "its last checkpoint"
             ) from None
         lock.seek(0)
         lock.truncate()
@@ -68,11 +67,11 @@ class RunFolder:
 
     def __exit__(self, *exc: object) -> None:
         if self._lock:
-            self._lock.close()  # which lets go of it
+            self._lock.close()  # this releases the lock
 
     def remove_temporaries(self) -> None:
-        """Half-written files are of processes that were killed: no other one writes into a folder
-        that is held."""
+        """Remove the half-written files of killed processes. No other process writes into a locked
+        folder."""
         for path in (*self.path.glob(".*"), *self.checkpoint.parent.glob(".*")):
             if TEMPORARY.fullmatch(path.name):
                 path.unlink(missing_ok=True)
@@ -87,10 +86,10 @@ class RunFolder:
         with open(self.metrics, "ab") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())  # before any checkpoint that counts on it
+            os.fsync(file.fileno())  # before a checkpoint that states its length
 
     def state(self) -> Json:
-        """What a checkpoint has to know of the other files, and of what the run reads."""
+        """What a checkpoint stores about metrics.jsonl and the inputs of the run."""
         return {
             "metrics_bytes": self.size(),
             "metrics_checksum": self._written.hexdigest(),
@@ -98,8 +97,8 @@ class RunFolder:
         }
 
     def resume(self, state: Json) -> None:
-        """Be as `state()` was ({}: at the start). Metrics of later steps are forgotten; they are
-        about to be computed again. UserError if earlier ones have changed."""
+        """Truncate metrics.jsonl to what it was at `state()` ({}: at the start); later lines are
+        computed again. UserError if earlier lines have changed."""
         size = state.get("metrics_bytes", 0)
         self.metrics.touch()
         if self.size() < size:
@@ -113,8 +112,7 @@ class RunFolder:
         os.truncate(self.metrics, size)
 
     def recorded_inputs(self, result: Json | None) -> Json:
-        """The inputs of the run when it was computed: by its result if that is done, else by its
-        checkpoint."""
+        """The fingerprints of inputs in the result of a finished run, else in the checkpoint."""
         if result and result["status"] == "done":
             return result.get("inputs", {})
         return read_about(self.checkpoint).get("inputs", {}) if self.checkpoint.exists() else {}

@@ -38,7 +38,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Json]:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise damaged_run_file(path, error, path.parent) from None
     with suppress(ValueError, AttributeError):

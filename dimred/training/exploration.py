@@ -1,4 +1,4 @@
-"""How the trained part of a network moves, and what trains in place of weights or besides them."""
+"""Which weights were trained at any time, and what trains in place of weights or besides them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dimred.net.transforms import Transform
 
 
 class Exploration:
-    """Which weights were trained first, and which ever. As long as nothing has moved it holds
-    nothing of its own.
+    """Records which weights were trained first, and which at any time. It needs no memory until the
+    support changes.
 
     others: the numbers that trained besides weights, by kind (scores, thresholds, ...); the most at
     one time.
@@ -34,7 +34,7 @@ class Exploration:
         self._version, self._maps = -1, list[Transform]()
 
     def look(self) -> None:
-        """At the net that is about to be trained."""
+        """Record the support of the net, before a training step."""
         maps = [*self.net.transforms.values()]
         if self._version == self.net.support_version and self._maps == maps:
             return
@@ -70,7 +70,7 @@ class Exploration:
         return marks
 
     def overlap(self) -> float:
-        """Intersection over union of the first support and the present one; 1 if both are empty."""
+        """Intersection over union of the first and the present support; 1 if both are empty."""
         common = union = 0
         for name, w in self.net.weights.items():
             first = self.first.get(name)
@@ -97,7 +97,7 @@ class Exploration:
         )
 
     def to_the_end(self) -> int:
-        """How many weights were trained and are among those that train now."""
+        """How many weights were trained at some time and are in the present support."""
         return sum(
             int((self._ever(name) & w.trained()).sum()) for name, w in self.net.weights.items()
         )

@@ -51,7 +51,7 @@ from dimred.training.step_flops import (
 
 
 class Executed(TorchDispatchMode):
-    """Counts the FLOPs of what is executed within."""
+    """Counts the FLOPs of what is executed while it is switched on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Executed(TorchDispatchMode):
 
     @contextmanager
     def set(self, on: bool) -> Iterator[bool]:
-        """Counting within, or not; whether it did before."""
+        """Switch counting on or off within the block; yields whether it was on before."""
         before = self.on
         self._turn(on)
         try:
@@ -104,7 +104,7 @@ class Costs:
         return self.executed.total
 
     def step(self, examples: int, dense_grad: bool) -> None:
-        """A training step begins, with the net as it is."""
+        """Add the cost of a training step of the present net."""
         if self._now is None or self._now[0] != self.net.support_version:
             self._now = self.net.support_version, self._pass()
         now = self._now[1]
@@ -120,12 +120,12 @@ class Costs:
         return steps * (batch_size * self.dense_step + self.dense_making)
 
     def look_again(self) -> None:
-        """Maps and bases may have changed what is zero."""
+        """Count nonzero weights again: transforms and bases may have changed them."""
         if self.net.transforms or self.net.bases:
             self._now = None
 
     def inference(self) -> int:
-        """FLOPs of the network as it is, for one example."""
+        """FLOPs of a forward pass of the present network, for one example."""
         active = {name: nonzero(value) for name, value in self.net.effective_weights().items()}
         return forward_of(self._everything, active)
 

@@ -1,4 +1,4 @@
-"""How far a run is: a bar in a terminal, and lines in log.txt and wherever there is no terminal."""
+"""The progress of a run: a bar in a terminal, lines in log.txt and where there is no terminal."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ T = TypeVar("T")
 
 # about epochs of one training; those of a longer one are logged every second, third, ... time
 MOST_LINES = 1000
-PATIENCE = 2.0  # seconds before a loop without training has a bar
-SILENCE = 30.0  # seconds before it has another line, where there is no bar
+PATIENCE = 2.0  # seconds until a loop without training gets a bar
+SILENCE = 30.0  # seconds between its lines, where there is no bar
 TRAINING = "{desc} |{bar}|{percentage:3.0f}% {remaining} left"
 SCORING = "{desc} {n_fmt} of {total_fmt} |{bar}| {remaining} left"
 
 
 class Progress:
-    """Of one run: the rounds that it is in, the epoch, the accuracy.
+    """Shows the rounds, the epoch and the accuracy of one run.
 
     total: steps of one training; epoch_steps: those of an epoch
     """
@@ -41,8 +41,8 @@ class Progress:
 
     # -- rounds --------------------
     def rounds(self, items: Collection[T], what: str) -> Iterator[T]:
-        """The items, one after the other. A round that trains is logged when it ends; rounds that
-        do not, such as scores, have a bar as soon as they have taken two seconds."""
+        """The items, one after the other. A round that trains is logged when it ends. Rounds that
+        do not train, such as those of scoring, get a bar after two seconds."""
         began = _Clock()
         bar: tqdm | None = None
         for i, item in enumerate(items):
@@ -71,13 +71,13 @@ class Progress:
     # -- steps --------------------
     @contextmanager
     def steps(self, start: int, stop: int, now: int) -> Iterator[None]:
-        """Steps of training, of which `now - start` are done."""
+        """Show a bar for the steps of a training phase, of which `now - start` are done."""
         with _bar(stop - start, initial=now - start, bar_format=TRAINING) as self._bar:
             self.at(now)
             yield
 
     def step(self) -> None:
-        """A step is done."""
+        """Advance the bar by a step."""
         self._bar.update()
 
     def at(self, step: int, accuracy: float | None = None) -> None:
@@ -90,11 +90,9 @@ class Progress:
         self._trained, self._last = self._trained + 1, line
         step = line["step"]
         if ended or step // self.epoch_steps % self._every == 0:
-            validation = (
-                f", validation {_percent(line.get('val_accuracy'))}"
-                if "val_accuracy" in line
-                else ""
-            )
+            validation = ""
+            if "val_accuracy" in line:
+                validation = f", validation {_percent(line['val_accuracy'])}"
             self._log(
                 f"{self._epoch(step - 1)}, step {step}: loss {line['train_loss']:.4f}, "
                 f"accuracy {_percent(line['train_accuracy'])}{validation}"
@@ -117,7 +115,7 @@ class Progress:
 
 
 class _Clock:
-    """Seconds since it was made."""
+    """Measures seconds since its creation."""
 
     def __init__(self) -> None:
         self._start = self._rang = time.monotonic()
@@ -126,7 +124,7 @@ class _Clock:
         return time.monotonic() - self._start
 
     def due(self, seconds: float) -> bool:
-        """Whether so many seconds are over since it was made or last due."""
+        """Whether so many seconds have passed since its creation or since it was last due."""
         now = time.monotonic()
         if now - self._rang < seconds:
             return False
@@ -135,7 +133,7 @@ class _Clock:
 
 
 def _bar(total: int, **options: Any) -> tqdm:
-    """A bar that goes away when it is done; none where nobody sees it."""
+    """A bar that disappears when it is done; a disabled one where stderr is no terminal."""
     disable = log.disabled or not sys.stderr.isatty()
     return tqdm(total=total, leave=False, dynamic_ncols=True, disable=disable, **options)
 

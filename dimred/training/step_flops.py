@@ -35,8 +35,7 @@ class Products(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What a step executes: some products once an example, others (of weights alone) once a
-    batch."""
+    """The products of a step: once for every example, and (of weights alone) once for the batch."""
 
     example: list[Products]
     batch: list[Products]
@@ -44,14 +43,14 @@ class Layout(NamedTuple):
 
 
 class Entries:
-    """Some entries of a weight of `size`: how many and, on demand, which."""
+    """Entries of a weight that count: how many of `size` and, on demand, which."""
 
     def __init__(self, size: int, count: int, mask: Callable[[], Tensor]) -> None:
         self.size, self.count, self._mask = size, count, mask
         self._made: Tensor | None = None
 
     def of(self, flops: int, use: Use) -> int:
-        """What is left of the FLOPs of a use if only these entries count."""
+        """The FLOPs of a use if only these entries count."""
         if use.where is None or self.count in (0, self.size):
             return flops * self.count // self.size
         if self._made is None:
@@ -68,7 +67,7 @@ def nonzero(value: Tensor) -> Entries:
 
 
 def grouped(seen: Trace) -> Layout:
-    """The products of a trace, those of the same entries as one."""
+    """The products of a trace, grouped by the entries that they use."""
     sums: dict[tuple[bool, Use | None], list[int]] = {(True, None): [0, 0, 0]}
     rest = seen.backward_flops
     for each in seen.products:

@@ -10,7 +10,7 @@ PROGRESS = "dimred.progress"  # the logger of lines that a terminal shows as a b
 
 
 class Run(NamedTuple):
-    """One run of a sweep: "run 3 of 27", and the values that it was started with."""
+    """One run of a sweep: "run 3 of 27", and the values that its command gave it."""
 
     label: str
     values: str
@@ -21,7 +21,7 @@ _runs: list[Run] = []  # the run that is being computed; none outside of a sweep
 
 @contextmanager
 def named_run(label: str, values: str) -> Iterator[None]:
-    """Log messages of this block say which run of a sweep they are about."""
+    """Name the run of a sweep in the log messages of the block."""
     _runs.append(Run(label, values))
     try:
         yield
