@@ -227,7 +227,7 @@ def test_a_method_is_built_from_numbers_of_their_annotated_types() -> None:
     # whole numbers as they were
     for typed, every in (("100", "100"), ("100.0", "100"), ("0.02", "0.02")):
         cfg = checked(compose("method=gmp", f"method.update_every={typed}"))
-        assert repr(describe(cfg)["method"]["every"]) == every
+        assert repr(describe(cfg)["method"]["update_every"]) == every
 
 
 @dataclasses.dataclass(frozen=True)
