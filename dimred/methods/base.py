@@ -15,7 +15,7 @@ class Method(Protocol):
     def run(self, net: Net, train: Train) -> None:
         """Choose coordinates and train them, in whatever order the paper says.
 
-        A resumed run calls `run` again (training/replay.py). So what a method remembers between
-        steps is in `net.method_state`, and what it reports in `net.reported`, not in a local
-        variable."""
+        A resumed run calls `run` again (training/resume.py). So what a method remembers between
+        steps is in `net.method_state`, as named tensors, and what it reports in `net.reported`, not
+        in a local variable."""
         ...

@@ -1,8 +1,9 @@
 """The optimiser's state (momentum, second moments) as it follows parameters that are replaced.
 
 A change of coordinates gives a weight a new parameter psi. Its optimiser state moves along: entries
-that survive keep theirs, dropped ones lose theirs, new ones start without any. The optimiser sees
-psi alone, so neither momentum nor weight decay can change any other entry.
+that survive keep theirs, dropped ones lose theirs, new ones start without any (`Net.move`). The
+optimiser sees psi alone, and a pruned entry is no part of it (`Coordinates.theta`), so neither
+momentum nor weight decay can change that entry.
 """
 
 from __future__ import annotations

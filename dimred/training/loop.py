@@ -7,7 +7,7 @@
     train.once(work)                       work that a resumed run does not repeat
     for k in train.rounds(range(5)):       the items; logs round, time and accuracy
 
-An interrupted run is resumed by running the method again: replay.py says how. The learning rate is
+An interrupted run is resumed by running the method again: resume.py says how. The learning rate is
 a function of the step, and the order of the data one of (seed, epoch), so rewinding is `train(k)`.
 Tests and tools look at steps through observers (observers.py)."""
 
@@ -32,7 +32,7 @@ from dimred.training.flops import Costs
 from dimred.training.observers import Observer
 from dimred.training.progress import Progress
 from dimred.training.recipe import Recipe
-from dimred.training.replay import Replay, Stateful
+from dimred.training.resume import Replay, Stateful
 
 T = TypeVar("T")
 SCORING_EPOCH = 2**31 - 1  # the epoch of augmented scoring examples: training never reaches it

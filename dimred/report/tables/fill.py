@@ -17,7 +17,7 @@ from dimred.report.compose import Json, Overrides, flat
 from dimred.report.measures import MEASURES, left_to_cut
 from dimred.report.runs import Run, newest
 from dimred.report.tables import uncounted
-from dimred.report.tables.compare import Filled, about, beside, judge, numbers
+from dimred.report.tables.beside_published import Filled, about, beside, judge, numbers
 from dimred.report.tables.table import Cell, Part, Table
 
 # of the weights to be pruned: the share that the final cut may prune without a mark

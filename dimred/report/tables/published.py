@@ -1,5 +1,5 @@
 """Read published tables: conf/table/NAME.yaml has the runs of each cell and the published numbers.
-compare.py sets these beside ours.
+beside_published.py sets these beside ours.
 
 title, source, notes   texts for the reader
 settings               overrides of every cell, as typed: dataset=mnist recipe.epochs=20
