@@ -278,7 +278,7 @@ def test_an_export_never_takes_a_run_or_its_source_away(
     for arguments, message in [
         (("export", run, run / "model.safetensors"), "part of a run"),
         (("import", file, run / "x"), "part of a run"),
-        (("import", file, file), "what is read"),
+        (("import", file, file), "the file that is read"),
         (("export", run, ""), "cannot write to ''"),
         (("export", run, tmp_path / "pipe"), "that is no file"),
         (("import", file, tmp_path), "that is no file"),
