@@ -280,8 +280,8 @@ def test_an_export_never_takes_a_run_or_its_source_away(
         (("import", file, run / "x"), "part of a run"),
         (("import", file, file), "the file that is read"),
         (("export", run, ""), "cannot write to ''"),
-        (("export", run, tmp_path / "pipe"), "that is no file"),
-        (("import", file, tmp_path), "that is no file"),
+        (("export", run, tmp_path / "pipe"), "that is not a file"),
+        (("import", file, tmp_path), "that is not a file"),
     ]:
         outcome = dimred(*map(str, arguments))
         assert outcome.code == 1 and message in outcome.err and outcome.err.count("\n") == 1, (

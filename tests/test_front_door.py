@@ -225,8 +225,10 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_the_run_resumes_to_the_same_bits() -
 
 # -- messages --------------------
 def test_warnings_are_shown_and_progress_is_in_the_log_alone(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # as in a new process: a command that ran in this one has set the level
+    monkeypatch.setattr(logging.getLogger("dimred"), "level", logging.NOTSET)
     result = front_door.train("dense", sparsity=0.5, recipe={"steps": 1})
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "method=dense has no sparsity" in caplog.text
