@@ -22,7 +22,7 @@ WHERE = ("device", "data_dir", "outputs", "checkpoint_seconds", "hydra")
 
 
 class Request(NamedTuple):
-    """What the arguments ask for: a table, the part of it that --only selects, and the overrides
+    """The parsed arguments: a table, its cells that --only selects, and the overrides
     that say where and how to compute."""
 
     whole: Table

@@ -41,10 +41,8 @@ class RigL(RandomStart):
 
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)
-        due, period = (
-            train.every(self.update_every, self.update_until),
-            train.period(self.update_every),
-        )
+        due = train.every(self.update_every, self.update_until)
+        period = train.period(self.update_every)
         require(
             self.gradient_batches <= period,
             "method.gradient_batches",
