@@ -331,16 +331,19 @@ def test_scoring_leaves_norms_and_random_states_alone(kind: type) -> None:
     assert same(supports, make(kind).choose(set_up()[0], train))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("kind", "rounds"), [(ProsPr, 4), (COPS, 3)])
+@pytest.mark.parametrize(
+    ("kind", "passes"),
+    [(ProsPr, [4]), (COPS, [3]), (GraSP, [1]), (CroP, [3, 3]), (PHEW, [20])],
+)
 def test_passes_of_long_scores_are_reported(
-    kind: type, rounds: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    kind: type, passes: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for limit in ("PATIENCE", "SILENCE"):
         monkeypatch.setattr(f"dimred.training.progress.{limit}", 0.0)
     with caplog.at_level("INFO", logger="dimred.progress"):
         make(kind).choose(*set_up())
     messages = [message.partition(": ")[0] for message in caplog.messages]
-    assert messages == [f"scoring {k + 1} of {rounds}" for k in range(rounds)]
+    assert messages == [f"scoring {k + 1} of {n}" for n in passes for k in range(n)]
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -206,6 +206,14 @@ def test_mistakes_are_answered(
         )
 
 
+@pytest.mark.parametrize("mistake", ["include=[foo]", "recipe.batch_size=5000", "device=tpu"])
+def test_a_mistake_found_before_training_leaves_no_folder_of_a_run(
+    mistake: str, dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    assert_answer(dimred("train", SHORT, f"outputs={tmp_path}", mistake))
+    assert not list(tmp_path.glob("runs/*/*/*"))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -240,6 +248,14 @@ def test_a_device_that_is_not_there_is_named(
         dimred("train", "device=cuda", f"outputs={tmp_path}"),
         "one of auto, cpu (what this machine has)",
     )
+
+
+def test_an_unknown_device_is_refused_although_the_run_is_finished(
+    dimred: Callable[..., Outcome], train: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = train(SHORT)
+    outcome = dimred("train", SHORT, f"outputs={run.parents[3]}", "device=tpu")
+    assert_answer(outcome, "device=tpu", "one of auto, cpu")
 
 
 def offline() -> None:

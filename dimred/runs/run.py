@@ -33,7 +33,7 @@ from dimred.runs.nets import BUILT, build_net, save_net
 from dimred.runs.result import result_of
 from dimred.runs.signals import stopping_at_signals
 from dimred.runs.trial import try_batch
-from dimred.storage.files import Json, write
+from dimred.storage.files import Json
 from dimred.storage.folder import RunFolder
 from dimred.storage.masks import write_masks
 from dimred.training.loop import Train
@@ -63,6 +63,7 @@ def run(
             choices.get(key) or cfg[key],
         )
     method, recipe = build(cfg.method, "method"), build(cfg.recipe, "recipe")
+    device = find_device(cfg.device)
     path = folder_of(cfg, choices, describe(cfg))
     with RunFolder(path) as folder:
         finished = folder.result()
@@ -72,9 +73,7 @@ def run(
             log.info("finished already: %s", path)
             folder.forget_checkpoint()
             return finished
-        device = find_device(cfg.device)
         with logging_to(path / "log.txt"):
-            write(path / "config.yaml", OmegaConf.to_yaml({CHOICES: dict(choices), **cfg}).encode())
             about: Json = {
                 **choices,
                 "sparsity": cfg.sparsity if "sparsity" in cfg.method else None,
@@ -84,32 +83,39 @@ def run(
                 "command": [*(command or sys.argv)],
             }
             try:
-                result = about | compute(cfg, method, recipe, device, folder)
+                train = prepared(cfg, recipe, device, folder)
+                folder.write_config(OmegaConf.to_yaml({CHOICES: dict(choices), **cfg}))
+                result = about | compute(cfg, method, train, folder)
             except Exception as error:
                 message = readable(error)
-                log.debug("%s", traceback.format_exc())
-                folder.write_result({**about, "status": "failed", "reason": str(message)})
+                # Without a config.yaml the run has not begun: a mistake leaves no folder.
+                if folder.has_config():
+                    log.debug("%s", traceback.format_exc())
+                    folder.write_result({**about, "status": "failed", "reason": str(message)})
                 raise message from error
         folder.write_result(result)
         folder.forget_checkpoint()
     return result
 
 
-def compute(
-    cfg: DictConfig, method: Method, recipe: Recipe, device: torch.device, folder: RunFolder
-) -> Json:
-    """Build the net, train it, write it and its masks; the result."""
+def prepared(cfg: DictConfig, recipe: Recipe, device: torch.device, folder: RunFolder) -> Train:
+    """Build the data set and the net and try them on a batch. Writes no file."""
     data = build(cfg.dataset, "dataset").to(device)
     add_inputs(folder, data.read_from)
     net = build_net(cfg, data.shape, data.classes).to(device)
     log_what_is_not_covered(net, data)
     try_batch(net, data, recipe.batch_size)  # before Train compiles the net
-    train = Train(
+    return Train(
         net, data, recipe, seed=cfg.seed, folder=folder, checkpoint_seconds=cfg.checkpoint_seconds
     )
+
+
+def compute(cfg: DictConfig, method: Method, train: Train, folder: RunFolder) -> Json:
+    """Train the net, write it and its masks; the result."""
+    net = train.net
     if "sparsity" in cfg.method:
         require_weights_for_all_layers(net, cfg.sparsity)
-    reset_peak_memory(device)
+    reset_peak_memory(train.device)
     with stopping_at_signals(train), train.costs.executed.set(True):
         method.run(net, train)
     return save(cfg, train, folder)
@@ -171,8 +177,8 @@ def require_weights_for_all_layers(net: Net, sparsity: float) -> None:
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Write log messages of the block to a file, too."""
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    """Write log messages of the block to a file, too; without messages there is no file."""
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:

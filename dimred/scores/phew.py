@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from dimred.errors import UserError
 from dimred.net import Net
+
+PARTS = 20  # of the walks, between which progress is reported
 
 
 class Layer(NamedTuple):
@@ -22,7 +24,13 @@ class Layer(NamedTuple):
     before: list[str]  # the layers whose outputs it uses; none: it is an input layer
 
 
-def phew(net: Net, shape: Sequence[int], count: int, random: torch.Generator) -> dict[str, Tensor]:
+def phew(
+    net: Net,
+    shape: Sequence[int],
+    count: int,
+    random: torch.Generator,
+    rounds: Callable[[Sequence[int]], Iterator[int]] = iter,
+) -> dict[str, Tensor]:
     """Weights score by how early a walk visits them; unvisited weights rank below, by magnitude.
 
     A walk goes from channel i to j with probability |W_ij|_1 / sum_j |W_ij|_1, and within the
@@ -34,7 +42,7 @@ def phew(net: Net, shape: Sequence[int], count: int, random: torch.Generator) ->
     weights rank first, and all of them lie on paths.
 
     Patil, Dovrolis, ICML 2021 (arXiv:2010.11354). Walks end early where they find few new
-    weights (high density)."""
+    weights (high density). `rounds` yields numbers of visited weights and may report progress."""
     layers = read_layers(net, shape)
     tables = {name: _tables(layer) for name, layer in layers.items()}
     sizes = (
@@ -44,19 +52,19 @@ def phew(net: Net, shape: Sequence[int], count: int, random: torch.Generator) ->
         .abs()
     )
     order = torch.full_like(sizes, torch.inf)  # of the visits
-    came, first = 0, 0
-    while came < count:
-        walks = max(2, min(8192, (count - came) // (4 * len(layers))))
-        found, walk = _walks(layers, tables, range(first, first + walks), random)
-        new, owner = _fresh(found, walk, order)
-        fits = (
-            torch.bincount(owner - first, minlength=walks).cumsum(0) <= count - came
-        )  # whole walks only
-        new = new[fits[owner - first]]
-        order[new] = torch.arange(came, came + len(new), dtype=order.dtype)
-        came, first = came + len(new), first + walks
-        if len(new) < 0.05 * len(found):
-            break
+    came, first, exhausted = 0, 0, False
+    for goal in rounds([count * part // PARTS for part in range(1, PARTS + 1)]):
+        while came < goal and not exhausted:
+            walks = max(2, min(8192, (count - came) // (4 * len(layers))))
+            found, walk = _walks(layers, tables, range(first, first + walks), random)
+            new, owner = _fresh(found, walk, order)
+            fits = (
+                torch.bincount(owner - first, minlength=walks).cumsum(0) <= count - came
+            )  # whole walks only
+            new = new[fits[owner - first]]
+            order[new] = torch.arange(came, came + len(new), dtype=order.dtype)
+            came, first = came + len(new), first + walks
+            exhausted = len(new) < 0.05 * len(found)
     while came < count:
         bridges = _bridges(layers, order)
         new = bridges[sizes[bridges].argsort(descending=True, stable=True)][: count - came]

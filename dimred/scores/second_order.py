@@ -12,6 +12,9 @@ from torch import Tensor
 from dimred.net import Net
 from dimred.scores.basic import Batch, trained_only, untouched
 
+#: yields the batches one after the other; `train.rounds` shows a bar meanwhile
+Rounds = Callable[[Sequence[Batch]], Iterator[Batch]]
+
 
 def grasp(net: Net, batch: Batch, temperature: float = 200.0) -> dict[str, Tensor]:
     """theta * (H g): how much the norm of the gradient decreases if the weight is pruned. The
@@ -23,9 +26,13 @@ def grasp(net: Net, batch: Batch, temperature: float = 200.0) -> dict[str, Tenso
     return gradient_flow(net, [batch], temperature)
 
 
-def gradient_flow(net: Net, batches: Sequence[Batch], temperature: float) -> dict[str, Tensor]:
+def gradient_flow(
+    net: Net, batches: Sequence[Batch], temperature: float, rounds: Rounds = iter
+) -> dict[str, Tensor]:
     """theta * (H g), where the gradient g and the Hessian H are sums over batches. The loss is that
-    of logits / temperature. A high temperature makes H g tiny, so this is in float64."""
+    of logits / temperature. A high temperature makes H g tiny, so this is in float64.
+
+    `rounds` yields the batches and may report progress; several batches take two passes."""
     twin = copy.deepcopy(net).to(dtype=torch.float64)
     thetas = {name: theta.clone().requires_grad_() for name, theta in twin.dense_weights().items()}
     weights = list(thetas.values())
@@ -35,11 +42,12 @@ def gradient_flow(net: Net, batches: Sequence[Batch], temperature: float) -> dic
             loss = F.cross_entropy(model(batch[0].double()) / temperature, batch[1])
         return torch.autograd.grad(loss, weights, create_graph=graph, materialize_grads=True)
 
+    several = len(batches) > 1
     with untouched(twin.model):
-        first = [gradient(batch, graph=False) for batch in batches] if len(batches) > 1 else []
+        first = [gradient(batch, graph=False) for batch in rounds(batches)] if several else []
         totals = [torch.stack(parts).sum(0) for parts in zip(*first, strict=True)]
         curved = [torch.zeros_like(weight) for weight in weights]
-        for batch in batches:
+        for batch in rounds(batches):
             grads = gradient(batch, graph=True)
             pairs = zip(totals or grads, grads, strict=True)  # a single batch is its own total
             along = torch.stack([(total.detach() * grad).sum() for total, grad in pairs]).sum()
@@ -60,7 +68,7 @@ def prospr(
     lr: float,
     first_order: bool = False,
     others: bool = True,
-    rounds: Callable[[Sequence[Batch]], Iterator[Batch]] = iter,
+    rounds: Rounds = iter,
 ) -> dict[str, Tensor]:
     """|dL/dc| of the last batch at c = 1, after a step of SGD on each of the others from the
     weights theta * c.

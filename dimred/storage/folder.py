@@ -67,7 +67,14 @@ class RunFolder:
 
     def __exit__(self, *exc: object) -> None:
         if self._lock:
+            self.remove_if_empty()  # while no other process can write into it
             self._lock.close()  # this releases the lock
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder if the run has written nothing."""
+        if [each.name for each in self.path.glob("*")] == [".lock"]:
+            (self.path / ".lock").unlink()
+            self.path.rmdir()
 
     def remove_temporaries(self) -> None:
         """Remove the half-written files of killed processes. No other process writes into a locked
@@ -120,6 +127,13 @@ class RunFolder:
     def size(self) -> int:
         """Bytes of metrics.jsonl."""
         return self.metrics.stat().st_size if self.metrics.exists() else 0
+
+    def write_config(self, yaml: str) -> None:
+        """Write config.yaml, the first file of a run."""
+        write(self.path / "config.yaml", yaml.encode())
+
+    def has_config(self) -> bool:
+        return (self.path / "config.yaml").exists()
 
     def result(self) -> Json | None:
         """The result of the run, if it has one (status "done" or "failed")."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from dimred.methods.pruning_at_init.base import AtInit
 from dimred.net import Net
@@ -30,4 +31,5 @@ class PHEW(AtInit):
 
     def scores(self, net: Net, train: Train) -> Scores:
         count = round((1 - self.sparsity) * net.total)
-        return phew(net, train.data.shape, count, generator(net, "phew"))
+        rounds = partial(train.rounds, what="scoring")
+        return phew(net, train.data.shape, count, generator(net, "phew"), rounds)

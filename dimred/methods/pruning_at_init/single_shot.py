@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from dimred.errors import require
@@ -155,7 +156,7 @@ class GraSP(Scored):
     def scores(self, net: Net, train: Train) -> Scores:
         batch = balanced_batch(train, self.examples_per_class, self.augment)
         parts = halves_by_class(batch) if self.split_batch else [batch]
-        return gradient_flow(net, parts, self.temperature)
+        return gradient_flow(net, parts, self.temperature, partial(train.rounds, what="scoring"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +181,7 @@ class CroP(Scored):
 
     def scores(self, net: Net, train: Train) -> Scores:
         pool = batches(train, self.examples, self.batches, self.augment)
-        flow = gradient_flow(net, pool, temperature=1.0)
+        flow = gradient_flow(net, pool, 1.0, partial(train.rounds, what="scoring"))
         return {name: score.abs() for name, score in flow.items()}
 
 
@@ -216,5 +217,5 @@ class ProsPr(Scored):
             self.inner_lr,
             self.first_order,
             self.train_biases_and_norms,
-            lambda batches: train.rounds(batches, "scoring"),
+            partial(train.rounds, what="scoring"),
         )
