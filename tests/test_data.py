@@ -25,8 +25,10 @@ import yaml
 from hydra.utils import instantiate
 from PIL import Image
 from scipy.io import savemat
+from sklearn.datasets import load_digits
 from torch import Tensor
-from torchvision.datasets import SVHN as PublishedSVHN
+from torchvision import datasets as published
+from torchvision.datasets import utils
 
 from dimred.data import (
     CIFAR10,
@@ -36,6 +38,7 @@ from dimred.data import (
     Caltech101,
     Data,
     Digits,
+    FashionMNIST,
     TinyImageNet,
     files,
     imagefolder,
@@ -90,9 +93,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every download is sent to a port of this machine where nobody answers."""
-    real = files.download_url
+    real = utils.download_url
     monkeypatch.setattr(
-        files, "download_url", lambda url, *rest: real("http://127.0.0.1:9/", *rest)
+        utils, "download_url", lambda url, *rest: real("http://127.0.0.1:9/", *rest)
     )
 
 
@@ -301,6 +304,21 @@ def test_all_devices_see_the_same_batches(data: Data) -> None:
 # Published sets
 
 
+def test_digits_are_those_that_scikit_learn_loads() -> None:
+    images, labels = load_digits(return_X_y=True)
+    for part, chosen in zip(digits().read(), held_out(labels, 1 / 5), strict=True):
+        pixels = (images[chosen] * 255 / 16).round()
+        assert np.array_equal(part.images.flatten(1), pixels)
+        assert np.array_equal(part.labels, labels[chosen])
+
+
+def test_files_and_checksums_are_those_of_torchvision() -> None:
+    assert MNIST.files == dict(published.MNIST.resources)
+    assert FashionMNIST.files == dict(published.FashionMNIST.resources)
+    known = published.SVHN.split_list
+    assert SVHN.files == {known[split][1]: known[split][2] for split in ("train", "test")}
+
+
 def test_mnist_is_the_published_one() -> None:
     data = instantiate(config_of(ROOT / "conf/dataset/mnist.yaml"), data_dir=str(real("MNIST/raw")))
     assert (data.name, data.classes, data.shape) == ("MNIST", 10, (1, 28, 28))
@@ -367,12 +385,12 @@ def test_svhn_calls_the_digit_zero_class_zero(
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 4), np.uint8)
     (tmp_path / "SVHN").mkdir()
-    split_list = {}
+    md5s = {}
     for split in ("train", "test"):
         file = tmp_path / "SVHN" / f"{split}_32x32.mat"
         savemat(file, {"X": pixels, "y": np.array([[10], [1], [9], [10]], np.uint8)})
-        split_list[split] = ["", file.name, files.md5_of(file.read_bytes())]
-    monkeypatch.setattr(PublishedSVHN, "split_list", split_list)
+        md5s[file.name] = files.md5_of(file.read_bytes())
+    monkeypatch.setattr(SVHN, "files", md5s)
     data = SVHN(data_dir=str(tmp_path), **PLAIN)
     assert data.splits["train"].labels.tolist() == [0, 1, 9, 0]
     assert torch.equal(data.splits["test"].images[2, 1], torch.from_numpy(pixels[:, :, 1, 2]))

@@ -1,7 +1,8 @@
 """Data sets; a YAML in conf/dataset names one of these as its `_target_`."""
 
+from typing import Any
+
 from dimred.data.base import Data
-from dimred.data.folder import Caltech101, TinyImageNet, imagefolder
 from dimred.data.sets import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST
 
 __all__ = [
@@ -16,3 +17,13 @@ __all__ = [
     "TinyImageNet",
     "imagefolder",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Image folders where they are first used: other data sets need no Pillow and no torchvision,
+    which are slow to import."""
+    if name in ("Caltech101", "TinyImageNet", "imagefolder"):
+        from dimred.data import folder
+
+        return getattr(folder, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as vision
 
 from dimred.errors import UserError
 
@@ -105,4 +104,6 @@ def resized(examples: Examples, size: int | None) -> Examples:
     them alone."""
     if size is None or tuple(examples.images.shape[2:]) == (size, size):
         return examples
+    from torchvision.transforms.v2 import functional as vision  # slow to import
+
     return examples._replace(images=vision.resize(examples.images, [size, size], antialias=True))

@@ -13,7 +13,6 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torchvision.datasets.utils import download_url
 
 from dimred.errors import UserError
 
@@ -70,6 +69,8 @@ def files_below(folder: Path) -> Iterator[str]:
 
 def download(url: str, path: Path, md5: str) -> None:
     """Download into a folder beside `path` first, so that a partial file is never used."""
+    from torchvision.datasets.utils import download_url  # slow to import
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
         download_url(url, folder, path.name, md5)

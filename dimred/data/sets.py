@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.metadata
 import io
 import tarfile
 import zlib
@@ -12,9 +13,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.io import loadmat
-from sklearn.datasets import load_digits
-from torchvision import datasets as published
 
 from dimred.data.base import held_out
 from dimred.data.files import checked, damaged_data, fetch, md5_of, reading
@@ -33,9 +31,15 @@ class Digits(Memory):
     the test set."""
 
     name = "digits"
+    md5 = "9b335364a7bfd63947c7480a5bd51f2d"
 
     def read(self) -> tuple[Examples, Examples]:
-        images, labels = load_digits(return_X_y=True)
+        # its file alone: to import scikit-learn takes longer than to train on it
+        package = importlib.metadata.distribution("scikit-learn")
+        path = Path(str(package.locate_file("sklearn/datasets/data/digits.csv.gz")))
+        lines = gzip.decompress(checked(path, self.md5)).decode().splitlines()
+        table = np.loadtxt(lines, delimiter=",")  # 64 pixels from 0 to 16 and a label
+        images, labels = table[:, :-1], table[:, -1].astype(int)
         grey = examples((images * 255 / 16).round().reshape(-1, 1, 8, 8), labels)
         train, test = held_out(labels, 1 / 5)
         return grey.at(train), grey.at(test)
@@ -48,7 +52,17 @@ class MNIST(Memory):
     data_dir: str
 
     name = "MNIST"
-    source = published.MNIST
+    folder = "MNIST"
+    mirrors: ClassVar[tuple[str, ...]] = (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "http://yann.lecun.com/exdb/mnist/",
+    )
+    files: ClassVar[dict[str, str]] = {  # with their md5
+        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    }
     # Of the content: a .gz may well be another compression of the very same bytes.
     content_md5: ClassVar[dict[str, str]] = {
         "train-images-idx3-ubyte.gz": "6bbc9ace898e44ae57da46a324031adb",
@@ -59,17 +73,15 @@ class MNIST(Memory):
 
     def read(self) -> tuple[Examples, Examples]:
         train, train_labels, test, test_labels = (
-            self.array(name, md5) for name, md5 in self.source.resources
+            self.array(name, md5) for name, md5 in self.files.items()
         )
         return examples(train[:, None], train_labels), examples(test[:, None], test_labels)
 
     def array(self, name: str, md5: str) -> np.ndarray:
-        folder = Path(self.data_dir).expanduser() / self.source.__name__ / "raw"
-        files = ", ".join(resource for resource, _ in self.source.resources)
+        folder = Path(self.data_dir).expanduser() / self.folder / "raw"
+        files = ", ".join(self.files)
         expected = f"{self.name} is read from {files} in {folder}: put them there, or set data_dir."
-        path = fetch(
-            folder / name, [mirror + name for mirror in self.source.mirrors], md5, expected
-        )
+        path = fetch(folder / name, [mirror + name for mirror in self.mirrors], md5, expected)
         with reading(path, zlib.error):
             packed = path.read_bytes()
             content = gzip.decompress(packed)
@@ -103,7 +115,16 @@ class FashionMNIST(MNIST):
     """1x28x28 articles of clothing in MNIST's format, from data_dir/FashionMNIST/raw."""
 
     name = "Fashion-MNIST"
-    source = published.FashionMNIST
+    folder = "FashionMNIST"
+    mirrors: ClassVar[tuple[str, ...]] = (
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    )
+    files: ClassVar[dict[str, str]] = {
+        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    }
     content_md5: ClassVar[dict[str, str]] = {}
 
 
@@ -182,17 +203,24 @@ class SVHN(Memory):
     data_dir: str
 
     name = "SVHN"
+    files: ClassVar[dict[str, str]] = {  # with their md5
+        "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+        "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+    }
 
     def read(self) -> tuple[Examples, Examples]:
-        return self.part("train"), self.part("test")
+        train, test = (self.part(name, md5) for name, md5 in self.files.items())
+        return train, test
 
-    def part(self, split: str) -> Examples:
-        url, name, md5 = published.SVHN.split_list[split]
+    def part(self, name: str, md5: str) -> Examples:
+        from scipy.io import loadmat  # slow to import
+
         folder = Path(self.data_dir).expanduser() / "SVHN"
         expected = (
             f"SVHN is read from train_32x32.mat and test_32x32.mat in {folder}: put them there, or "
             "set data_dir."
         )
+        url = f"http://ufldl.stanford.edu/housenumbers/{name}"
         path = fetch(folder / name, [url], md5, expected)
         with reading(path, ValueError, KeyError, zlib.error):
             mat = loadmat(io.BytesIO(checked(path, md5)))

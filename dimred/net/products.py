@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
+from dimred.net.eager import DispatchMode
 from dimred.net.kernels import plain_kernels
 from dimred.net.seeded import generators_kept
 
@@ -98,7 +98,7 @@ CONSTANT, ACTIVATION = Origin(False, frozenset(), None), Origin(True, frozenset(
 FRESH = Origin(False, frozenset(), None, fresh=True)
 
 
-class Trace(TorchDispatchMode):
+class Trace(DispatchMode):
     """Records every product of a forward pass, and the FLOPs of a backward pass."""
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:

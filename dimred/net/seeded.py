@@ -23,7 +23,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from dimred.net.eager import DispatchMode
 
 CHUNK = 2**15  # numbers drawn at once: they fit a core's cache
 F64 = np.ndarray[Any, np.dtype[np.float64]]
@@ -166,7 +167,7 @@ FAR_TAIL = (
 )
 
 
-class Drawing(TorchDispatchMode):
+class Drawing(DispatchMode):
     """While a model is built, `uniform_` and `normal_` draw as above, each from the next stream.
     Other random functions use torch's generator."""
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 import torch.autograd.forward_ad as forward
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dimred.net import Net
 from dimred.net.coordinates import Supports
+from dimred.net.eager import DispatchMode
 from dimred.scores.basic import Thetas, masked, permuted, untouched
 
 
@@ -102,7 +102,7 @@ def kernel_product(
             return forward.unpack_dual(model(left)).tangent
 
 
-class OutOfPlace(TorchDispatchMode):
+class OutOfPlace(DispatchMode):
     """Changes nothing, but while a mode is active, PyTorch takes forward derivatives out of place.
     That of softmax otherwise overwrites what its gradient needs."""
 

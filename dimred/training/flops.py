@@ -34,9 +34,9 @@ from dataclasses import astuple, replace
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dimred.net import Net
+from dimred.net.eager import DispatchMode
 from dimred.net.products import FORMULAS, trace
 from dimred.training.step_flops import (
     ALL,
@@ -50,7 +50,7 @@ from dimred.training.step_flops import (
 )
 
 
-class Executed(TorchDispatchMode):
+class Executed(DispatchMode):
     """Counts the FLOPs of what is executed while it is switched on."""
 
     def __init__(self) -> None:

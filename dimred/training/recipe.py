@@ -15,6 +15,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from dimred.errors import require
 from dimred.fields import Checked, Count, NotNegative, OpenFraction, Positive, UnitInterval, above
 from dimred.net import Net
+from dimred.net.eager import SGD, Adam, AdamW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +96,10 @@ class Recipe(Checked):
         # one kernel for all parameters; on a CPU it gains nothing
         fused = next(net.model.parameters()).is_cuda
         if self.optimizer == "sgd":
-            return torch.optim.SGD(
+            return SGD(
                 groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused
             )
-        kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
+        kind = Adam if self.optimizer == "adam" else AdamW
         return kind(groups, lr=self.lr, fused=fused)
 
 

@@ -1,0 +1,43 @@
+"""What a run imports: starting must not take longer than training."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+#: slow to import, and most runs have no use for them
+HEAVY = (
+    *("torchvision", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "torch.onnx"),
+    *("sympy", "sklearn", "scipy", "matplotlib", "jinja2", "PIL", "onnx", "onnxruntime"),
+    *("dimred.report", "dimred.conformance", "dimred.data.folder"),
+)
+PROGRAM = f"""
+import sys
+from dimred.cli.main import main
+
+status = main(sys.argv[1:])
+print("imported:", *(name for name in {HEAVY} if name in sys.modules))
+sys.exit(status)
+"""
+
+
+def imported(*overrides: str, cwd: Path) -> list[str]:
+    """Which of HEAVY a short run imports."""
+    command = [sys.executable, "-c", PROGRAM, "train", "recipe.steps=8", *overrides]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("imported:")[2].split()
+
+
+@pytest.mark.parametrize("method", ["snip", "rigl recipe.optimizer=adam"])
+def test_a_run_imports_nothing_heavy(method: str, tmp_path: Path) -> None:
+    assert imported(*f"method={method}".split(), cwd=tmp_path) == []
+
+
+def test_heavy_packages_are_installed() -> None:
+    """Else the test above could not fail."""
+    assert all(find_spec(name) for name in HEAVY)
