@@ -1,17 +1,20 @@
 """The optimiser's state (momentum, second moments) as it follows parameters that are replaced.
 
-A change of coordinates gives a weight a new parameter psi. Its optimiser state moves along: entries
-that survive keep theirs, dropped ones lose theirs, new ones start without any (`Net.move`). The
-optimiser sees psi alone, and a pruned entry is no part of it (`Coordinates.theta`), so neither
-momentum nor weight decay can change that entry.
+A change of coordinates gives a weight a new parameter psi. Its optimiser state moves along
+(`following`): entries that survive keep theirs, dropped ones lose theirs, new ones start without
+any. The optimiser sees psi alone, and a pruned entry is no part of it (`Coordinates.theta`), so
+neither momentum nor weight decay can change that entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from dimred.net.coordinates import Coordinates
 
 
 class OptimizerState:
@@ -41,6 +44,25 @@ class OptimizerState:
         """Start again without momentum."""
         if self.optimizer is not None:
             self.optimizer.state.clear()
+
+    @contextmanager
+    def following(self, w: Coordinates) -> Iterator[None]:
+        """Within the block a weight gets other coordinates. Its gradient and its optimiser state
+        follow: survivors keep their entries, dropped coordinates lose theirs, and those that join
+        start from zero.
+
+        psi becomes a new parameter, because autograd remembers the shape of the old one as long as
+        any graph with it is alive."""
+        old, grad, state = w.psi, w.psi.grad, self.of(w.psi)
+        # Two supports have only the dense positions in common, so entries go through these. What
+        # has another shape than psi (a count of steps) belongs to the weight as a whole.
+        dense = {key: w.scatter(value) for key, value in state.items() if value.shape == old.shape}
+        dense_grad = None if grad is None else w.scatter(grad)
+        yield
+        # at the pause of a step, that step goes on with its gradient
+        w.psi.grad = None if dense_grad is None else w.gather(dense_grad)
+        followed = {key: w.gather(value) for key, value in dense.items()}
+        self.replace(old, w.psi, state | followed)
 
     def replace(self, old: nn.Parameter, new: nn.Parameter, state: Mapping[str, Tensor]) -> None:
         """Train `new`, which starts with this state, in place of `old`."""

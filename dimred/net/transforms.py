@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from dimred.net.coordinates import Support
+from dimred.net.coordinates import Coordinates, Support
 
 
 class Transform(nn.Module):
@@ -52,6 +53,12 @@ class Transforms(dict[str, Transform]):
         super().__init__()
         self.kind = kind  # the prefix of its parameters' names
 
+    def add(self, transforms: Mapping[str, Transform]) -> list[nn.Parameter]:
+        """Add these, and return the parameters that are new."""
+        known = {id(p) for p in self.parameters().values()}
+        self |= transforms
+        return [p for p in self.parameters().values() if id(p) not in known]
+
     def parameters(self) -> dict[str, nn.Parameter]:
         """Each once, under the name of the first weight that has it."""
         named: dict[int, tuple[str, nn.Parameter]] = {}
@@ -63,6 +70,19 @@ class Transforms(dict[str, Transform]):
     def apply(self, name: str, theta: Tensor) -> Tensor:
         """E(theta) of a weight; theta itself where it has no transform."""
         return self[name](theta) if name in self else theta
+
+    def evaluated(self, weights: Mapping[str, Coordinates]) -> dict[str, Tensor]:
+        """E(theta) of the weights that have a transform, in evaluation mode."""
+        return {name: each.eval()(weights[name].theta()) for name, each in self.items()}
+
+    def train_with(self, weights: Mapping[str, Coordinates]) -> None:
+        """Train the parameters of a transform as long as one of its weights trains."""
+        for each in dict.fromkeys(self.values()):
+            trains = any(weights[name].dim for name in self if self[name] is each)
+            for p in each.parameters():
+                p.requires_grad_(trains)
+                if not trains:
+                    p.grad = None
 
     def train(self, mode: bool) -> None:
         for each in self.values():
@@ -91,6 +111,22 @@ class Transforms(dict[str, Transform]):
             }
             if own or complete:
                 each.load_state_dict(own)
+
+
+def coefficients(
+    initial: Callable[[], Mapping[str, Tensor]], bases: Mapping[str, Transform]
+) -> Callable[[], dict[str, Tensor]]:
+    """Initial values with the coefficients of weights in their bases."""
+    # bases train, but initial coefficients are those in the bases of the beginning
+    first = copy.deepcopy(dict(bases))
+    for basis in first.values():
+        basis.requires_grad_(False)
+
+    def in_bases() -> dict[str, Tensor]:
+        values = dict(initial())
+        return values | {name: basis.inverse(values[name]) for name, basis in first.items()}
+
+    return in_bases
 
 
 # -- transforms that more than one method needs --------------------
