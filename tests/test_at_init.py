@@ -56,7 +56,7 @@ from dimred.scores import (
     synflow,
     transfer,
 )
-from dimred.scores.phew import _tables, _walks, read_layers
+from dimred.scores.phew import path_tables, read_layers, sample_walks
 from dimred.select.allocate import ER, ERK, IGQ, Balanced, Global, SmartRatio, Uniform, UniformPlus
 from dimred.select.topk import rounded_down, topk
 from dimred.training.loop import Train
@@ -1009,8 +1009,8 @@ def test_walks_leave_a_channel_by_any_of_its_pixels_alike() -> None:
     with torch.no_grad():
         net.weights["2.weight"].psi.copy_(torch.tensor([1.0, 10.0, 100.0, 1000.0]))
     layers = read_layers(net, (1, 2, 2))
-    tables = {name: _tables(layer) for name, layer in layers.items()}
-    found, walk = _walks(layers, tables, range(8000), torch.Generator().manual_seed(0))
+    tables = {name: path_tables(layer) for name, layer in layers.items()}
+    found, walk = sample_walks(layers, tables, range(8000), torch.Generator().manual_seed(0))
     # place 0 is the convolution's
     forwards = torch.bincount(found[walk % 2 == 0], minlength=5)[1:]
     backwards = torch.bincount(found[walk % 2 == 1], minlength=5)[1:]

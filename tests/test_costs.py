@@ -362,4 +362,4 @@ def test_fastfood_costs_its_sums_however_it_is_computed() -> None:
     z = nn.Parameter(torch.zeros(3))
     net.freeze(dict.fromkeys(net.weights))
     net.add_transforms(projections(net, z, "fastfood"))
-    assert Costs(net, (1, 1, 5))._pass().making == 4 * (32 * 5 + 8 * 3)
+    assert Costs(net, (1, 1, 5)).of_a_pass().making == 4 * (32 * 5 + 8 * 3)

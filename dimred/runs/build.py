@@ -18,6 +18,7 @@ from dimred.errors import NO_MEMORY, UserError
 from dimred.fields.targets import hints_of, resolve
 from dimred.fields.values import fits
 from dimred.net.seeded import seeded
+from dimred.runs.config.leaves import leaves
 from dimred.runs.config.schema import checked_group
 from dimred.runs.trial import give_logits
 from dimred.storage.files import Json
@@ -94,26 +95,14 @@ def require_own(path: Path, described: Any, trust: bool, targets: Collection[str
     by other values, which may name any code."""
     safe = {f"dimred.models.{name}" for name in models.__all__} | set(targets)
     safe |= {"dimred.methods.bases.Interspace", "dimred.methods.bases.PowerProp"}
-    others = [
-        str(value)
-        for key, value in leaves(described)
-        if "${" in f"{key}{value}" or (key == "_target_" and value not in safe)
-    ]
+    others = []
+    for keys, value in leaves(described):
+        # a list of targets, or targets by name, are checked like a single one
+        code = "_target_" in keys and str(value) not in safe
+        if code or "${" in f"{keys}{value}":
+            others.append(str(value))
     if others and not trust:
         raise UserError(
             f"{path} asks for code that is not dimred's: {', '.join(others)}. If you trust it, add "
             "--trust"
         )
-
-
-def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The values in nested JSON, with their keys. Entries of a list have the key of the list, so a
-    list of `_target_` is checked, too."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            yield from leaves(value, str(name))
-    elif isinstance(node, list):
-        for value in node:
-            yield from leaves(value, key)
-    else:
-        yield key, node

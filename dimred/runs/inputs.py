@@ -6,19 +6,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dimred.data.files import files_below, reading, require_regular
 from dimred.errors import UserError
+from dimred.runs.config.leaves import leaves
 
 Json = dict[str, Any]
 
-SMALL, FEW = (
-    64 * 2**20,
-    2000,
-)  # bytes and files; of larger folders names, sizes and times are compared
+# bytes and files; of larger folders names, sizes and times are compared
+SMALL, FEW = 64 * 2**20, 2000
 #: keys of dimred's own classes that name an input. (data_dir has those of other runs, too: see
 #: Data.read_from. Of a mask the content is in the run's digest.)
 OWN_INPUTS = {"path", "pretrained"}
@@ -33,21 +32,13 @@ def paths_in(groups: Mapping[str, Any]) -> dict[str, Path]:
     found = {}
     for group, node in groups.items():
         own = str((node or {}).get("_target_", "")).startswith("dimred.")
-        for key, value in leaves(node, group):
-            last = key.rpartition(".")[2]
+        for keys, value in leaves({group: node}):
+            last = keys[-1]
             names_input = last in OWN_INPUTS if own else last not in NOT_INPUTS
+            # a path with a zero byte is an error of the operating system
             if names_input and isinstance(value, str) and value and "\0" not in value:
-                found[key] = Path(value).expanduser()
+                found[".".join(keys)] = Path(value).expanduser()
     return {key: path for key, path in found.items() if os.path.exists(path)}
-
-
-def leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """The values in nested mappings and lists, under their dotted keys."""
-    if not isinstance(node, (Mapping, list)):
-        yield key, node
-        return
-    for name, value in node.items() if isinstance(node, Mapping) else enumerate(node):
-        yield from leaves(value, f"{key}.{name}".lstrip("."))
 
 
 def fingerprint(path: Path) -> Json:

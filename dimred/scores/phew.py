@@ -44,7 +44,7 @@ def phew(
     Patil, Dovrolis, ICML 2021 (arXiv:2010.11354). Walks end early where they find few new
     weights (high density). `rounds` yields numbers of visited weights and may report progress."""
     layers = read_layers(net, shape)
-    tables = {name: _tables(layer) for name, layer in layers.items()}
+    tables = {name: path_tables(layer) for name, layer in layers.items()}
     sizes = (
         torch.cat([theta.reshape(-1) for theta in net.dense_weights().values()])
         .cpu()
@@ -56,7 +56,7 @@ def phew(
     for goal in rounds([count * part // PARTS for part in range(1, PARTS + 1)]):
         while came < goal and not exhausted:
             walks = max(2, min(8192, (count - came) // (4 * len(layers))))
-            found, walk = _walks(layers, tables, range(first, first + walks), random)
+            found, walk = sample_walks(layers, tables, range(first, first + walks), random)
             new, owner = _fresh(found, walk, order)
             fits = (
                 torch.bincount(owner - first, minlength=walks).cumsum(0) <= count - came
@@ -93,7 +93,7 @@ def _fresh(found: Tensor, walk: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     return found[sort], walk[sort]
 
 
-def _walks(
+def sample_walks(
     layers: Mapping[str, Layer],
     tables: Mapping[str, tuple[Tensor, Tensor]],
     ids: range,
@@ -170,7 +170,7 @@ def _entry(layer: Layer, entry: Tensor, backwards: bool) -> tuple[Tensor, Tensor
     return layer.place[(column, row, cell) if backwards else (row, column, cell)], column
 
 
-def _tables(layer: Layer) -> tuple[Tensor, Tensor]:
+def path_tables(layer: Layer) -> tuple[Tensor, Tensor]:
     """Cumulative sizes, by input channel and by output channel."""
     both = layer.size, layer.size.transpose(0, 1)
     read, made = (torch.cat([size.new_zeros(1), size.reshape(-1).cumsum(0)]) for size in both)

@@ -10,7 +10,7 @@ from torch import Tensor
 from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.scores import Scores, generator
-from dimred.select.topk import _union, largest
+from dimred.select.topk import largest, union
 
 
 def drop_counts(net: Net, fraction: float, rounded: Callable[[float], int] = int) -> dict[str, int]:
@@ -56,7 +56,7 @@ def grow(supports: Supports, scores: Scores, counts: Mapping[str, int]) -> Suppo
             continue
         candidates = scores[name].reshape(-1).clone()
         candidates[support] = -torch.inf
-        out[name] = _union(len(candidates), support, largest(candidates, count))
+        out[name] = union(len(candidates), support, largest(candidates, count))
     return out
 
 
@@ -78,7 +78,7 @@ def grow_random(
         taken = torch.searchsorted(
             support - torch.arange(len(support), device=support.device), chosen, right=True
         )
-        out[name] = _union(size, support, chosen + taken)
+        out[name] = union(size, support, chosen + taken)
     return out
 
 

@@ -57,7 +57,7 @@ def _where(chosen: Tensor) -> Tensor:
     return chosen.nonzero().view(-1)
 
 
-def _union(size: int, one: Tensor, other: Tensor) -> Tensor:
+def union(size: int, one: Tensor, other: Tensor) -> Tensor:
     """The sorted positions, below `size`, that are in one or the other."""
     chosen = torch.zeros(size, dtype=torch.bool, device=one.device)
     chosen[one] = chosen[other] = True

@@ -106,7 +106,7 @@ class Costs:
     def step(self, examples: int, dense_grad: bool) -> None:
         """Add the cost of a training step of the present net."""
         if self._now is None or self._now[0] != self.net.support_version:
-            self._now = self.net.support_version, self._pass()
+            self._now = self.net.support_version, self.of_a_pass()
         now = self._now[1]
         self.steps += now.making + examples * (
             now.forward + (now.dense_backward if dense_grad else now.backward)
@@ -140,7 +140,7 @@ class Costs:
         self._seen = state.get("seen")
 
     # -- one step --------------------
-    def _pass(self) -> Pass:
+    def of_a_pass(self) -> Pass:
         net = self.net
         made = {name for name in net.weights if name in net.transforms or name in net.bases}
         whole = {

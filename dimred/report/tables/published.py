@@ -36,6 +36,7 @@ from dimred.report.tables import schema
 from dimred.report.tables.change import AS_PUBLISHED, Change
 from dimred.report.tables.table import Cell, Claim, Labels, Number, Part, Source, Table
 from dimred.runs.config.files import NOT_DESCRIPTIVE, conf, names
+from dimred.runs.config.leaves import leaves
 
 
 def read_table(
@@ -212,16 +213,6 @@ def read_source(
             f"{source.source} has numbers of {source.measure}, which is not a measure of the table"
         )
     return source
-
-
-def leaves(node: Any, depth: int, path: Labels = ()) -> list[tuple[Labels, Any]]:
-    """The ends of nested dictionaries, with the labels on the way to them."""
-    if depth == 0:
-        return [(path, node)]
-    found = []
-    for label, below in node.items():
-        found += leaves(below, depth - 1, (*path, str(label)))
-    return found
 
 
 def place(path: Iterable[str], depth: tuple[int, int]) -> tuple[Labels, Labels]:

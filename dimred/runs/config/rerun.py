@@ -17,6 +17,7 @@ import yaml
 
 from dimred.errors import UserError
 from dimred.runs.config.files import AS_BEFORE, CHOICES, GROUPS, STORED, conf, read
+from dimred.runs.config.leaves import leaves
 
 Json = dict[str, Any]
 NAME = "run-again"  # of what Hydra starts from, in its store
@@ -73,11 +74,13 @@ def require_data(stored: Json, folder: Path, own: Path | None) -> None:
     names; or if there are settings of Hydra, whose logging, for one, calls whatever it is told
     to."""
     known = {target for place in (conf(), own) if place for target in targets(place)}
-    for key, value in leaves(stored):
-        if "${" in f"{key}{value}" or key in ("defaults", "hydra"):
-            said = key if value is None else f"{key}: {value}"
-            raise UserError(f"{folder}/config.yaml says {said}; a run's values are plain")
-        if key == "_target_" and value not in known:
+    for keys, value in leaves(stored):
+        said = [key for key in keys if key in ("defaults", "hydra")]
+        if "${" in f"{keys}{value}":
+            said.append(f"{keys[-1]}: {value}")
+        if said:
+            raise UserError(f"{folder}/config.yaml says {said[0]}; a run's values are plain")
+        if "_target_" in keys and str(value) not in known:
             raise UserError(
                 f"{folder}/config.yaml asks for {value}, which no configuration names. If it is "
                 "your own, add --config-dir DIR, the folder with its configuration"
@@ -87,17 +90,6 @@ def require_data(stored: Json, folder: Path, own: Path | None) -> None:
 def targets(place: Path) -> Iterator[str]:
     for path in place.glob("*/*.y*ml"):
         yield from re.findall(r"_target_:\s*([\w.]+)", path.read_text())
-
-
-def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key in nested dictionaries with its value, None where that is nested in turn; a list's
-    items have the list's key."""
-    items = node.items() if isinstance(node, dict) else [(key, value) for value in node]
-    for name, value in items:
-        nested = isinstance(value, (dict, list))
-        yield str(name), None if nested else value
-        if nested:
-            yield from leaves(value, str(name))
 
 
 def choices(stored: Json, folder: Path) -> dict[str, str]:
