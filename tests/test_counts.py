@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from toy import model, set_up, watch
 
-from dimred.methods.baselines import Dense
 from dimred.methods.bases import Interspace
 from dimred.methods.dynamic_sparse_training.rigl import RigL
 from dimred.methods.freezing.by_score import DropBack
@@ -20,6 +19,7 @@ from dimred.methods.freezing.progressive import AutoFreeze, FreezeOut
 from dimred.methods.gradual_pruning import GMP
 from dimred.methods.learned_sparsity.movement import Movement
 from dimred.methods.learned_sparsity.thresholds import STR
+from dimred.methods.reference_networks import Dense
 from dimred.methods.subspaces.intrinsic_dimension import IntrinsicDimension
 from dimred.methods.subspaces.learned import Subspace
 from dimred.methods.supermasks.edge_popup import EdgePopup

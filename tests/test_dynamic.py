@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from toy import RECIPE, Blobs, set_up, watch
 
 from dimred.errors import UserError
-from dimred.methods.baselines import Dense
 from dimred.methods.dynamic_sparse_training.deep_r import DeepR, Signed
 from dimred.methods.dynamic_sparse_training.dsr import DSR, below
 from dimred.methods.dynamic_sparse_training.granet import GraNet
@@ -26,7 +25,8 @@ from dimred.methods.dynamic_sparse_training.snfs import SNFS, momentum_shares
 from dimred.methods.dynamic_sparse_training.srigl import SRigL, best_of_rows
 from dimred.methods.dynamic_sparse_training.top_kast import Explored, TopKAST
 from dimred.methods.gradual_pruning import GMP
-from dimred.methods.n_of_m import NM, LargestOf
+from dimred.methods.nm_sparsity import NM, LargestOf
+from dimred.methods.reference_networks import Dense
 from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.scores import generator, magnitude, random_scores

@@ -257,7 +257,7 @@ def test_a_band_of_losses_never_reaches_zero(tmp_path: Path) -> None:
             )
         )
     point = Point(
-        "m", "own methods", None, tuple(Run(tmp_path / f"{i}", i, {}, "done", {}) for i in range(3))
+        "m", "Own methods", None, tuple(Run(tmp_path / f"{i}", i, {}, "done", {}) for i in range(3))
     )
     found = curve(point, "val_loss", log=True)
     assert found and found.n == 3 and (found.low > 0).all() and (found.low < found.mean).all()
@@ -368,8 +368,8 @@ def test_the_front_of_long_names_is_not_cut_off(trained: Path, runs: Path, width
 
 def test_dense_has_no_family(trained: Path) -> None:
     assert {point.method: point.family for point in settings(trained)[0].points} == {
-        "snip": "pruning at init",
-        "set": "dynamic sparse training",
+        "snip": "Pruning at initialisation",
+        "set": "Dynamic sparse training",
         "dense": "dense",
     }
 

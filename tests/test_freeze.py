@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from toy import RECIPE, Blobs, Crash, Fragile, model, set_up, watch
 
 from dimred.errors import UserError
-from dimred.methods.baselines import Dense
 from dimred.methods.freezing.by_score import DropBack, FreezeNetValues, FreezeNetWD
 from dimred.methods.freezing.layers import ELM, LastLayer, NormOnly, PartialFilters, moments
 from dimred.methods.freezing.progressive import AutoFreeze, FreezeOut
 from dimred.methods.pruning_at_init.single_shot import SNIP, FreezeNet
+from dimred.methods.reference_networks import Dense
 from dimred.net import Net
 from dimred.net.layers import layers_of
 from dimred.scores import NAMED, gradients

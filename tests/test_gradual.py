@@ -13,8 +13,8 @@ from toy import set_up, watch
 
 from dimred.errors import UserError
 from dimred.methods import gradual_pruning as gradual
-from dimred.methods.baselines import Dense, MagnitudeAfter
 from dimred.methods.gradual_pruning import ACDC, DPF, GMP, WeightMom
+from dimred.methods.reference_networks import Dense, MagnitudeAfter
 from dimred.net import Net
 from dimred.net.transforms import Masked, StraightThroughMask, straight_through
 from dimred.runs.build import build

@@ -16,7 +16,7 @@ from toy import RECIPE, Blobs, Crash, Fragile, model
 
 from dimred.data.files import remembered
 from dimred.errors import UserError
-from dimred.methods.baselines import Dense
+from dimred.methods.reference_networks import Dense
 from dimred.net import Net
 from dimred.runs import inputs
 from dimred.runs.inputs import difference, fingerprint, paths_in

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from toy import set_up, watch
 
-from dimred.methods.baselines import Dense
 from dimred.methods.dynamic_sparse_training.rigl import RigL
 from dimred.methods.dynamic_sparse_training.set import SET, rank_by_sign
 from dimred.methods.gradual_pruning import GMP
 from dimred.methods.lottery_tickets.imp import IMP
 from dimred.methods.pruning_at_init.single_shot import SNIP, FreezeNet, Magnitude, Random
+from dimred.methods.reference_networks import Dense
 from dimred.net import Net
 from dimred.scores import snip
 from dimred.select.allocate import ERK, Global, Uniform

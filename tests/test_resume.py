@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from toy import RECIPE, Blobs, Crash, Fragile, model
 
 from dimred.errors import Interrupted, UserError
-from dimred.methods.baselines import Dense
+from dimred.methods.reference_networks import Dense
 from dimred.net import Net
 from dimred.storage.folder import RunFolder
 from dimred.training.loop import Train

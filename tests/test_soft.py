@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from toy import RECIPE, Blobs, model, set_up, watch
 
 from dimred.errors import UserError
-from dimred.methods.baselines import Dense
 from dimred.methods.bases import Power, PowerProp
 from dimred.methods.gradual_pruning import GMP
 from dimred.methods.learned_sparsity.movement import Movement, SigmoidGate, SoftMovement
@@ -22,6 +21,7 @@ from dimred.methods.learned_sparsity.penalties import HALO, AdaptiveLasso
 from dimred.methods.learned_sparsity.thresholds import DST, STR, RowThresholds, SoftThreshold, step
 from dimred.methods.own_density import note_own_density
 from dimred.methods.pruning_at_init.single_shot import SNIP, FreezeNet
+from dimred.methods.reference_networks import Dense
 from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.net.transforms import ScoredMask

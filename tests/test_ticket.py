@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from toy import Blobs, set_up, watch
 
 from dimred.errors import UserError
-from dimred.methods.baselines import Dense
 from dimred.methods.lottery_tickets.continuous_sparsification import (
     ContinuousSparsification,
     SoftMask,
 )
 from dimred.methods.lottery_tickets.early_bird import EarlyBird
 from dimred.methods.lottery_tickets.imp import CRITERIA, IMP, prune, scores
+from dimred.methods.reference_networks import Dense
 from dimred.net import Net
 from dimred.select.allocate import Global, Uniform
 from dimred.select.topk import topk

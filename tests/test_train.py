@@ -10,8 +10,8 @@ from torch import nn
 from toy import RECIPE, Blobs, set_up
 
 from dimred.errors import UserError
-from dimred.methods.baselines import Dense
 from dimred.methods.pruning_at_init.single_shot import SNIP
+from dimred.methods.reference_networks import Dense
 from dimred.net import Net
 from dimred.select.allocate import Global
 from dimred.training.loop import Train

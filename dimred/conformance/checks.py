@@ -30,7 +30,7 @@ from dimred.conformance.observe import (
 from dimred.conformance.toy import NETS, other_covers
 from dimred.errors import UserError
 from dimred.methods.base import Method
-from dimred.methods.baselines import Dense
+from dimred.methods.reference_networks import Dense
 from dimred.net.state import finished
 from dimred.storage.folder import RunFolder
 

@@ -1,4 +1,4 @@
-"""Masks that another run has found."""
+"""Given masks: train the weights of a mask that another run has found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From dense to sparse while training."""
+"""Gradual pruning: from a dense to a sparse network during training."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class WeightMom(GMP):
 
     This rule is ours: the paper prunes by the momentum of weights over previous iterations, with a
     share for each layer by its importance, but its formulas were not at hand; here one ranking over
-    all layers decides, unless the allocation shares out. With mu = 0 it is GMP.
+    all layers decides, unless the allocation shares out. With momentum=0 it is GMP.
 
     Trains: all weights at first, in the end d; stores: their positions; needs: dense weights and
     gradients until it prunes, and an average of their size.

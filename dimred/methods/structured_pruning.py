@@ -1,9 +1,11 @@
-"""Structured pruning: remove whole channels (dimred/channels/selection.py defines them).
-`dimred.channels.smaller.compact` makes a smaller plain model of the others.
+"""Structured pruning: remove whole channels.
 
-`sparsity` is, as for every other method, the fraction of the covered weights that is removed
-(`count: weights`), exceeded by less than one channel. Papers often give the fraction of the
-removable channels (`count: channels`). A layer never loses its last channel.
+dimred/channels/selection.py defines channels, and `dimred.channels.smaller.without_channels` makes
+a smaller plain model without the removed ones.
+
+With `count: weights`, `sparsity` is the fraction of the covered weights that is removed, as for
+every other method; it is exceeded by less than one channel. With `count: channels` it is the
+fraction of the removable channels, as in many papers. A layer never loses its last channel.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import sys
 from itertools import groupby
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from dimred.runs.config.docstrings import PACKAGE, describe
+from dimred.runs.config.docstrings import describe
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/methods.md"
@@ -19,13 +18,14 @@ INTRODUCTION = """\
 <!-- Written by scripts/make_docs from docstrings and conf/; a test compares. -->
 # Methods
 
-{count} methods, each a short program in `dimred/methods/` with its values in `conf/method/NAME.yaml`. Chosen by
-`dimred train method=NAME`, changed by `method.FIELD=VALUE`; `sparsity` is the fraction of covered weights that is not
-trained. `d` of `D` numbers are trained; `psi` are these numbers, `theta` is the weight, `g` its gradient.
+{count} methods. Each is a short program in `dimred/methods/`; `conf/method/NAME.yaml` lists its fields and their values.
+`dimred train method=NAME` chooses a method, and `method.FIELD=VALUE` changes a field. `sparsity` is the fraction of the
+covered weights that is not trained: `d` of `D` numbers are trained. `psi` denotes these numbers, `theta` the weight and
+`g` its gradient.
 
-- **trains**: which numbers the optimiser changes (biases and norms besides, unless said otherwise)
-- **stores**: what the finished net takes beyond the values that were trained
-- **needs**: dense gradients or dense weights that training has to hold, beyond those that train
+- **trains**: the numbers that the optimiser changes (biases and norms train too, unless the entry says otherwise)
+- **stores**: what a file of the finished network has to hold beyond the trained values
+- **needs**: the dense gradients or dense weights that training holds beyond the trained ones
 - **values**: the fields of the method with their defaults, and its allocation unless that is `global`
 """
 
@@ -43,12 +43,12 @@ def page() -> str:
         key=lambda row: (row["family"], row["name"]),
     )
     parts = [INTRODUCTION.format(count=len(methods))]
-    for family, rows in groupby(methods, key=lambda row: row["family"]):
-        stem = f"methods/{family.replace(' ', '_')}"
-        file = f"{stem}/__init__.py" if (PACKAGE / stem).is_dir() else f"{stem}.py"
+    for family, members in groupby(methods, key=lambda row: row["family"]):
+        rows = list(members)
+        about, file = rows[0]["about"], rows[0]["file"]
         parts += [
-            f"## {family.capitalize()}\n",
-            f"{first_paragraph(PACKAGE / file)} (`dimred/{file}`)\n",
+            f"## {family}\n",
+            f"{about[:1].upper()}{about[1:]} (`dimred/{file}`)\n",
             table(rows),
         ]
     for group, title in (("basis", "Bases"), ("allocation", "Allocations")):
@@ -62,9 +62,9 @@ def page() -> str:
 
 
 GROUPS = {
-    "basis": "What the weights are written in, for any method: then it is coefficients that are "
-    "trained.",
-    "allocation": "How a sparsity is shared out among layers, for any method that has an "
+    "basis": "Reparametrisations of the weights, which combine with any method: the method then "
+    "prunes and trains coefficients in the basis.",
+    "allocation": "The density of each layer at a given sparsity, for every method that has an "
     "allocation.",
 }
 
@@ -119,10 +119,6 @@ def table(rows: Any) -> str:
 def cell(text: str, code: bool) -> str:
     lines = [line.strip().replace("|", "\\|") for line in text.splitlines()]
     return "<br>".join(f"`{line}`" if code else line for line in lines if line)
-
-
-def first_paragraph(path: Path) -> str:
-    return " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0].split())
 
 
 if __name__ == "__main__":

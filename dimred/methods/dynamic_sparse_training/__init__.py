@@ -1,1 +1,2 @@
-"""Dynamic sparse training: sparse from the start, with connections that change."""
+"""Dynamic sparse training: the network is sparse from the start, and its mask changes during
+training."""

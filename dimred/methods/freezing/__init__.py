@@ -1,1 +1,1 @@
-"""Train a part of the network and freeze the rest."""
+"""Freezing: train a part of the parameters and freeze the others."""

@@ -44,7 +44,7 @@ class FreezeNetWD(ByScore):
 
     This is the decay of SGD without momentum; it is a map, so neither the optimiser nor a
     checkpoint holds what decays. wd is such that the product over all steps is final_fraction; with
-    remainder=null it is the recipe's weight_decay, which takes long. The last step, and its
+    final_fraction=null it is the recipe's weight_decay, which takes long. The last step, and its
     evaluation, finds the frozen weights at zero; so they end.
 
     Trains: d weights; stores: their positions (those that decay end at zero); needs: dense
@@ -110,7 +110,7 @@ class FreezeNetValues(ByScore):
         theta_0 itself, or 0
 
     Trains: d weights; stores: their positions, and the others too: their draws are torch's, which
-    no seed pins for good (nothing but the seed with values=init); needs: dense gradients once,
+    no seed pins for good (nothing but the seed with frozen_values=init); needs: dense gradients once,
     before training, if the score does, and dense weights in every pass.
 
     Wimmer, Mehnert, Condurache, ACCV 2020 (arXiv:2011.14087), after their ablation of

@@ -158,8 +158,8 @@ class PartialFilters(Checked):
 
         trained = sum ceil(fraction * C_out) * fan_in, and all of the last layer and of train_whole
 
-    A neuron of a Linear layer is a filter, too. With fraction=0 and layers=[stage2] whole layers
-    are trained or not.
+    A neuron of a Linear layer is a filter, too. With fraction=0 and train_whole=[stage2], whole
+    layers are trained or frozen.
 
     Trains: the first filters of each layer, the last layer, biases and norms; stores: the seed of
     the others; needs: dense weights in every pass.

@@ -1,1 +1,1 @@
-"""Learned sparsity: thresholds, gates and penalties that train with the weights."""
+"""Learned sparsity: thresholds, gates and penalties that are trained together with the weights."""

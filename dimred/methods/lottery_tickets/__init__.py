@@ -1,1 +1,1 @@
-"""Lottery tickets: train, prune, rewind, again."""
+"""Lottery tickets: train, prune, rewind the remaining weights, and repeat."""

@@ -1,1 +1,1 @@
-"""Pruning at initialisation: coordinates chosen once, before training."""
+"""Pruning at initialisation: the mask is chosen once, before training."""

@@ -138,7 +138,7 @@ class GraSP(Scored):
         score = theta * (H g),  g and H the gradient and Hessian of the cross-entropy of
         logits / temperature
 
-    On one balanced batch, as in the paper. With halves=true on two halves of it, the first classes
+    On one balanced batch, as in the paper. With split_batch=true on two halves of it, the first classes
     and the last ones, as in the official code: g and H are sums over both, whose BatchNorm
     statistics differ. That code also scores a copy with newly drawn Linear layers. In double
     precision: at this temperature H g is tiny.
@@ -194,7 +194,7 @@ class ProsPr(Scored):
         theta_{m+1} = theta_m - lr * dL/dtheta_m
 
     All parameters take the inner steps, by plain gradient descent, as in the official code; with
-    others=false biases and norms stay as they are. Each step has a batch of its own.
+    train_biases_and_norms=false biases and norms stay as they are. Each step has a batch of its own.
 
     Trains: d weights; stores: their positions; needs: dense gradients through a few steps of dense
     training, once.

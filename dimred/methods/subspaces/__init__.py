@@ -1,1 +1,1 @@
-"""Train in a subspace: few numbers that make a network, or a line of networks."""
+"""Subspaces: train the coordinates of a random subspace, or a line or simplex of networks."""

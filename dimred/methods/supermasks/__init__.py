@@ -1,1 +1,1 @@
-"""Strong lottery tickets: a subnetwork that is good without training its weights."""
+"""Supermasks: train a mask of frozen initial weights (strong lottery tickets)."""

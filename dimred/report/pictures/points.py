@@ -157,7 +157,7 @@ def name_of(text: str) -> str:
 def family_of(method: str) -> str:
     if method == "dense":  # in a picture, it has no family
         return method
-    return describe_method(method)["family"] if method in names("method") else "own methods"
+    return describe_method(method)["family"] if method in names("method") else "Own methods"
 
 
 # -- values of a run --------------------

@@ -29,7 +29,8 @@ FACTS = ("trains", "stores", "needs")
 
 def describe(target: str) -> dict[str, str]:
     """The parts of the docstring of `dimred.FILE.NAME` or `dimred.methods.NAME`; empty where there
-    is none. The family is the name of the file, or of the package that the file is part of."""
+    is none. `family` and `about` are the title and the rest of the first paragraph of its family's
+    own docstring, and `file` is the family's file."""
     path, docstring = find(target)
     parts = docstring.split("\n\n")
     lines = [" ".join(part.split()) for part in parts]
@@ -40,7 +41,7 @@ def describe(target: str) -> dict[str, str]:
         None,
     )
     return {
-        "family": family_of(path).replace("_", " "),
+        **family_of(path),
         "summary": lines[0],
         "equation": "\n".join(
             textwrap.dedent(part) for part in parts[1:-1] if part.startswith("    ")
@@ -60,10 +61,15 @@ def find(target: str) -> tuple[Path, str]:
     raise UserError(f"a configuration names {target}, which is not in {folder}")
 
 
-def family_of(path: Path) -> str:
-    """dimred/methods/FAMILY.py or dimred/methods/FAMILY/FILE.py."""
-    inside = path.relative_to(PACKAGE).with_suffix("").parts
-    return inside[1] if len(inside) > 1 else inside[0]
+@lru_cache
+def family_of(path: Path) -> dict[str, str]:
+    """The family of a class in dimred/methods/FAMILY.py or dimred/methods/FAMILY/FILE.py. The
+    docstring of FAMILY begins with its title and a colon."""
+    package = path.parent / "__init__.py"
+    file = path if path.parent.parent == PACKAGE else package
+    paragraph = (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n\n")[0]
+    title, _, about = " ".join(paragraph.split()).partition(": ")
+    return {"family": title, "about": about, "file": file.relative_to(PACKAGE).as_posix()}
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""Baselines: dense training, and pruning after it."""
+"""Reference networks: dense training, and magnitude pruning after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""N:M sparsity, a pattern that hardware can use."""
+"""N:M sparsity: n of every m consecutive weights are nonzero, a pattern that hardware can use."""
 
 from __future__ import annotations
 
