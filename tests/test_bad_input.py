@@ -161,7 +161,7 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
         ),
         (
             "method=imp method.prune_rate=1e-9",
-            "reaches sparsity=0.9 in 2302585092 rounds|1000 are allowed|0.0025 would do",
+            "reaches sparsity=0.9 in 2302585092 rounds|1000 are allowed|0.0025 is enough",
         ),
         (
             "dataset.val_fraction=0.9999",

@@ -983,9 +983,11 @@ def test_nm_ends_in_a_plain_sparse_network_and_leaves_layers_that_do_not_fit_den
     net, train = set_up()
     with caplog.at_level(logging.WARNING, "dimred"):
         NM(n=2, m=4, penalty=2e-4).run(net, train)
-    assert "dense, for want of a multiple of 4 inputs: 0.weight" in caplog.text  # 9 inputs
+    assert "the number of inputs is not a multiple of 4: 0.weight" in caplog.text  # 9 inputs
     assert not net.transforms and dims(net) == {"0.weight": 36, "4.weight": 384, "6.weight": 12}
-    with pytest.raises(UserError, match="no layer has a multiple of"):
+    with pytest.raises(
+        UserError, match="needs a layer with a number of inputs that is a multiple of"
+    ):
         NM(n=2, m=7, penalty=2e-4).run(*set_up())
 
 

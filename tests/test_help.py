@@ -54,7 +54,7 @@ def test_a_method_is_described_with_equation_fields_and_ranges(
     out = dimred("methods", "rigl").out
     assert fits(out)
     for part in (
-        "Drop the smallest weights",
+        "drop the weights of smallest magnitude",
         "t = k, 2",
         "arXiv:1911.11134",
         "method.drop_fraction 0.3 alpha",

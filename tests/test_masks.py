@@ -209,9 +209,9 @@ def test_zeros_and_ones_of_any_type_are_a_mask(dtype: type, tmp_path: Path) -> N
 def test_a_mask_of_another_network_is_refused(tmp_path: Path) -> None:
     net = Net(torch.nn.Sequential(torch.nn.Linear(4, 2)))
     for masks, message in (
-        (ONE, "0.weight is only here, and 2 more"),
-        ({"0.weight": bits("11")}, "0.weight is 1x2 there, 2x4 here"),
-        ({"0.weight": ONE["fc1.weight"], "x": bits("1")}, "x is only there"),
+        (ONE, "the mask has no 0.weight, and 2 more"),
+        ({"0.weight": bits("11")}, "0.weight is 1x2 in the mask and 2x4 in this network"),
+        ({"0.weight": ONE["fc1.weight"], "x": bits("1")}, "this network covers no x"),
     ):
         with pytest.raises(UserError, match=message):
             FromMask(mask=str(save(tmp_path / "a", **masks)), base="zero").run(net, None)  # type: ignore[arg-type]

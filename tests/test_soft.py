@@ -118,8 +118,8 @@ def test_more_than_a_tenth_left_to_the_final_cut_is_said(
     assert net.reported == pytest.approx({"own_density": own, "left_to_cut": left})
     assert len(caplog.messages) == warns
     for message in caplog.messages:
-        assert f"reached density {own:.3g}, where 0.2 was asked for" in message
-        assert f"prunes {100 * left:.0f} % of the weights to be pruned. " in message
+        assert f"reached density {own:.3g} instead of 0.2" in message
+        assert f"remove the last {100 * left:.0f} % of the weights to be pruned. " in message
         assert "Choose a larger method.alpha" in message
 
 

@@ -237,7 +237,9 @@ def test_biases_and_norms_train_besides_if_told_to() -> None:
 
 def test_more_directions_than_weights_are_an_error() -> None:
     net, train = set_up()
-    with pytest.raises(UserError, match=r"method\.dim=900 is more than the 828 covered weights"):
+    with pytest.raises(
+        UserError, match=r"method\.dim=900 is more than the number of covered weights, 828"
+    ):
         IntrinsicDimension(
             dim=900, projection="dense", lr_scale=1.0, train_biases_and_norms=False
         ).run(net, train)

@@ -521,7 +521,7 @@ def test_an_early_bird_that_does_not_settle_is_taken_at_the_end_of_the_search(
     steps = pruned_at(net, train)
     with caplog.at_level(logging.INFO, "dimred"):
         method.run(net, train)
-    assert steps[0] == 72 and "they have not settled" in caplog.text
+    assert steps[0] == 72 and "their mask is not stable yet" in caplog.text
 
 
 def test_the_penalty_pulls_scales_to_zero_until_the_bird_is_found() -> None:

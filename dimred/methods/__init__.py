@@ -1,11 +1,11 @@
 """Methods: programs that choose the coordinates of a net and train them.
 
 A method is a frozen dataclass with a `run`. Its fields are its hyper-parameters: their annotations
-have the ranges (dimred/fields), and conf/method/NAME.yaml lists their values. Docstrings have three
-parts: one sentence, the equation, the source.
+give the allowed ranges (dimred/fields), and conf/method/NAME.yaml lists their values. Its docstring
+has three parts: one sentence, the equation, the source (dimred/runs/config/docstrings.py).
 
-The `_target_` of its YAML is where a method is found: `from dimred.methods import RigL` works for
-every class that a file of conf/method names.
+Methods are found by the `_target_` of their YAML files: `from dimred.methods import RigL` works for
+every class that a file in conf/method names.
 """
 
 from __future__ import annotations

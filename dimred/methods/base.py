@@ -10,12 +10,12 @@ from dimred.training.loop import Train
 
 class Method(Protocol):
     """A frozen dataclass with a `run`. Its fields are its hyper-parameters, and
-    conf/method/NAME.yaml gives them their values."""
+    conf/method/NAME.yaml lists their values."""
 
     def run(self, net: Net, train: Train) -> None:
-        """Choose coordinates and train them, in whatever order the paper says.
+        """Choose coordinates and train them, in the order that the paper prescribes.
 
-        A resumed run calls `run` again (training/resume.py). So what a method remembers between
-        steps is in `net.method_state`, as named tensors, and what it reports in `net.reported`, not
-        in a local variable."""
+        A resumed run calls `run` again (training/resume.py). Local variables are lost then: a
+        method keeps tensors that it needs from one step to the next in `net.method_state`, and
+        numbers that it reports in `net.reported`."""
         ...

@@ -1,5 +1,5 @@
-"""Interspace pruning: an option of every method, which then chooses coefficients instead of pixels
-of filters."""
+"""Reparametrisations of the weights, an option of every method: filter bases (interspace pruning)
+and powerpropagation. The method then prunes and trains coefficients in place of weights."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from dimred.scores import generator
 
 
 class FilterBasis(Transform):
-    """h = lambda F: a filter h of n pixels is the sum of the n rows of F, times its coefficients
-    lambda."""
+    """h = lambda F: a filter h of n pixels is the sum of the n rows of F, multiplied by the
+    filter's coefficients lambda."""
 
     counted_as = "numbers of filter bases"
 
@@ -35,34 +35,36 @@ class FilterBasis(Transform):
             self.register_buffer("flat", flat)
 
     def forward(self, coefficients: Tensor) -> Tensor:
-        """Coefficients (out, in, ...) to filters of the same shape; never in bfloat16, as it costs
-        next to nothing."""
+        """Coefficients (out, in, ...) to filters of the same shape. The product is never taken in
+        bfloat16: full precision costs next to nothing here."""
         with torch.autocast(coefficients.device.type, enabled=False):
             return (coefficients.reshape(-1, self.n) @ self.flat.view(self.n, self.n)).view(
                 coefficients.shape
             )
 
     def inverse(self, filters: Tensor) -> Tensor:
-        """The reverse, where F is orthonormal."""
+        """Filters to coefficients, for an orthonormal F."""
         return (filters.reshape(-1, self.n) @ self.flat.view(self.n, self.n).T).view(filters.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interspace(Checked):
-    """Interspace pruning: write convolution filters in a trained basis and prune their
+    """Interspace pruning: represent convolution filters in a trained basis and prune their
     coefficients.
 
         h = sum_n lambda_n g_n;  dL/dlambda_n = <dL/dh, g_n>,
         dL/dg_n = sum of lambda_n dL/dh over all filters
 
-    F = (g_1, ..., g_n), n = K^2, is one for each layer, each group of layers, or the network, of
-    one kernel size; layers that make equally many channels are a group (from memory: the paper's
-    groups are stages). Its n^2 numbers train as long as a coefficient does, without weight decay,
-    and count as trained (`dim`). The sparsity is that of coefficients, and of the weights of other
-    layers. Initial filters are the model's own, whatever the basis.
+    A basis F = (g_1, ..., g_n), n = K^2, is shared by all filters of one kernel size in a layer, in
+    a group of layers, or in the network. A group is all layers with the same number of output
+    channels (from memory: the paper's groups are stages). The n^2 numbers of a basis train as long
+    as one of its coefficients does, without weight decay, and they count as trained (`dim`). The
+    sparsity is that of the coefficients, and of the weights of the other layers. Whatever the
+    basis, the initial filters are the model's own.
 
     Trains: d coefficients, and the K^4 numbers of each basis; stores: positions of coefficients,
-    and the bases; needs: what the method needs, and dense filters in every pass.
+    and the bases; needs: the dense gradients and weights of the method, and dense filters in every
+    pass.
 
     Wimmer, Mehnert, Condurache, CVPR 2022 (arXiv:2203.07808).
     """
@@ -94,12 +96,12 @@ class Interspace(Checked):
         net.add_bases({name: bases[key] for name, key in keys.items()})
 
     def key(self, name: str, shape: torch.Size) -> tuple:
-        """What weights with the same basis have in common."""
+        """The same for all weights that share a basis."""
         return shape[2:], {"layer": name, "group": shape[0], "network": None}[self.share]
 
 
 def orthonormal(n: int, draws: torch.Generator) -> Tensor:
-    """Uniform among the orthonormal bases (n, n)."""
+    """A random orthonormal basis (n, n), uniformly distributed (Haar measure)."""
     q, r = torch.linalg.qr(torch.randn(n, n, generator=draws, dtype=torch.float64))
     return q * r.diagonal().sign()
 
@@ -112,17 +114,17 @@ INITS: dict[str, Callable[[int, torch.Generator], Tensor]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PowerProp(Checked):
-    """Powerpropagation: train a root of every weight, so that large weights learn faster than small
-    ones.
+    """Powerpropagation: train a root of every weight, so that the gradient of a weight grows with
+    its magnitude and small weights stay near zero.
 
         theta = phi |phi|^(alpha - 1),  phi_0 = sign(w_0) |w_0|^(1 / alpha);
         gradient g alpha |phi|^(alpha - 1)
 
-    An option of every method, which then sees phi: magnitudes rank as those of weights do, and so
-    do phi * dL/dphi = alpha w * dL/dw. alpha = 1 changes nothing. For alpha > 1 a weight at zero
-    has no gradient and stays there: methods that grow weights from zero do not go with it, and a
-    warning says so. Weight decay acts on phi. The last layer is pruned as the others are, where the
-    paper halves its sparsity.
+    An option of every method. The method scores phi, which ranks like the weights: |phi| is
+    monotonic in |w|, and phi * dL/dphi = alpha w * dL/dw. alpha = 1 is the identity. For alpha > 1,
+    a weight at zero has no gradient and stays at zero, so methods that grow weights from zero do
+    not work with it; a warning says so. Weight decay acts on phi. The last layer has the same
+    sparsity as the others; the paper halves it there.
 
     Trains: what the method trains, as roots; stores: what the method stores; needs: what the method
     needs.

@@ -21,14 +21,14 @@ class FromMask(Checked):
 
         support = {i: mask_i},  theta_i = 0 elsewhere, or its initial value
 
-    mask: the folder of a run, or a file like its masks.npz: an array for every covered weight,
-    under its name, 1 (or true) where it is trained and 0 elsewhere. What counts for the identity of
-    a run is what the mask holds, not where it lies.
+    mask: the folder of a run, or a file such as its masks.npz, with an array for each covered
+    weight, under its name: 1 (or true) where the weight is trained, 0 elsewhere. The identity of a
+    run depends on the content of the mask, not on its path.
 
     Trains: d weights; stores: their positions; needs: nothing.
 
-    Morcos, Yu, Paganini, Tian, NeurIPS 2019 (arXiv:1906.02773), who carry tickets to other data
-    sets and optimisers."""
+    Morcos, Yu, Paganini, Tian, NeurIPS 2019 (arXiv:1906.02773), who transfer lottery tickets to
+    other data sets and optimisers."""
 
     mask: str
     base: Literal["zero", "init"] = "zero"
@@ -48,18 +48,18 @@ class FromMask(Checked):
 
 
 def require_fit(masks: Masks, net: Net, path: str) -> None:
-    """UserError unless the masks are of the weights that this net covers."""
+    """UserError unless the masks have the names and shapes of the weights that this net covers."""
     wrong = []
     for name, w in net.weights.items():
         if name not in masks:
-            wrong.append(f"{name} is only here")
+            wrong.append(f"the mask has no {name}")
         elif masks[name].shape != w.param.shape:
-            there, here = ("x".join(map(str, s)) for s in (masks[name].shape, w.param.shape))
-            wrong.append(f"{name} is {there} there, {here} here")
-    wrong += [f"{name} is only there" for name in masks if name not in net.weights]
+            masked, weight = ("x".join(map(str, s)) for s in (masks[name].shape, w.param.shape))
+            wrong.append(f"{name} is {masked} in the mask and {weight} in this network")
+    wrong += [f"this network covers no {name}" for name in masks if name not in net.weights]
     if wrong:
         more = f", and {len(wrong) - 1} more" if wrong[1:] else ""
         raise UserError(
             f"method.mask={path} is of another network ({wrong[0]}{more}). Choose the model, the "
-            "size of images, include and exclude of its run, or a mask of this network"
+            "image size, include and exclude of the mask's run, or a mask of this network"
         )

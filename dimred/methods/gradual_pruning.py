@@ -17,12 +17,13 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class GMP(Checked):
-    """Gradual magnitude pruning: prune the smallest weights during training, on a cubic schedule.
+    """Gradual magnitude pruning: prune the weights of smallest magnitude during training, on a
+    cubic schedule.
 
         s_t = s (1 - (1 - (t - t0) / (t1 - t0))^3)  for t = t0, t0 + k, ..., t1
 
-    By default it prunes every layer alike, as the paper does; allocation=global ranks all layers
-    together.
+    By default all layers have the same sparsity, as in the paper; allocation=global ranks all
+    layers together.
 
     Trains: all weights at first, in the end d; stores: their positions; needs: dense weights and
     gradients until it prunes.
@@ -46,7 +47,7 @@ class GMP(Checked):
         )
 
     def density(self, t: int, total: int) -> float | None:
-        """What to prune to at step t of `total`; None if nothing is due."""
+        """The density to prune to at step t of `total`; None if this step does not prune."""
         begin, end = int(self.prune_from * total), int(self.prune_until * total)
         period = steps_between(self.update_every, total)
         if begin <= t <= end and ((t - begin) % period == 0 or t == end):
@@ -62,13 +63,13 @@ class GMP(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class DPF(GMP):
-    """Dynamic pruning with feedback: compute with the largest weights, and update all weights by
-    their gradient, so that pruned ones may return.
+    """Dynamic pruning with feedback: compute with the weights of largest magnitude and update all
+    weights by their gradient, so that pruned weights may return.
 
         psi <- psi - lr dL/dtheta (theta),  theta = psi * (|psi| among the largest),
-        chosen anew every so often
+        the mask is updated every update_every steps
 
-    The density falls as in GMP and then stays, while the choice goes on changing. Momentum and
+    The density falls as in GMP and then stays constant; the mask continues to change. Momentum and
     weight decay act on all of psi. Memory and time are those of dense training.
 
     Trains: all weights, d in use; stores: their positions; needs: dense weights and gradients in
@@ -99,17 +100,17 @@ class DPF(GMP):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightMom(GMP):
-    """Gradual pruning by a moving average of the magnitude of weights.
+    """Gradual pruning by a moving average of weight magnitudes.
 
         v_t = m v_{t-1} + (1 - m) |theta_t|,  m = momentum,  v_0 = |theta_0|;
         prune the smallest v on GMP's schedule
 
-    This rule is ours: the paper prunes by the momentum of weights over previous iterations, with a
-    share for each layer by its importance, but its formulas were not at hand; here one ranking over
-    all layers decides, unless the allocation shares out. With momentum=0 it is GMP.
+    This rule is ours. The paper prunes by the momentum of weights over previous iterations, with a
+    share for each layer by its importance, but its formulas were not at hand. Here one ranking
+    covers all layers, unless the allocation gives each layer a density. With momentum=0 it is GMP.
 
     Trains: all weights at first, in the end d; stores: their positions; needs: dense weights and
-    gradients until it prunes, and an average of their size.
+    gradients until it prunes, and an average of their magnitudes.
 
     After Johnson, Tang, Samudrala, 2022 (arXiv:2208.05970; authors from memory); the rule is ours.
     """
@@ -131,13 +132,14 @@ class WeightMom(GMP):
 
 @dataclass(frozen=True, kw_only=True)
 class ACDC(Checked):
-    """Alternate between sparse and dense training phases, and end with a sparse one.
+    """Alternating compressed/decompressed training: alternate between sparse and dense phases, and
+    end with a sparse one.
 
-        compress: keep the largest weights, train them;
-        decompress: train all again, the others from zero
+        compress: keep the weights of largest magnitude and train them;
+        decompress: train all weights; pruned weights start from zero
 
-    Decompression forgets the optimiser's memory. The default phases are those of 200 epochs of
-    CIFAR, as fractions.
+    Decompression clears the optimiser's state. The default phases are those of 200 epochs of CIFAR,
+    as fractions of training.
 
     Trains: all weights and d of them by turns; stores: their positions; needs: dense weights and
     gradients in the dense phases.

@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class NM(Checked):
     """N:M sparsity: use the n largest of every m consecutive weights; all weights are updated, and
-    those not used decay.
+    pruned weights decay.
 
         E(theta) = theta * (among the n largest of its group);
         dL/dtheta <- dL/dE + penalty * (theta not used)
 
-    A group is m consecutive inputs of a neuron, channels running fastest (NHWC). Layers whose
-    number of inputs is no multiple of m stay dense. Memory and time are those of dense training;
-    the network in the end is sparse.
+    A group is m consecutive inputs of a neuron in NHWC order (channels are contiguous). Layers with
+    a number of inputs that is not a multiple of m stay dense. Memory and time are those of dense
+    training; the final network is sparse.
 
     Trains: all weights, n of m in use; stores: which n of every m, 2 bits for each in use at 2:4;
     needs: dense weights and gradients in every step.
@@ -52,11 +52,16 @@ class NM(Checked):
         }
         if not patterns:
             raise UserError(
-                f"no layer has a multiple of method.m={self.m} inputs to a neuron. Choose another "
-                "method.m or a model that has some, such as model=resnet20 for method.m=4"
+                "method nm needs a layer with a number of inputs that is a multiple of "
+                f"method.m={self.m}, and {type(net.model).__name__} has none. Choose another "
+                "method.m, or a model such as model=resnet20 for method.m=4"
             )
         if dense := [name for name in net.weights if name not in patterns]:
-            log.warning("dense, for want of a multiple of %d inputs: %s", self.m, ", ".join(dense))
+            log.warning(
+                "dense, because the number of inputs is not a multiple of %d: %s",
+                self.m,
+                ", ".join(dense),
+            )
         net.add_transforms(patterns)
         train()
         thetas = net.dense_weights()
@@ -68,14 +73,15 @@ class NM(Checked):
 
 
 class LargestOf(Transform):
-    """The n largest of every m weights, and a penalty on the others."""
+    """The n largest of every m weights by a straight-through estimator, and the SR-STE penalty on
+    the others."""
 
     def __init__(self, n: int, m: int, decay: float) -> None:
         super().__init__()
         self.n, self.m, self.decay = n, m, decay
 
     def kept(self, theta: Tensor) -> Tensor:
-        """True at the n largest of every group; among equals the first win."""
+        """True at the n largest of every group; among equals the first are kept."""
         size = theta.detach().abs().movedim(1, -1)
         places = size.reshape(-1, self.m).T.contiguous()  # the i-th of every group, in a row
         ahead = torch.zeros_like(places, dtype=torch.int16)

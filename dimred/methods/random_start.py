@@ -1,4 +1,4 @@
-"""A random sparse start, which methods of sparse training share."""
+"""The random sparse initial network of sparse training methods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from dimred.select.topk import topk
 
 @dataclass(frozen=True, kw_only=True)
 class RandomStart(Checked):
-    """Methods that start from a random sparse network, by their allocation."""
+    """Methods that start from a random sparse network; the allocation gives the density of each
+    layer."""
 
     sparsity: Sparsity = 0.9
     allocation: Allocation = ERK()
@@ -24,7 +25,7 @@ class RandomStart(Checked):
     scale_fan_in: bool = False
 
     def keep_random(self, net: Net, sparsity: float | None = None) -> None:
-        """Train random weights: those of the method's own sparsity, or of another."""
+        """Train random weights, at the method's sparsity or another one."""
         sparsity = self.sparsity if sparsity is None else sparsity
         net.keep(topk(random_scores(net), self.allocation(net, 1 - sparsity)))
         if self.scale_fan_in:
@@ -33,16 +34,16 @@ class RandomStart(Checked):
 
 @torch.no_grad()
 def scale_by_fan_in(net: Net) -> None:
-    """Multiply the trained weights of each neuron by sqrt(number of its inputs / number of those
-    that are trained).
+    """Multiply the trained weights of each neuron by sqrt(number of inputs / number of trained
+    inputs).
 
-    Initial weights are drawn for all inputs; scaled, they give the neuron's output the variance of
-    the dense neuron. Evci, Ioannou, Keskin, Dauphin, AAAI 2022 (arXiv:2010.03533), draw them anew
-    for the smaller number instead. UserError in a basis, where theta are coefficients."""
+    Initial weights are drawn for all inputs. Scaled, they give the neuron's output the variance of
+    the dense neuron. Evci, Ioannou, Keskin, Dauphin, AAAI 2022 (arXiv:2010.03533), draw them for
+    the number of trained inputs instead. UserError in a basis, where theta holds coefficients."""
     if net.bases:
         raise UserError(
-            "method.scale_fan_in=true scales weights, and a basis has coefficients "
-            "instead. Choose method.scale_fan_in=false or basis=none"
+            "method.scale_fan_in=true scales weights, and with a basis the trained numbers are "
+            "coefficients. Choose method.scale_fan_in=false or basis=none"
         )
     for w in net.weights.values():
         if w.param.dim() > 1:  # biases have no fan-in

@@ -14,7 +14,7 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True)
 class Dense:
-    """Train all weights: the baseline.
+    """Train all weights: the dense reference network.
 
         theta = psi
 
@@ -29,12 +29,13 @@ class Dense:
 
 @dataclass(frozen=True, kw_only=True)
 class MagnitudeAfter(Checked):
-    """Train dense, prune the smallest weights, in one shot or in rounds, and fine-tune.
+    """Train a dense network, prune the weights of smallest magnitude, in one shot or in rounds, and
+    fine-tune.
 
         density after round k of n = (1 - s)^(k / n);
         the rounds share the last finetune_fraction of training evenly
 
-    All of it is one training: fine-tuning goes on with the learning rate as it then is.
+    All of this is one training: fine-tuning continues the recipe's learning rate schedule.
 
     Trains: all weights, after pruning d; stores: their positions; needs: dense weights and
     gradients until it prunes.

@@ -25,18 +25,18 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class L1Filters(Checked):
-    """Train, prune the filters with the smallest L1 norm, the same fraction of each layer, and
-    fine-tune.
+    """L1 filter pruning: train, prune the filters with the smallest L1 norm, the same fraction of
+    each layer, and fine-tune.
 
-        score of a channel = sum |theta| over the filters that make it
+        score of a channel = sum |theta| over the filters that create it
 
-    The paper trains to the end and then on at a small learning rate; here pruning is at a fraction
-    prune_at of one training. It prunes the first layer of a residual block only: `skip` names the
-    weights whose filters all stay, such as [conv2]; without it, channels that are added are removed
-    together, by the sum of their scores (ours).
+    The paper trains to the end and then fine-tunes at a small learning rate; here pruning is at the
+    fraction prune_at of one training. The paper prunes only the first layer of each residual block:
+    to do so, `skip` names the weights that keep all filters, such as [conv2]. Without it, channels
+    coupled by additions are removed together, by the sum of their scores (ours).
 
-    Trains: all weights, then those of the channels that are left; stores: nothing: what is left is
-    a small dense net;
+    Trains: all weights, then those of the remaining channels; stores: nothing: the remaining net is
+    small and dense;
     needs: dense weights and gradients until it prunes.
 
     Li, Kadav, Durdanovic, Samet, Graf, ICLR 2017 (arXiv:1608.08710).
@@ -60,17 +60,18 @@ class L1Filters(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSlimming(Checked):
-    """Train with an L1 penalty on the scales of norms, prune the channels with the smallest scales,
-    and fine-tune.
+    """Network slimming: train with an L1 penalty on the scales of norms, prune the channels with
+    the smallest scales, and fine-tune.
 
         gradient of gamma += s sign(gamma);  score of a channel = |gamma|, over all layers
 
-    Channels that are added have several scales; their mean decides (ours: the paper leaves such
-    channels in place). What has no scale stays. The paper trains to the end and then trains what is
-    left again; here pruning is at a fraction prune_at of one training.
+    Channels coupled by additions have several scales; they are ranked by the mean (ours: the paper
+    does not prune such channels). Channels without a scale are not pruned. The paper trains to the
+    end and then trains the remaining network again; here pruning is at the fraction prune_at of one
+    training.
 
-    Trains: all weights, then those of the channels that are left; stores: nothing: what is left is
-    a small dense net;
+    Trains: all weights, then those of the remaining channels; stores: nothing: the remaining net is
+    small and dense;
     needs: dense weights and gradients until it prunes.
 
     Liu, Li, Shen, Huang, Yan, Zhang, ICCV 2017 (arXiv:1708.06519).
@@ -92,17 +93,17 @@ class NetworkSlimming(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelAtInit(Checked):
-    """Prune channels at initialisation, by a score of their weights.
+    """Prune channels at initialisation, by the sum of their weights' scores.
 
-        score of a channel = sum of the scores of the weights in the filters that make it
+        score of a channel = sum of the scores of the weights in the filters that create it
 
-    In `rounds` rounds that leave (1 - sparsity)^(k / rounds) each, scored anew. Channels that are
-    added are one, and so are their scores. Sums over filters are the plain generalisation of scores
-    of weights (ours); scores that are about paths or training (PHEW, NTK-SAP, ProsPr) have none
-    here.
+    Round k of `rounds` leaves a fraction (1 - sparsity)^(k / rounds), and each round scores again.
+    Channels coupled by additions are removed together, by the sum of their scores. Sums over
+    filters are the simplest generalisation of weight scores (ours). Scores of paths or of training
+    (PHEW, NTK-SAP, ProsPr) have no such generalisation here.
 
-    Trains: the weights of the channels that are left; stores: nothing: what is left is a small
-    dense net; needs: dense gradients once, before training, if the score does.
+    Trains: the weights of the remaining channels; stores: nothing: the remaining net is small and
+    dense; needs: dense gradients once, before training, if the score does.
 
     Scores: Frankle et al., ICLR 2021 (arXiv:2009.08576); of channels: Verdenius et al., 2020
     (arXiv:2006.00896)."""

@@ -258,8 +258,7 @@ def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
                 raise UserError(
                     "method phew walks from channel to channel, and in "
                     f"{type(net.model).__name__} a layer uses only a part of the channels of "
-                    "another. Choose a model of convolutions in a row or with residual "
-                    "connections, such as model=resnet20"
+                    "another. Choose a model that does not split channels, such as model=resnet20"
                 )
     return layers
 
@@ -268,11 +267,10 @@ def require_walkable(net: Net, layers: Set[str]) -> None:
     """UserError if a covered matrix is of no Conv or Linear layer, or all are."""
     others = [name for name, w in net.weights.items() if w.param.dim() > 1 and name not in layers]
     if others or not net.weights.keys() & layers:
-        wrong = f"{others[0]} is of neither" if others else "none of them is covered"
+        wrong = f"{others[0]} belongs to neither" if others else "none of them is covered"
         raise UserError(
-            f"method phew walks through Conv and Linear layers, and {wrong}. Choose "
-            "include and exclude "
-            "that cover only such weights, and biases and norms if you like, or "
+            f"method phew walks through Conv and Linear layers, and {wrong}. Choose include and "
+            "exclude so that only weights of such layers, and biases and norms, are covered, or "
             "another method"
         )
 

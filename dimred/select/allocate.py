@@ -154,7 +154,8 @@ def regrown(net: Net, left: Mapping[str, int], shares: Mapping[str, float]) -> d
     is now: in proportion to `shares` (not negative), as far as layers have room."""
     if not math.isfinite(sum(shares.values())):
         raise UserError(
-            "the criterion by which layers grow weights is not finite: training has diverged. "
+            "the weights or the momentum that decide which layers grow are not finite: training "
+            "has diverged. "
             "Try a smaller recipe.lr, recipe.warmup=0.05 or recipe.clip=1"
         )
     # layers without a share grow only when all others are full

@@ -19,18 +19,17 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class DeepR(RandomStart):
-    """Deep rewiring: every weight has a fixed sign; a weight that would cross zero is deactivated,
-    and a random one is activated instead.
+    """Deep rewiring: each weight has a fixed sign; a weight that would change sign is dropped, and
+    a random one is grown in its place.
 
         theta = sign * max(0, sign * psi);  psi <- psi - lr (dL/dtheta + l1 sign + noise * N(0, 1))
 
-    The sign is that of the initial value. A weight that is activated starts at zero and trains from
-    the next step on. Dense layers train as usual. The number of weights of each layer is the same
-    at every step.
+    The sign is that of the initial value. A grown weight starts at zero and trains from the next
+    step on. Dense layers train as usual. The number of trained weights of each layer is the same at
+    every step.
 
-    Trains: d weights, not always the same; stores: their positions (while it trains, the seed of
-    the signs, too);
-    needs: nothing.
+    Trains: d weights, not always the same; stores: their positions (during training the seed of the
+    signs, too); needs: nothing.
 
     Bellec, Kappel, Maass, Legenstein, ICLR 2018 (arXiv:1711.05136); the scales of l1 and noise as
     in the official code."""
@@ -56,6 +55,7 @@ class DeepR(RandomStart):
 
     @torch.no_grad()
     def walk(self, net: Net, signs: Mapping[str, Signed], t: int, lr: float) -> None:
+        """One step of the random walk and of the L1 penalty, on the trained weights."""
         draws = generator(net, f"walk {t}")
         for name, each in signs.items():
             w = net.weights[name]
@@ -67,7 +67,8 @@ class DeepR(RandomStart):
 
 
 class Signed(Transform):
-    """theta where it has the sign of the initial weight, zero elsewhere. Signs are not saved."""
+    """theta where it has the sign of the initial weight, zero elsewhere. The signs are not saved:
+    they follow from the initial weights."""
 
     sign: Tensor
 
@@ -83,7 +84,7 @@ class Signed(Transform):
 
 
 def deactivate(net: Net, signs: Mapping[str, Signed]) -> dict[str, int]:
-    """Stop training weights of the wrong sign. Returns their number in each layer."""
+    """Stop training the weights that have changed sign. Returns their number in each layer."""
     kept, counts = {}, {}
     for name, each in signs.items():
         w = net.weights[name]
@@ -97,6 +98,6 @@ def deactivate(net: Net, signs: Mapping[str, Signed]) -> dict[str, int]:
 
 
 def activate(net: Net, counts: Mapping[str, int]) -> None:
-    """Train as many random weights of each layer, starting from zero."""
+    """Train this number of further random weights in each layer, starting from zero."""
     if counts:
         net.keep(grow_random(net, {name: net.weights[name].support for name in counts}, counts))

@@ -16,14 +16,15 @@ from dimred.training.loop import Train
 @dataclass(frozen=True, kw_only=True)
 class DSR(RandomStart):
     """Dynamic sparse reparameterisation: drop all weights below a global threshold and grow as many
-    at random, most in the layers with the most weights left.
+    at random; layers with more remaining weights grow more.
 
-        drop |theta| < H;  H <- H / 2 if that is more than 1.1 of the target,
+        drop |theta| < H;  H <- H / 2 if more than 1.1 of the target was dropped,
         2 H if less than 0.9 of it
 
     The target is a fraction of the trained weights (the paper gives numbers: 600 for LeNet-300-100,
-    20000 for WRN-28-2). Every layer keeps its largest weight. New ones are drawn among all zeros;
-    the official code leaves out those just dropped. The result's measure `threshold` is the last H.
+    20000 for WRN-28-2). Every layer keeps at least its largest weight. New weights are drawn among
+    all untrained positions; the official code excludes those just dropped. The result's measure
+    `threshold` is the last H.
 
     Trains: d weights, not always the same; stores: their positions; needs: nothing.
 
@@ -60,8 +61,7 @@ class DSR(RandomStart):
 
 
 def below(net: Net, threshold: float) -> dict[str, int]:
-    """How many trained weights of each layer are smaller than the threshold; all but one, at
-    most."""
+    """The number of trained weights in each layer below the threshold; at most all but one."""
     return {
         name: max(0, min(int((w.psi.abs() < threshold).sum()), w.dim - 1))
         for name, w in net.weights.items()

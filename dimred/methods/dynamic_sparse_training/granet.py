@@ -17,19 +17,19 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class GraNet(RandomStart):
-    """Prune gradually by magnitude across all layers, and after each pruning drop and regrow a
-    fraction of each layer.
+    """Gradual pruning with neuroregeneration: prune by global magnitude on a cubic schedule and,
+    after each pruning, drop and regrow a fraction of each layer.
 
         density 1 - s + (s - s_0) (1 - t / t_1)^3 until t_1;
-        then drop and grow as ITOP does by gradients
+        at every update, also after t_1: drop and grow by gradient magnitude, as ITOP does
 
-    From s_0 = 0 it is dense-to-sparse training. Without regrowth it is GMP with one ranking over
-    all layers, with s_0 = s ITOP. The allocation is that of the start; later, layers keep what
-    their weights earn.
+    With s_0 = 0 it is dense-to-sparse training. Without regrowth it is GMP with a global ranking,
+    and with s_0 = s it is ITOP. The allocation determines the layers' densities at the start;
+    later, the global ranking does.
 
-    Trains: all weights at first or as many as initial_sparsity says, in the end d; stores: their
-    positions;
-    needs: dense gradients in the steps that prune and regrow, and all that is not pruned yet.
+    Trains: all weights at first or as many as initial_sparsity leaves, in the end d; stores: their
+    positions; needs: dense gradients in the steps that prune and regrow, and the weights that are
+    not pruned yet.
 
     Liu et al., NeurIPS 2021 (arXiv:2106.10404).
     """

@@ -23,19 +23,20 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class ITOP(RandomStart):
-    """In-time over-parameterisation: update connections seldom but many at a time, so that training
-    explores many weights.
+    """In-time over-parameterisation: update the mask seldom, but many weights at a time, so that
+    training explores many weights.
 
-        a fraction of each layer, m + (drop_fraction - m)/2 (1 + cos(pi t / T)), with
+        drop and grow a fraction of each layer, m + (drop_fraction - m)/2 (1 + cos(pi t / T)), with
         m = min_drop_fraction, at t = k, 2 k, ... < T, with k = update_every
 
-    Drops the smallest weights and grows those whose gradient is largest (RigL) or random ones
-    (SET). Every result's `explored` is R_s, the share of all weights that were trained at some
-    time; for random growth of a constant fraction p of what is free it is 1 - (1 - d)(1 -
-    p)^updates. A step that rewires trains, as in the official code.
+    Drops the weights of smallest magnitude and grows those with the largest gradient magnitude
+    (RigL) or random ones (SET). Every result's `explored` is R_s, the share of all weights that
+    were trained at some time. For random growth of a constant fraction p of the untrained weights,
+    it is 1 - (1 - d)(1 - p)^updates. A step that updates the mask also trains, as in the official
+    code.
 
     Trains: d weights, not always the same; stores: their positions; needs: dense gradients in the
-    steps that rewire, where it grows by gradients.
+    steps that update the mask, if it grows by gradients.
 
     Liu, Yin, Mocanu, Pechenizkiy, ICML 2021 (arXiv:2102.02887).
     """

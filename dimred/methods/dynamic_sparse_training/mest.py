@@ -18,17 +18,17 @@ from dimred.training.loop import Train
 @dataclass(frozen=True, kw_only=True)
 class MEST(RandomStart):
     """Memory-economic sparse training: drop weights by magnitude and gradient and grow random ones,
-    fewer each time.
+    fewer in each stage.
 
         score = |theta| + lambda |dL/dtheta|;
         density d: prune to (1 - f) d, grow to d (elastic mutation)
                                                or prune to d, grow to (1 + f) d and train these
                                                (soft memory bound)
 
-    f falls in steps and is 0 in the end, so that d weights are left. No dense gradient is needed.
-    The paper's bounds at sparsity 0.9 are 0.92, 0.91, 0.90 (f = 0.2, 0.1) and with the soft bound
-    0.85, 0.875, 0.90 (f = 0.5, 0.25), with an update every 5 of 160 epochs. lambda is from memory
-    (the official scripts leave it at 0).
+    f falls in stages and is 0 in the last one, so that d weights remain. No dense gradient is
+    needed. The paper's sparsities for a target of 0.9 are 0.92, 0.91, 0.90 (f = 0.2, 0.1) and with
+    the soft bound 0.85, 0.875, 0.90 (f = 0.5, 0.25), with an update every 5 of 160 epochs. lambda
+    is from memory (the official scripts leave it at 0).
 
     Trains: d weights or somewhat more or fewer, not always the same; stores: their positions;
     needs: nothing.
@@ -60,7 +60,7 @@ class MEST(RandomStart):
         )
 
     def bounds(self, progress: float) -> tuple[float, float]:
-        """To what multiples of the density to prune, and to grow again."""
+        """The multiples of the final density to prune to, and to grow to."""
         f = (*self.drop_fractions, 0.0)[sum(progress >= moment for moment in self.stage_ends)]
         return (1.0, 1.0 + f) if self.soft_memory_bound else (1.0 - f, 1.0)
 
@@ -75,7 +75,7 @@ class MEST(RandomStart):
                 self.mutate(net, base, *self.bounds(1.0 if t == last else t / len(train)))
 
     def mutate(self, net: Net, base: Mapping[str, int], low: float, high: float) -> None:
-        """Prune to `low` times the base counts, grow to `high` times."""
+        """Prune each layer to `low` times its base count, then grow to `high` times."""
         sizes = {name: net.weights[name].size for name in base}
         lows = {name: round(low * n) for name, n in base.items()}
         lows |= {name: n for name, n in base.items() if n == sizes[name]}  # dense layers stay so
@@ -85,6 +85,8 @@ class MEST(RandomStart):
             drop_and_regrow(net, drop(net, self.scores(net), counts), more)
 
     def scores(self, net: Net) -> Scores:
+        """|theta| + lambda |dL/dtheta| of the trained weights; |theta| before the first
+        gradient."""
         out = {}
         for name, w in net.weights.items():
             score = w.psi.detach().abs()

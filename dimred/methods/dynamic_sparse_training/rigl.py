@@ -1,4 +1,4 @@
-"""RigL: rewire by magnitude and gradient."""
+"""RigL: drop by magnitude, grow by gradient."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class RigL(RandomStart):
-    """Drop the smallest weights and grow those with the largest gradients, at regular intervals.
+    """RigL: at regular intervals, drop the weights of smallest magnitude and grow those with the
+    largest gradient magnitude.
 
-        fraction alpha/2 (1 + cos(pi t / T_end)) of each layer, at t = k, 2 k, ... < T_end,
-        k = update_every, in steps that do not train
+        drop fraction alpha/2 (1 + cos(pi t / T_end)) of each layer, at t = k, 2 k, ... < T_end,
+        k = update_every; these steps do not train
 
-    A dropped weight whose gradient is among the largest returns with its value, as in the official
-    code. The fraction may also stay or fall as alpha (1 - t / T_end)^p: linear is p = 1,
-    inverse_power p = 3. Gradients may be summed over the last gradient_batches steps, the one that
-    rewires included, against the noise of small batches.
+    A dropped weight whose gradient is among the largest is regrown at once and keeps its value, as
+    in the official code. The drop fraction may also be constant or fall as alpha (1 - t / T_end)^p:
+    linear is p = 1, inverse_power p = 3. With gradient_batches > 1, gradients are summed over the
+    last gradient_batches steps, the update step included, to reduce the noise of small batches.
 
     Trains: d weights, not always the same; stores: their positions; needs: dense gradients in the
-    steps that rewire (and in those whose gradients are summed).
+    steps that update the mask (and in those whose gradients are summed).
 
     Evci, Gale, Menick, Castro, Elsen, ICML 2020 (arXiv:1911.11134), alg. 1.
     """
@@ -51,7 +52,7 @@ class RigL(RandomStart):
         )
 
         def summed(t: int) -> bool:
-            """Whether the gradient of step t is one of those that decide."""
+            """Whether the gradient of step t enters the sum of an update."""
             return any(due(later) for later in range(t, t + self.gradient_batches))
 
         for t in train.steps(dense_grad=summed):

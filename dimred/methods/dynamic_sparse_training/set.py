@@ -17,13 +17,14 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class SET(RandomStart):
-    """Drop the weights closest to zero and grow random ones, at regular intervals.
+    """Sparse evolutionary training: at regular intervals, drop the weights closest to zero and grow
+    random ones.
 
         drop the fraction zeta of the smallest positive and the fraction zeta of the largest
         negative weights of a layer
 
-    The paper does so after each of 1000 epochs. The last layer is sparse like the others, where the
-    paper keeps it dense (exclude=[...] does).
+    The paper updates the mask after each of 1000 epochs. It keeps the last layer dense; here the
+    last layer is sparse like the others (exclude=[...] keeps it dense).
 
     Trains: d weights, not always the same; stores: their positions; needs: nothing.
 
@@ -43,8 +44,8 @@ class SET(RandomStart):
 
 
 def rank_by_sign(net: Net) -> Scores:
-    """Where |psi| ranks among the trained weights of its layer with the same sign, in (0, 1]:
-    dropping the lowest of this score drops the same fraction of the positive and of the negative
+    """The rank of |psi| among the trained weights of its layer with the same sign, in (0, 1].
+    Dropping the lowest ranks drops the same fraction of the positive and of the negative
     weights."""
     return {name: _ranks(w.scatter(w.psi.detach())) for name, w in net.weights.items()}
 

@@ -19,18 +19,18 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class SNFS(RandomStart):
-    """Sparse momentum: drop the smallest weights and grow those with the largest momentum, most in
-    layers with large momentum.
+    """Sparse momentum: drop the weights of smallest magnitude and grow those with the largest
+    momentum; layers with larger momentum grow more.
 
         drop a fraction as in ITOP;  layer l grows a share of them in proportion to the mean |m|
         of its trained weights
 
-    m <- mu m + dL/dtheta is kept for every weight, trained or not: the momentum of SGD but for
-    weight decay, and the same whatever the optimiser. So each step costs a dense gradient. With SGD
-    a newcomer starts with the momentum that chose it, as in the official code. The paper rewires
-    after each of 100 (MNIST) or 250 (CIFAR) epochs. Totals are exact; the official code's
-    corrections of layers that are nearly dense or full are replaced by handing on what does not
-    fit.
+    m <- mu m + dL/dtheta is kept for every weight, trained or not, so each step costs a dense
+    gradient. It is the momentum of SGD without weight decay, and the same for every optimiser. With
+    SGD a grown weight starts with this momentum, as in the official code. The paper updates the
+    mask after each of 100 (MNIST) or 250 (CIFAR) epochs. The total number of weights is exact. The
+    official code corrects layers that are nearly dense or full; here growth that does not fit into
+    a layer goes to the other layers.
 
     Trains: d weights, not always the same; stores: their positions; needs: dense gradients and a
     dense momentum in every step.
@@ -55,8 +55,8 @@ class SNFS(RandomStart):
                 momentum.mul_(self.momentum).add_(grad)
 
     def rewire(self, net: Net, fraction: float) -> None:
-        """By the momentum as the last step left it; in this step newcomers train like the
-        others."""
+        """Update the mask by the momentum after the previous step. This step's gradient then trains
+        old and grown weights alike."""
         counts = drop_counts(net, fraction, math.ceil)
         before = {name: w.trained() for name, w in net.weights.items()}
         left = {name: net.weights[name].dim - count for name, count in counts.items()}

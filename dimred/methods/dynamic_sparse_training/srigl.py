@@ -1,4 +1,4 @@
-"""Structured RigL: a constant number of inputs for each neuron."""
+"""Structured RigL: the same fan-in for every neuron of a layer."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class SRigL(RandomStart):
-    """Structured RigL: all neurons of a layer have the same number of inputs, but for ablated
-    neurons.
+    """Structured RigL: RigL with a constant fan-in in each layer, and ablation of neurons with few
+    salient weights.
 
-        inputs k = weights of the layer / neurons that live;  a neuron lives if gamma k_0 of its
-        weights are salient: among those that RigL keeps, or among the largest gradients;  k_0: k
-        where all neurons live
+        fan-in k = weights of the layer / active neurons;  a neuron is active if gamma k_0 of its
+        weights are salient: among those that RigL keeps, or among the largest gradients;
+        k_0: k with all neurons active
 
-    k is rounded down, as in the official code, so less than one weight a neuron is left unused. A
-    neuron may come back. The last layer loses none, and no layer more than its weights can do
-    without. Layers that are full are left alone. Where biases and norms are covered, each entry is
-    a neuron with one input.
+    k is rounded down, as in the official code, so less than one weight a neuron is left unused. An
+    ablated neuron may become active again. The last layer loses no neuron, and every layer keeps
+    enough neurons for its weights. Dense layers do not change. Where biases and norms are covered,
+    each entry is a neuron with one input.
 
     Trains: d weights, not always the same; stores: as many positions for every neuron, and which
-    neurons live; needs: dense gradients in the steps that rewire.
+    neurons are active; needs: dense gradients in the steps that update the mask.
 
     Lasby, Golubeva, Evci, Nica, Ioannou, ICLR 2024 (arXiv:2305.02299).
     """
@@ -87,8 +87,8 @@ class SRigL(RandomStart):
         budget: int,
         ablation: float,
     ) -> Tensor:
-        """The new support of a layer, from |theta| (-inf where it is not trained) and |dL/dtheta|,
-        a row a neuron."""
+        """The new support of a layer, from |theta| (-inf at untrained weights) and |dL/dtheta|,
+        both with one row for each neuron."""
         drop = int(fraction * w.dim)
         kept = mask(size, w.dim - drop)
         salient = (kept | mask(gradient, drop)).sum(1)
@@ -107,13 +107,13 @@ class SRigL(RandomStart):
 
 
 def rows(weight: Tensor) -> Tensor:
-    """A row for every neuron."""
+    """A matrix with one row for each neuron."""
     return weight.reshape(len(weight), -1)
 
 
 def first(draws: Tensor, budget: int) -> Tensor:
-    """A random support with the same number of inputs for every neuron, or for as many as there are
-    weights."""
+    """A random support with the same fan-in for every neuron, or, if the budget is smaller than the
+    number of neurons, with one input for as many neurons as there are weights."""
     neurons = mask(draws[:, 0], budget)
     chosen = (
         best_of_rows(draws, fan_in(budget, int(neurons.sum()), draws.shape[1])) & neurons[:, None]
@@ -122,17 +122,18 @@ def first(draws: Tensor, budget: int) -> Tensor:
 
 
 def fan_in(budget: int, neurons: int, most: int) -> int:
+    """The number of inputs of each neuron: at least 1 and at most `most`."""
     return min(most, max(1, budget // neurons)) if neurons else 0
 
 
 def mask(scores: Tensor, k: int) -> Tensor:
-    """True at the k largest."""
+    """True at the k largest scores."""
     out = torch.zeros_like(scores, dtype=torch.bool)
     out.view(-1)[largest(scores.reshape(-1), k)] = True
     return out
 
 
 def best_of_rows(scores: Tensor, k: int) -> Tensor:
-    """True at the k largest of every row; among equals the first win."""
+    """True at the k largest scores of every row; among equal scores the first are chosen."""
     best = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True)

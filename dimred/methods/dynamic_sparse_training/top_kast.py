@@ -1,4 +1,4 @@
-"""Top-KAST: sparse forward passes, and somewhat denser gradients."""
+"""Top-KAST: sparse forward passes, and less sparse gradients."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class TopKAST(Checked):
-    """Compute with the largest weights and update somewhat more of them: forward and backward
-    passes are always sparse.
+    """Top-KAST: the forward pass uses the largest weights, and the gradient updates somewhat more
+    of them; both passes are always sparse.
 
-        A = the D largest, B = the D + M largest; E(theta) = theta on A, dL/dtheta acts on B; chosen
-        anew every so often loss + penalty (|theta_A|^2 + |theta_{B \\ A}|^2 / D), with D as a
-        density
+        A = the D largest, B = the D + M largest;  E(theta) = theta on A, dL/dtheta acts on B;
+        A and B are chosen again every update_every steps;
+        loss + penalty (|theta_A|^2 + |theta_{B \\ A}|^2 / D), with D as a density
 
-    Weights outside B stay where they are, and may come back. The penalty comes on top of the
-    recipe's weight decay, its form and strength are from memory. In a layer whose weights are all
-    in A there is none.
+    Weights outside B keep their values and may return to B. The penalty is added to the recipe's
+    weight decay; its form and strength are from memory. A layer with all weights in A has no
+    penalty.
 
     Trains: D of the density and M more, not always the same; stores: the positions of the D; needs:
-    dense weights, held and not computed with.
+    dense weights in memory, which no pass computes with.
 
     Jayakumar, Pascanu, Rae, Osindero, Elsen, NeurIPS 2020 (arXiv:2106.03517).
     """
@@ -52,7 +52,7 @@ class TopKAST(Checked):
         net.keep({name: each.support() for name, each in sets.items()}, merge=True)
 
     def choose(self, net: Net, sets: Mapping[str, Explored]) -> None:
-        """A and B, by the size of all weights, trained or not."""
+        """Choose A and B by the magnitude of all weights, trained or not."""
         density = 1 - self.sparsity
         size = {name: theta.abs() for name, theta in net.dense_weights().items()}
         used = topk(size, self.allocation(net, density))
@@ -64,7 +64,7 @@ class TopKAST(Checked):
 
 
 class Explored(StraightThroughMask):
-    """theta at `kept`, the gradient everywhere, and a penalty."""
+    """theta at `kept` in the forward pass, the gradient of all of theta, and the L2 penalty."""
 
     weights: Tensor
 
@@ -75,7 +75,8 @@ class Explored(StraightThroughMask):
 
     @torch.no_grad()
     def weigh(self, trained: Tensor | None) -> None:
-        """Of squares in the penalty: 1 at `kept`, 1 / D at the rest of what is trained."""
+        """Set the factor of each square in the penalty: 1 at `kept`, 1 / D at the other trained
+        weights."""
         self.weights.zero_()
         density = self.kept.double().mean().item()
         if 0 < density < 1:

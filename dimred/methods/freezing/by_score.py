@@ -1,4 +1,5 @@
-"""Train the weights with the highest scores; the others keep their initial value, or fade."""
+"""Train the weights with the highest scores. The others stay at their initial value, or decay to
+zero."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from dimred.training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class ByScore(Checked):
-    """Train the weights with the best scores."""
+    """Train the weights with the highest scores."""
 
     sparsity: Sparsity = 0.9
     allocation: Allocation = Global()
@@ -38,14 +39,16 @@ class ByScore(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeNetWD(ByScore):
-    """FreezeNet whose frozen weights decay to zero during training: the final network is sparse.
+    """FreezeNet with frozen weights that decay to zero during training: the final network is
+    sparse.
 
         theta_t = theta_0 * prod_{s < t} (1 - lr_s wd)  outside of the support,  support = top score
 
-    This is the decay of SGD without momentum; it is a map, so neither the optimiser nor a
-    checkpoint holds what decays. wd is such that the product over all steps is final_fraction; with
-    final_fraction=null it is the recipe's weight_decay, which takes long. The last step, and its
-    evaluation, finds the frozen weights at zero; so they end.
+    This is the weight decay of SGD without momentum. It is computed by a transform of the initial
+    weights, so neither the optimiser nor a checkpoint holds the decaying values. wd is chosen so
+    that the product over all steps is final_fraction; with final_fraction=null it is the recipe's
+    weight_decay, which decays slowly. In the last step, and in its evaluation, the frozen weights
+    are exactly zero.
 
     Trains: d weights; stores: their positions (those that decay end at zero); needs: dense
     gradients once, before training, and dense weights in every pass.
@@ -88,7 +91,7 @@ class FreezeNetWD(ByScore):
 
 
 class Fading(Masked):
-    """theta at `kept`, and the fraction `left` of it elsewhere."""
+    """theta at `kept`, and `left` times theta elsewhere."""
 
     left: Tensor
 
@@ -102,16 +105,16 @@ class Fading(Masked):
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeNetValues(ByScore):
-    """FreezeNet with other values of the frozen weights, to show which properties of random weights
-    matter.
+    """FreezeNet with other values of the frozen weights: an ablation of the properties of random
+    weights.
 
         theta = theta_0 where trained, elsewhere drawn anew with the layer's sigma = sqrt(mean
         theta_0^2): sigma N(0, 1), sigma U(-sqrt 3, sqrt 3), +-sigma, theta_0 in another order,
         theta_0 itself, or 0
 
-    Trains: d weights; stores: their positions, and the others too: their draws are torch's, which
-    no seed pins for good (nothing but the seed with frozen_values=init); needs: dense gradients once,
-    before training, if the score does, and dense weights in every pass.
+    Trains: d weights; stores: their positions, and the values of the others, since torch's
+    generator may change between versions (with frozen_values=init, the seed suffices); needs: dense
+    gradients once, before training, if the score does, and dense weights in every pass.
 
     Wimmer, Mehnert, Condurache, ACCV 2020 (arXiv:2011.14087), after their ablation of
     initialisations (from memory)."""
@@ -132,6 +135,7 @@ class FreezeNetValues(ByScore):
         train()
 
     def draw(self, net: Net) -> dict[str, Tensor]:
+        """The values of the frozen weights, for every covered weight."""
         thetas, normal = (
             net.dense_weights(),
             {name: draw.to(net.weights[name].param) for name, draw in random_scores(net).items()},
@@ -160,9 +164,10 @@ class DropBack(Checked):
 
         support_t = top |theta_t - lr dL/dtheta_t - theta_0|,  theta = theta_0 elsewhere, to the bit
 
-    The step about to be taken is foreseen without momentum and decay (the official code has
-    neither, and looks back at the step taken). A weight that joins takes this step, from its
-    initial value. Biases and norms always train; the official code counts them, too.
+    The scores predict the step about to be taken, without momentum and weight decay (the official
+    code has neither, and scores after the step). A weight that joins the support takes this step,
+    from its initial value. Biases and norms always train; the official code includes them in the
+    budget.
 
     Trains: d weights, not always the same; stores: their positions, and the seed of the others;
     needs: dense gradients in every step that chooses, and dense weights in every pass.

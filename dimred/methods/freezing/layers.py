@@ -23,12 +23,12 @@ from dimred.training.loop import Train
 class LastLayer:
     """Train the last layer alone, on random features.
 
-        theta = theta_0 but for the weight and bias of the last Linear (or Conv) layer
+        theta = theta_0 except for the weight and bias of the last Linear (or Conv) layer
 
-    By gradient descent; method elm solves for it.
+    Trained by gradient descent; method elm solves for the last layer instead.
 
     Trains: weight and bias of the last layer; stores: the seed of the others; needs: dense weights
-    forward, and nothing backward.
+    in the forward pass, and no backward pass through them.
 
     Huang, Zhu, Siew, Neurocomputing 2006 (extreme learning machine).
     """
@@ -45,14 +45,14 @@ class ELM(Checked):
         beta = (H^T H + ridge I)^-1 H^T Y,  H the inputs of the last layer with a column of ones,
         Y one-hot labels
 
-    H^T H and H^T Y are summed over the training set, in evaluation mode and in float64; the bias is
-    in beta, and so in the penalty. One epoch of forward passes comes first, in which norms find
-    their statistics and nothing is trained. The logits regress to 0 and 1, so that their accuracy
-    means something and their cross entropy little.
+    H^T H and H^T Y are summed over the training set, in evaluation mode and in float64. The bias is
+    part of beta, so the ridge penalises it too. An epoch of forward passes estimates the statistics
+    of norms first; nothing is trained in it. The logits are regressed on labels 0 and 1: their
+    accuracy is meaningful, their cross-entropy is not.
 
-    Trains: weight and bias of the last layer, which are solved for; stores: the seed of the others,
-    and the statistics of norms; needs: dense weights forward, no gradients, and the square of the
-    last layer's inputs.
+    Trains: weight and bias of the last layer, in closed form; stores: the seed of the others, and
+    the statistics of norms; needs: dense weights in the forward pass, no gradients, and a square
+    matrix of the size of the last layer's inputs.
 
     Huang, Zhu, Siew, Neurocomputing 2006; with ridge: Huang, Zhou, Ding, Zhang, IEEE SMC-B 2012
     (from memory)."""
@@ -63,7 +63,7 @@ class ELM(Checked):
         layer = net.model.get_submodule(last_layer(net))
         if not isinstance(layer, nn.Linear):
             raise UserError(
-                "method elm solves for a Linear last layer, and that of "
+                "method elm solves for a Linear last layer, and the last layer of "
                 f"{type(net.model).__name__} is a {type(layer).__name__}. "
                 "Choose method=last_layer, or a model such as model=lenet300"
             )
@@ -84,8 +84,8 @@ class ELM(Checked):
 
 
 def moments(net: Net, train: Train, layer: nn.Linear) -> tuple[Tensor, Tensor]:
-    """H^T H and H^T Y over the training set in float64, H being the inputs of the layer, and ones
-    if it has a bias."""
+    """H^T H and H^T Y over the training set in float64. H has the inputs of the layer and, if the
+    layer has a bias, a column of ones."""
     inputs: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     net.train(False)
@@ -107,12 +107,12 @@ def moments(net: Net, train: Train, layer: nn.Linear) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class NormOnly(Checked):
-    """Train the scales and shifts of normalisation layers alone.
+    """Train only the scales and shifts of normalisation layers.
 
-        theta = theta_0 but for gamma, beta;  gamma_0 ~ U(0, 1)
+        theta = theta_0 except for gamma, beta;  gamma_0 ~ U(0, 1)
 
-    The paper's variants: train_output_layer trains the last layer, too, and also_train more
-    parameters (its shortcuts).
+    The paper's variants: train_output_layer also trains the last layer, and also_train more
+    parameters (in the paper, the shortcuts).
 
     Trains: scale and shift of norms alone; stores: the seed of all weights; needs: dense weights
     forward and backward, and no gradients of them.
@@ -153,12 +153,12 @@ class NormOnly(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class PartialFilters(Checked):
-    """Train the first filters of every layer, all biases and norms, and the last layer; the others
-    are random.
+    """Train the first filters of every layer, all biases and norms, and the last layer; freeze the
+    other filters at their initial values.
 
         trained = sum ceil(fraction * C_out) * fan_in, and all of the last layer and of train_whole
 
-    A neuron of a Linear layer is a filter, too. With fraction=0 and train_whole=[stage2], whole
+    A neuron of a Linear layer counts as a filter. With fraction=0 and train_whole=[stage2], whole
     layers are trained or frozen.
 
     Trains: the first filters of each layer, the last layer, biases and norms; stores: the seed of

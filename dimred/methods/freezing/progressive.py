@@ -1,8 +1,8 @@
-"""Freeze layer after layer while training, from the first one on.
+"""Freeze one layer after another during training, from the first to the last.
 
-A layer is a covered weight with the biases and norms behind it, up to the next one, in the order of
-the model. A frozen layer has no backward pass, and its norms use their running statistics as they
-are, in training, too."""
+A layer is a covered weight with the biases and norms that follow it, up to the next covered weight,
+in the order of the model. A frozen layer has no backward pass. Its norms use their running
+statistics unchanged, in training too."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeOut(Checked):
-    """Anneal the learning rate of each layer to zero, early layers first, and freeze it then.
+    """Anneal the learning rate of each layer to zero, early layers first, and then freeze the
+    layer.
 
         lr_i(t) = lr_i / 2 (1 + cos(pi t / t_i)),  t_i = (t_0 + (1 - t_0) i / L)^3,  lr_i = lr / t_i
 
-    This takes the place of the recipe's schedule. t_0 is given before it is cubed; lr_i = lr
-    without scale_lr. The paper forgets the factor 1/2 (says the official README). Norms of frozen
-    layers use their running statistics.
+    This replaces the recipe's learning rate schedule. t_0 is the value before it is cubed. Without
+    scale_lr, lr_i = lr. The paper omits the factor 1/2 (according to the official README). Norms of
+    frozen layers use their running statistics.
 
     Trains: all weights at first, ever fewer of the first layers; stores: nothing: the net is dense;
     needs: dense weights, and dense gradients of the layers that train.
@@ -40,13 +41,13 @@ class FreezeOut(Checked):
     scale_lr: bool = True
 
     def end(self, i: int, layers: int) -> float:
-        """t_i, as a fraction of training."""
+        """t_i of layer i, as a fraction of training."""
         end = self.t_0 + (1 - self.t_0) * i / (layers - 1) if layers > 1 else 1.0
         return end**3 if self.cubic else end
 
     def lr(self, t: float, end: float) -> float:
-        """The learning rate at time t (a fraction of training) of a layer that ends at `end`, in
-        units of lr."""
+        """The learning rate of a layer at time t, in units of lr. t and `end`, when the layer
+        freezes, are fractions of training."""
         return (
             0.0
             if t >= end
@@ -71,15 +72,15 @@ class FreezeOut(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class AutoFreeze(Checked):
-    """Freeze the first layers at regular intervals, as long as their gradients have changed less
-    than those of most layers.
+    """At regular intervals, freeze the first layers, as long as their gradients have changed less
+    than a percentile of the changes of all layers that train.
 
         eta_l = | |D_l|_1 - |D_l'|_1 | / |D_l'|_1,
-        D_l and D_l' the sums of gradients over this interval and the last;
+        D_l and D_l' the sums of gradients over this interval and the previous one;
         freeze the first of the layers that train while eta_l < their percentile
 
-    Made for fine-tuning; the layers there are the blocks of a transformer. The last layer is never
-    frozen. Norms of frozen layers use their running statistics.
+    The method is made for fine-tuning transformers, where a layer is a block. The last layer is
+    never frozen. Norms of frozen layers use their running statistics.
 
     Trains: all weights at first, ever fewer of the first layers; stores: nothing: the net is dense;
     needs: dense weights, and dense gradients of the layers that train, summed over two intervals.
@@ -110,7 +111,7 @@ class AutoFreeze(Checked):
         net.method_state.clear()
 
     def norm(self, net: Net, names: list[str]) -> Tensor:
-        """|D_l|_1; the next interval begins."""
+        """|D_l|_1 of a layer. Resets its sums for the next interval."""
         sums = [
             net.method_state.pop(key)
             for name in names
@@ -120,7 +121,8 @@ class AutoFreeze(Checked):
         return norm + sum(total.abs().sum(dtype=torch.float64) for total in sums)
 
     def count_converged(self, before: Tensor, now: Tensor) -> int:
-        """How many of the first layers have changed less than the percentile."""
+        """The number of first layers to freeze: those before the first layer that has changed as
+        much as the percentile."""
         eta = ((before - now).abs() / before).nan_to_num(
             nan=0.0
         )  # 0/0: a dead layer, which does not change

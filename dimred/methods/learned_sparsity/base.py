@@ -1,4 +1,4 @@
-"""What methods with learned sparsity share: the final pruning to the sparsity asked for."""
+"""Shared code of learned sparsity: the final pruning to the requested sparsity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class Emergent(Checked):
-    """A soft phase, then exactly the weights with the largest margin."""
+    """A soft phase, in which the sparsity emerges from training, then exact pruning to the
+    requested sparsity by the largest margins, and fine-tuning."""
 
     sparsity: Sparsity = 0.9
     allocation: Allocation = Global()
@@ -31,12 +32,13 @@ class Emergent(Checked):
         return round(self.soft_until * len(train))
 
     def per_step(self, train: Train, strength: float) -> float:
-        """The part of a strength that a step of the soft phase has."""
+        """The share of a strength in one step: strengths are given for the whole soft phase, so
+        that they do not depend on its number of steps."""
         return strength / max(1, self.stop(train))
 
     @torch.no_grad()
     def used(self, net: Net) -> int:
-        """How many weights the method itself would keep."""
+        """The number of weights that the method itself would keep."""
         return sum(
             int(net.transforms[name](theta).count_nonzero())
             for name, theta in net.dense_weights().items()

@@ -30,17 +30,18 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class Movement(Checked):
-    """Movement pruning: keep the weights that move away from zero, by scores trained through the
-    mask.
+    """Movement pruning: keep the weights that move away from zero, by scores trained with a
+    straight-through estimator.
 
         E(psi) = psi * m,  m = 1 at the largest S of each layer;
         dL/dS := dL/dE * psi,  so S = -lr sum dL/dE * psi
 
-    The density falls as in gradual magnitude pruning between prune_from and prune_until, and stays;
-    scores and weights train all the time. Made for fine-tuning pretrained networks.
+    The density falls as in gradual magnitude pruning from prune_from to prune_until, and then stays
+    constant. Scores and weights train until the end. The method is made for fine-tuning pretrained
+    networks.
 
     Trains: all weights and a score for each, in the end d weights; stores: their positions; needs:
-    dense weights, scores and their gradients until it is as sparse as it will be.
+    dense weights, scores and their gradients in every step.
 
     Sanh, Wolf, Rush, NeurIPS 2020 (arXiv:2005.07683).
     """
@@ -79,15 +80,15 @@ class Movement(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class SoftMovement(Emergent):
-    """Movement pruning with a threshold in place of a count: it learns how many
-    weights to keep, with a penalty on their number.
+    """Soft movement pruning: prune by a threshold on the scores, and learn the number of weights to
+    keep, with a penalty on it.
 
         E(psi) = psi * [sigmoid(S) > tau];  loss + penalty * sum sigmoid(S);
         dL/dS := dL/dE * psi;  margin S
 
-    tau and the penalty rise together from 0, as the sparsity does in gradual pruning, until the
-    soft phase ends. The penalty controls how sparse it becomes. The official code averages within
-    layers where the paper and we sum.
+    tau and the penalty rise together from 0 until the soft phase ends, on the cubic schedule of
+    gradual pruning. The penalty controls the sparsity. The penalty is a sum over all scores, as in
+    the paper; the official code averages within layers.
 
     Trains: all weights and a score for each, after the soft phase d weights; stores: their
     positions; needs: dense weights, scores and their gradients in the soft phase.
@@ -115,8 +116,8 @@ class SoftMovement(Emergent):
 
 
 class SigmoidGate(ScoredMask):
-    """Open where sigmoid(score) exceeds the threshold. tau and the penalty come in as `rise` goes
-    from 0 to 1."""
+    """Open where sigmoid(score) exceeds the threshold. `rise` goes from 0 to 1 and scales tau and
+    the penalty."""
 
     rise: Tensor
 

@@ -17,17 +17,18 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class HALO(Emergent):
-    """A lasso with a learned penalty for every weight, which spares large weights.
+    """Hierarchical adaptive lasso: an L1 penalty with a learned strength for every weight, which
+    shrinks large weights less.
 
         loss + xi * sum |psi_j| / lambda_j^2 + penalty * sum |lambda_j|,  lambda_j from 1;
         margin |psi|
 
-    At the best lambda that is 1.5 penalty (2 xi |psi| / penalty)^(1/3), a concave penalty. xi and
-    the penalty (psi in the paper) control how small weights become; none becomes zero by itself,
-    and those smaller than `tolerance` count as pruned. The paper prunes at the end without
-    fine-tuning (soft_until=1), covers convolutions alone, and has xi = penalty = 1e-8 a step for
-    160 epochs; the official code counts weights below 1e-5 as zero, for which a learning rate must
-    have become small.
+    Minimised over lambda, the two terms are 1.5 penalty (2 xi |psi| / penalty)^(1/3), a concave
+    penalty. xi and the penalty (psi in the paper) control how small weights become. No weight
+    becomes exactly zero in training; those smaller than `tolerance` count as pruned. The paper
+    prunes at the end without fine-tuning (soft_until=1), covers convolutions alone, and has xi =
+    penalty = 1e-8 a step for 160 epochs. The official code counts weights below 1e-5 as zero, which
+    requires a small learning rate at the end.
 
     Trains: all weights and a lambda for each, after the penalty d weights; stores: their positions;
     needs: dense weights, lambdas and their gradients while there is a penalty.
@@ -56,7 +57,7 @@ class HALO(Emergent):
 
 
 class AdaptiveLasso(Transform):
-    """The identity, with a penalty."""
+    """The identity, with the adaptive L1 penalty."""
 
     counted_as = "penalty weights"
 

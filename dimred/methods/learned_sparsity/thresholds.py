@@ -18,15 +18,15 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class STR(Emergent):
-    """Soft threshold reparameterisation: learn one threshold for each layer, by which all of its
-    weights shrink.
+    """Soft threshold reparameterisation: learn one threshold for each layer, and shrink all of its
+    weights by it.
 
         E(psi) = sign(psi) max(0, |psi| - sigmoid(s)),  one s for each weight tensor;
         margin |psi| - sigmoid(s)
 
-    The weight decay of s, which draws thresholds towards 1/2, controls how sparse it becomes. In
-    the paper it is that of the weights (start -3200, 2e-5 a step for 90 % of ResNet-50 in 100
-    epochs).
+    The weight decay of s controls the sparsity: it pulls s to 0, and so the thresholds to 1/2. In
+    the paper s has the weight decay of the weights (start -3200, 2e-5 a step for 90 % of ResNet-50
+    in 100 epochs).
 
     Trains: all weights and a threshold for each tensor, after the soft phase d weights; stores:
     their positions; needs: dense weights and gradients in the soft phase.
@@ -69,17 +69,17 @@ class SoftThreshold(Transform):
 
 @dataclass(frozen=True, kw_only=True)
 class DST(Emergent):
-    """Dynamic sparse training: learn a threshold for each neuron or filter, below which weights are
-    zero.
+    """Dynamic sparse training with trainable thresholds: learn a threshold for each neuron or
+    filter, and set smaller weights to zero.
 
         E(psi) = psi * step(|psi| - tau_row);  loss + alpha * sum exp(-tau)
 
     margin: |psi| where it exceeds tau_row, else |psi| - tau_row.
 
-    The step's derivative is taken as 2 - 4|x| for |x| <= 0.4, 0.4 for 0.4 < |x| <= 1, and 0 beyond.
-    Where no more than 1 % of a layer are left, its thresholds go back to 0. alpha controls how
-    sparse it becomes (the official code has 5e-4 a step for LeNets, 5e-6 for VGG-16); thresholds do
-    not decay.
+    The derivative of the step is approximated by 2 - 4|x| for |x| <= 0.4, 0.4 for 0.4 < |x| <= 1,
+    and 0 beyond. When at most 1 % of a layer's weights remain, its thresholds are reset to 0. alpha
+    controls the sparsity (the official code has 5e-4 a step for LeNets, 5e-6 for VGG-16).
+    Thresholds have no weight decay.
 
     Trains: all weights and a threshold for each neuron, after the soft phase d weights; stores:
     their positions; needs: dense weights and gradients in the soft phase.

@@ -21,19 +21,19 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class ContinuousSparsification(Checked):
-    """Train weights with a soft mask that hardens during training, then rewind the weights it
-    keeps.
+    """Continuous sparsification: train the weights with a soft mask that hardens during training,
+    then rewind the remaining weights.
 
         E(psi) = psi * sigmoid(beta s) / sigmoid(s_0);  beta = beta_T^(t / T);
         loss + penalty * sum sigmoid(beta s)
 
-    Between rounds s <- min(beta_T s, s_0) and beta <- 1, so that only what was pruned stays so. The
-    paper's ticket is what has s > 0, and s_0 controls how sparse it is; here it is as many weights
-    as were asked for, those with the largest s. The result's `measures` have the density of the
-    paper's ticket (`own_density`).
+    Between rounds s <- min(beta_T s, s_0) and beta <- 1, so that only pruned weights stay pruned.
+    The paper's ticket is the weights with s > 0, and s_0 controls its sparsity. Here the ticket is
+    the weights with the largest s, as many as the sparsity leaves. The result's `measures` have the
+    density of the paper's ticket (`own_density`).
 
     Trains: all weights and a score for each, d weights in the end; stores: their positions; needs:
-    dense weights, scores and their gradients until the last round, and the weights to go back to.
+    dense weights, scores and their gradients until the last round, and the weights to rewind to.
 
     Savarese, Silva, Maire, NeurIPS 2020 (arXiv:1912.04427).
     """
@@ -82,7 +82,7 @@ class ContinuousSparsification(Checked):
 
 
 def used(masks: Mapping[str, SoftMask]) -> int:
-    """How many weights the paper's ticket has."""
+    """The number of weights in the paper's ticket, s > 0."""
     return sum(int((mask.s > 0).sum()) for mask in masks.values())
 
 
@@ -104,7 +104,7 @@ class SoftMask(Transform):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Soft again, but for what is pruned."""
+        """Soften the mask again, except where weights are pruned."""
         self.s.mul_(self.beta).clamp_(max=self.start)
         self.beta.fill_(1.0)
 

@@ -19,19 +19,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyBird(Checked):
-    """Train with an L1 penalty on the scales of norms until the mask of channels stabilises, and go
-    on with these channels.
+    """Early-bird tickets: train with an L1 penalty on the scales of norms until the channel mask is
+    stable, and continue with these channels alone.
 
         mask = the channels with the largest |gamma|, one after every epoch;
         found when each of the last `masks` masks
         differs from the newest in at most the fraction max_distance of all channels;
         gradient of gamma += s sign(gamma)
 
-    Where it is not found in time, what is best then is kept (ours). The penalty ends with the
-    search. Channels that are added have several scales; their mean decides (ours).
+    If no ticket is found by search_until, the mask of that step is used (ours). The penalty ends
+    with the search. Channels coupled by additions have several scales; they are ranked by the mean
+    (ours).
 
-    Trains: all weights until the ticket is found, then its channels; stores: nothing: what is left
-    is a small dense net; needs: dense weights and gradients until the ticket is found.
+    Trains: all weights until the ticket is found, then its channels; stores: nothing: the remaining
+    net is small and dense; needs: dense weights and gradients until the ticket is found.
 
     You, Li, Xu, Fu, Wang, Chen, Baraniuk, Wang, Lin, ICLR 2020 (arXiv:1909.11957), alg. 1.
     """
@@ -58,7 +59,7 @@ class EarlyBird(Checked):
                     log.info(
                         "channels chosen at step %d%s",
                         t,
-                        " (they have not settled)" if t == end else "",
+                        " (their mask is not stable yet)" if t == end else "",
                     )
                     channels.keep(mask)
                     del net.method_state["masks"]

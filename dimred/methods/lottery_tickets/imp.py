@@ -45,20 +45,20 @@ class IMP(Checked):
         density after round k = max(1 - s, (1 - prune_rate)^k);
         then psi <- theta_rewind[support], or only lr goes back
 
-    Rewinds `weights` (with norms and momentum) and the learning rate; `lr` alone; or `none`, which
-    is fine-tuning: as many steps as from rewind_step to the end, all at the last learning rate. The
-    criteria and the values of pruned weights are those of Zhou et al.; "init" is the beginning of
-    training, whatever rewind_step is.
+    rewind=weights rewinds the weights, norms, momentum and learning rate to rewind_step; rewind=lr
+    rewinds only the learning rate. rewind=none is fine-tuning: as many steps as from rewind_step to
+    the end, all at the last learning rate. The criteria and the values of pruned weights are those
+    of Zhou et al.; "init" is the start of training, whatever rewind_step is.
 
-    Three switches follow official codes. By default a round keeps round(density D) weights;
-    rounding=floor keeps those left times 1 - prune_rate, rounded down (open_lth). With
-    reset_momentum every training from rewind_step on, the first too, begins without momentum
-    (open_lth); by default momentum rewinds with the weights. With output_at_half_rate the output
-    layer loses half as large a fraction of its weights as all together (Frankle, Carbin), and the
-    others make up for it.
+    Three switches follow official codes. By default a round keeps round(density D) weights; with
+    rounding=floor it keeps the remaining number times 1 - prune_rate, rounded down (open_lth). With
+    reset_momentum every training from rewind_step on, including the first, begins without momentum
+    (open_lth); by default momentum rewinds with the weights. With output_at_half_rate the fraction
+    pruned from the output layer is half the fraction pruned overall, and the other layers are
+    pruned more (Frankle, Carbin).
 
     Trains: all weights in the first round, a fifth fewer in each, d in the last; stores: their
-    positions; needs: dense weights and gradients in the first round, and the weights to go back to.
+    positions; needs: dense weights and gradients in the first round, and the weights to rewind to.
 
     Frankle, Carbin, ICLR 2019 (arXiv:1803.03635); rewinding: Frankle et al., ICML 2020
     (arXiv:1912.05671); learning rate rewinding, fine-tuning: Renda et al., ICLR 2020
@@ -85,12 +85,12 @@ class IMP(Checked):
             enough = 1.1 * (1 - (1 - self.sparsity) ** (1 / MOST_ROUNDS))
             raise UserError(
                 f"method.prune_rate={self.prune_rate} reaches sparsity={self.sparsity} in {rounds} "
-                f"rounds, each a whole training; {MOST_ROUNDS} are allowed. Choose a larger one: "
-                f"{enough:.2g} would do, the paper's is 0.2"
+                f"rounds, each a whole training; {MOST_ROUNDS} are allowed. Choose a larger "
+                f"prune_rate: {enough:.2g} is enough, the paper's is 0.2"
             )
 
     def rounds(self) -> int:
-        """How often to prune: the least k with (1 - rate)^k <= 1 - sparsity."""
+        """The number of prunings: the smallest k with (1 - rate)^k <= 1 - sparsity."""
         if self.sparsity == 0:
             return 0
         return (
@@ -116,7 +116,7 @@ class IMP(Checked):
             net.optimizer_state.clear()
 
     def counts_left(self, total: int) -> list[int]:
-        """How many weights are left after each round."""
+        """The number of weights that remain after each round."""
         left, counts = total, []
         for k in range(1, self.rounds() + 1):
             if self.rounding == "floor":
@@ -127,7 +127,7 @@ class IMP(Checked):
         return counts
 
     def choose(self, net: Net, left: int) -> Supports:
-        """The weights that score highest, `left` of them."""
+        """The `left` weights with the highest scores."""
         ranks = scores(net, self.criterion)
         if not self.output_at_half_rate:
             return topk(ranks, self.allocation(net, left / net.total))
@@ -149,8 +149,8 @@ class IMP(Checked):
 
 @torch.no_grad()
 def prune(net: Net, supports: Supports, pruned: Literal["zero", "init", "zero_or_init"]) -> None:
-    """Train these supports alone. A pruned weight reads zero or its initial value, or of both what
-    it moved towards."""
+    """Train only these supports. Pruned weights become zero or their initial value; with
+    "zero_or_init", zero if training has moved them towards zero, else their initial value."""
     if pruned != "zero_or_init":
         net.keep(supports, base=pruned)
         return
@@ -165,7 +165,7 @@ def prune(net: Net, supports: Supports, pruned: Literal["zero", "init", "zero_or
 
 
 def scores(net: Net, criterion: Criterion) -> Scores:
-    """Of the weights that are trained now; the others rank last."""
+    """The criterion's score of each weight; -inf for weights that are no longer trained."""
     if criterion == "random":
         return trained_only(net, random_scores(net))
     initial = net.initial()
@@ -181,7 +181,7 @@ def scores(net: Net, criterion: Criterion) -> Scores:
 
 
 def _rank(values: Tensor) -> Tensor:
-    """The fraction of a layer's values that are not larger, in (0, 1]."""
+    """The fraction of values that are not larger, in (0, 1]."""
     return (values.argsort(stable=True).argsort() + 1) / max(1, len(values))
 
 

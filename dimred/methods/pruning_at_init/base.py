@@ -1,4 +1,4 @@
-"""What methods of pruning at initialisation share."""
+"""Shared code of pruning at initialisation."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class AtInit(Checked):
-    """Score every weight, train the best, leave the others at zero or at their initial value.
+    """Score every weight, train those with the highest scores, and leave the others at zero or at
+    their initial value.
 
-    Every method of this family can be ablated (dimred/select/ablations.py).
+    All methods of this family have the ablations of dimred/select/ablations.py.
     """
 
     sparsity: Sparsity = 0.9
@@ -36,7 +37,7 @@ class AtInit(Checked):
         return self.best(self.scores(net, train), self.allocation(net, 1 - self.sparsity))
 
     def best(self, scores: Scores, budget: Budget, among: Supports | None = None) -> Supports:
-        """The weights that score highest (lowest if inverted), of those in the supports."""
+        """The weights in the supports `among` with the highest scores (the lowest, if inverted)."""
         scores = inverted(scores) if self.ablation == "invert" else scores
         return topk(masked(scores, among, -torch.inf) if among else scores, budget)
 
@@ -62,7 +63,8 @@ class Scored(AtInit):
 
 
 def batches(train: Train, examples: int, count: int, augment: bool) -> list[Batch]:
-    """Batches of examples to score with, different ones as long as there are enough."""
+    """Batches of training examples to score with. They do not overlap, as long as there are enough
+    examples."""
     there = train.data.sizes["train"]
     images, labels = train.sample(max(examples, min(examples * count, there)), augment)
     rows = [
@@ -73,6 +75,7 @@ def batches(train: Train, examples: int, count: int, augment: bool) -> list[Batc
 
 
 def balanced_batch(train: Train, per_class: int, augment: bool) -> Batch:
-    """As many examples of each class; fewer of a class that is rare among eight times as many."""
+    """A batch of `per_class` examples of each class, from a sample of eight times as many examples
+    as needed; fewer of a class that is rarer than that."""
     pool = min(8 * per_class * train.data.classes, train.data.sizes["train"])
     return balanced(train.sample(pool, augment), per_class)

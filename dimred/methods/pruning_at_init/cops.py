@@ -1,4 +1,4 @@
-"""One score under constraints by others."""
+"""COPS: maximise one score under constraints on others."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class COPS(Scored):
         max_m <m, S_1>  subject to  <m, S_j> >= level_j * max_m' <m', S_j>  for j = 2, 3, ...,
         |m| = d
 
-    Solved through the dual of the linear program (derived, as are the levels relative to the best
-    attainable: the text of the paper was not at hand). Scores: snip, grasp, crop, synflow
-    (one-shot), magnitude, lamp, random.
+    The linear program is solved through its dual (the dual, and levels relative to the best
+    attainable value, are derived: the text of the paper was not at hand). Scores: snip, grasp,
+    crop, synflow (one-shot), magnitude, lamp, random.
 
     Trains: d weights; stores: their positions; needs: what its scores need, once.
 

@@ -1,4 +1,5 @@
-"""Score, prune a little, score what is left, and so on."""
+"""Iterative pruning at initialisation: score, prune a part, and score the remaining weights
+again."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class Iterative(AtInit):
-    """Score, prune a little, score what is left, and so on."""
+    """Score, prune a part, and score the remaining weights again, in `rounds` rounds."""
 
     rounds: Count = 60  # T
     # how many weights a round keeps, of density * total
@@ -27,8 +28,8 @@ class Iterative(AtInit):
     regrow: ClassVar[bool] = False  # may what was pruned return?
 
     def scorer(self, net: Net, train: Train) -> Callable[[Supports, int], Scores]:
-        """The score of all weights where only those in the supports are not zero, in a round 0, 1,
-        ..."""
+        """A function of the supports and the round (0, 1, ...): the scores of all weights, in the
+        network with zeros outside the supports."""
         raise NotImplementedError
 
     def densities(self) -> Iterator[float]:
@@ -54,11 +55,11 @@ class Iterative(AtInit):
 
 @dataclass(frozen=True, kw_only=True)
 class IterSNIP(Iterative, Scored):
-    """Iterative SNIP: prune in many rounds, scoring the remaining weights again in each.
+    """Iterative SNIP: prune in many rounds, and score the remaining weights again in each.
 
         score_t = |theta * m_t * dL/dtheta (theta * m_t)|,  density_t = density^(t/T)
 
-    Every round has a batch of its own, as long as there are examples.
+    Each round has its own batch, as long as there are enough examples.
 
     Trains: d weights; stores: their positions; needs: dense gradients in each of the rounds before
     training.
@@ -81,11 +82,12 @@ class IterSNIP(Iterative, Scored):
 
 @dataclass(frozen=True, kw_only=True)
 class FORCE(IterSNIP):
-    """Iterative SNIP in which pruned weights are scored as if present, and may return.
+    """Iterative SNIP that also scores pruned weights, by their initial value, so that they may
+    return.
 
         score_t = |theta * dL/dtheta (theta * m_t)|,  density_t = density^(t/T)
 
-    Every round has a batch of its own, as long as there are examples.
+    Each round has its own batch, as long as there are enough examples.
 
     Trains: d weights; stores: their positions; needs: dense gradients in each of the rounds before
     training.
@@ -103,8 +105,8 @@ class SynFlow(Iterative):
         score = |theta|^power dR/d|theta|,  R = 1^T f_|theta|(1);  density_t = density^(t/T)
 
     power=2 is SynFlow-L2 (Gebhart, Saxena, Schrater, 2021, arXiv:2101.10552) as in its authors'
-    code, which squares this factor alone. Other codes square theta within R, too, and multiply the
-    derivative by theta^2 by |theta|.
+    code, which squares only the factor |theta|. Other codes also square theta within R, and
+    multiply the derivative by theta^2 by |theta|.
 
     Trains: d weights; stores: their positions; needs: dense gradients in each of the rounds before
     training.
@@ -121,14 +123,14 @@ class SynFlow(Iterative):
 
 @dataclass(frozen=True, kw_only=True)
 class NTKSAP(Iterative):
-    """Iterative pruning without labels or data: prune the weights that change the spectrum of the
-    neural tangent kernel least.
+    """NTK-SAP: iterative pruning without labels or data; prune the weights that change the spectrum
+    of the neural tangent kernel least.
 
         score = |d/dm sum_x |f(x; theta m) - f(x; (theta + epsilon z) m)|^2|,  x, z ~ N(0, 1);
         density_t = density^(t/T)
 
-    Each draw has its own x and z, and initial weights of its own: a permutation of those of each
-    layer.
+    Each draw has its own x, z and initial weights. Its initial weights are a permutation of each
+    layer's.
 
     Trains: d weights; stores: their positions; needs: dense gradients for every draw of every round
     before training.

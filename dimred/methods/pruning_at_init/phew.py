@@ -1,4 +1,4 @@
-"""Random walks along large weights."""
+"""PHEW: random walks biased towards large weights."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class PHEW(AtInit):
-    """Keep the weights visited by random walks between inputs and outputs that prefer large
-    weights.
+    """Paths with higher edge-weights: keep the weights visited by random walks between inputs and
+    outputs that prefer large weights.
 
-        P(i -> j) = |W_ij|_1 / sum_j |W_ij|_1, and within the kernel W_ij by |w| / |W_ij|_1, until
-        enough are visited
+        P(i -> j) = |W_ij|_1 / sum_j |W_ij|_1, and within the kernel W_ij by |w| / |W_ij|_1,
+        until enough weights are visited
 
-    The last few, fewer than a path, are single weights that close one: so the count is exact and
-    all lie on paths. At high density, where walks find nothing new, the rest is chosen like this,
-    too. Where paths part, as at a shortcut, all weights that lead on compete; the official code
-    tosses a coin.
+    The last few weights, fewer than a path has, are single weights that each complete a path, so
+    that the count is exact and all kept weights lie on paths. At high density, where walks find few
+    new weights, the rest is chosen in the same way. Where several layers use a channel, as at a
+    shortcut, the walk chooses among all of their weights by magnitude; the official code chooses
+    the layer with equal probabilities.
 
     Trains: d weights; stores: their positions; needs: nothing.
 

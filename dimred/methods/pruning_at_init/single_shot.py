@@ -1,4 +1,4 @@
-"""One score, one choice."""
+"""Single-shot pruning: the weights are scored and pruned once."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class Random(AtInit):
-    """Prune at random at initialisation: the baseline of every score.
+    """Prune at random at initialisation: the reference for every score.
 
         score ~ N(0, 1)
 
-    scale_fan_in multiplies the weights of each neuron by sqrt(all its inputs / those that are
-    trained), so that its output has the variance of the dense neuron: Evci et al., AAAI 2022
+    scale_fan_in multiplies the weights of each neuron by sqrt(number of inputs / number of trained
+    inputs), so that its output has the variance of the dense neuron: Evci et al., AAAI 2022
     (arXiv:2010.03533).
 
     Trains: d weights; stores: their positions, or the seed that drew them; needs: nothing.
@@ -77,12 +77,13 @@ class Magnitude(AtInit):
 
 @dataclass(frozen=True, kw_only=True)
 class LAMP(AtInit):
-    """Prune at initialisation by layer-adaptive magnitude: relative to the weights of the layer
-    that are at least as large.
+    """Prune at initialisation by layer-adaptive magnitude: the square of a weight relative to the
+    weights of its layer that are at least as large.
 
         score = theta_u^2 / sum of theta_v^2 over all v of the layer with |theta_v| >= |theta_u|
 
-    The paper prunes trained networks; here the score is taken before training, as the other ones.
+    The paper prunes trained networks; here the weights are scored before training, as by the other
+    scores.
 
     Trains: d weights; stores: their positions; needs: nothing.
 
@@ -119,7 +120,7 @@ class FreezeNet(SNIP):
 
         theta = theta_0;  theta[support] = psi,  support = top |theta_0 * dL/dtheta_0|
 
-    Any other method of this family does so with base=init.
+    With base=init, every other method of this family freezes in the same way.
 
     Trains: d weights; stores: their positions, and the seed of the others; needs: dense gradients
     once, before training, and dense weights in every pass.
@@ -138,10 +139,10 @@ class GraSP(Scored):
         score = theta * (H g),  g and H the gradient and Hessian of the cross-entropy of
         logits / temperature
 
-    On one balanced batch, as in the paper. With split_batch=true on two halves of it, the first classes
-    and the last ones, as in the official code: g and H are sums over both, whose BatchNorm
-    statistics differ. That code also scores a copy with newly drawn Linear layers. In double
-    precision: at this temperature H g is tiny.
+    By default g and H are those of one balanced batch, as in the paper. With split_batch=true they
+    are sums over two halves of the batch, the first and the last classes, as in the official code;
+    each half then has its own BatchNorm statistics. The official code also scores a copy with newly
+    drawn Linear layers. Scores are computed in float64, since H g is tiny at this temperature.
 
     Trains: d weights; stores: their positions; needs: dense gradients of second order once, before
     training.
@@ -166,9 +167,10 @@ class CroP(Scored):
 
         score = |theta * (H g)|,  g and H sums over some batches
 
-    Five plain batches without a temperature, as in the official code. That code scores in
-    evaluation mode, where norms use their initial statistics; here they use those of each batch, as
-    for the other scores and in training.
+    By default the sums are over five batches, drawn without regard to classes, without a
+    temperature, as in the official code. That code scores in evaluation mode, where norms use their
+    initial statistics; here norms use the statistics of each batch, as in training and for the
+    other scores.
 
     Trains: d weights; stores: their positions; needs: dense gradients of second order once, before
     training.
@@ -193,8 +195,9 @@ class ProsPr(Scored):
         score = |dL(theta_M)/dc| at c = 1;  theta_0 = c * theta,
         theta_{m+1} = theta_m - lr * dL/dtheta_m
 
-    All parameters take the inner steps, by plain gradient descent, as in the official code; with
-    train_biases_and_norms=false biases and norms stay as they are. Each step has a batch of its own.
+    All parameters take the inner steps, by plain gradient descent, as in the official code. With
+    train_biases_and_norms=false, biases and norms do not change in them. Each step has its own
+    batch.
 
     Trains: d weights; stores: their positions; needs: dense gradients through a few steps of dense
     training, once.

@@ -1,4 +1,4 @@
-"""Values are chosen before training, not only positions."""
+"""Neural tangent transfer: new values of the kept weights, besides their positions."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class NTT(AtInit):
-    """Neural tangent transfer: before training, adapt the kept weights without labels, until the
-    sparse network has the outputs and the kernel of the dense one.
+    """Neural tangent transfer: before training, and without labels, adapt the kept weights until
+    the sparse network has the outputs and the neural tangent kernel of the dense one.
 
         min |f_s - f_t|^2 / size + kernel |(K_s - K_t) u|^2 / size + decay / density * |theta_s|^2,
         u ~ N(0, 1)
 
-    The official code compares the whole kernels of two halves of a batch; their product with a
-    random u has the same mean and needs no Jacobians. Only covered weights move (by Adam) and count
-    in the kernel; norms work as in training. Weights are chosen anew by size every so often, for
-    the last time update_every steps before the end; the paper does so in every layer
-    (allocation=uniform). The official demo takes 18720 steps, but its published log has the kernel
-    distance fall from 6439 to 977 in the first 1000, and after 5600 it is 469.
+    The official code compares the whole kernels of two halves of a batch. The product of their
+    difference with a random u has the same mean square and needs no Jacobians. Only covered weights
+    are adapted (by Adam), and only they count in the kernel; norms work as in training. The mask is
+    updated by magnitude every update_every steps, for the last time update_every steps before the
+    end. The paper ranks within each layer (allocation=uniform). The official demo takes 18720
+    steps; in its published log the kernel distance falls from 6439 to 977 in the first 1000 steps,
+    and to 469 after 5600.
 
-    Trains: d weights, after a transfer that moves all those which it may choose; stores: their
+    Trains: d weights, after a transfer that adapts all weights it may choose; stores: their
     positions; needs: dense weights and gradients in the transfer.
 
     Liu, Zenke, ICML 2020 (arXiv:2006.08228).
@@ -88,7 +89,7 @@ class NTT(AtInit):
         images: Tensor,
         draws: torch.Generator,
     ) -> Tensor:
-        """What is minimised, for one batch."""
+        """The loss of the transfer, for one batch."""
         inside = masked(student, supports)
         others = {
             name: teacher[name].detach() - theta

@@ -1,4 +1,4 @@
-"""The intrinsic dimension: train in a random subspace."""
+"""Intrinsic dimension: train in a random subspace."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ KEPT = 2**28  # entries of a projection that may be held in memory
 
 @dataclass(frozen=True, kw_only=True)
 class IntrinsicDimension(Checked):
-    """Train d numbers that move all weights along d random directions.
+    """Intrinsic dimension: train d numbers that move all weights in a random d-dimensional
+    subspace.
 
         theta = theta_0 + P z,  z in R^d, z_0 = 0,  P random with E |P z|^2 = |z|^2
 
     dense: Gaussian columns of length 1. sparse: columns of round(sqrt D) entries +-D^(-1/4), one in
-    each of as many stretches of theta. fastfood: H G Pi H B in O(D log D) time and O(D) memory, one
-    for every weight tensor. P is never stored but made from the seed. Dense projections that are
-    too large to be held are made again in parts whenever they are needed. In the end the weights
-    are held at theta, and dim stays d. Biases and norms are left untrained, unless
-    train_biases_and_norms: in the paper they are part of theta, but for BatchNorm.
+    each of as many equal stretches of theta. fastfood: H G Pi H B in O(D log D) time and O(D)
+    memory, one for every weight tensor. P is generated from the seed and never stored. A dense
+    projection that is too large for memory is generated again, in blocks, in every pass. At the end
+    of training the weights are held at theta, and dim stays d. Biases and norms are frozen, unless
+    train_biases_and_norms; in the paper all of them except BatchNorm are part of theta.
 
     Trains: the d numbers z; stores: instead of weights, z and the seed of theta_0 and P; needs:
     dense weights and gradients in every step, to be projected.
@@ -49,7 +50,8 @@ class IntrinsicDimension(Checked):
     def run(self, net: Net, train: Train) -> None:
         if self.dim > net.total:
             raise UserError(
-                f"method.dim={self.dim} is more than the {net.total} covered weights. Choose fewer"
+                f"method.dim={self.dim} is more than the number of covered weights, {net.total}. "
+                "Choose a smaller one"
             )
         z = nn.Parameter(
             next(iter(net.weights.values())).param.new_zeros(self.dim, requires_grad=False)
@@ -62,7 +64,7 @@ class IntrinsicDimension(Checked):
 
 
 class Offset(Transform):
-    """theta + P z, where P (size, d) has the rows of one weight."""
+    """theta + P z; P (size, d) has the rows of one weight."""
 
     counted_as = "subspace coordinates"
 
@@ -102,8 +104,9 @@ def projections(net: Net, z: nn.Parameter, kind: str) -> dict[str, Offset]:
 
 
 class DenseProjection(Offset):
-    """Normal entries over the lengths of the columns. `kept` in memory, or made again in chunks of
-    rows, forward and backward, so that no more than one chunk exists at a time."""
+    """Normal entries over the lengths of the columns. The entries are `kept` in memory, or
+    generated in chunks of rows in every forward and backward pass, so that at most one chunk exists
+    at a time."""
 
     length: Tensor
 
@@ -120,7 +123,7 @@ class DenseProjection(Offset):
         )
 
     def squares(self) -> Tensor:
-        """The squared lengths of the columns, as far as these rows make them (d)."""
+        """The contribution of these rows to the squared lengths of the columns (d)."""
         total = torch.zeros_like(self.length)
         for i in range(0, self.size, self.step):
             total += self.chunk(i).square().sum(0)
@@ -144,7 +147,7 @@ class DenseProjection(Offset):
 
 
 class Sparse(Offset):
-    """Few entries: P[rows, columns] = values."""
+    """A sparse projection: P[rows, columns] = values."""
 
     rows: Tensor
     columns: Tensor
@@ -170,8 +173,8 @@ def sparse(z: nn.Parameter, sizes: Sequence[int], seed: int) -> list[Sparse]:
     d, total = len(z), sum(sizes)
     if (entries := round(math.sqrt(total)) * d) > KEPT:
         raise UserError(
-            f"a sparse projection of {d} numbers to {total} has {entries} entries, too many to "
-            "hold. Choose method.projection=fastfood"
+            f"a sparse projection of {d} numbers to {total} weights has {entries} entries, more "
+            f"than memory is used for ({KEPT}). Choose method.projection=fastfood"
         )
     rows, columns, values = map(torch.from_numpy, made.sparse(seed, total, d))
     values = values.to(z.dtype)
@@ -184,9 +187,10 @@ def sparse(z: nn.Parameter, sizes: Sequence[int], seed: int) -> list[Sparse]:
 
 
 class Fastfood(Offset):
-    """The first `size` rows of H G Pi H B / sqrt(D |G|^2), H the Hadamard matrix of a power of two
-    that has room for z and for the weight, B random signs, Pi a permutation, G normal. D is the
-    number of all weights, so that the parts of P together keep lengths."""
+    """The first `size` rows of H G Pi H B / sqrt(D |G|^2). H is the Hadamard matrix of the smallest
+    power of two that is at least the sizes of z and of the weight, B has random signs, Pi is a
+    permutation, and G is normal. D is the number of all covered weights, so that all parts of P
+    together preserve lengths."""
 
     signs: Tensor
     order: Tensor
@@ -201,7 +205,8 @@ class Fastfood(Offset):
         self.hold("gauss", gauss.to(z.dtype))
 
     def flops(self) -> int:
-        """Sums of the two transforms and of their gradients, whatever computes them."""
+        """The additions of the two transforms and of their gradients, in the fast algorithm,
+        however they are computed."""
         n = len(self.signs)
         return 4 * n * (n.bit_length() - 1)
 
@@ -215,9 +220,11 @@ class Fastfood(Offset):
 
 
 def hadamard(x: Tensor) -> Tensor:
-    """The fast Walsh-Hadamard transform H x of x (n,), n a power of two, H of entries +-1: H_ab =
-    H_a (x) H_b, so up to six bits of the index at a time are multiplied out and rotated to the
-    front, until all are back in their place."""
+    """The fast Walsh-Hadamard transform H x of x (n,), for n a power of two and H with entries +-1.
+
+    H of a + b bits is the Kronecker product of H of a bits and H of b bits. Each pass multiplies up
+    to six bits of the index by a small dense matrix and rotates them to the front; after the last
+    pass all bits are back in their place."""
     bits = x.numel().bit_length() - 1
     while bits:
         some = min(bits, 6)

@@ -1,4 +1,4 @@
-"""A line of networks, or a simplex, instead of a point."""
+"""Learned subspaces: train a line, curve or simplex of networks instead of one network."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class Subspace(Checked):
-    """Train the corners of a line, curve or simplex of networks, each step at a random point of it,
-    and keep its centre.
+    """Learned subspaces: train the corners of a line, curve or simplex of networks, at a random
+    point of it in each step, and keep its centre.
 
         w(a) = sum_i c_i(a) w_i;  loss + beta * mean over pairs of cos^2(w_i, w_j)
         simplex: c uniform on the simplex (points=2: a line);
         curve: c = ((1-a)^2, 2a(1-a), a^2), a ~ U(0, 1)
 
-    The random point is one for all layers, or with `layerwise` one for each. Corners are the
-    initial weights and the same in other orders, which is as good as drawing them again. The paper
-    takes the cosine of a random pair, and has biases and norms of every corner, too; here all
-    points share them, and norms learn the statistics of the centre in one epoch of forward passes
-    in the end. (So accuracies on the way are below those of the centre's own statistics.)
+    All layers share the random point, unless `layerwise` draws one for each. The corners are the
+    initial weights and permutations of them, which have the same distribution as new draws. The
+    paper takes the cosine of a random pair, and each corner has its own biases and norms. Here all
+    points share biases and norms. At the end, an epoch of forward passes estimates the norms'
+    statistics at the centre, so accuracies during training are below those of the final network.
 
     Trains: all weights, as often as there are corners; stores: nothing: the centre is a dense net;
     needs: the dense weights and gradients of all corners.
@@ -70,7 +70,7 @@ class Subspace(Checked):
         average_statistics(net, train)
 
     def move(self, net: Net, transforms: dict[str, Corners], t: int) -> None:
-        """To the random point of step t."""
+        """Move to the random point of step t."""
         draws, point = generator(net, f"point {t}"), None
         for corners in transforms.values():
             if point is None or self.layerwise:
@@ -85,7 +85,7 @@ class Subspace(Checked):
         return exponential / exponential.sum()
 
     def weights(self, a: Tensor) -> Tensor:
-        """c(a) of the curve; of the simplex, its centre."""
+        """The coefficients c(a) of the curve; those of the centre for a simplex."""
         return (
             torch.stack(((1 - a) ** 2, 2 * a * (1 - a), a**2))
             if self.kind == "curve"
@@ -94,8 +94,8 @@ class Subspace(Checked):
 
 
 class Corners(Transform):
-    """sum_i c_i w_i: at the point `at` while training, at the `centre` else. theta itself is not
-    used."""
+    """sum_i c_i w_i, at the point `at` in training mode and at the `centre` in evaluation mode.
+    theta itself is not used."""
 
     counted_as = "weights of corners"
     at: Tensor
@@ -112,7 +112,8 @@ class Corners(Transform):
 
 
 class Penalised(Corners):
-    """The first weight's: it has the penalty of all, whose cosine is that of whole nets."""
+    """The corners of the first weight, with the penalty of all weights: the cosine is that of whole
+    networks."""
 
     def __init__(
         self, points: Tensor, centre: Tensor, beta: float, others: Mapping[str, Corners]
@@ -131,8 +132,8 @@ class Penalised(Corners):
 
 
 def average_statistics(net: Net, train: Train) -> None:
-    """Replace the running statistics of BatchNorm, which are those of other nets, by their mean
-    over the batches of one epoch."""
+    """Estimate the running statistics of BatchNorm again, as their mean over the batches of one
+    epoch: those from training are of other points of the subspace."""
     norms = [
         m
         for m in net.model.modules()

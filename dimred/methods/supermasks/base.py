@@ -1,4 +1,4 @@
-"""What supermasks share: scores of weights that are not trained."""
+"""Shared code of supermasks: scores of frozen weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def weights_of(theta: Tensor, weights: Weights) -> Tensor:
 
 
 def uniform(net: Net, low: float, high: float) -> dict[str, Tensor]:
-    """U(low, high) for every covered weight."""
+    """Draws from U(low, high) for every covered weight."""
     draws = generator(net, "score")
     return {
         name: torch.empty(w.param.shape).uniform_(low, high, generator=draws).to(w.param)
@@ -36,12 +36,12 @@ def uniform(net: Net, low: float, high: float) -> dict[str, Tensor]:
 
 
 class Mask(Transform):
-    """A mask by trained scores."""
+    """A mask determined by trained scores."""
 
     counted_as = "scores"
 
     def mask(self) -> Tensor:
-        """Not zero where a weight is used."""
+        """Nonzero where a weight is used."""
         raise NotImplementedError
 
 
@@ -62,7 +62,7 @@ class Supermask(Checked):
         )
 
     def add_masks(self, net: Net) -> Mapping[str, Mask]:
-        """Freeze all parameters, and give weights their masks."""
+        """Freeze all parameters, and add a mask to each covered weight."""
         raise NotImplementedError
 
     def search(self, net: Net, train: Train, masks: Mapping[str, Mask]) -> None:

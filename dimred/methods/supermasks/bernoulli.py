@@ -1,4 +1,4 @@
-"""Random masks whose probabilities train."""
+"""Bernoulli supermasks: random masks with trained probabilities."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class BernoulliSupermask(Supermask):
-    """Train the probability that each weight is used, with a mask drawn at every step; weights are
-    not trained.
+    """Bernoulli supermask: train the probability that each weight is used, with a mask drawn at
+    every step; weights are not trained.
 
         E(theta_0) = theta_0 * m * D / sum m,  m ~ Bernoulli(p),  p = sigmoid(score);  dm/dp = 1
 
-    D / sum m is the paper's dynamic rescaling (rescale). In evaluation, and in the end, m is the k
-    most probable weights of each layer, for as many weights as were asked for; the official code
-    draws there, too, and reports the mean of ten draws. Probabilities start at the density of their
-    layer, and after every step all scores of a layer shift so that sum p stays k (ours); the
-    paper's start at one half, and the density is an outcome. Signed constants are +- He's standard
-    deviation; in the official code that of the layer's initial weights.
+    D / sum m is the paper's dynamic rescaling (rescale). In evaluation, and at the end, m is the k
+    most probable weights of each layer, where k follows from the sparsity and the allocation; the
+    official code draws masks in evaluation too, and reports the mean of ten draws. Probabilities
+    start at the density of their layer, and after every step all scores of a layer are shifted so
+    that sum p stays k (ours). In the paper they start at one half, and the density emerges. Signed
+    constants are +- He's standard deviation; the official code takes the standard deviation of the
+    layer's initial weights.
 
     Trains: a score for every weight, no weight, bias or norm; stores: instead of them, the mask and
     the seed of the weights; needs: dense weights, scores and their gradients in every step.
@@ -48,7 +49,7 @@ class BernoulliSupermask(Supermask):
                 mask.advance(t + 1)
 
     def add_masks(self, net: Net) -> dict[str, Bernoulli]:
-        """Freeze all there is, and train scores, those of a layer alike."""
+        """Freeze all parameters, and add scores that are equal within each layer."""
         counts = of_each(net, self.allocation(net, 1 - self.sparsity))
         net.freeze(dict.fromkeys(net.parameters()))
         seeds = torch.randint(2**62, (len(counts),), generator=generator(net, "bernoulli")).tolist()
@@ -61,7 +62,7 @@ class BernoulliSupermask(Supermask):
 
 
 class Bernoulli(Mask):
-    """A mask that is drawn anew in every step; in evaluation, that of the k largest scores."""
+    """A mask drawn anew in every step; in evaluation mode, the k largest scores."""
 
     step: Tensor
 
@@ -76,7 +77,8 @@ class Bernoulli(Mask):
 
     @torch.no_grad()
     def advance(self, step: int) -> None:
-        """Draw anew, and shift all scores by a Newton step towards sum p = k."""
+        """Choose the draw of the next step, and shift all scores by a Newton step towards sum p =
+        k."""
         p = torch.sigmoid(self.score)
         shift = (p.sum() - self.k) / (p * (1 - p)).sum().clamp(min=1e-6)
         self.score.sub_(shift.clamp(-1, 1))

@@ -23,17 +23,17 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class EdgePopup(Supermask):
-    """Train a score for every weight and use the weights with the highest scores of each layer;
-    weights are not trained.
+    """Edge-popup: train a score for every weight and use the weights with the highest scores of
+    each layer; weights are not trained.
 
         E(theta_0) = theta_0 * [|score| among the k largest of its layer];
-        dL/d|score| = dL/dE * theta_0 for all
+        dL/d|score| = dL/dE * theta_0 for all weights (straight-through)
 
-    As in the official code, absolute values of scores are ranked. Weights can be signed constants
+    Scores are ranked by absolute value, as in the official code. Weights can be signed constants
     (+- He's standard deviation), the better choice of the paper; scale_fan divides them by the
-    square root of the density. The best densities are near one half. The paper keeps the same
-    fraction of every layer (allocation=uniform), which at 98 % leaves two weights to each class of
-    LeNet-300-100: ERK spares small layers.
+    square root of the density. Densities near one half work best. The paper keeps the same fraction
+    of every layer (allocation=uniform), which at 98 % sparsity leaves two weights to each class of
+    LeNet-300-100; ERK keeps more of small layers.
 
     Trains: a score for every weight, no weight, bias or norm; stores: instead of them, the mask and
     the seed of the weights; needs: dense weights, scores and their gradients in every step.
@@ -64,25 +64,26 @@ class EdgePopup(Supermask):
 
 
 def of_each(net: Net, budget: Budget) -> Mapping[str, int]:
-    """The number of weights of each layer. UserError if there is only one for all together."""
+    """The number of weights to use in each layer. UserError if the allocation gives only one number
+    for all layers together."""
     if not isinstance(budget, Mapping):
         raise UserError(
-            "scores are ranked within each layer here, and allocation=global ranks all layers "
+            "this method ranks scores within each layer, and allocation=global ranks all layers "
             "together. Choose another allocation, such as allocation=uniform or allocation=erk"
         )
     return budget
 
 
 def best_of(score: Tensor, k: int) -> Tensor:
-    """A mask, True at the k largest."""
+    """A mask that is True at the k largest scores."""
     mask = torch.zeros_like(score, dtype=torch.bool)
     mask.view(-1)[largest(score.view(-1), k)] = True
     return mask
 
 
 class TopK(Mask):
-    """A mask of the k largest |score|, or of the k largest scores if `signed`, with the gradient of
-    what is ranked."""
+    """A mask of the k largest |score|, or of the k largest scores if `signed`, with a
+    straight-through gradient to the ranked values."""
 
     def __init__(
         self, score: Tensor, k: int, weights: Weights, scale_fan: bool, signed: bool = False
@@ -95,7 +96,7 @@ class TopK(Mask):
         return self.score if self.signed else self.score.abs()
 
     def mask(self) -> Tensor:
-        """True at the k best."""
+        """True at the k largest."""
         return best_of(self.ranked().detach(), self.k)
 
     def forward(self, theta: Tensor) -> Tensor:
@@ -105,18 +106,19 @@ class TopK(Mask):
 
 @dataclass(frozen=True, kw_only=True)
 class IterRand(EdgePopup):
-    """Edge-popup that redraws some of the unused weights at regular intervals.
+    """Iterative randomisation: edge-popup that redraws some of the unused weights at regular
+    intervals.
 
-        every so many steps: theta_i ~ initial distribution with probability r, for all i that the
-        mask leaves out
+        every randomize_every steps: theta_i ~ initial distribution with probability r,
+        for all i outside the mask
 
-    Scores are ranked with their signs, as in the official code, where edge-popup ranks absolute
-    values. A weight is drawn from the initial values of its layer. The paper draws every 300 of
-    39,100 steps.
+    Scores are ranked with their signs, as in the official code (its edge-popup ranks absolute
+    values). A new value is drawn from the initial values of the layer. The paper redraws every 300
+    of 39,100 steps.
 
     Trains: a score for every weight, no weight, bias or norm; stores: the weights in use and their
-    positions (the mask and a seed alone, if none of them was drawn again); needs: dense weights,
-    scores and their gradients in every step.
+    positions (the mask and a seed alone, if none of them was redrawn); needs: dense weights, scores
+    and their gradients in every step.
 
     Chijiwa, Yamaguchi, Ida, Umakoshi, Inoue, NeurIPS 2021 (arXiv:2106.09269), alg. 1.
     """

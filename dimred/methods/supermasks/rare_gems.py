@@ -19,14 +19,15 @@ from dimred.training.loop import Train
 
 @dataclass(frozen=True, kw_only=True)
 class RareGems(Checked):
-    """Train scores of frozen weights, prune by them, and fine-tune the remaining weights.
+    """Rare gems: train scores of frozen weights, prune by them, and fine-tune the remaining
+    weights.
 
         E(theta_0) = theta_0 * [p > 1/2] * kept,  p in [0, 1];  loss + penalty * sum p^2;
         prune the smallest p
 
-    The density falls exponentially to the one that was asked for, in prunings at equal intervals;
-    then all weights that are left train, whatever their p (`unflag` in the official code), along
-    with biases and norms.
+    The density falls exponentially to the final one, in `rounds` prunings at equal intervals. Then
+    all remaining weights train, whatever their p (`unflag` in the official code), together with
+    biases and norms.
 
     Trains: a score for every weight, then d weights; stores: their positions; needs: dense weights,
     scores and their gradients until it fine-tunes.
@@ -60,8 +61,8 @@ class RareGems(Checked):
 
     @torch.no_grad()
     def release(self, net: Net, gems: Mapping[str, Gem]) -> None:
-        """Train the weights that are left, from the values that the mask chose among, and biases
-        and norms."""
+        """Train the remaining weights, biases and norms. Weights start from the values that the
+        scores were trained on."""
         net.remove_transforms()
         kept = {name: gem.support() for name, gem in gems.items()}
         net.keep({**kept, **dict.fromkeys(net.uncovered)}, base="init")  # at their initial value,
@@ -71,7 +72,7 @@ class RareGems(Checked):
 
 
 class Gem(Masked):
-    """A mask [p > 1/2] of the weights that are not pruned. Its use clips p to [0, 1]."""
+    """The mask [p > 1/2] of the weights that are not pruned. The forward pass clips p to [0, 1]."""
 
     counted_as = "scores"
 
@@ -89,5 +90,5 @@ class Gem(Masked):
         return self.strength * (self.p * self.kept).square().sum()
 
     def rank(self) -> Tensor:
-        """p, and -inf where it is pruned."""
+        """p of the remaining weights; -inf at pruned ones."""
         return self.p.detach().masked_fill(~self.kept, -torch.inf)

@@ -16,17 +16,17 @@ from dimred.net.transforms import straight_through
 
 @dataclass(frozen=True, kw_only=True)
 class SignedSupermask(EdgePopup):
-    """Train a score for every weight that keeps it, flips its sign or prunes it; weights are not
-    trained.
+    """Signed supermask: train a score for every weight that keeps it, flips its sign or prunes it;
+    weights are not trained.
 
         E(theta_0) = theta_0 * m,  m = sign(score) where |score| > threshold, else 0;
         dL/dscore = dL/dE * theta_0
 
-    With the paper's fixed threshold (0.01), the weight decay of scores decides how many weights are
-    pruned. Without one (null), the k largest |score| of each layer stay, for as many weights as
-    were asked for; the official code has a variant alike. Scores start as Glorot's uniform weights
-    do. The paper's constant, sqrt(1.5) times He's standard deviation, is what scale_fan makes of a
-    density of 2/3.
+    With the paper's fixed threshold (0.01), the weight decay of scores controls the sparsity.
+    Without one (threshold=null), the k largest |score| of each layer are used, where k follows from
+    the sparsity and the allocation; the official code has a similar variant. Scores start as
+    Glorot's uniform weights do. The paper's constant, sqrt(1.5) times He's standard deviation, is
+    that of scale_fan at a density of 2/3.
 
     Trains: a score for every weight, no weight, bias or norm; stores: instead of them, a mask of
     signs and the seed of the weights; needs: dense weights, scores and their gradients in every
@@ -62,8 +62,8 @@ def glorot(weight: Tensor) -> float:
 
 
 class Ternary(TopK):
-    """A mask of signs, of the k largest |score| or of those above a threshold; its gradient is
-    taken by the score."""
+    """A mask of signs: of the k largest |score|, or of those above a threshold. The gradient with
+    respect to the score is straight-through."""
 
     def __init__(
         self, score: Tensor, k: int, weights: Weights, scale_fan: bool, threshold: float | None
