@@ -150,7 +150,7 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path, kind: dict[str, Any]
     put(tmp_path / "a")
     put(tmp_path / "b")
     os.mkfifo(tmp_path / "b/x.png")
-    with pytest.raises(UserError, match=r"b/x\.png is no regular file"):
+    with pytest.raises(UserError, match=r"b/x\.png is a FIFO"):
         imagefolder(path=str(tmp_path), **kind)
 
 
@@ -218,7 +218,7 @@ def test_depths_that_cannot_be_scaled_are_refused(tmp_path: Path) -> None:
     ):
         put(tmp_path / name / "a", deep, suffix="tif")
         put(tmp_path / name / "b", other, suffix="tif")
-    for name, problem in (("mixed", "no common scale"), ("nan", "no numbers")):
+    for name, problem in (("mixed", "no common scale"), ("nan", "infinite or NaN")):
         with pytest.raises(UserError, match=problem):
             read(tmp_path / name)
     put(tmp_path / "deep/a", deep, n=5)
@@ -299,7 +299,7 @@ def test_labels_of_any_whole_type_are_labels(labels: Any) -> None:
 
 @pytest.mark.parametrize(("images", "labels", "problem"), [
     ((GREY * 4095).astype(np.uint16), LABELS, r"uint16 with values from \d+ to \d{4}"),
-    (GREY * np.nan, LABELS, "no numbers"),
+    (GREY * np.nan, LABELS, "infinite or NaN"),
     (GREY, LABELS - 1, "the label -1"),
     (GREY, LABELS + 0.5, r"the label 0\.5"),
     (GREY, np.eye(6), r"argmax\(1\)"),
@@ -313,4 +313,4 @@ def test_arrays_that_are_not_clear_are_refused(images: Any, labels: Any, problem
 
 def test_labels_with_gaps_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     assert own(GREY, LABELS * 2).classes == 5
-    assert "no training example has 1, 3: the model gets outputs" in caplog.text
+    assert "no training example has 1, 3: the model has unused outputs" in caplog.text

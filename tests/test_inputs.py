@@ -99,7 +99,7 @@ def test_a_choice_that_is_called_like_a_folder_is_no_input(
 
 def test_an_input_that_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match="no regular file"):
+    with pytest.raises(UserError, match="is a FIFO"):
         fingerprint(tmp_path / "pipe")
 
 

@@ -1,4 +1,4 @@
-"""Data sets; a YAML in conf/dataset names one of these as its `_target_`."""
+"""Data sets. The YAML files in conf/dataset name them as `_target_`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What every data set offers to training: one epoch of batches, evaluation batches, a sample."""
+"""The interface of a data set: batches of an epoch, evaluation batches, samples for scoring."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ log = logging.getLogger(__name__)
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
-# Purposes of random draws. They lead every key, so that an epoch's order says nothing about SNIP's
-# sample.
+# Purposes of random draws, the first number of every key: the order of an epoch and the sample of
+# SNIP are independent.
 EPOCH, SAMPLE, SPLIT, ITEM = range(1, 5)
 
 
 class Data(ABC):
     """A classification data set with a train, a val and a test split.
 
-    All randomness is a pure function of the arguments: torch's global random state is neither read
-    nor changed."""
+    All random choices are pure functions of the arguments. torch's global random state is neither
+    used nor changed."""
 
     name: str  # as reported, e.g. "CIFAR-10-JPEG"
     classes: int
     shape: tuple[int, int, int]  # (channels, height, width) of the images in a batch
     sizes: dict[str, int]  # examples in "train", "val" and "test"
-    #: files and folders that it reads without a checksum of their own, if its configuration does
-    #: not name them
+    #: files and folders that have no published checksum and are not named by the configuration; the
+    #: run records their fingerprints
     read_from: tuple[Path, ...] = ()
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Whole batches in an epoch. UserError unless 1 <= batch_size <= sizes["train"].
 
-        The last incomplete batch is dropped: every step then averages over equally many examples,
-        and BatchNorm never sees a batch of one. The order changes with the epoch, so other examples
-        are left out each time."""
+        The last, incomplete batch is dropped. So every step averages over the same number of
+        examples, and BatchNorm never gets a batch of one. The order changes with the epoch, so
+        different examples are left out each time."""
         examples = self.sizes["train"]
         if not 1 <= batch_size <= examples:
             raise UserError(
@@ -91,44 +91,44 @@ def generator(*key: int) -> np.random.Generator:
 
 
 def held_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Positions to keep and positions to hold out, both sorted; the same for every run, whatever
-    its seed.
+    """Positions to keep and positions to hold out, both sorted. They are the same in every run,
+    independent of its seed.
 
-    Walk through the examples class by class, in random order within a class, and hold one out
-    whenever the running quota reaches another whole number. That holds out round(fraction * n) in
-    all, and fraction * n_c +- 1 of a class. UserError if that is all of them."""
+    Goes through the examples class by class, in random order within a class, and holds one out
+    whenever the running sum of `fraction` reaches the next whole number. So round(fraction * n) are
+    held out in all, and fraction * n_c +- 1 of a class. UserError if none would be left."""
     n = len(labels)
     walk = np.lexsort((generator(SPLIT).random(n), labels))
     quota = np.floor(np.arange(n + 1) * fraction + 0.5)
     held = walk[np.diff(quota) > 0]
     if len(held) == n:
         raise UserError(
-            f"dataset.val_fraction={fraction} holds out all of the {n} training examples, and none "
-            "is left to train with. Choose a smaller fraction, such as 0.1."
+            f"dataset.val_fraction={fraction} holds out all {n} training examples and leaves none "
+            "to train on. Choose a smaller fraction, such as 0.1."
         )
     return np.setdiff1d(np.arange(n), held), np.sort(held)
 
 
 def require_examples(name: str, sizes: dict[str, int]) -> None:
-    """UserError without training or without test examples: a run trains on the ones and reports the
-    others."""
+    """UserError if there are no training or no test examples: every run needs both."""
     for split in ("train", "test"):
         if not sizes[split]:
             listed = ", ".join(f"{count} {each}" for each, count in sizes.items())
-            raise UserError(f"{name} has no {split} examples ({listed}); at least one of each is "
-                            "needed. Add some, or "
-                            "move some there.")  # fmt: skip
+            raise UserError(
+                f"{name} has no {split} examples ({listed}); at least one of each is needed. Add "
+                "some, or move some there."
+            )
 
 
 def log_notes(name: str, notes: list[str]) -> None:
-    """Say what was decided about a data set."""
+    """Warn of decisions about a data set."""
     for note in notes:
         log.warning("%s: %s", name, note)
 
 
 def require_range(**options: tuple[float | None, float, float]) -> None:
-    """UserError unless low <= value < high for every option given as name=(value, low, high); None
-    passes."""
+    """UserError unless low <= value < high, for every option name=(value, low, high). A value of
+    None is allowed."""
     for name, (value, low, high) in options.items():
         if value is not None and not low <= value < high:
             raise UserError(f"Got dataset.{name}={value}; allowed is {low} <= {name} < {high}.")

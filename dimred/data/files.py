@@ -1,4 +1,4 @@
-"""Files of data sets: downloaded whole or not at all, verified by checksums; and a cache."""
+"""Downloads, checks and caches files of data sets."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from dimred.errors import UserError
 
 
 def fetch(path: Path, urls: Sequence[str], md5: str, expected: str) -> Path:
-    """`path`, downloaded from the first of `urls` that works if it is missing.
+    """The path of a file. If it is missing, it is downloaded from the first URL that works.
 
-    UserError if that fails (no network, unwritable folder), with the sentence `expected`: which
-    files belong where."""
+    UserError if no URL works. Its message ends with `expected`, which says where files belong."""
     problems = []
     for url in [] if path.exists() else urls:
         try:
@@ -38,18 +37,16 @@ def fetch(path: Path, urls: Sequence[str], md5: str, expected: str) -> Path:
 
 
 def require_regular(path: Path | str) -> None:
-    """UserError for a FIFO, a socket or a device: reading it may never end."""
+    """UserError for a FIFO, a socket or a device, since reading it may never end."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
-        raise UserError(
-            f"{path} is no regular file (but a FIFO, a socket or a device). Replace it by a file."
-        )
+        raise UserError(f"{path} is a FIFO, a socket or a device. Replace it by a regular file.")
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Names (relative, with /) of the files below a directory, and with a "/" at the end of the
-    directories.
+    """Relative names (with /) of the files and directories below a directory. Those of directories
+    end in "/".
 
-    Links are followed. UserError for what cannot be listed or is no regular file.
+    Follows links. UserError for a directory that cannot be listed, or a file that is not regular.
     """
     waiting = [""]
     while waiting:
@@ -68,7 +65,7 @@ def files_below(folder: Path) -> Iterator[str]:
 
 
 def download(url: str, path: Path, md5: str) -> None:
-    """Download into a folder beside `path` first, so that a partial file is never used."""
+    """Download to a temporary folder and rename, so that a partial file is never used."""
     from torchvision.datasets.utils import download_url  # slow to import
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,14 +76,14 @@ def download(url: str, path: Path, md5: str) -> None:
 
 def damaged_data(path: Path | str, why: object) -> UserError:
     return UserError(
-        f"{path} is damaged or not what it should be ({why}). Delete it or replace it by a good "
+        f"{path} is damaged or not the expected file ({why}). Delete it or replace it by a good "
         "copy."
     )
 
 
 @contextmanager
 def reading(path: Path | str, *errors: type[Exception]) -> Iterator[None]:
-    """Turn `errors`, and errors of the file system, into a UserError that names `path`."""
+    """Convert `errors`, and errors of the file system, to a UserError that names `path`."""
     kinds: tuple[type[Exception], ...] = (OSError, EOFError, *errors)
     try:
         yield
@@ -108,11 +105,10 @@ def checked(path: Path, md5: str) -> bytes:
 
 
 def remembered(key: object, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """make(), or what it returned for the same key (by its repr) in an earlier process; a cache
-    that may be lost.
+    """The result of make(), cached on disk for later processes under `key` (its repr).
 
-    Kept as safetensors in $DIMRED_CACHE or ~/.cache/dimred, with a checksum of key and content. A
-    folder that cannot be written only means no cache.
+    The cache is a safetensors file in $DIMRED_CACHE or ~/.cache/dimred, with a checksum of key and
+    content. It may be deleted at any time. If it cannot be written, nothing is cached.
     """
     folder = Path(os.environ.get("DIMRED_CACHE") or "~/.cache/dimred").expanduser()
     path = folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.safetensors"
@@ -123,9 +119,8 @@ def remembered(key: object, make: Callable[[], dict[str, Tensor]]) -> dict[str, 
     tensors = make()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=folder
-        ) as fresh:  # two processes may do this at the same time
+        # a folder of its own for each process, since several may do this at the same time
+        with tempfile.TemporaryDirectory(dir=folder) as fresh:
             save_file(tensors, Path(fresh, path.name), {"checksum": checksum(key, tensors)})
             os.replace(Path(fresh, path.name), path)
     except (OSError, SafetensorError):
@@ -134,7 +129,7 @@ def remembered(key: object, make: Callable[[], dict[str, Tensor]]) -> dict[str, 
 
 
 def checksum(key: object, tensors: Mapping[str, Tensor]) -> str:
-    """The checksum of a key and of its tensors, on the CPU."""
+    """A checksum of a key and its tensors, which are on the CPU."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=16)
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())

@@ -1,5 +1,4 @@
-"""Data sets published as image files, decoded into memory; `imagefolder` reads any such set, or
-streams it."""
+"""Data sets of image files: decoded into memory, or (`imagefolder`) streamed from disk."""
 
 from __future__ import annotations
 
@@ -29,24 +28,24 @@ from dimred.errors import UserError
 
 @dataclass(kw_only=True)
 class ImageFiles(Memory):
-    """Image files decoded into memory by `workers` threads (0 counts as 1), and remembered for the
-    next run.
+    """Image files, decoded into memory by `workers` threads (0 counts as 1) and cached for the next
+    run.
 
-    `resize` scales every image to that square, whatever its proportions; it is needed if their
-    sizes differ."""
+    `resize` scales all images to squares of this size, without keeping their proportions. It is
+    needed if their sizes differ."""
 
     workers: int
 
     @abstractmethod
     def source(self) -> Path:
-        """The directory or archive, downloaded if need be."""
+        """The directory or archive, downloaded if necessary."""
 
     def members(self, path: Path) -> Iterator[Member]:
         """Name and content of the images to use, with names that `arrange` understands."""
         return members(path)
 
     def wanted_channels(self) -> int | None:
-        """1, 3 or None, which is what the images are."""
+        """1, 3, or None to take it from the images."""
         return 3
 
     def read(self) -> tuple[Examples, ...]:
@@ -76,20 +75,20 @@ class ImageFiles(Memory):
 
 
 def fingerprint(path: Path) -> tuple[Any, ...]:
-    """Changes with the files at `path` (name, bytes, modification time) and with the decoder."""
+    """Values that change with the files at `path` (names, sizes, times) and with the decoder."""
     inside = [""]
     if path.is_dir():
         inside = sorted(name for name in files_below(path) if not name.endswith("/"))
     with reading(path):
         found = [(name, os.stat(path / name)) for name in inside]
-    # the time of the last change of any kind is there because no copy can bring an older one back
+    # ctime as well: copying a file can restore its modification time, but not its ctime
     stats = [(name, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for name, each in found]
     return PIL.__version__, str(path.resolve()), stats
 
 
 @dataclass(kw_only=True)
 class ImageFolder(ImageFiles):
-    """Any directory or archive of class folders; see `imagefolder`."""
+    """A directory or archive of class folders; see `imagefolder`."""
 
     name: str
     path: str
@@ -115,13 +114,12 @@ def imagefolder(
     crop_padding: int,
     flip: bool,
 ) -> Data:
-    """Images in class folders, train/<class>/* with test/ or val/ likewise, or only <class>/*; see
-    `layout.arrange`.
+    """Images in class folders: train/<class>/* with test/ or val/ likewise, or only <class>/* (see
+    `layout.arrange`).
 
     channels: 1 (grey), 3 (colour), or null: 1 if all images are grey, else 3.
-    in_memory: decoded once into memory, from a directory or straight from an archive; see `Memory`
-    and `ImageFiles`.
-    Otherwise: streamed from a directory by `workers` processes (0: this one); see `Stream`.
+    in_memory: true decodes a directory or an archive into memory once; see `Memory` and
+    `ImageFiles`. false streams a directory by `workers` processes (0: this one); see `Stream`.
     """
     if in_memory:
         return ImageFolder(
@@ -132,8 +130,8 @@ def imagefolder(
         raise UserError(
             f"Got dataset.in_memory=false with resize={resize}, crop_padding={crop_padding} and "
             f"path={path}; streaming needs a size in pixels (resize=224), crop_padding=0 (it crops "
-            "at random anyway) and a directory of images "
-            f"in {LAYOUT}. Set them so, unpack an archive, or use in_memory=true."
+            f"at random anyway) and a directory of images in {LAYOUT}. Set these, unpack the "
+            "archive, or use in_memory=true."
         )
     return Stream(
         name=name, path=path, val_fraction=val_fraction, resize=resize, channels=channels,
@@ -143,8 +141,8 @@ def imagefolder(
 
 @dataclass(kw_only=True)
 class TinyImageNet(ImageFiles):
-    """200 classes of 3x64x64, from data_dir/tiny-imagenet-200.zip or that folder; its labelled val/
-    is the test set."""
+    """200 classes of 3x64x64, from data_dir/tiny-imagenet-200.zip or the folder of that name. The
+    labelled val/ is the test set."""
 
     data_dir: str
 
@@ -176,7 +174,7 @@ class TinyImageNet(ImageFiles):
                 yield f"test/{classes[file]}/{file}", content
 
     def annotations(self, path: Path) -> str:
-        """Lines of file name, tab, class, ... for the images in val/."""
+        """Tab-separated lines for the images in val/: file name, class and more."""
         with reading(path, zipfile.BadZipFile, zlib.error, KeyError):
             if path.is_dir():
                 return (path / "val/val_annotations.txt").read_text()
@@ -220,7 +218,7 @@ class Caltech101(ImageFiles):
         )
 
     def zipped(self, path: Path) -> Iterator[Member]:
-        """The zip has the images in an archive of its own."""
+        """The images of the zip file, which contains them as a tar.gz."""
         inner = "caltech-101/101_ObjectCategories.tar.gz"
         content = io.BytesIO(checked(path, self.md5))
         with (

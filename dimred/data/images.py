@@ -1,5 +1,4 @@
-"""Image files in a directory or straight from a .tar(.gz, .xz, .bz2) or .zip: their names and
-contents."""
+"""Names and contents of image files in a directory, a .zip or a .tar(.gz, .xz, .bz2)."""
 
 from __future__ import annotations
 
@@ -28,10 +27,10 @@ Member = tuple[str, bytes]
 
 
 def members(path: Path) -> Iterator[Member]:
-    """Name (relative, with /) and content of every image in a directory or an archive. Nothing is
+    """Relative name (with /) and content of every image in a directory or an archive. Nothing is
     extracted to disk.
 
-    A folder that has other files or none is there as well, with a "/" at the end of its name and no
+    Folders of other files and empty folders are included, with a "/" at the end of the name and no
     content.
     """
     if path.is_dir():
@@ -40,8 +39,8 @@ def members(path: Path) -> Iterator[Member]:
 
 
 def suitable(path: Path) -> Path:
-    """The path itself; UserError unless it is a directory or looks like an archive that `members`
-    can read."""
+    """The path. UserError unless it is a directory, or a file with the suffix of an archive that
+    `members` can read."""
     if path.is_dir() or (path.is_file() and path.suffix in {".zip", *OPENERS}):
         return path
     problem = "has another type" if path.exists() else "does not exist"
@@ -53,11 +52,8 @@ def suitable(path: Path) -> Path:
 
 
 def usable(name: str) -> str | None:
-    """The name of a member if it is an image to use, else that of its folder; None if it is to be
-    passed over.
-
-    Passed over is what is hidden (._x, __MACOSX) or would reach out of its archive.
-    """
+    """The name of a member if it is an image, else the name of its folder. None if it is hidden
+    (._x, __MACOSX) or its path leads out of the archive."""
     path = PurePosixPath(name)
     if path.is_absolute() or any(
         part == ".." or part.startswith((".", "__MACOSX")) for part in path.parts
@@ -70,8 +66,8 @@ def usable(name: str) -> str | None:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The images below a directory and the folders without any, sorted; links to directories are
-    followed."""
+    """The images below a directory, and the folders with other files or none, sorted. Follows links
+    to directories."""
     return sorted({name for name in map(usable, files_below(folder)) if name})
 
 
@@ -81,7 +77,8 @@ def directory_members(folder: Path) -> Iterator[Member]:
 
 
 def zip_members(path: Path) -> Iterator[Member]:
-    # zipfile raises the last two for a compression it does not know and for an encrypted member
+    # zipfile raises NotImplementedError for an unknown compression, RuntimeError for an encrypted
+    # member.
     errors = zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError
     with reading(path, *errors), zipfile.ZipFile(path) as archive:
         for entry in archive.namelist():
@@ -90,8 +87,8 @@ def zip_members(path: Path) -> Iterator[Member]:
 
 
 def tar_members(path: Path, source: Path | IO[bytes]) -> Iterator[Member]:
-    """The images in the tar `source`, compressed as the name of `path` says. Links and devices are
-    passed over."""
+    """The images in the tar `source`, with the compression that the suffix of `path` says. Skips
+    links and devices."""
     with (
         reading(path, tarfile.TarError, zlib.error, lzma.LZMAError),
         OPENERS[path.suffix](source, "rb") as plain,
@@ -103,8 +100,8 @@ def tar_members(path: Path, source: Path | IO[bytes]) -> Iterator[Member]:
                     yield name, b""
                 elif name and member.isfile() and (file := archive.extractfile(member)):
                     yield name, file.read()
-        # tarfile takes a cut between two members for the end, and never sees the checksum behind
-        # the last one.
+        # tarfile takes an archive that is cut between two members for a whole one, and stops before
+        # the checksum of the compressed file. Reading on to the end finds both.
         while plain.read(1 << 20):
             pass
         if plain.tell() < archive.offset + tarfile.BLOCKSIZE:

@@ -1,5 +1,4 @@
-"""Which images of a folder train, validate and test, and which class each has, by the names of the
-folders."""
+"""Assigns the images of a folder to splits and classes, by the names of their folders."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ USUAL = {
 
 
 class Split(NamedTuple):
-    positions: np.ndarray  # int64 (n,), which of the names
+    positions: np.ndarray  # int64 (n,), in the list of names
     labels: np.ndarray  # int64 (n,), position of the class among the sorted class names
 
     def at(self, chosen: np.ndarray) -> Split:
@@ -31,9 +30,9 @@ class Split(NamedTuple):
 
 class Layout(NamedTuple):
     train: Split
-    val: Split | None  # of the user; None where the train part has to give some up
+    val: Split | None  # None: to be held out of the train split
     test: Split
-    notes: list[str]  # sentences on what was decided, for the user
+    notes: list[str]  # decisions to tell the user
 
     def parts(self) -> dict[str, Split]:
         """In the order train, val, test."""
@@ -42,13 +41,12 @@ class Layout(NamedTuple):
 
 
 def arrange(names: list[str], path: Path) -> Layout:
-    """The parts of images named as LAYOUT says; one folder around it all may be there.
+    """The splits of images that are named as in LAYOUT, possibly within one more folder.
 
-    A name that ends in "/" is a folder without an image of its own: it may be a class that has no
-    images. Folders for splits may have any of the USUAL names, in any case, also with "set", "data"
-    or "images" behind it. Without a test part the val part is the test set, without both a fixed
-    fifth of every class is. UserError if the folders can be read in two ways, or a class has no
-    images.
+    A name that ends in "/" is a folder without images, and may be a class without images. Folders
+    of splits have one of the USUAL names, in upper or lower case, also followed by "set", "data" or
+    "images". Without a test split, the val split is the test set; without both, it is a fixed fifth
+    of every class. UserError if the folders are ambiguous, or a class has no images.
     """
     paths = unwrapped([name.split("/") for name in names])
     splits = splits_in(paths, path)
@@ -72,7 +70,7 @@ def arrange(names: list[str], path: Path) -> Layout:
 
 
 def unwrapped(paths: list[list[str]]) -> list[list[str]]:
-    """Without the folders that lie around everything."""
+    """The paths without the folders that contain all images."""
     images = [parts for parts in paths if parts[-1]]
     around = {parts[0] for parts in images}
     if len(around) != 1 or split_of(*around) or any(len(parts) < 3 for parts in images):
@@ -85,7 +83,7 @@ def tops(parts: list[str], depth: int) -> str:
 
 
 def split_of(folder: str) -> str | None:
-    """The split that a folder's name means: "train" of Train, training_set and train-images."""
+    """The split that a folder's name stands for: "train" for Train, training_set, train-images."""
     word = re.sub(r"[\W_]", "", folder.lower())
     word = re.sub(r"(set|data|images)$", "", word)
     return next((split for split, usual in USUAL.items() if word in usual), None)
@@ -99,16 +97,17 @@ def splits_in(paths: list[list[str]], path: Path) -> dict[str, str]:
     for folder in folders:
         if split := split_of(folder):
             named.setdefault(split, []).append(folder)
-    # A class may be called "train" (or "dev"). Nobody has two classes called "train" and "test".
+    # One class may be called "train" or "dev", but classes "train" and "test" together are splits.
     has_classes = any(split_of(parts[0]) == "train" and len(parts) > 2 for parts in images)
     in_words = sum(map(len, named.values())) == len(folders)
     if not has_classes and not (len(named) > 1 and ("train" in named or in_words)):
         return {}
     for split, same in named.items():
         if len(same) > 1:
-            raise UserError(f"{path} has {' and '.join(f'{each}/' for each in same)}, which both "
-                            f"mean {split}. "
-                            "Keep one, or rename the others.")  # fmt: skip
+            listed = " and ".join(f"{each}/" for each in same)
+            raise UserError(
+                f"{path} has {listed}, which both mean {split}. Keep one, or rename the others."
+            )
     if "train" not in named:
         listed = " and ".join(f"{each}/" for each in folders)
         raise UserError(f"{path} has {listed}, but no train/; expected is {LAYOUT}.")
@@ -118,7 +117,7 @@ def splits_in(paths: list[list[str]], path: Path) -> dict[str, str]:
 def part(
     placed: list[tuple[str, list[str], int]], folder: str, depth: int, classes: list[str]
 ) -> Split:
-    """The images in `folder`, which is that of a split, or "" for all."""
+    """The images in the folder of a split; "" is the folder of all images."""
     number = {label: i for i, label in enumerate(classes)}
     here = [(i, parts[depth]) for top, parts, i in placed if top == folder and parts[-1]]
     if unknown := {label for _, label in here} - number.keys():
@@ -137,15 +136,15 @@ def require_images_of_all(train: Split, classes: list[str], path: str) -> None:
     empty = [label for label, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise UserError(
-            f"The class folders {empty[:5]} in {path} have no image that dimred reads. Put images "
-            "there, convert those that are there (to PNG, say), or remove these folders."
+            f"The class folders {empty[:5]} in {path} have no image that dimred can read. Add "
+            "images, convert those that are there (to PNG, say), or remove these folders."
         )
 
 
 def divided(
     found: Mapping[str, Split], splits: Mapping[str, str], path: Path, notes: list[str]
 ) -> Layout:
-    """Train, val and test, where some of them may be missing; `notes` gets a line on each
+    """Train, val and test from the splits that were found. Appends a line to `notes` for each
     decision."""
     train, val, test = (found.get(split) for split in USUAL)
     assert train
@@ -157,9 +156,10 @@ def divided(
         notes.append(f"{splits['val']}/ is the validation split; dataset.val_fraction is not used")
         return Layout(train, val, test, notes)
     if val:
-        notes.append(f"{splits['val']}/ is the test set, because there is no other; the "
-                     "validation split is cut from "
-                     f"{splits['train']}/ (dataset.val_fraction)")  # fmt: skip
+        notes.append(
+            f"{splits['val']}/ is the test set, because there is no other; the validation split "
+            f"is cut from {splits['train']}/ (dataset.val_fraction)"
+        )
     if not (test or val):
         keep, held = held_out(train.labels, 1 / 5)
         train, test = train.at(keep), train.at(held)

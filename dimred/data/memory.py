@@ -1,7 +1,7 @@
-"""Data sets that fit on the device: images there, cropped, flipped and normalised a whole batch at
-a time.
+"""Data sets in the memory of the device: whole batches of images are cropped, flipped and
+normalised at once.
 
-In the manner of Keller Jordan's airbench (github.com/KellerJordan/cifar10-airbench).
+The approach of Keller Jordan's airbench (github.com/KellerJordan/cifar10-airbench).
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ __all__ = ["Examples", "Memory"]
 
 @dataclass(kw_only=True)
 class Memory(Data):
-    """A data set in memory. A subclass says how to `read` it.
+    """A data set in memory. Subclasses implement `read`.
 
-    Without a validation set of its own, its train split gives up `val_fraction` to val. `resize`
-    scales all images to that square, in pixels. `mean` and `std` are per channel, of pixels in
-    [0, 1], or of floating-point images as they are; null takes them from the train split. A train
-    image is cropped from a frame of `crop_padding` black pixels and, with `flip`, mirrored half of
-    the time.
+    val_fraction: of the training examples, held out for validation if there is no validation set
+    resize: scales all images to squares of this size, in pixels
+    mean, std: per channel, of pixels in [0, 1] or of floating-point values as they are; null takes
+        them from the train split
+    crop_padding: train images are padded by so many black pixels and cropped at random
+    flip: mirrors a train image with probability 1/2
     """
 
     val_fraction: float
@@ -51,8 +52,8 @@ class Memory(Data):
 
     @abstractmethod
     def read(self) -> tuple[Examples, ...]:
-        """The published training set and the test set, or training, validation and test set. See
-        `arrays.tidy`."""
+        """The training and the test set, or the training, validation and test set, in any form that
+        `arrays.tidy` accepts."""
 
     def __post_init__(self) -> None:
         require_range(val_fraction=(self.val_fraction, 0, 1), resize=(self.resize, 1, 4096))
@@ -71,7 +72,7 @@ class Memory(Data):
         _, channels, height, width = train.images.shape
         self.shape = channels, height, width
         self.scale, self.shift = affine(self.mean, self.std, train.images)
-        # Padded once, for all crops; the images as they were are the middle of the frame.
+        # Padded once for all crops; `plain` takes the original images from the middle.
         padded = train._replace(images=F.pad(train.images, [self.crop_padding] * 4))
         self.splits = {"train": padded, "val": val, "test": test}
 
@@ -103,11 +104,11 @@ class Memory(Data):
             yield self.normalise(images), labels[at]
 
     def draw(self, seed: int, epoch: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Order (n,), upper left corners (2, n) of the crops and which (n,) to mirror; None where
-        that is not done.
+        """The order (n,), the upper left corners (2, n) of the crops, and which images (n,) to
+        mirror. None if there are no crops or no mirroring.
 
-        For the whole epoch and on the CPU: neither the first batch wanted nor the device can then
-        change them."""
+        Drawn for the whole epoch and on the CPU, so that they depend neither on the batch to start
+        from nor on the device."""
         n, rng = self.sizes["train"], generator(EPOCH, seed, epoch)
         order = torch.from_numpy(rng.permutation(n)).to(self.device)
         corner = mirrored = None
@@ -131,7 +132,7 @@ class Memory(Data):
         return self.normalise(images[chosen]), labels[chosen]
 
     def plain(self, split: str) -> Examples:
-        """The examples of a split, without the frame for the crops."""
+        """The examples of a split, without padding."""
         p, (_, height, width) = self.crop_padding if split == "train" else 0, self.shape
         images, labels = self.splits[split]
         return Examples(images[:, :, p : p + height, p : p + width], labels)
@@ -143,12 +144,11 @@ class Memory(Data):
 
 
 def crop(padded: Tensor, index: Tensor, corner: Tensor, size: tuple[int, ...]) -> Tensor:
-    """The windows of `size` (H, W) of padded[index] (n, C, .., ..) whose upper left corners are
-    corner (2, n)."""
+    """Crops of size (H, W) of the images padded[index], with upper left corners `corner` (2, n)."""
     (height, width), (_, channels, *_) = size, padded.shape
     per_image, per_channel, per_row, _ = padded.stride()
-    # Every run of `width` bytes, as a view: copying whole rows out of it is twice as fast as
-    # indexing windows.
+    # A view of all runs of `width` values. Copying whole rows from it is twice as fast as indexing
+    # windows.
     runs = padded.view(-1).unfold(0, width, 1)
     first = index * per_image + corner[0] * per_row + corner[1]
     planes = torch.arange(channels, device=index.device)[:, None] * per_channel
@@ -159,20 +159,21 @@ def crop(padded: Tensor, index: Tensor, corner: Tensor, size: tuple[int, ...]) -
 
 
 def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Images (n, C, H, W), left and right swapped where `mirrored` (n,) is true."""
+    """Images (n, C, H, W), flipped horizontally where `mirrored` (n,) is true."""
     if images.is_floating_point():
         return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
-    mask = mirrored.to(torch.uint8).neg_().view(-1, 1, 1, 1)  # all bits or none
-    # torch.where(mirrored, images.flip(3), images), which takes five times as long on a CPU
+    # The same as torch.where above, by bits: a xor ((a xor b) and mask) is b where the mask has all
+    # bits set, and a where it has none. On a CPU, torch.where takes five times as long.
+    mask = mirrored.to(torch.uint8).neg_().view(-1, 1, 1, 1)
     return images.flip(3).bitwise_xor_(images).bitwise_and_(mask).bitwise_xor_(images)
 
 
 def affine(
     mean: Sequence[float] | None, std: Sequence[float] | None, train: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Scale and shift, float32 (C, 1, 1), that normalise a value; null means the moments of the
-    train images."""
-    largest = 1 if train.is_floating_point() else 255  # what counts as 1
+    """The scale and the shift, float32 (C, 1, 1), that normalise a value. null takes the moments of
+    the train images."""
+    largest = 1 if train.is_floating_point() else 255  # the value that counts as 1
     measured = moments(train) if mean is None or std is None else (mean, std)
     centre, spread = (
         torch.tensor(list(given or found))
@@ -182,8 +183,8 @@ def affine(
         raise UserError(
             f"Got dataset.mean={centre.tolist()} and dataset.std={spread.tolist()}; allowed are "
             f"one number per channel, here {train.shape[1]}, and std > 0. Set them so, or to null "
-            "to measure the train split. (Of a folder of images, dataset.channels=3 makes three of "
-            "one.)"
+            "to measure the train split. (For a folder of grey images, dataset.channels=3 repeats "
+            "their channel.)"
         )
     return (1 / (largest * spread)).view(-1, 1, 1), (-centre / spread).view(-1, 1, 1)
 
@@ -191,7 +192,7 @@ def affine(
 def moments(images: Tensor) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel of images (n, C, H, W).
 
-    Of uint8 images they are those of pixels in [0, 1], by exact counts.
+    Those of uint8 images are of pixels in [0, 1], and computed from exact counts.
     """
     if images.is_floating_point():
         std, mean = torch.std_mean(images.double(), (0, 2, 3), correction=0)

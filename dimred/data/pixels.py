@@ -1,5 +1,4 @@
-"""Pixels of image files: decoded, scaled to one size, with the same number of channels, in 8
-bits."""
+"""Decodes image files to 8-bit pixels of one size and one number of channels."""
 
 from __future__ import annotations
 
@@ -15,16 +14,16 @@ from dimred.data.files import reading
 from dimred.data.images import Member
 from dimred.errors import UserError
 
-GREY = {"1", "L", "LA", "La"}  # modes of Pillow: one channel of 8 bits
-# the start of the modes that have one channel of 12 bits or more, or of float numbers
+GREY = {"1", "L", "LA", "La"}  # Pillow's modes with one channel of 8 bits
+# the first letters of Pillow's modes with one channel of more than 8 bits, or of floats
 DEEP = {"I", "F"}
-# what Pillow raises, but for OSError
+# the errors of Pillow besides OSError
 UNREADABLE = SyntaxError, ValueError, Image.DecompressionBombError
 
 
 def mode_of(image: Image.Image, channels: int | None) -> str:
-    """L, RGB or, for images deeper than 8 bits, F. `channels` is null (what the image is), 1 or
-    3."""
+    """The mode to convert an image to: L, RGB or, for more than 8 bits, F. `channels` is 1, 3, or
+    None to take it from the image."""
     if image.mode[0] in DEEP:
         return "F"
     grey = image.mode in GREY if channels is None else channels == 1
@@ -32,18 +31,15 @@ def mode_of(image: Image.Image, channels: int | None) -> str:
 
 
 def decode(content: bytes | Path, size: int | None, channels: int | None) -> Image.Image:
-    """An image in one of `mode_of`, scaled to a square of `size` pixels unless that is None; the
-    first of several.
-
-    Raises what Pillow raises.
-    """
+    """The (first) image of a file, in the mode of `mode_of`, scaled to a square of `size` pixels
+    unless that is None. Raises Pillow's errors."""
     with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as file:
         image = file.convert(mode_of(file, channels))
     return image.resize((size, size), Image.Resampling.BILINEAR) if size else image
 
 
 def is_grey(path: Path) -> bool:
-    """By the header alone."""
+    """Whether an image has one channel; reads only the header."""
     with reading(path, *UNREADABLE), Image.open(path) as file:
         return mode_of(file, None) != "RGB"
 
@@ -51,10 +47,10 @@ def is_grey(path: Path) -> bool:
 def decode_all(
     source: Iterable[Member], path: Path, size: int | None, channels: int | None, threads: int
 ) -> tuple[list[str], np.ndarray, list[str]]:
-    """Names of all members, uint8 images (n, C, H, W) of the first n, and notes for the user.
+    """The names of all members, uint8 images (n, C, H, W) of the first n, and notes for the user.
 
-    The members that are no images (see `members`) come last. With channels=None images have one
-    channel if all of them are grey, else three. UserError for a damaged image or unequal sizes.
+    Folders (see `members`) are last. With channels=None, images have one channel if all of them are
+    grey, else three. UserError for a damaged image or unequal sizes.
     """
 
     def pixels(member: Member) -> np.ndarray:
@@ -80,30 +76,29 @@ def decode_all(
         (len(arrays), channels or max(map(len, arrays)), *arrays[0].shape[1:]), np.uint8
     )
     for i, array in enumerate(arrays):
-        images[i] = array  # one channel is repeated where there are three
+        images[i] = array  # broadcasts one channel to three
     return names, images, notes
 
 
 def in_8_bits(
     names: list[str], arrays: list[np.ndarray], path: Path
 ) -> tuple[list[np.ndarray], list[str]]:
-    """The arrays as uint8, and notes; deeper ones are scaled by the range of them all, so that they
-    stay comparable."""
+    """The arrays as uint8, and notes for the user. Images of more than 8 bits are scaled by the
+    range of all images, so that they stay comparable."""
     deep = [array.dtype != np.uint8 for array in arrays]
     if not any(deep):
         return arrays, []
     if not all(deep):
         raise UserError(
             f"{path} has images of 8 bits ({names[deep.index(False)]}) and deeper ones "
-            f"({names[deep.index(True)]}), "
-            "which have no common scale. Convert all of them to one depth."
+            f"({names[deep.index(True)]}), which have no common scale. Convert all of them to one "
+            "depth."
         )
     low = min(float(array.min()) for array in arrays)
     high = max(float(array.max()) for array in arrays)
     if not all(np.isfinite(array).all() for array in arrays):
         raise UserError(
-            f"Some images in {path} have values that are infinite or no numbers. "
-            "Repair or remove them."
+            f"Some images in {path} have infinite or NaN values. Repair or remove them."
         )
     scale = 255 / (high - low) if high > low else 0.0
     note = (

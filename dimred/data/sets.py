@@ -1,4 +1,4 @@
-"""The data sets published as arrays: digits, MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 and SVHN."""
+"""Data sets published as arrays: digits, MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 and SVHN."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class MNIST(Memory):
         "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
         "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
     }
-    # Of the content: a .gz may well be another compression of the very same bytes.
+    # Checksums of the content, since the same bytes may have been compressed again.
     content_md5: ClassVar[dict[str, str]] = {
         "train-images-idx3-ubyte.gz": "6bbc9ace898e44ae57da46a324031adb",
         "train-labels-idx1-ubyte.gz": "a25bea736e30d166cdddb491f175f624",
@@ -93,8 +93,8 @@ class MNIST(Memory):
 
 
 def idx(path: Path, content: bytes) -> np.ndarray:
-    """The uint8 array of an IDX file: two zeros, type 8, the number of axes, big-endian int32
-    lengths, the values."""
+    """The uint8 array of an IDX file: two zero bytes, the type 8, the number of axes, their lengths
+    as big-endian int32, the values."""
     if (
         len(content) < 4
         or content[:3] != b"\0\0\x08"
@@ -105,7 +105,7 @@ def idx(path: Path, content: bytes) -> np.ndarray:
     if len(content) != start + np.prod(shape, dtype=np.int64):
         raise damaged_data(
             path,
-            f"its header promises {'x'.join(map(str, shape))} bytes, it has {len(content) - start}",
+            f"its header states {'x'.join(map(str, shape))} bytes, it has {len(content) - start}",
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
@@ -139,9 +139,8 @@ class CIFAR10(Memory):
     archive = "cifar-10-binary.tar.gz"
     md5 = "c32a1d4ab5d03f1284b67883e8d87530"
     label_bytes = 1
-    alike: ClassVar[dict[str, str]] = {
-        "cifar10-jpeg.tar.xz": "cifar10_jpeg"
-    }  # file: data set, to suggest instead
+    # file of a similar data set: its name, to suggest if the archive is missing
+    alike: ClassVar[dict[str, str]] = {"cifar10-jpeg.tar.xz": "cifar10_jpeg"}
 
     def read(self) -> tuple[Examples, Examples]:
         folder = Path(self.data_dir).expanduser()
@@ -176,7 +175,7 @@ def tar_files(archive: bytes, suffix: str) -> dict[str, bytes]:
 
 
 def records(path: Path, content: bytes, label_bytes: int) -> Examples:
-    """CIFAR records: `label_bytes` labels, the finest last, then 3x32x32 pixels."""
+    """CIFAR's records: `label_bytes` labels, the fine one last, then 3x32x32 pixels."""
     size = label_bytes + 3 * 32 * 32
     if not content or len(content) % size:
         raise damaged_data(path, f"{len(content)} bytes are no whole number of records of {size}")

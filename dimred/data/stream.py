@@ -1,5 +1,5 @@
-"""Image folders too large for memory: read by DataLoader workers, with the same batches for any
-number of them."""
+"""Streams image folders that are too large for memory. Batches do not depend on the number of
+DataLoader workers."""
 
 from __future__ import annotations
 
@@ -42,9 +42,8 @@ GREY_IMAGENET = (0.449,), (0.226,)  # their means over the channels
 class Stream(Data):
     """A directory of class folders, read again in every epoch; see `imagefolder` for the fields.
 
-    Train images are a random part of the image (RandomResizedCrop) scaled to `resize` x `resize`
-    pixels, evaluation images the centre of the image whose shorter side was scaled to 256/224 of
-    that."""
+    Train images are random parts (RandomResizedCrop), scaled to `resize` x `resize` pixels. For
+    evaluation, the shorter side is scaled to 256/224 of `resize`, and the centre is cropped."""
 
     name: str
     path: str
@@ -93,7 +92,7 @@ class Stream(Data):
         )
 
     def all_grey(self) -> bool:
-        """Looks at headers, up to the first image that is not."""
+        """Whether all images are grey. Reads their headers, up to the first that is not."""
         used = np.concatenate([part.positions for part in self.parts.values()])
         return all(is_grey(self.root / self.names[position]) for position in used)
 
@@ -130,7 +129,7 @@ class Stream(Data):
             num_workers=self.workers,
             collate_fn=collate,
             pin_memory=device.type == "cuda",
-            # else each epoch would draw its workers' seed from the global state
+            # Without a generator, the DataLoader draws the workers' seed from the global one.
             generator=torch.Generator(),
         )
         for batch in loader:
@@ -142,8 +141,8 @@ class Stream(Data):
 
 @dataclass
 class Items(Dataset):
-    """The transformed images of a part, looked up by Key: what an item looks like is in its key,
-    not in the worker."""
+    """The transformed images of a split. All randomness of an item depends on its key alone, not on
+    the worker."""
 
     root: Path
     names: list[str]
@@ -152,23 +151,23 @@ class Items(Dataset):
     channels: int
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int] | UserError:
-        """An uint8 image (C, H, W) and its label; an error is returned, since a worker would bury
-        its message."""
+        """A uint8 image (C, H, W) and its label. A UserError is returned: raised in a worker, its
+        message would be buried in a traceback."""
         file = self.root / self.names[self.part.positions[key[2]]]
         try:
             with reading(file, *UNREADABLE):
                 image = decode(file, None, self.channels)
             if image.mode == "F":
                 raise UserError(
-                    f"{file} is deeper than 8 bits: to scale such images, the range of them all "
-                    "has to be known. Use "
-                    "dataset.in_memory=true, which finds it, or convert them to 8 bits."
+                    f"{file} is deeper than 8 bits, and such images are scaled by the range of all "
+                    "images. Use dataset.in_memory=true, which finds that range, or convert them "
+                    "to 8 bits."
                 )
         except UserError as error:
             return error
         with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed: that would seed the accelerators as well, which nothing
-            # restores here.
+            # torch.manual_seed would seed GPUs as well, and fork_rng(devices=[]) does not restore
+            # theirs.
             torch.default_generator.manual_seed(int(generator(ITEM, *key).integers(2**63)))
             return self.transform(image), int(self.part.labels[key[2]])
 

@@ -1,4 +1,4 @@
-"""What every builder shares: the starting weights, and saying no to images that are too small."""
+"""Helpers of all builders: initial weights, and checks of image size, depth and width."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ TORCH_DEFAULT = "torch_default"
 
 
 def initialise(model: nn.Module, init: str) -> None:
-    """Draw every Conv and Linear weight by `init` and zero the biases; `torch_default` leaves what
-    the modules drew."""
+    """Draw all Conv and Linear weights by `init` and set biases to zero; `torch_default` keeps
+    PyTorch's own initial values."""
     if init == TORCH_DEFAULT:
         return
     if init not in INITS:
@@ -36,7 +36,8 @@ def initialise(model: nn.Module, init: str) -> None:
 
 
 def prepare(model: nn.Module, init: str, pretrained: str | None) -> nn.Module:
-    """Give `model` its starting weights: drawn by `init`, or read from the file `pretrained`."""
+    """Give `model` its initial weights: drawn by `init`, or read from the file `pretrained`."""
+    # Drawn in either case: a file may lack the classifier, which then keeps its initial values.
     initialise(model, init)
     if pretrained is not None:
         load(model, read(pretrained, model), str(pretrained))
@@ -44,7 +45,7 @@ def prepare(model: nn.Module, init: str, pretrained: str | None) -> nn.Module:
 
 
 def require_size(name: str, shape: Sequence[int], smallest: int) -> None:
-    """Raise unless the images of `shape` (C, H, W) are at least `smallest` pixels high and wide."""
+    """UserError unless images of `shape` (C, H, W) have at least `smallest` pixels each way."""
     _, height, width = shape
     if min(height, width) < smallest:
         raise UserError(
@@ -55,13 +56,13 @@ def require_size(name: str, shape: Sequence[int], smallest: int) -> None:
 
 
 def require_depth(name: str, depth: int, allowed: Collection[int], rule: str) -> None:
-    """Raise unless `depth` is one that the architecture `name` has."""
+    """UserError unless the architecture `name` exists with this depth."""
     if depth not in allowed:
         raise UserError(f"{name} has no depth {depth}. Set model.depth to {rule}.")
 
 
 def scaled(channels: int, width: float) -> int:
-    """`channels` times the width multiplier, at least one."""
+    """The number of channels at a width multiplier, at least one."""
     if width <= 0:
         raise UserError(
             f"model.width={width} leaves no channels. Set it to a number above 0, such as 1."

@@ -1,4 +1,4 @@
-"""The small networks of the literature, for MNIST. LeCun et al., Proc. IEEE 1998."""
+"""LeNets and other small networks for MNIST. LeCun et al., Proc. IEEE 1998."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lenet300(*, shape: Sequence[int], classes: int, init: str, pretrained: str |
 def mlp(
     *, shape: Sequence[int], classes: int, hidden: Sequence[int], init: str, pretrained: str | None
 ) -> nn.Module:
-    """Pixels - hidden widths - classes, ReLU between them."""
+    """Linear layers with ReLU between them: pixels - hidden widths - classes."""
     require(
         all(width > 0 for width in hidden),
         "model.hidden",
@@ -73,18 +73,17 @@ def lenet(*, shape: Sequence[int], classes: int, init: str, pretrained: str | No
 def lenet5(
     *, shape: Sequence[int], classes: int, relu: bool, init: str, pretrained: str | None
 ) -> nn.Module:
-    """LeNet-5-Caffe: two 5x5 convolutions without padding, each max-pooled and, with `relu`,
-    rectified, then 500 - classes.
+    """LeNet-5-Caffe: two 5x5 convolutions without padding, each followed by max-pooling and, with
+    `relu`, by ReLU, then 500 - classes.
 
-    Caffe's example and the code of SNIP, Lee et al., ICLR 2019 (arXiv:1810.02340), have no ReLU
-    there, and diverge at learning rate 0.1 when trained densely; that of Dettmers, Zettlemoyer,
-    2019 (arXiv:1907.04840), and other PyTorch code has it."""
+    The convolutions have no ReLU in Caffe's example and in the code of SNIP, Lee et al., ICLR 2019
+    (arXiv:1810.02340); this network diverges at learning rate 0.1 when trained densely. They have
+    it in the code of Dettmers, Zettlemoyer, 2019 (arXiv:1907.04840), and in other PyTorch code."""
     require_size("lenet5", shape, 16)
     channels, height, width = shape
 
-    def pooled(
-        i: int,
-    ) -> dict[str, nn.Module]:  # rectified after pooling: the same as before it, on a quarter
+    def pooled(i: int) -> dict[str, nn.Module]:
+        # ReLU commutes with max-pooling; after it, it has a quarter of the values to compute.
         return {f"pool{i}": nn.MaxPool2d(2)} | ({f"rectify{i}": nn.ReLU()} if relu else {})
 
     layers: OrderedDict[str, nn.Module] = OrderedDict(
@@ -101,5 +100,5 @@ def lenet5(
 
 
 def _pooled(size: int) -> int:
-    """What two rounds of "5x5 convolution, halve" leave of `size` pixels."""
+    """The size of an image after two rounds of a 5x5 convolution and 2x2 pooling."""
     return ((size - 4) // 2 - 4) // 2

@@ -9,7 +9,7 @@ from torch import nn
 
 from dimred.models.common import prepare, require_size, scaled
 
-# output channels and stride of the thirteen blocks
+# (output channels, stride) of the thirteen blocks
 BLOCKS = (
     (64, 1),
     (128, 2),
@@ -32,10 +32,9 @@ def mobilenet(
     init: str,
     pretrained: str | None,
 ) -> nn.Module:
-    """MobileNet v1; `stem_stride` is 2 in the paper (ImageNet) and 1 for images as small as
-    CIFAR's.
-
-    On images of 8 pixels the last stride acts on a single one."""
+    """MobileNet v1. `stem_stride` is 2 in the paper (ImageNet) and 1 for images as small as
+    CIFAR's."""
+    # Three of the four strides of 2 reduce 8 pixels to 1; the fourth then acts on a single pixel.
     require_size("mobilenet", shape, 8 * stem_stride)
     channels = scaled(32, width)
     layers: OrderedDict[str, nn.Module] = OrderedDict(
@@ -53,7 +52,7 @@ def mobilenet(
 
 
 def _block(channels: int, out: int, stride: int) -> nn.Module:
-    """A 3x3 convolution within each channel, then a 1x1 convolution across channels."""
+    """A depthwise 3x3 convolution, then a pointwise (1x1) convolution across channels."""
     return nn.Sequential(
         OrderedDict(
             depthwise=nn.Conv2d(

@@ -1,10 +1,9 @@
-"""Starting from a finished network: everything is loaded, except a classifier with another number
-of classes.
+"""Loads pretrained weights from a file: all of them, except a classifier with another number of
+classes.
 
-Files lie around in many forms: a state dict, or a checkpoint that has one among other things,
-written by safetensors or by torch.save, of the model itself or of what DistributedDataParallel
-(`module.`) or torch.compile (`_orig_mod.`) made of it. All of them are read, and no code in them is
-run.
+Accepts the usual forms: a state dict, or a checkpoint that contains one among other entries;
+written by safetensors or by torch.save; of the plain model, or of one wrapped by
+DistributedDataParallel (`module.`) or torch.compile (`_orig_mod.`). No code in a file is executed.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from dimred.errors import UserError
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
-#: where a checkpoint has its state dict
+#: the usual names of the state dict in a checkpoint
 NESTED = ("state_dict", "model_state_dict", "model", "net")
-#: what wrappers put before the names
+#: prefixes that wrappers put before the names of parameters
 PREFIXES = ("module.", "_orig_mod.")
 ALLOWED = (
     "Allowed is null, the folder of a run, or a file of the model's state dict: "
@@ -54,9 +53,9 @@ def read(path: str, model: nn.Module) -> dict[str, Tensor]:
     except pickle.UnpicklingError:
         raise UserError(
             f"Cannot read model.pretrained={path}: torch.load(weights_only=True) "
-            "refuses it. It is damaged, or it holds more than tensors, and no code in "
-            "a file is run. Write the state dict "
-            "alone: torch.save(model.state_dict(), path)"
+            "refuses it. It is damaged, or it contains more than tensors, and dimred executes no "
+            "code from a file. Save the state dict alone: "
+            "torch.save(model.state_dict(), path)"
         ) from None
     except (
         OSError,
@@ -71,7 +70,7 @@ def read(path: str, model: nn.Module) -> dict[str, Tensor]:
         raise UserError(
             f"Cannot read model.pretrained={path} ({file}): {why}. {ALLOWED}"
         ) from error
-    state = model.state_dict()  # carries the module versions that some torchvision models insist on
+    state = model.state_dict()  # with the module versions that some torchvision models need
     tensors = unwrapped(state_dict_in(found, path), set(state))
     state.clear()
     state.update(tensors)
@@ -79,7 +78,7 @@ def read(path: str, model: nn.Module) -> dict[str, Tensor]:
 
 
 def state_dict_in(found: Any, path: str) -> dict[str, Tensor]:
-    """The state dict that a file is, or that it has under one of the usual names."""
+    """The content of a file if it is a state dict, else its entry under one of the usual names."""
     content = found if isinstance(found, Mapping) else {}
     for name in (None, *NESTED):
         state = content if name is None else content.get(name)
@@ -91,17 +90,17 @@ def state_dict_in(found: Any, path: str) -> dict[str, Tensor]:
             return dict(state)
     holds = f"the entries {_few(map(str, content))}" if content else f"a {type(found).__name__}"
     raise UserError(
-        f"model.pretrained={path} has no state dict: it holds {holds}. Allowed are "
-        f"tensors by their names, alone or as one of {', '.join(NESTED)}. Write them "
-        "so: torch.save(model.state_dict(), path)"
+        f"model.pretrained={path} contains no state dict, but {holds}. Allowed is a dictionary "
+        f"of tensors, alone or as the entry {', '.join(NESTED[:-1])} or {NESTED[-1]}. Save it "
+        "with torch.save(model.state_dict(), path)"
     )
 
 
 def unwrapped(state: dict[str, Tensor], names: set[str]) -> dict[str, Tensor]:
-    """A state dict without the prefixes of wrappers, which all of its names have."""
+    """A state dict without the prefixes of wrappers. A prefix is removed if all names have it."""
     for prefix in (*PREFIXES, *PREFIXES):  # in either order
         bare = {name.removeprefix(prefix): value for name, value in state.items()}
-        # a module of the model itself may be called so: then its names fit better as they are
+        # The model may have a module of this name itself; then the names match better with it.
         fits = len(names & bare.keys()) >= len(names & state.keys())
         if fits and all(name.startswith(prefix) for name in state):
             state = bare
@@ -109,16 +108,16 @@ def unwrapped(state: dict[str, Tensor], names: set[str]) -> dict[str, Tensor]:
 
 
 def load(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy `state` into `model`. The final classifier stays as `model` has it if `state` has none,
-    or one of another number of classes.
+    """Copy `state` into `model`. The final classifier keeps its initial values if `state` has none
+    or one with another number of classes.
 
-    Raises UserError, before the model is used, if any other name or shape differs.
+    UserError if any other name or shape differs.
     """
     own, name = model.state_dict(), head(model)
     why = _new_head(name, own, state)
     if why:
         state.update({key: own[key] for key in _parts(name, own)})
-    # files older than PyTorch 0.4.1 do not count the batches that BatchNorm has seen
+    # Files from before PyTorch 0.4.1 lack BatchNorm's count of batches.
     state.update(
         {key: own[key] for key in own if key.endswith("num_batches_tracked") and key not in state}
     )
@@ -134,8 +133,8 @@ def load(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
 
 
 def head(model: nn.Module) -> str:
-    """The name of the final classifier: the Linear (in SqueezeNet the Conv) that was registered
-    last."""
+    """The name of the final classifier: the last Linear or Conv2d (as in SqueezeNet) that the model
+    registers."""
     return [
         name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))
     ][-1]
@@ -146,8 +145,8 @@ def _parts(name: str, state: dict[str, Tensor]) -> list[str]:
 
 
 def _new_head(name: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
-    """Why the classifier `name` starts anew: it is not there, or it has another number of outputs
-    and differs in nothing else. Empty if neither is so."""
+    """Why the classifier `name` keeps its initial values: `state` has none, or one that differs in
+    the number of outputs alone. Empty if it is to be loaded."""
     weight = f"{name}.weight"
     if not _parts(name, state):
         return "has no classifier"
@@ -168,7 +167,7 @@ def _require_match(
     problems = [f"{what}: {_few(names)}" for what, names in found if names]
     if problems:
         raise UserError(
-            f"model.pretrained={source} holds another network. {'; '.join(problems)}. "
+            f"model.pretrained={source} contains another network. {'; '.join(problems)}. "
             f"Choose the model (and its width and depth) that was saved, or model.pretrained=null."
         )
 

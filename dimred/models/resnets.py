@@ -22,7 +22,7 @@ def resnet(
     init: str,
     pretrained: str | None,
 ) -> nn.Module:
-    """The ResNet-(6n+2) for CIFAR: three stages of n blocks; `width=2` gives the networks of the
+    """ResNet-(6n+2) for CIFAR, with three stages of n blocks. `width=2` gives the networks of the
     GraSP paper."""
     require_depth("resnet", depth, range(8, 1203, 6), "6n+2, such as 20, 32, 44, 56 or 110")
     require_size(f"resnet{depth}", shape, 4)
@@ -49,8 +49,8 @@ def resnet18(
 
 
 class ResNet(nn.Sequential):
-    """A 3x3 stem, stages of `blocks` basic blocks that each halve the image from the second on,
-    mean, Linear."""
+    """A 3x3 stem, stages of `blocks` basic blocks, global average pooling and a Linear layer. Every
+    stage but the first halves the image."""
 
     def __init__(
         self, images: int, classes: int, channels: Sequence[int], blocks: int, shortcut: str
@@ -85,8 +85,8 @@ class Block(nn.Module):
 
 
 class Pad(nn.Module):
-    """The shortcut without weights (option A of the paper): drop every other pixel, append channels
-    of zeros."""
+    """The shortcut without weights (option A of the paper): subsample the pixels by the stride and
+    append channels of zeros."""
 
     def __init__(self, more: int, stride: int) -> None:
         super().__init__()
@@ -97,13 +97,13 @@ class Pad(nn.Module):
 
 
 def conv3x3(channels: int, out: int, stride: int = 1) -> nn.Conv2d:
-    """The convolution of all residual networks; the BatchNorm after it has the bias."""
+    """A 3x3 convolution without bias, since BatchNorm follows it and has one."""
     return nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
 
 
 def _shortcut(kind: str, channels: int, out: int, stride: int) -> nn.Module:
-    """How a block's input reaches its sum: `conv` is option B of the paper (1x1 convolution), `pad`
-    option A."""
+    """The shortcut of a block: `conv` is option B of the paper (1x1 convolution), `pad` option A;
+    the identity where the shape does not change."""
     if kind not in ("conv", "pad"):
         raise UserError(f"Unknown model.shortcut={kind!r}. {nearest(str(kind), ['conv', 'pad'])}")
     if stride == 1 and channels == out:

@@ -1,5 +1,5 @@
-"""Plain stacks of 3x3 convolutions: VGG for CIFAR, and the Conv-2/4/6 networks of the lottery
-ticket hypothesis."""
+"""Stacks of 3x3 convolutions: VGG for CIFAR, and the Conv-2/4/6/8 networks of the lottery ticket
+papers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from dimred.models.common import prepare, require_depth, require_size
 
-# depth -> convolutions in each block; the blocks are separated by 2x2 max-pooling
+# depth: number of convolutions in each block; 2x2 max-pooling between blocks
 VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 VGG_CHANNELS = (64, 128, 256, 512, 512)
 
@@ -28,9 +28,8 @@ def vgg(
         if block > 1:
             layers[f"pool{block - 1}"] = nn.MaxPool2d(2)
         for k in range(1, convs + 1):
-            layers[f"conv{block}_{k}"] = nn.Conv2d(
-                channels, out, 3, padding=1, bias=False
-            )  # BatchNorm has the bias
+            # without bias, since BatchNorm has one
+            layers[f"conv{block}_{k}"] = nn.Conv2d(channels, out, 3, padding=1, bias=False)
             layers[f"bn{block}_{k}"] = nn.BatchNorm2d(out)
             layers[f"relu{block}_{k}"] = nn.ReLU()
             channels = out
@@ -43,8 +42,8 @@ def vgg(
 def convnet(
     *, shape: Sequence[int], classes: int, depth: int, init: str, pretrained: str | None
 ) -> nn.Module:
-    """Conv-2, Conv-4, Conv-6 and Conv-8: pairs of convolutions, each max-pooled, then 256 - 256 -
-    classes.
+    """Conv-2, Conv-4, Conv-6 and Conv-8: pairs of convolutions, each followed by max-pooling, then
+    256 - 256 - classes.
 
     Frankle & Carbin, ICLR 2019 (arXiv:1803.03635); Conv-8: Ramanujan et al., CVPR 2020
     (arXiv:1911.13299)."""

@@ -26,9 +26,9 @@ def vit(
 ) -> nn.Module:
     """A vision transformer: square patches, a class token, `depth` blocks of attention and an MLP.
 
-    As in the paper, with pre-norm, GELU and learned positions, without dropout. `mlp` is the width
-    of the hidden layer in multiples of `dim`. `patch` is 4 pixels each way unless it is given, and
-    2 for images of less than 16. Pixels beyond the last whole patch are not seen.
+    As in the paper: pre-norm, GELU, learned position embeddings; without dropout. `mlp` is the
+    width of the hidden layer in multiples of `dim`. `patch` defaults to 4x4 pixels, and to 2x2 for
+    images of less than 16 pixels. Pixels beyond the last whole patch are not used.
     """
     if patch is None:
         patch = 2 if min(shape[1:]) < 16 else 4
@@ -44,7 +44,7 @@ def vit(
 
 
 class ViT(nn.Module):
-    """Patches become tokens of `dim` numbers; the class token is what the head reads."""
+    """Embeds patches as tokens of `dim` numbers; the head classifies the class token."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """softmax(q k^T / sqrt(d)) v in every head; queries, keys and values share one matrix."""
+    """softmax(q k^T / sqrt(d)) v in every head; one matrix computes queries, keys and values."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()

@@ -45,8 +45,8 @@ def wide_resnet(
 
 
 class Block(nn.Module):
-    """x + conv(relu(bn(conv(relu(bn(x)))))); where the shape changes, x is a 1x1 convolution of
-    relu(bn(x)) instead."""
+    """x + conv(relu(bn(conv(relu(bn(x)))))). Where the shape changes, the first x is replaced by a
+    1x1 convolution of relu(bn(x))."""
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()

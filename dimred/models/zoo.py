@@ -1,4 +1,4 @@
-"""Any classification model of torchvision, from scratch or with torchvision's own weights."""
+"""torchvision's classification models, from scratch or with torchvision's pretrained weights."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ def torchvision(
     )
     for module in model.modules():
         if "inplace" in vars(module):
-            vars(module)["inplace"] = (
-                False  # a saliency may still need what an in-place ReLU would overwrite
-            )
+            # Scores may need the activations that an in-place ReLU would overwrite.
+            vars(module)["inplace"] = False
     if weights is not None:
         load(model, _download(name, weights), f"torchvision's {name} {weights.name}")
     return model
@@ -46,14 +45,15 @@ def _require_known(name: str, shape: Sequence[int]) -> None:
         )
     if shape[0] != 3:
         raise UserError(
-            f"torchvision's {name} reads colour images (3 channels), these have {shape[0]}. Choose "
-            f"a dataset with 3 channels, or a model for any number of them, such as model=resnet18."
+            f"torchvision's {name} needs images with 3 channels, these have {shape[0]}. Choose a "
+            "dataset of colour images, or a model for any number of channels, such as "
+            "model=resnet18."
         )
 
 
 def _weights(name: str, pretrained: str) -> Any:
-    """The entry of torchvision's weights enumeration; DEFAULT is an alias that torchvision moves to
-    the best one."""
+    """An entry of torchvision's enumeration of weights. DEFAULT is torchvision's alias of the
+    best one."""
     known = zoo.get_model_weights(name).__members__
     if pretrained not in known:
         raise UserError(
@@ -65,8 +65,8 @@ def _weights(name: str, pretrained: str) -> Any:
 
 
 def _build(name: str, shape: Sequence[int], classes: int, pretrained: bool) -> nn.Module:
-    """The model, once one image of `shape` has passed through it without data, on the meta
-    device."""
+    """The model. UserError if it cannot compute on images of `shape`, which is tried on the meta
+    device, without data."""
     try:
         model = zoo.get_model(
             name, weights=None, num_classes=classes, **_options(name, shape, pretrained)
@@ -84,25 +84,23 @@ def _build(name: str, shape: Sequence[int], classes: int, pretrained: bool) -> n
 
 
 def _options(name: str, shape: Sequence[int], pretrained: bool) -> dict[str, Any]:
-    """What some builders must be told: no auxiliary outputs (a model returns logits only), the size
-    of the image."""
+    """Arguments of some builders: no auxiliary outputs (a model returns logits only), and the image
+    size of vision transformers."""
     if name in ("googlenet", "inception_v3"):
         return {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
     return {"image_size": shape[1]} if name.startswith("vit_") else {}
 
 
 def _download(name: str, weights: Any) -> dict[str, Tensor]:
-    """torchvision's state dict, from its cache or the network, read without running any pickled
-    code."""
+    """torchvision's state dict, from its cache or the network, loaded with weights_only=True."""
     file = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
     try:
         state = weights.get_state_dict(
             progress=False, check_hash=True, map_location="cpu", weights_only=True
         )
-    except (
-        Exception
-    ) as error:  # a network or a damaged file can fail in many ways; the remedy is the same
-        reason = str(error).split(". ")[0]  # torch goes on to advise running the code in the file
+    except Exception as error:  # of the network or of a damaged file; the advice is the same
+        # only the first sentence: torch's next one advises to execute the code in the file
+        reason = str(error).split(". ")[0]
         raise UserError(
             f"Cannot load torchvision's {name} {weights.name} ({type(error).__name__}: {reason}). "
             f"Get {weights.url} where there is a network and put it at {file}, replacing what is "
@@ -112,6 +110,6 @@ def _download(name: str, weights: Any) -> dict[str, Tensor]:
     for key in [key for key in state if key.startswith(auxiliary)]:
         del state[key]
     for key in [key for key in state if re.search(r"denselayer\d+\.(norm|conv)\.\d\.", key)]:
-        # DenseNet's files predate the rule against dots in names
+        # DenseNet's files have the names of old versions, norm.1 for norm1
         state[re.sub(r"\.(norm|conv)\.(\d)\.", r".\1\2.", key)] = state.pop(key)
     return state
