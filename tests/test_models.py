@@ -419,7 +419,10 @@ def test_code_in_a_file_is_not_run_and_what_has_no_state_dict_is_refused(
     for content, message in [
         (Malice(), r"torch.load\(weights_only=True\) refuses it.*Save the state dict alone"),
         (build("lenet300"), r"torch.load\(weights_only=True\) refuses it"),
-        ({"epoch": 3, "lr": 0.1}, r"but the entries epoch, lr\. Allowed is a dictionary of tensors"),
+        (
+            {"epoch": 3, "lr": 0.1},
+            r"but the entries epoch, lr\. Allowed is a dictionary of tensors",
+        ),
         (torch.ones(3), r"but a Tensor\."),
         ({}, r"but a dict\."),
     ]:
@@ -554,9 +557,7 @@ def test_a_damaged_or_malicious_weights_file_is_refused_and_not_run(
 
 
 def test_torchvision_models_refuse_gray_and_too_small_images() -> None:
-    with pytest.raises(
-        UserError, match=r"resnet18 needs images with 3 channels, these have 1"
-    ):
+    with pytest.raises(UserError, match=r"resnet18 needs images with 3 channels, these have 1"):
         build("torchvision", MNIST)
     with pytest.raises(
         UserError, match=r"squeezenet1_1 cannot take images of 8x8 pixels .*dataset.resize=17,"
