@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -36,6 +36,20 @@ def as_typed(value: object) -> object:
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else value
+
+
+def listed(names: Iterable[str], most: int = 3, separator: str = ", ") -> str:
+    """The first names, and how many more there are: "a, b, c and 4 more"."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more
+
+
+def first_lines(lines: Sequence[str], most: int) -> list[str]:
+    """The first lines, and one that counts the others."""
+    if len(lines) <= most:
+        return [*lines]
+    return [*lines[:most], f"... and {len(lines) - most} more"]
 
 
 class Interrupted(BaseException):

@@ -278,7 +278,7 @@ def test_a_curve_is_the_quadratic_bezier() -> None:
 def test_random_points_are_uniform_on_the_simplex(points: int) -> None:
     draws = torch.Generator().manual_seed(0)
     method = Subspace(kind="simplex", points=points, beta=1.0, layerwise=False)
-    at = torch.stack([method.draw(draws) for _ in range(4000)])
+    at = torch.stack([method.random_point(draws) for _ in range(4000)])
     assert torch.allclose(at.sum(1), torch.ones(4000, dtype=torch.float64)) and at.min() >= 0
     assert torch.allclose(at.mean(0), at.new_tensor(1 / points), atol=0.02)
     variance = (points - 1) / (points**2 * (points + 1))  # of a flat Dirichlet; 1/12 of a line

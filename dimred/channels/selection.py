@@ -24,7 +24,8 @@ from dimred.net.coordinates import Supports
 from dimred.net.layers import matching
 from dimred.scores import Scores
 
-Of = Literal["weights", "channels"]
+#: what a density is a fraction of
+Unit = Literal["weights", "channels"]
 
 
 class Channels:
@@ -122,9 +123,9 @@ class Channels:
         )
         self.net.reported["removed"] = removed
 
-    def cost(self, kept: Tensor, of: Of) -> int:
+    def cost(self, kept: Tensor, unit: Unit) -> int:
         """How many covered weights, or channels, are left."""
-        if of == "channels":
+        if unit == "channels":
             return int(kept.sum())
         total = 0
         for name, w in self.net.weights.items():
@@ -193,7 +194,7 @@ class Channels:
             chosen[members[ranks[members].topk(int(kept.cpu()[members].sum())).indices]] = True
         return chosen.to(self.device)
 
-    def best(self, scores: Tensor, density: float, of: Of) -> Tensor:
+    def best(self, scores: Tensor, density: float, unit: Unit) -> Tensor:
         """The channels (count, bool) that score highest, as many as fit into the fraction `density`
         of all covered weights, or of the channels; among equals the first win. The best of every
         layer is always among them, and so is what scores inf. UserError if these alone do not
@@ -204,17 +205,17 @@ class Channels:
                 first[numbers[scores[numbers].argmax()]] = 1
         order = scores.argsort(descending=True, stable=True)
         order = order[first[order].argsort(descending=True, stable=True)]
-        whole = self.net.total if of == "weights" else self.count
+        whole = self.net.total if unit == "weights" else self.count
         budget, kept = round(density * whole), self.everything().logical_not()
 
         def cost(k: int) -> int:
-            return self.cost(kept.index_fill(0, order[:k], True), of)
+            return self.cost(kept.index_fill(0, order[:k], True), unit)
 
         low, high = int(first.sum()), self.count + 1  # cost(low) fits, cost(high) does not
         if (least := cost(low)) > budget:
             most = math.floor(1e4 * (1 - least / whole)) / 1e4
             raise UserError(
-                f"sparsity={1 - density:g} leaves {budget} of {whole} {of}, but one channel of "
+                f"sparsity={1 - density:g} leaves {budget} of {whole} {unit}, but one channel of "
                 f"each layer and what cannot be removed are {least}. "
                 f"Choose at most sparsity={most}"
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimred.cli.commands import Parser, add_json
-from dimred.errors import UserError
+from dimred.errors import UserError, listed
 from dimred.runs.printing import percent, table
 
 if TYPE_CHECKING:
@@ -116,9 +116,8 @@ def require_same_layers(one: Masks, other: Masks, a: Path, b: Path) -> None:
     for masks, others, run in ((one, other, a), (other, one, b)):
         only = sorted(masks.keys() - others.keys())
         if only:
-            more = f" and {len(only) - 3} more" if only[3:] else ""
             raise UserError(
-                f"the runs have different layers: only {run} has {', '.join(only[:3])}{more}. "
+                f"the runs have different layers: only {run} has {listed(only)}. "
                 "Compare runs of the same model"
             )
     for name, mask in one.items():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dimred.cli.commands import Parser
-from dimred.errors import UserError
+from dimred.errors import UserError, first_lines
 
 if TYPE_CHECKING:
     from dimred.report.pictures.points import Setting
@@ -77,15 +77,17 @@ def run(arguments: list[str]) -> int:
     if not done:
         where = ", ".join(map(str, given.runs))
         what_to_do = "Train some with dimred train, or name another folder with --runs"
-        raise UserError("\n  ".join([f"no finished run in {where}. {what_to_do}", *first(notes)]))
+        raise UserError(
+            "\n  ".join([f"no finished run in {where}. {what_to_do}", *first_lines(notes, MANY)])
+        )
     settings, doubles = settings_of(done)
     notes += doubles
-    for line in first(notes):
+    for line in first_lines(notes, MANY):
         log.warning("%s", line)
-    return draw(given, settings, notes)
+    return write_pictures(given, settings, notes)
 
 
-def draw(given: Namespace, settings: Sequence[Setting], notes: list[str]) -> int:
+def write_pictures(given: Namespace, settings: Sequence[Setting], notes: list[str]) -> int:
     """Write the files and print their paths. UserError if a picture that was named is empty."""
     from dimred.report.pictures.catalogue import DRAWINGS, pictures
     from dimred.storage.files import write
@@ -113,9 +115,3 @@ def draw(given: Namespace, settings: Sequence[Setting], notes: list[str]) -> int
     if given.picture and empty:
         raise UserError(f"nothing to draw for {', '.join(empty)}: see the lines above")
     return 0
-
-
-def first(lines: Sequence[str]) -> list[str]:
-    if len(lines) <= MANY:
-        return [*lines]
-    return [*lines[:MANY], f"and {len(lines) - MANY} more"]

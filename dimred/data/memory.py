@@ -91,7 +91,7 @@ class Memory(Data):
     def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Batches:
         steps = self.steps_per_epoch(batch_size)
         padded, labels = self.splits["train"]
-        order, corner, mirrored = self.draw(seed, epoch)
+        order, corner, mirrored = self.random_order(seed, epoch)
         labels = labels[order]
         for first in range(start * batch_size, steps * batch_size, batch_size):
             at = slice(first, first + batch_size)
@@ -103,7 +103,7 @@ class Memory(Data):
                 images = mirror(images, mirrored[at])
             yield self.normalise(images), labels[at]
 
-    def draw(self, seed: int, epoch: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def random_order(self, seed: int, epoch: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The order (n,), the upper left corners (2, n) of the crops, and which images (n,) to
         mirror. None if there are no crops or no mirroring.
 

@@ -107,7 +107,7 @@ def numeric(value: Any, hint: type) -> int | float:
     if isinstance(value, int) and hint is int and abs(value) <= LARGEST_INT:
         return value
     try:
-        real = number(float(value))
+        real = short_decimal(float(value))
     except OverflowError:  # more digits than floats have
         raise Misfit from None
     if not abs(real) <= LARGEST_FLOAT:  # nor is nan
@@ -175,10 +175,10 @@ def plain_values(value: Any) -> Any:
         return {key: plain_values(each) for key, each in value.items()}
     if isinstance(value, list):
         return [plain_values(each) for each in value]
-    return number(value) if isinstance(value, float) else value
+    return short_decimal(value) if isinstance(value, float) else value
 
 
-def number(value: float) -> float:
+def short_decimal(value: float) -> float:
     """The short decimal that is meant: 0.7 by 0.7000000000000001 (from range(0.5,1,0.2)), 0.0 by
     -0.0."""
     short = float(f"{value:.12g}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import pickle
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dimred.errors import UserError
+from dimred.errors import UserError, listed
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def state_dict_in(found: Any, path: str) -> dict[str, Tensor]:
             and all(isinstance(value, Tensor) for value in state.values())
         ):
             return dict(state)
-    holds = f"the entries {_few(map(str, content))}" if content else f"a {type(found).__name__}"
+    holds = f"the entries {listed(map(str, content))}" if content else f"a {type(found).__name__}"
     raise UserError(
         f"model.pretrained={path} contains no state dict, but {holds}. Allowed is a dictionary "
         f"of tensors, alone or as the entry {', '.join(NESTED[:-1])} or {NESTED[-1]}. Save it "
@@ -164,15 +164,9 @@ def _require_match(
         ("only in this model", missing),
         ("only in the file", unexpected),
     ]
-    problems = [f"{what}: {_few(names)}" for what, names in found if names]
+    problems = [f"{what}: {listed(names)}" for what, names in found if names]
     if problems:
         raise UserError(
             f"model.pretrained={source} contains another network. {'; '.join(problems)}. "
             f"Choose the model (and its width and depth) that was saved, or model.pretrained=null."
         )
-
-
-def _few(names: Iterable[str], shown: int = 3) -> str:
-    names = list(names)
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more

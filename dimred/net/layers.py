@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from dimred.errors import UserError, nearest
+from dimred.errors import UserError, listed, nearest
 from dimred.net.products import Product, trace
 
 if TYPE_CHECKING:
@@ -73,10 +73,9 @@ def dense_matrices(model: nn.Module, covered: Container[str], shape: Sequence[in
     if not dense:
         return ""
     share = sum(sizes[name] for name in dense) / sum(sizes[name] for name in names)
-    more = f" and {len(dense) - 3} more" if len(dense) > 3 else ""
     return (
         f"{share:.1%} of the weights in matrices stay dense, because they are not covered: "
-        f"{', '.join(dense[:3])}{more}. include=[...] names the covered ones"
+        f"{listed(dense)}. include=[...] names the covered ones"
     )
 
 

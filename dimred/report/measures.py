@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +53,10 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e100
 
 
-def number(result: Result, name: str) -> float | None:
+def number(result: Mapping[str, Any], name: str) -> float | None:
     """None if the value is missing or not a number."""
-    return value if is_number(value := result.get(name)) else None
+    value = result.get(name)
+    return value if is_number(value) else None
 
 
 def not_numbers(result: Result) -> list[str]:
@@ -66,7 +67,11 @@ def not_numbers(result: Result) -> list[str]:
 
 
 def key(name: str, factor: float = 1.0) -> Callable[[Result], float | None]:
-    return lambda result: None if (value := number(result, name)) is None else factor * value
+    def value_of(result: Result) -> float | None:
+        value = number(result, name)
+        return None if value is None else factor * value
+
+    return value_of
 
 
 def left_to_cut(result: Result) -> float:

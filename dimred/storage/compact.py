@@ -8,7 +8,7 @@ draws, and their positions.
     bytes            ...              of the tensors: positions, then values
     checksum         16 bytes         BLAKE2b of everything before
 
-A frozen entry is drawn from the seed again (parts.py); where it is not known how it was drawn, as
+A frozen entry is drawn from the seed again (deltas.py); where it is not known how it was drawn, as
 of a model whose builder has its own generator, its value is stored.
 
 Reading a file runs no code from it and opens no path in it: its model is one of dimred's own,
@@ -35,11 +35,10 @@ from dimred.net.projections import Displacement
 from dimred.net.seeded import Draw
 from dimred.net.state import unsaved
 from dimred.storage.codes import CODES, pack, unpack
-from dimred.storage.files import Json
-from dimred.storage.parts import (
+from dimred.storage.deltas import (
     Base,
+    Delta,
     Moved,
-    Part,
     array,
     displacement_of,
     fits_half,
@@ -48,6 +47,7 @@ from dimred.storage.parts import (
     pruned,
     tensors,
 )
+from dimred.storage.files import Json
 
 MAGIC, VERSION, START = b"\x93dimred\n", 1, struct.Struct("<8sHI")
 CHECKSUM = 16
@@ -69,10 +69,10 @@ def encode(net: Net, about: Json, buffers: Mapping[str, np.ndarray], half: bool 
         moves = {"subspace": displacement.header(net.weights)}
         chunks.append(array(displacement.z).astype("<f4").tobytes())
     for name, value in {**tensors(net), **buffers}.items():
-        part = from_seed(value, known.get(name), pruned(value))
-        line, written = write_part(part, half)
-        by = part.base.by if isinstance(part.base, Moved) else None
-        digest.update(read_part(line, written, half, by).tensor().tobytes())
+        delta = from_seed(value, known.get(name), pruned(value))
+        line, written = write_delta(delta, half)
+        by = delta.base.by if isinstance(delta.base, Moved) else None
+        digest.update(read_delta(line, written, half, by).tensor().tobytes())
         lines.append({"name": name} | line)
         chunks.append(written)
     said = {
@@ -152,7 +152,7 @@ def fill(model: nn.Module, header: Json, payload: bytes) -> None:
             )
         end = at + sum(line["bytes"])
         value, at = (
-            read_part(line, payload[at:end], header["half"], moves.get(line["name"])).tensor(),
+            read_delta(line, payload[at:end], header["half"], moves.get(line["name"])).tensor(),
             end,
         )
         digest.update(value.tobytes())
@@ -168,38 +168,42 @@ def fill(model: nn.Module, header: Json, payload: bytes) -> None:
         )
 
 
-def write_part(part: Part, half: bool) -> tuple[Json, bytes]:
-    """The line of a part in the header, and the bytes of its positions and values. Those of a mask
+def write_delta(delta: Delta, half: bool) -> tuple[Json, bytes]:
+    """The line of a delta in the header, and the bytes of its positions and values. Those of a mask
     are bits: which entries have the opposite sign."""
     code, positions = None, b""
-    if part.positions is not None and part.count:
+    if delta.positions is not None and delta.count:
         code, positions = min(
-            ((name, CODES[name][0](part.positions, part.shape)) for name in IN_FILES),
+            ((name, CODES[name][0](delta.positions, delta.shape)) for name in IN_FILES),
             key=lambda written: len(written[1]),
         )
-    number = dtype_in_file(part.dtype, half)
-    if half and not fits_half(part.values):
+    number = dtype_in_file(delta.dtype, half)
+    if half and not fits_half(delta.values):
         raise UserError(
-            f"{np.abs(part.values).max():g} is too large for half precision. Leave out --half"
+            f"{np.abs(delta.values).max():g} is too large for half precision. Leave out --half"
         )
-    values = pack(part.values) if part.scale is not None else part.values.astype(number).tobytes()
-    if len(positions) + len(values) > part.size * number.itemsize:
-        return write_part(Part(part.shape, 0.0, part.tensor().reshape(-1), dtype=part.dtype), half)
+    values = (
+        pack(delta.values) if delta.scale is not None else delta.values.astype(number).tobytes()
+    )
+    if len(positions) + len(values) > delta.size * number.itemsize:
+        return write_delta(
+            Delta(delta.shape, 0.0, delta.tensor().reshape(-1), dtype=delta.dtype), half
+        )
     base: Json | float
-    if isinstance(part.base, Moved):
-        base = part.base.draw._asdict() | {"moved": True}
-    elif isinstance(part.base, Draw):
-        base = part.base._asdict()
+    if isinstance(delta.base, Moved):
+        base = delta.base.draw._asdict() | {"moved": True}
+    elif isinstance(delta.base, Draw):
+        base = delta.base._asdict()
     else:
-        base = part.base
+        base = delta.base
     line = {
-        "shape": list(part.shape),
-        "dtype": part.dtype.str,
+        "shape": list(delta.shape),
+        "dtype": delta.dtype.str,
         "base": base,
-        "count": part.count,
+        "count": delta.count,
         "code": code,
-        "scale": part.scale,
-        "signs": part.signs,
+        "scale": delta.scale,
+        "signs": delta.signs,
         "bytes": [len(positions), len(values)],
     }
     return {
@@ -207,8 +211,8 @@ def write_part(part: Part, half: bool) -> tuple[Json, bytes]:
     }, positions + values
 
 
-def read_part(line: Json, content: bytes, half: bool, by: np.ndarray | None = None) -> Part:
-    """What `write_part` wrote; `by` is what z moves it by. ValueError and its like if it cannot
+def read_delta(line: Json, content: bytes, half: bool, by: np.ndarray | None = None) -> Delta:
+    """What `write_delta` wrote; `by` is what z moves it by. ValueError and its like if it cannot
     have written this."""
     line = USUAL | line
     shape, dtype, count = tuple(line["shape"]), np.dtype(line["dtype"]), line["count"]
@@ -232,7 +236,7 @@ def read_part(line: Json, content: bytes, half: bool, by: np.ndarray | None = No
     if isinstance(line["base"], dict):
         draw = Draw(*(line["base"][field] for field in Draw._fields))
         base = Moved(draw, by) if line["base"].get("moved") and by is not None else draw
-    return Part(shape, base, values, positions, line["scale"], line["signs"], dtype)
+    return Delta(shape, base, values, positions, line["scale"], line["signs"], dtype)
 
 
 def dtype_in_file(dtype: np.dtype, half: bool) -> np.dtype:

@@ -22,9 +22,9 @@ import numpy as np
 from dimred.net import Net
 from dimred.net.seeded import Draw
 from dimred.storage.codes import CODES
-from dimred.storage.parts import (
+from dimred.storage.deltas import (
+    Delta,
     Moved,
-    Part,
     array,
     cost,
     displacement_of,
@@ -45,14 +45,14 @@ def storage(net: Net, seed: int) -> dict[str, int]:
     stored = whole | coefficients(net)
     draws = initial_draws(net)
     from_zero = {name: pruned(value) for name, value in stored.items()}
-    smallest_parts = [
+    smallest_deltas = [
         from_seed(value, draws.get(name), from_zero[name]) for name, value in stored.items()
     ]
-    plain = [Encoded(part) for part in from_zero.values()]
-    # a part that is the same in both forms is encoded once
-    known = {id(each.part): each for each in plain}
-    seeded = [known.get(id(part)) or Encoded(part) for part in smallest_parts]
-    has_draws = any(isinstance(part.base, (Draw, Moved)) for part in smallest_parts)
+    plain = [Encoded(delta) for delta in from_zero.values()]
+    # a delta that is the same in both forms is encoded once
+    known = {id(each.delta): each for each in plain}
+    seeded = [known.get(id(delta)) or Encoded(delta) for delta in smallest_deltas]
+    has_draws = any(isinstance(delta.base, (Draw, Moved)) for delta in smallest_deltas)
     has_positions = any(each.codes["bitmap"] for each in seeded)
 
     sizes: dict[str, int] = {}
@@ -84,32 +84,34 @@ def smallest(sizes: dict[str, int]) -> int:
 
 
 class Encoded:
-    """A part, and how many bytes its positions take in every code: 0 if it has none to store."""
+    """A delta, and how many bytes its positions take in every code: 0 if it has none to store."""
 
-    def __init__(self, part: Part) -> None:
-        self.part = part
+    def __init__(self, delta: Delta) -> None:
+        self.delta = delta
         sparse = (
-            part.positions is not None
-            and part.count > 0
-            and cost(part) < part.dtype.itemsize * part.size
+            delta.positions is not None
+            and delta.count > 0
+            and cost(delta) < delta.dtype.itemsize * delta.size
         )
         self.codes = {
-            name: len(encode(part.positions, part.shape)) if sparse else 0  # type: ignore[arg-type]
+            name: len(encode(delta.positions, delta.shape)) if sparse else 0  # type: ignore[arg-type]
             for name, (encode, _) in CODES.items()
         }
 
     def size(self, code: str, half: bool) -> int:
         """Bytes in a code, or of the dense tensor where that is smaller."""
-        part, one = self.part, item_bytes(self.part.dtype, half)
-        if not self.codes[code] and part.count:
-            return one * part.size
-        numbers = (len(part.values) + 7) // 8 + one if part.scale is not None else one * part.count
-        constant = one if isinstance(part.base, (int, float)) and part.base else 0
-        return min(one * part.size, self.codes[code] + numbers + constant)
+        delta, one = self.delta, item_bytes(self.delta.dtype, half)
+        if not self.codes[code] and delta.count:
+            return one * delta.size
+        numbers = (
+            (len(delta.values) + 7) // 8 + one if delta.scale is not None else one * delta.count
+        )
+        constant = one if isinstance(delta.base, (int, float)) and delta.base else 0
+        return min(one * delta.size, self.codes[code] + numbers + constant)
 
 
-def total(parts: Collection[Encoded], code: str, half: bool) -> int:
-    return sum(each.size(code, half) for each in parts)
+def total(deltas: Collection[Encoded], code: str, half: bool) -> int:
+    return sum(each.size(code, half) for each in deltas)
 
 
 def item_bytes(dtype: np.dtype, half: bool) -> int:

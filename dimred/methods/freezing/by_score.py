@@ -124,7 +124,7 @@ class FreezeNetValues(ByScore):
     )
 
     def run(self, net: Net, train: Train) -> None:
-        supports, values = self.choose(net, train), self.draw(net)
+        supports, values = self.choose(net, train), self.random_values(net)
         thetas = net.dense_weights()
         ones = {name: torch.ones_like(value) for name, value in values.items()}
         trained = masked(ones, supports)
@@ -134,7 +134,7 @@ class FreezeNetValues(ByScore):
         net.keep(supports, base="held")
         train()
 
-    def draw(self, net: Net) -> dict[str, Tensor]:
+    def random_values(self, net: Net) -> dict[str, Tensor]:
         """The values of the frozen weights, for every covered weight."""
         thetas, normal = (
             net.dense_weights(),

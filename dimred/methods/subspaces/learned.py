@@ -74,10 +74,10 @@ class Subspace(Checked):
         draws, point = generator(net, f"point {t}"), None
         for corners in transforms.values():
             if point is None or self.layerwise:
-                point = self.draw(draws)
+                point = self.random_point(draws)
             corners.at.copy_(point)
 
-    def draw(self, draws: torch.Generator) -> Tensor:
+    def random_point(self, draws: torch.Generator) -> Tensor:
         uniform = torch.rand(self.points, generator=draws, dtype=torch.float64)
         if self.kind == "curve":
             return self.weights(uniform[0])

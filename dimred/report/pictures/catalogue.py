@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
+from dimred.errors import listed
 from dimred.report.compose import Json
+from dimred.report.measures import number
 from dimred.report.pictures.curves import ACCURACY, LOSS, SUPPORT, over_time
 from dimred.report.pictures.layers import layers
 from dimred.report.pictures.marks import FLOPS, SPARSITY, STORAGE, marks_of, panels, pareto
-from dimred.report.pictures.points import Setting, layer_shares, metrics, number
+from dimred.report.pictures.points import Setting, layer_shares, metrics
 from dimred.report.pictures.style import COLOURS, Picture, Style, styles_of
 from dimred.report.pictures.tradeoff import tradeoff
 from dimred.report.runs import Run
@@ -120,9 +122,3 @@ def sharing(settings: Sequence[Setting]) -> list[list[str]]:
             if cost.front and len(front) <= len(COLOURS):
                 found.append(front)
     return found
-
-
-def listed(names: Iterable[str], most: int = 3) -> str:
-    every = list(names)
-    more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dimred.report.pictures.points import Point, Setting, metrics, number, seeds
+from dimred.report.measures import number
+from dimred.report.pictures.points import Point, Setting, metrics, seeds
 from dimred.report.pictures.sheet import (
     Sheet,
     columns,

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dimred.report.pictures.points import Setting, Stat, Value, accuracy, kept, number, stat
+from dimred.report.measures import number
+from dimred.report.pictures.points import Setting, Stat, Value, accuracy, kept, stat
 from dimred.report.pictures.sheet import per_cent, with_prefix
 from dimred.report.pictures.style import COLOURS
 

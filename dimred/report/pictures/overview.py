@@ -14,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from dimred.errors import UserError
-from dimred.report.pictures.points import Setting, number, plain, sparsity
+from dimred.report.measures import number
+from dimred.report.pictures.points import Setting, plain, sparsity
 from dimred.report.pictures.sheet import per_cent, with_prefix
 from dimred.report.pictures.style import DARK, NARROW, WIDE, Picture
 from dimred.report.runs import Run

@@ -4,17 +4,17 @@ sparsity, over seeds)."""
 from __future__ import annotations
 
 import json
-import math
 import re
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dimred.report.compose import Json, flat
+from dimred.report.measures import number
 from dimred.report.runs import Run, newest
 from dimred.runs.config.files import describe_method, names
 
@@ -163,14 +163,6 @@ def family_of(method: str) -> str:
 # -- values of a run --------------------
 def choice(run: Run, group: str) -> str:
     return plain(run.result.get(group) or "")
-
-
-def number(values: Mapping[str, Any], key: str) -> float | None:
-    value = values.get(key)
-    finite = (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    )
-    return float(value) if finite else None  # type: ignore[arg-type]
 
 
 def plain(text: object, most: int = 40) -> str:

@@ -43,7 +43,7 @@ class Change:
             changed["method.rewind_step"] = f"{round(rewind * self.scale)}"
         return changed
 
-    def check(self, owners: Mapping[str, str]) -> None:
+    def require_allowed(self, owners: Mapping[str, str]) -> None:
         """UserError if the change sets a key that tells cells apart: they would no longer be what
         their labels say. `owners`: these keys, and what sets them ("the rows")."""
         for name, value in self.overrides:

@@ -51,7 +51,7 @@ def fill(table: Table, runs: Iterable[Run], where: Overrides | None = None) -> J
         "remarks": [
             *uncounted.extra_seeds(table, chosen),
             *uncounted.doubles(there.values()),
-            *uncounted.damaged(runs),
+            *uncounted.damaged_runs(runs),
             *uncounted.without_numbers(chosen.values()),
         ],
     }

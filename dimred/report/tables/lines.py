@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 
+from dimred.errors import listed
 from dimred.report.compose import Json
 from dimred.report.measures import MEASURES
 
@@ -147,11 +148,7 @@ def failures(part: Json, where: str) -> list[str]:
         for failed in cell["failed"] if cell["measure"] == part["measures"][0] else []:
             reason = f"{failed['state']}: {' '.join(failed['why'].split())}"
             reasons.setdefault(reason, []).append(f"{place}, seed {failed['seed']}")
-    lines = []
-    for reason, names in reasons.items():
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        lines.append(f"{'; '.join(names[:3])}{more} {reason}")
-    return lines
+    return [f"{listed(places, separator='; ')} {reason}" for reason, places in reasons.items()]
 
 
 def verdict(claim: Json) -> str:

@@ -53,10 +53,10 @@ def read_table(
     try:
         raw = raw_table(name)
         needed = ("title",) if raw.get("parts") else ("title", "rows", "seeds")
-        schema.check(f"table {name}", raw, schema.TABLE, needed)
+        schema.checked(f"table {name}", raw, schema.TABLE, needed)
         owns = {part: own or {} for part, own in (raw.get("parts") or {"": {}}).items()}
         for part, own in owns.items():
-            change.check(owners(part, raw | own, own.get("settings")))
+            change.require_allowed(owners(part, raw | own, own.get("settings")))
         parts = tuple(read_part(part, _merged(raw, own), change) for part, own in owns.items())
         check_baselines(parts)
         if seeds is not None and any({*seeds} != {*part.seeds} for part in parts):
@@ -93,9 +93,9 @@ def raw_table(name: str, below: Labels = ()) -> Json:
             "give the path of its .yaml"
         )
     raw = read_yaml(path, Verbatim)
-    schema.check(f"table {name}", raw, schema.TABLE)
+    schema.checked(f"table {name}", raw, schema.TABLE)
     for part, own in (raw.get("parts") or {}).items():
-        schema.check(f"table {name}, part {part}", own or {}, schema.PART)
+        schema.checked(f"table {name}, part {part}", own or {}, schema.PART)
     return raw_table(raw["extends"], (*below, name)) | raw if "extends" in raw else raw
 
 
@@ -191,7 +191,7 @@ def read_source(
     raw: Json, depth: tuple[int, int], measures: Labels, columns: list[Labels]
 ) -> Source:
     """The values of a row are a list in the order of the columns, with null for a missing one."""
-    raw = schema.check("published", raw, schema.SOURCE, ("source", "values"))
+    raw = schema.checked("published", raw, schema.SOURCE, ("source", "values"))
     values: dict[tuple[Labels, Labels], Number] = {}
     for row, line in leaves(raw["values"], depth[0]):
         if not isinstance(line, list):
@@ -203,7 +203,7 @@ def read_source(
                 f"{raw['source']} has more numbers for {' / '.join(row)} than there are columns"
             )
         values |= {
-            (row, column): number(leaf)
+            (row, column): read_number(leaf)
             for column, leaf in zip(columns, line, strict=False)
             if leaf is not None
         }
@@ -220,7 +220,7 @@ def place(path: Iterable[str], depth: tuple[int, int]) -> tuple[Labels, Labels]:
     return path[: depth[0]], path[depth[0] :]
 
 
-def number(leaf: Any) -> Number:
+def read_number(leaf: Any) -> Number:
     """93.40, or "93.4±0.2"."""
     value, _, std = str(leaf).partition("±")
     return Number(float(value), float(std) if std else None, str(leaf).replace("±", " ± "))
@@ -233,7 +233,7 @@ def read_claim(raw: Json, depth: tuple[int, int], measure: str, cells: list[Cell
         row, column = place(path, depth)
         return row, column or next((cell.column for cell in cells if cell.row == row), ())
 
-    raw = schema.check("claims", raw, schema.CLAIM, ("says", "cell", "against"))
+    raw = schema.checked("claims", raw, schema.CLAIM, ("says", "cell", "against"))
     if len({"ratio_at_least", "difference_at_least"} & raw.keys()) != 1:
         raise UserError(
             f"the claim {raw['says']!r} must have either ratio_at_least or difference_at_least"

@@ -76,7 +76,7 @@ CLAIM: dict[str, Allowed] = {
 }
 
 
-def check(
+def checked(
     where: str, given: Any, keys: Mapping[str, Allowed], needed: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """The given values without nulls, which count as absent. UserError for a key that is unknown or

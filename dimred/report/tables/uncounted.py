@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dimred.errors import first_lines
 from dimred.report.measures import not_numbers
 from dimred.report.runs import Run, differences, same_experiment
 from dimred.report.tables.table import Cell, Table
@@ -26,7 +27,9 @@ def near_misses(others: Iterable[Run], cells: Iterable[Cell]) -> list[str]:
         apart = [differences(run.description, cell.description or {}) for cell in candidates]
         if closest := min(apart, key=len, default={}):
             seen[how_they_differ(closest)] += 1
-    return few([f"{counted(count, 'run')}: {how}" for how, count in seen.most_common()])
+    return first_lines(
+        [f"{counted(count, 'run')}: {how}" for how, count in seen.most_common()], MOST
+    )
 
 
 def how_they_differ(apart: Mapping[str, tuple[Any, Any]]) -> str:
@@ -60,9 +63,11 @@ def doubles(found: Iterable[list[Run]]) -> list[str]:
     return [f"{len(several)} runs are in several folders, the newest counts: {example}"]
 
 
-def damaged(runs: Iterable[Run]) -> list[str]:
+def damaged_runs(runs: Iterable[Run]) -> list[str]:
     """Folders that cannot be read."""
-    return few([f"{run.folder} is damaged: {run.why}" for run in runs if run.state == "damaged"])
+    return first_lines(
+        [f"{run.folder} is damaged: {run.why}" for run in runs if run.state == "damaged"], MOST
+    )
 
 
 def without_numbers(runs: Iterable[Run]) -> list[str]:
@@ -73,13 +78,9 @@ def without_numbers(runs: Iterable[Run]) -> list[str]:
             lines.append(
                 f"{run.folder} is damaged: result.json has {', '.join(wrong)}, not a number"
             )
-    return few(lines)
+    return first_lines(lines, MOST)
 
 
 def counted(number: int, noun: str) -> str:
     """1 run, 2 runs."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def few(lines: list[str]) -> list[str]:
-    return [*lines[:MOST], f"... and {len(lines) - MOST} more"] if len(lines) > MOST else lines

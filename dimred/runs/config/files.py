@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from dimred.errors import UserError, as_typed, nearest
-from dimred.fields.values import number
+from dimred.fields.values import short_decimal
 from dimred.runs.config.docstrings import describe
 
 #: the groups of the configuration, with what the runner adds to their values
@@ -93,7 +93,7 @@ def plain_numbers(value: Any) -> Any:
         return [plain_numbers(each) for each in value]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value
-    return number(float(value))
+    return short_decimal(float(value))
 
 
 def require_plain_names(choices: Mapping[str, object]) -> None:

@@ -1,11 +1,11 @@
-"""Parts: what of a tensor has to be stored.
+"""Deltas: what of a tensor has to be stored.
 
 A tensor equals its base except at some positions, whose values are stored. The base is zero
 (pruning), the numbers that its seed draws (freezing), or a constant (a norm that never trained). Or
 a tensor is a mask of its base times a constant, with or without signs (edge-popup); then no values
 are stored at all.
 
-Every part is exact: reading it gives the same bits, up to the sign of zeros.
+Every delta is exact: reading it gives the same bits, up to the sign of zeros.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Base = Draw | Moved | float
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Delta:
     """What of one tensor has to be stored.
 
     base: the value of all other entries: a constant, or the draw that gives them.
@@ -88,10 +88,10 @@ def scaled(base: np.ndarray, scale: float, signs: bool) -> np.ndarray:
     return np.float32(scale) * (np.sign(base) if signs else base)
 
 
-def cost(part: Part) -> float:
-    """About how many bytes a part takes in the best code."""
-    values = (len(part.values) + 7) / 8 if part.scale is not None else part.values.nbytes
-    return bound(part.count, part.size) + values
+def cost(delta: Delta) -> float:
+    """About how many bytes a delta takes in the best code."""
+    values = (len(delta.values) + 7) / 8 if delta.scale is not None else delta.values.nbytes
+    return bound(delta.count, delta.size) + values
 
 
 def fits_half(values: np.ndarray) -> bool:
@@ -101,21 +101,21 @@ def fits_half(values: np.ndarray) -> bool:
     )
 
 
-def pruned(value: np.ndarray) -> Part:
+def pruned(value: np.ndarray) -> Delta:
     """A tensor as its nonzero entries."""
     return changed(value, 0.0, np.zeros(1, value.dtype))
 
 
-def changed(value: np.ndarray, base: Base, read: np.ndarray) -> Part:
+def changed(value: np.ndarray, base: Base, read: np.ndarray) -> Delta:
     """A tensor as its entries that differ from those of the base."""
     flat = value.reshape(-1)
     positions = np.flatnonzero(flat != read)
     if len(positions) == flat.size:
-        return Part(value.shape, 0.0, flat, dtype=value.dtype)
-    return Part(value.shape, base, flat[positions], positions, dtype=value.dtype)
+        return Delta(value.shape, 0.0, flat, dtype=value.dtype)
+    return Delta(value.shape, base, flat[positions], positions, dtype=value.dtype)
 
 
-def masked(value: np.ndarray, draw: Draw | Moved, read: np.ndarray) -> Part | None:
+def masked(value: np.ndarray, draw: Draw | Moved, read: np.ndarray) -> Delta | None:
     """A tensor as a mask of +-`scale` times the drawn numbers, or times their signs; None if it is
     no such mask."""
     flat = value.reshape(-1)
@@ -133,7 +133,7 @@ def masked(value: np.ndarray, draw: Draw | Moved, read: np.ndarray) -> Part | No
         ):
             if (np.abs(kept) == np.abs(scaled(base, float(scale), signs))).all():
                 flips = (kept < 0) != (base < 0)
-                return Part(
+                return Delta(
                     value.shape,
                     draw,
                     flips if flips.any() else flips[:0],
@@ -144,12 +144,12 @@ def masked(value: np.ndarray, draw: Draw | Moved, read: np.ndarray) -> Part | No
     return None
 
 
-def from_seed(value: np.ndarray, draw: Draw | Moved | None, plain: Part) -> Part:
-    """A tensor as the smallest of three parts: relative to zero (`plain`), to a constant, or to the
-    numbers that its seed draws."""
-    flat, parts = value.reshape(-1), [plain]
+def from_seed(value: np.ndarray, draw: Draw | Moved | None, plain: Delta) -> Delta:
+    """A tensor as the smallest of three deltas: relative to zero (`plain`), to a constant, or to
+    the numbers that its seed draws."""
+    flat, deltas = value.reshape(-1), [plain]
     if flat.size and (flat == flat[0]).all():
-        parts.append(changed(value, flat[0].item(), flat[:1]))
+        deltas.append(changed(value, flat[0].item(), flat[:1]))
     elif draw and value.dtype == np.float32:
         read = draw.values(
             min(flat.size, SAMPLE)
@@ -157,10 +157,10 @@ def from_seed(value: np.ndarray, draw: Draw | Moved | None, plain: Part) -> Part
         mask = not flat[:SAMPLE].any() or masked(flat[:SAMPLE], draw, read)
         if mask or (flat[:SAMPLE] == read).any():
             read = draw.values(flat.size)
-            parts.append(changed(value, draw, read))
+            deltas.append(changed(value, draw, read))
             if mask and (whole := masked(value, draw, read)):
-                parts.append(whole)
-    return min(parts, key=cost)
+                deltas.append(whole)
+    return min(deltas, key=cost)
 
 
 def initial_draws(net: Net) -> dict[str, Draw | Moved]:
