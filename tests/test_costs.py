@@ -259,6 +259,28 @@ def test_maps_that_multiply_entry_by_entry_cost_nothing_more() -> None:
     assert costs.steps == 2 * costs.dense_step
 
 
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: x[0, 0] @ x[0, 1],
+        lambda x: x[0] @ x[1],
+        lambda x: torch.addmm(x[0, 0], x[0, 1], x[0, 2]),
+        lambda x: torch.baddbmm(x[0], x[1], x[2], beta=0.5),
+        lambda x: F.conv1d(x[0], x[1][:, :, :3], padding=1),
+        lambda x: F.conv2d(x, x[:, :2, :3, :1], groups=2, stride=2),
+        lambda x: F.conv_transpose2d(x, x[:, :, :2, :3], stride=2),
+    ],
+)
+def test_an_operation_costs_what_pytorch_counts(operation: Callable[[Tensor], Tensor]) -> None:
+    x = torch.randn(4, 4, 4, 4)
+    with FlopCounterMode(display=False) as counter:
+        operation(x)
+    executed = Executed()
+    with executed.set(True):
+        operation(x)
+    assert executed.total == counter.get_total_flops() > 0
+
+
 def test_counting_stops_within_and_goes_on_after() -> None:
     counter, a = Executed(), torch.ones(2, 3)
     with counter.set(True):

@@ -12,8 +12,8 @@ import pytest
 #: slow to import, and most runs have no use for them
 HEAVY = (
     *("torchvision", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "torch.onnx"),
-    *("sympy", "sklearn", "scipy", "matplotlib", "jinja2", "PIL", "onnx", "onnxruntime"),
-    *("dimred.report", "dimred.conformance", "dimred.data.folder"),
+    *("torch.utils.flop_counter", "sympy", "sklearn", "scipy", "numpy.ma", "matplotlib", "jinja2"),
+    *("PIL", "onnx", "onnxruntime", "dimred.report", "dimred.conformance", "dimred.data.folder"),
 )
 PROGRAM = f"""
 import sys

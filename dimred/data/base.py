@@ -106,7 +106,9 @@ def held_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarra
             f"dataset.val_fraction={fraction} holds out all {n} training examples and leaves none "
             "to train on. Choose a smaller fraction, such as 0.1."
         )
-    return np.setdiff1d(np.arange(n), held), np.sort(held)
+    kept = np.ones(n, bool)
+    kept[held] = False
+    return np.flatnonzero(kept), np.sort(held)
 
 
 def require_examples(name: str, sizes: dict[str, int]) -> None:

@@ -17,54 +17,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from dimred.net.eager import DispatchMode
+from dimred.net.flop_formulas import OPERANDS, flops_of
 from dimred.net.kernels import plain_kernels
 from dimred.net.seeded import generators_kept
 
 aten = torch.ops.aten
 
-#: which arguments of an operation are multiplied
-OPERANDS = {
-    aten.mm: (0, 1),
-    aten.bmm: (0, 1),
-    aten.addmm: (1, 2),
-    aten.baddbmm: (1, 2),
-    aten.convolution: (0, 1),
-}
 #: operations whose result is zero wherever their first argument is
 KEEP_ZEROS = {aten.mul, aten.div, aten.neg, aten.clone, aten._to_copy}
-
-
-def _convolution_backward(
-    grad_out: Tensor, x: Tensor, weight: Tensor, *more: Any, out_val: Any
-) -> int:
-    """For each gradient as much as the forward pass. PyTorch's formula for grouped convolutions
-    counts weight gradients between groups, which are never computed."""
-    transposed, mask = more[4], more[7]
-    once = conv_flop_count(list(x.shape), list(weight.shape), list(grad_out.shape), transposed)
-    return once * (bool(mask[0]) + bool(mask[1]))
-
-
-def _lstm(x: Tensor, inputs: Tensor, state: Tensor, *more: Any, out_val: Any) -> int:
-    """One direction of an LSTM layer, x (steps, examples, features), in the fused kernel of
-    CPUs."""
-    return 2 * x.shape[0] * x.shape[1] * (inputs.numel() + state.numel())
-
-
-#: FLOPs by operation: PyTorch's formulas, and formulas for operations without one
-FORMULAS = {
-    **flop_registry,
-    aten.convolution_backward: _convolution_backward,
-    aten.mkldnn_rnn_layer: _lstm,
-    aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[
-        aten._scaled_dot_product_flash_attention
-    ],
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
-        aten._scaled_dot_product_flash_attention_backward
-    ],
-}
 
 
 class Use(NamedTuple):
@@ -115,9 +77,7 @@ class Trace(DispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        flops = 0
-        if formula := FORMULAS.get(func.overloadpacket):
-            flops = formula(*args, **kwargs, out_val=out)
+        flops = flops_of(func, args, kwargs, out)
         if self.backward:
             self.backward_flops += flops
             return out

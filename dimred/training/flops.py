@@ -2,7 +2,7 @@
 
 The convention: a multiplication and an addition are two, and only those of convolutions and matrix
 products count, not norms, activations, biases and the optimiser. The products are those that the
-model executes (products.py), counted by the formulas of torch.utils.flop_counter; so dense training
+model executes (products.py), counted as torch.utils.flop_counter counts them; so dense training
 costs what PyTorch's counter counts, attention as its MATH backend computes it (the counter has no
 formula for the fused kernel of CPUs). A weight that is zero is not multiplied, one that is not
 trained takes no gradient. So a product that multiplies each entry of a weight S times for an
@@ -37,7 +37,8 @@ import torch
 
 from dimred.net import Net
 from dimred.net.eager import DispatchMode
-from dimred.net.products import FORMULAS, trace
+from dimred.net.flop_formulas import flops_of
+from dimred.net.products import trace
 from dimred.training.step_flops import (
     ALL,
     Entries,
@@ -59,8 +60,7 @@ class Executed(DispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if formula := FORMULAS.get(func.overloadpacket):
-            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        self.total += flops_of(func, args, kwargs or {}, out)
         return out
 
     @contextmanager

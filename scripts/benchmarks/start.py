@@ -1,0 +1,86 @@
+"""Seconds from a command to the end of its first training step, beside those of `import torch`.
+
+The commands take turns, so that other load on the machine hits all of them alike. Shown are
+medians, and medians of the differences and of the ratios within a round.
+
+    scripts/benchmarks/start.py [--rounds N] [OVERRIDES ...]    e.g. "dataset=mnist model=resnet20"
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from dimred.methods.pruning_at_init.single_shot import SNIP
+from dimred.net import Net
+from dimred.training.loop import Train
+from dimred.training.observers import Observer
+
+RUNS = ["dataset=digits model=lenet300", "dataset=digits model=resnet20"]
+ROUNDS = 15
+
+
+class LastStep(Observer):
+    def after_update(self, train: Train, step: int) -> None:
+        os._exit(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UntilFirstStep(SNIP):
+    """SNIP in a process that ends after the first step."""
+
+    def run(self, net: Net, train: Train) -> None:
+        train.observers.append(LastStep())
+        super().run(net, train)
+
+
+def seconds(command: list[str], folder: str) -> float:
+    start = time.perf_counter()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def commands(runs: list[str], folder: str) -> dict[str, list[str]]:
+    """By the name of their row."""
+    method = Path(folder, "method/until_first_step.yaml")
+    method.parent.mkdir()
+    snip = (Path(__file__).parents[2] / "conf/method/snip.yaml").read_text()
+    method.write_text(snip.replace(f"{SNIP.__module__}.SNIP", "start.UntilFirstStep"))
+    dimred = [str(Path(sys.executable).with_name("dimred")), "train", f"--config-dir={folder}"]
+    dimred.append("method=until_first_step")
+    torch = [sys.executable, "-c", "import torch"]
+    return {"import torch": torch, **{run: [*dimred, *run.split()] for run in runs}}
+
+
+def rows(runs: list[str], rounds: int) -> list[tuple[str, ...]]:
+    """A header and a row for each command."""
+    with tempfile.TemporaryDirectory() as folder:
+        each = commands(runs, folder)
+        times: dict[str, list[float]] = {name: [] for name in each}
+        for _ in range(rounds):
+            for name, command in each.items():
+                times[name].append(seconds(command, folder))
+    base = times["import torch"]
+    table: list[tuple[str, ...]] = [("until the first step", "seconds", "beyond torch", "ratio")]
+    for name, taken in times.items():
+        beyond = median(a - b for a, b in zip(taken, base, strict=True))
+        ratio = median(a / b for a, b in zip(taken, base, strict=True))
+        table.append((name, f"{median(taken):.2f}", f"{beyond:.2f}", f"{ratio:.2f}x"))
+    return table
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("runs", nargs="*", default=RUNS, metavar="OVERRIDES")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    given = parser.parse_args()
+    for row in rows(given.runs, given.rounds):
+        print("  ".join(f"{cell:>32}" for cell in row))
