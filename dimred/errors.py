@@ -10,8 +10,16 @@ class UserError(Exception):
     """Something the user can put right. Shown as its message alone, without a traceback."""
 
 
+class OutOfMemory(UserError):
+    """A run did not fit into memory beside what else was there."""
+
+
+class RunIsBusy(UserError):
+    """Another process computes this very run."""
+
+
 # what torch says where it raises a mere RuntimeError
-NO_MEMORY = "allocate memory|enough memory|bad_alloc"
+NO_MEMORY = "allocate memory|enough memory|bad_alloc|CUDA error: out of memory|ALLOC_FAILED"
 MANY = 24  # more names than anybody reads
 
 

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
+import numpy as np
 import pytest
+import torch
 from omegaconf import DictConfig
+from safetensors.torch import load_file
 
 os.environ["OMP_WAIT_POLICY"] = (
     "passive"  # on busy cores, threads that spin slow small nets down 100 times
@@ -173,6 +176,28 @@ def compose(*overrides: str) -> DictConfig:
 
 def result_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "result.json").read_text())
+
+
+#: what may differ in the results of two equal runs
+UNLIKE = {"seconds", "peak_memory_bytes", "folder", "command", "commit"}
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Both folders hold the same run, to the bit."""
+    tensors, others = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert tensors.keys() == others.keys() and all(
+        torch.equal(tensors[name], others[name]) for name in tensors
+    )
+    with np.load(one / "masks.npz") as masks, np.load(other / "masks.npz") as other_masks:
+        assert set(masks) == set(other_masks) and all(
+            np.array_equal(masks[k], other_masks[k]) for k in masks
+        )
+    assert (one / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
+    left, right = result_of(one), result_of(other)
+    assert {k: v for k, v in left.items() if k not in UNLIKE} == {
+        k: v for k, v in right.items() if k not in UNLIKE
+    }
+    assert not (one / "checkpoint").exists()
 
 
 def steps_done(folder: Path) -> int:

@@ -94,6 +94,10 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
             "Type the values of a sweep by their own keys: -m KEY=A,B",
         ),
         ("-m hydra/launcher=jolib seed=0", "unknown hydra/launcher 'jolib'. Did you mean 'joblib'"),
+        (
+            "-m hydra/launcher=packed hydra.launcher.n_jobs=0 seed=0",
+            "hydra.launcher.n_jobs=0 is not allowed. It must be a whole number, 1 or more, or null",
+        ),
         ("--from nowhere", "nowhere is no run"),
         # two ways to say one thing
         ("method.sparsity=0.5", "method.sparsity=0.5 is not allowed|Write sparsity=0.5"),

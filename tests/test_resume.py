@@ -16,8 +16,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, SCRIPT, Command, Outcome, result_of, steps_done, twin, until
-from safetensors.torch import load_file
+from conftest import (
+    ROOT,
+    SCRIPT,
+    Command,
+    Outcome,
+    assert_same,
+    result_of,
+    steps_done,
+    twin,
+    until,
+)
 from torch import Tensor, nn
 from toy import RECIPE, Blobs, Crash, Fragile, model
 
@@ -31,7 +40,6 @@ from dimred.training.observers import Observer
 #: in a short training, things have to happen more often
 OFTEN = {"every": 7, "rewind": 5, "rate": 0.5, "examples": 32}
 LONG = ("method=dense", "recipe.epochs=60")  # about a second
-UNLIKE = {"seconds", "peak_memory_bytes", "folder", "command", "commit"}
 
 
 def often(method: str) -> list[str]:
@@ -40,24 +48,6 @@ def often(method: str) -> list[str]:
         f"method={method}",
         *(f"method.{key}={value}" for key, value in OFTEN.items() if key in keys),
     ]
-
-
-def assert_same(one: Path, other: Path) -> None:
-    """Both folders hold the same run, to the bit."""
-    tensors, others = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
-    assert tensors.keys() == others.keys() and all(
-        torch.equal(tensors[name], others[name]) for name in tensors
-    )
-    with np.load(one / "masks.npz") as masks, np.load(other / "masks.npz") as other_masks:
-        assert set(masks) == set(other_masks) and all(
-            np.array_equal(masks[k], other_masks[k]) for k in masks
-        )
-    assert (one / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
-    left, right = result_of(one), result_of(other)
-    assert {k: v for k, v in left.items() if k not in UNLIKE} == {
-        k: v for k, v in right.items() if k not in UNLIKE
-    }
-    assert not (one / "checkpoint").exists()
 
 
 # -- processes --------------------

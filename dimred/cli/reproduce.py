@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from dimred.cli.commands import Parser
 from dimred.cli.table import Request, add_table, request
-from dimred.errors import UserError
+from dimred.errors import UserError, require
 from dimred.runs.terminal import printable
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ def parser() -> Parser:
         summary="Run what is missing from a table, and print the table.",
     )
     add_table(parser)
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        help="runs side by side on each GPU, or on the CPU; auto: as many as fit",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
     parser.add_argument("--runs", help=SUPPRESS)  # an option of `dimred table`
     return parser
@@ -45,6 +50,8 @@ def run(arguments: list[str]) -> int:
             "outputs=DIR"
         )
     asked = request(given)
+    if given.jobs:
+        asked.where.update(launcher(given.jobs))
     from dimred.report.runs import find_runs
     from dimred.report.tables.plan import estimate, left, sweeps
 
@@ -58,12 +65,24 @@ def run(arguments: list[str]) -> int:
         for box in boxes:
             print(shlex.join(["dimred", "train", *words(box, asked)]))
         return 0
+    from dimred.runs.packed.pool import shared_pool
+
     status = 0
-    for i, box in enumerate(boxes):
-        print(f"\n-- sweep {i + 1} of {len(boxes)} --", flush=True)
-        status = max(status, sweep(words(box, asked)))
+    with shared_pool():
+        for i, box in enumerate(boxes):
+            print(f"\n-- sweep {i + 1} of {len(boxes)} --", flush=True)
+            status = max(status, sweep(words(box, asked)))
     show(asked, command_of_whole(arguments), find_runs(place) if place.is_dir() else [])
     return status
+
+
+def launcher(jobs: str) -> dict[str, str]:
+    """The settings of --jobs."""
+    require(
+        jobs == "auto" or (jobs.isdecimal() and int(jobs) > 0), "--jobs", jobs, "1 or more, or auto"
+    )
+    packed = {"hydra/launcher": "packed"}
+    return packed if jobs == "auto" else {**packed, "hydra.launcher.n_jobs": jobs}
 
 
 def command_of_whole(arguments: list[str]) -> str:

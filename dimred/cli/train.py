@@ -79,6 +79,7 @@ def run_hydra(arguments: list[str], config_name: str) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from dimred.runs import sweep
+    from dimred.runs.packed.pool import shared_pool
 
     sweep.command = sweep.Command()
     # Hydra's argparse wants the overrides in one piece
@@ -88,9 +89,10 @@ def run_hydra(arguments: list[str], config_name: str) -> int:
     # Hydra raises its errors; `explained` translates them
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        hydra.main(version_base="1.3", config_path=str(conf()), config_name=config_name)(
-            sweep.job
-        )()
+        with shared_pool():
+            hydra.main(version_base="1.3", config_path=str(conf()), config_name=config_name)(
+                sweep.job
+            )()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explained(error)) from error
     except OSError as error:

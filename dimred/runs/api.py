@@ -9,16 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from dimred.errors import Interrupted, UserError
+from dimred.errors import Interrupted, UserError, require
 from dimred.runs.config.composition import composed_with_choices, own_folder
 from dimred.runs.config.files import require_plain_names
 from dimred.runs.config.overrides import flat, from_values, plain, require_one_way
 from dimred.runs.environment import prepare_process
 from dimred.runs.finished import Result
 from dimred.runs.terminal import showing_what_is_asked_for
-from dimred.training.sweep_label import named_run
+from dimred.training.sweep_label import Run, named_run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -61,6 +61,7 @@ def sweep(
     model: str | Sequence[str] | None = None,
     seed: int | Sequence[int] | None = None,
     config_dir: AnyPath | None = None,
+    jobs: int | Literal["auto"] = 1,
     **overrides: Any,
 ) -> list[Result]:
     """Train a run for every combination of the values that are lists; their results, in order.
@@ -70,13 +71,18 @@ def sweep(
     All is as in `train`, and `dimred train -m` finds the same runs. A value that is a list itself
     is written as a tuple: recipe={"milestones": (0.5, 0.75)}. Unknown names are errors before the
     first run. A run that fails does not stop the others: the `status` of its result is "failed",
-    and `reason` says why."""
+    and `reason` says why.
+
+    jobs: runs side by side on every GPU, or on the CPU, each in a process of its own; "auto": as
+    many as fit"""
     values = given(method=method, sparsity=sparsity, dataset=dataset, model=model, seed=seed)
     prepare_process()
     plans = [planned(each, config_dir) for each in combinations({**values, **overrides})]
+    if jobs != 1:
+        return side_by_side(plans, jobs)
     results = []
     for i, plan in enumerate(plans):
-        with named_run(f"run {i + 1} of {len(plans)}", " ".join(plan.words)):
+        with named_run(*label(i, plans)):
             results.append(computed_or_failed(plan))
     return results
 
@@ -103,6 +109,21 @@ class Plan(NamedTuple):
     choices: dict[str, Any]
     folder: Path
 
+    @property
+    def command(self) -> list[str]:
+        return ["dimred train", *self.words]
+
+    def result(self, values: dict[str, Any]) -> Result:
+        """Of a run that is done."""
+        return Result(self.folder, values, _targets=(self.cfg.model._target_,))
+
+    def failed(self, reason: str) -> Result:
+        return Result(self.folder, {**self.choices, "status": "failed", "reason": reason})
+
+
+def label(i: int, plans: Sequence[Plan]) -> Run:
+    return Run(f"run {i + 1} of {len(plans)}", " ".join(plans[i].words))
+
 
 def planned(values: Mapping[str, Any], config_dir: AnyPath | None) -> Plan:
     """UserError for what is unknown or not allowed, before anything is computed."""
@@ -127,13 +148,13 @@ def computed(plan: Plan) -> Result:
     keys = [word.partition("=")[0] for word in plan.words]
     with showing_what_is_asked_for(), ending_as_python_does():
         try:
-            result = run(plan.cfg, plan.choices, keys, ["dimred train", *plan.words])
+            result = run(plan.cfg, plan.choices, keys, plan.command)
         except Exception as error:
             message = readable(error)
             if message is error:
                 raise
             raise message from error
-    return Result(plan.folder, result, _targets=(plan.cfg.model._target_,))
+    return plan.result(result)
 
 
 def computed_or_failed(plan: Plan) -> Result:
@@ -142,8 +163,27 @@ def computed_or_failed(plan: Plan) -> Result:
         return computed(plan)
     except UserError as error:
         log.error("%s failed: %s", plan.folder.name, error)
-        values = {**plan.choices, "status": "failed", "reason": str(error)}
-        return Result(plan.folder, values)
+        return plan.failed(str(error))
+
+
+def side_by_side(plans: Sequence[Plan], jobs: int | Literal["auto"]) -> list[Result]:
+    """The results of the runs of a sweep, several computed at once."""
+    from dimred.runs.packed.pool import shared_pool, the_pool
+    from dimred.runs.packed.worker import task_of
+
+    at_once = None if jobs == "auto" else jobs
+    require(at_once is None or at_once >= 1, "jobs", jobs, '1 or more, or "auto"')
+    level = logging.getLogger("dimred").getEffectiveLevel()
+    tasks = [
+        task_of(plan.cfg, plan.choices, plan.words, plan.command, label(i, plans), level)
+        for i, plan in enumerate(plans)
+    ]
+    results: dict[int, Result] = {}
+    with ending_as_python_does(), shared_pool():
+        for i, outcome in the_pool(at_once).outcomes(tasks):
+            done = outcome.pop("overrides") and outcome["status"] == "done"
+            results[i] = plans[i].result(outcome) if done else plans[i].failed(outcome["reason"])
+    return [results[i] for i in range(len(plans))]
 
 
 @contextmanager

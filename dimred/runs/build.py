@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +13,13 @@ from omegaconf import DictConfig
 from torch import nn
 
 from dimred import models
-from dimred.errors import NO_MEMORY, UserError
+from dimred.errors import UserError
 from dimred.fields.targets import hints_of, resolve
 from dimred.fields.values import fits
 from dimred.net.seeded import seeded
 from dimred.runs.config.leaves import leaves
 from dimred.runs.config.schema import checked_group
+from dimred.runs.failures import is_of_the_machine
 from dimred.runs.trial import give_logits
 from dimred.storage.files import Json
 
@@ -36,9 +36,9 @@ def build(node: DictConfig, group: str, **given: Any) -> Any:
 def explained(error: BaseException, described: Mapping[str, Any], group: str) -> BaseException:
     """The error of a failed builder with the values that it was given. UserErrors and errors of the
     system, such as a full disk, are returned as they are."""
-    if not isinstance(
+    if is_of_the_machine(error) or not isinstance(
         error, (ArithmeticError, ValueError, TypeError, RuntimeError, LookupError)
-    ) or re.search(NO_MEMORY, str(error)):
+    ):
         return error
     values = ", ".join(
         f"{group}.{key}={value}" for key, value in described.items() if key != "_target_"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -23,6 +23,26 @@ class Stoppable(Protocol):
     stop_signal: int
 
 
+class Signals:
+    """The signals that came, in their order."""
+
+    def __init__(self) -> None:
+        self.came: list[int] = []
+
+    def note(self, number: int, frame: object) -> None:
+        self.came.append(number)
+        if len(self.came) == 1:
+            say_now(f"{signal.Signals(number).name}: saving all runs. Once more: at once")
+
+
+@contextmanager
+def noting_signals() -> Iterator[Signals]:
+    """Signals that come in the block are noted and nothing else; the block looks for them."""
+    signals = Signals()
+    with handling(signals.note):
+        yield signals
+
+
 @contextmanager
 def stopping_at_signals(train: Stoppable) -> Iterator[None]:
     """At the first signal a step in progress is finished and saved before Interrupted is raised.
@@ -30,22 +50,29 @@ def stopping_at_signals(train: Stoppable) -> Iterator[None]:
     process at once."""
 
     def stop(number: int, frame: object) -> None:
-        for each in before:
+        for each in HANDLED:
             signal.signal(each, signal.SIG_DFL)
         train.stop_signal = number
         if not train.in_steps:
             raise Interrupted(number)
         say_now(f"{signal.Signals(number).name}: stopping after this step. Once more: at once")
 
+    with handling(stop):
+        yield
+
+
+@contextmanager
+def handling(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Handle signals in the block. In other threads than the main one, they are left to the calling
+    program."""
     before: dict[signal.Signals, Any] = {}
-    # in other threads, signals are left to the calling program
     if threading.current_thread() is threading.main_thread():
-        before |= {each: signal.signal(each, stop) for each in HANDLED}
+        before |= {each: signal.signal(each, handler) for each in HANDLED}
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for each, earlier in before.items():
+            signal.signal(each, earlier)
 
 
 @contextmanager

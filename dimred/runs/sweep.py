@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dimred.errors import UserError
-from dimred.runs.config.files import GROUPS, STORED, require_plain_names
+from dimred.runs.config.files import GROUPS, STORED, Choices, require_plain_names
 from dimred.runs.printing import summary
 from dimred.runs.signals import ending_with_parent
 from dimred.runs.terminal import listen, printable
-from dimred.training.sweep_label import named_run
+from dimred.training.sweep_label import Run, named_run
 
 # of a run of a sweep: its overrides, and its result or the reason of its failure
 Outcome = dict[str, Any]
@@ -64,13 +64,11 @@ def compute(cfg: DictConfig) -> float | None:
         if command:
             command.error = error
         return outcome.get("val_accuracy")
-    searches = not hydra.sweeper._target_.endswith(".BasicSweeper")
-    if searches:
-        require_maximum(hydra.sweeper)
+    require_maximum(hydra.sweeper)
     with named_job(hydra.job.num + 1, overrides):
         outcome, _ = run_one(cfg, overrides)
-    write_outcome(Path(hydra.sweep.dir).expanduser() / f"{hydra.job.num}.json", outcome)
-    return searched(outcome) if searches else outcome.get("val_accuracy")
+    write_outcome(hydra, hydra.job.num, outcome)
+    return value_of(outcome, hydra.sweeper)
 
 
 #: what tells each sweeper to maximise: the key, its value, and the value by default
@@ -79,6 +77,11 @@ MAXIMISE = (
     ("optim.maximize", "true", "False"),  # nevergrad
     ("ax_config.experiment.minimize", "false", "True"),
 )  # ax
+
+
+def searches(sweeper: DictConfig) -> bool:
+    """Whether the sweeper decides as it goes."""
+    return not sweeper._target_.endswith(".BasicSweeper")
 
 
 def require_maximum(sweeper: DictConfig) -> None:
@@ -92,9 +95,11 @@ def require_maximum(sweeper: DictConfig) -> None:
             )
 
 
-def searched(outcome: Outcome) -> float:
-    """The validation accuracy; the worst there is of a run that failed, as sweepers end at what is
-    no number."""
+def value_of(outcome: Outcome, sweeper: DictConfig) -> float | None:
+    """The validation accuracy, for the sweeper. For one that searches it is the worst there is if
+    the run failed, as such sweepers end at what is no number."""
+    if not searches(sweeper):
+        return outcome.get("val_accuracy")
     if outcome["status"] != "done":
         return 0.0
     if outcome["val_accuracy"] is None:
@@ -108,18 +113,9 @@ def searched(outcome: Outcome) -> float:
 def run_one(cfg: DictConfig, overrides: list[str]) -> tuple[Outcome, UserError | None]:
     # here, so that mistakes in the command are answered before torch is imported
     from dimred.runs.failures import readable
-    from dimred.runs.run import run
 
-    choices: dict[str, Any] = {
-        group: HydraConfig.get().runtime.choices.get(group) for group in GROUPS if group in cfg
-    }
-    choices = {
-        group: name.removeprefix(STORED) if name else name for group, name in choices.items()
-    }
-    explicit = {override.lstrip("+").partition("=")[0] for override in overrides}
     try:
-        require_plain_names(choices)
-        result = run(cfg, choices, explicit)
+        result = compute_run(cfg, choices_of(cfg), overrides)
     except Exception as exception:
         error = readable(exception)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -129,28 +125,54 @@ def run_one(cfg: DictConfig, overrides: list[str]) -> tuple[Outcome, UserError |
     return {"overrides": overrides, **result}, None
 
 
+def choices_of(cfg: DictConfig) -> Choices:
+    """The names of the chosen files."""
+    chosen: Any = HydraConfig.get().runtime.choices
+    names = {group: chosen.get(group) for group in GROUPS if group in cfg}
+    return {group: name and name.removeprefix(STORED) for group, name in names.items()}
+
+
+def compute_run(
+    cfg: DictConfig,
+    choices: Choices,
+    overrides: Sequence[str],
+    command: Sequence[str] | None = None,
+) -> Outcome:
+    """The result of a run whose overrides are as they were typed. UserError as of `run`."""
+    from dimred.runs.run import run
+
+    require_plain_names(choices)
+    explicit = {override.lstrip("+").partition("=")[0] for override in overrides}
+    return run(cfg, choices, explicit, command)
+
+
 @contextmanager
-def named_job(number: int, overrides: list[str]) -> Iterator[None]:
-    """Say which run of the sweep messages are about; of its values those that are not the same in
-    all runs."""
-    runs = command.runs if command else 0
-    keys = command.keys if command else set()
-    values = [each for each in overrides if not keys or each.partition("=")[0] in keys]
-    with named_run(f"run {number} of {runs}" if runs else f"run {number}", " ".join(values)):
+def named_job(number: int, overrides: Sequence[str]) -> Iterator[None]:
+    """Name the run of the sweep in log messages."""
+    with named_run(*label(number, overrides)):
         yield
 
 
-def write_outcome(path: Path, outcome: Outcome) -> None:
+def label(number: int, overrides: Sequence[str]) -> Run:
+    """ "run 3 of 8", and of its values those that are not the same in all runs."""
+    runs = command.runs if command else 0
+    keys = command.keys if command else set()
+    values = [each for each in overrides if not keys or each.partition("=")[0] in keys]
+    return Run(f"run {number} of {runs}" if runs else f"run {number}", " ".join(values))
+
+
+def write_outcome(hydra: Any, number: int, outcome: Outcome) -> None:
+    """Into the sweep's folder, for the table at its end."""
     from dimred.storage.files import write
 
-    write(path, json.dumps(outcome).encode())
+    write(Path(hydra.sweep.dir).expanduser() / f"{number}.json", json.dumps(outcome).encode())
 
 
 class SweepTable(Callback):
     """Counts the runs of a sweep before they start, and collects what came of them."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        if command is None or not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+        if command is None or searches(config.hydra.sweeper):
             return
         typed: Any = OmegaConf.to_container(config.hydra.overrides.task)
         listed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
+from dimred.training import sweep_label
 from dimred.training.sweep_label import PROGRESS, current_run
 
 WIDTH = 80  # of lines where there is no terminal
@@ -87,6 +88,8 @@ def showing_what_is_asked_for() -> Iterator[None]:
 
 def say_now(message: str) -> None:
     """Write to stderr from a signal handler, where buffered streams must not be used."""
+    if not sweep_label.own_screen:  # the process that started this one says it for all
+        return
     start = "\n" if sys.stderr.isatty() else ""
     with suppress(OSError, ValueError):
         os.write(sys.stderr.fileno(), f"{start}dimred: {message}\n".encode("ascii", "replace"))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dimred.data.base import Data, require_examples
 from dimred.errors import UserError
 from dimred.net import Net
+from dimred.runs.failures import is_of_the_machine
 from dimred.scores.basic import untouched
 
 Shape = tuple[int, int, int]
@@ -135,9 +136,11 @@ def explained(name: str, images: Tensor, batch_size: int) -> Iterator[None]:
     """Turn any error of the model into a UserError."""
     try:
         yield
-    except (UserError, MemoryError, torch.OutOfMemoryError):
+    except UserError:
         raise
     except Exception as error:
+        if is_of_the_machine(error):
+            raise
         size = "x".join(map(str, images.shape[1:]))
         why = (str(error).splitlines() or [""])[0]
         if "more than 1 value per channel" in why and batch_size == 1:

@@ -13,7 +13,7 @@ import socket
 from pathlib import Path
 from typing import IO
 
-from dimred.errors import UserError
+from dimred.errors import RunIsBusy, UserError
 from dimred.storage.files import Json, damaged_run_file, digest_of, write
 from dimred.storage.tensors import read_about
 
@@ -52,7 +52,7 @@ class RunFolder:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise UserError(
+            raise RunIsBusy(
                 f"this run is already being computed by {lock.read() or 'another process'}: "
                 f"{self.path}. Wait for it, or stop it and repeat the command to resume it from "
                 "its last checkpoint"

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from dimred.training import sweep_label
 from dimred.training.sweep_label import PROGRESS, run_label
 
 log = logging.getLogger(PROGRESS)
@@ -133,8 +134,9 @@ class _Clock:
 
 
 def _bar(total: int, **options: Any) -> tqdm:
-    """A bar that disappears when it is done; a disabled one where stderr is no terminal."""
-    disable = log.disabled or not sys.stderr.isatty()
+    """A bar that disappears when it is done; a disabled one where stderr is no terminal of one's
+    own."""
+    disable = log.disabled or not sweep_label.own_screen or not sys.stderr.isatty()
     return tqdm(total=total, leave=False, dynamic_ncols=True, disable=disable, **options)
 
 

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 PROGRESS = "dimred.progress"  # the logger of lines that a terminal shows as a bar
 
+# whether this process may draw bars: not where several runs report to one terminal at once
+own_screen = True
+
 
 class Run(NamedTuple):
     """One run of a sweep: "run 3 of 27", and the values that its command gave it."""

@@ -24,6 +24,8 @@ PLUGINS = {
     },
     "sweeper": {"optuna": "optuna-sweeper", "ax": "ax-sweeper", "nevergrad": "nevergrad-sweeper"},
 }
+#: what needs no package
+INCLUDED = {"launcher": ("basic", "packed"), "sweeper": ("basic",)}
 
 
 def composed(overrides: Sequence[str], folder: Path | None = None) -> DictConfig:
@@ -189,6 +191,6 @@ def missing_plugin(kind: str, name: str) -> str:
                 f"pip install hydra-{package}"
             )
     return (
-        f"unknown hydra/{kind} {name!r}. {nearest(name, ['basic', *known])} All but basic are "
-        f"packages: pip install hydra-NAME-{kind}"
+        f"unknown hydra/{kind} {name!r}. {nearest(name, [*INCLUDED[kind], *known])} All but "
+        f"{' and '.join(INCLUDED[kind])} are packages: pip install hydra-NAME-{kind}"
     )
