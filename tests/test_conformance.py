@@ -14,7 +14,7 @@ from conftest import ROOT, Outcome, compose
 from torch import Tensor, nn
 
 from dimred.conformance import CHECKS, EXCEPTIONS, NOT_EXAMINED, Make, NotApplicable, examine
-from dimred.conformance.checks import said
+from dimred.conformance.checks import captured_warnings
 from dimred.errors import UserError
 from dimred.net import Net
 from dimred.net.transforms import Transform
@@ -47,7 +47,7 @@ def test_a_method_keeps_its_promises(make: Make, check: str) -> None:
     """Those that rightly do otherwise must do so: an exception that is not needed is to be taken
     off the list."""
     exception = EXCEPTIONS.get(check, {}).get(make.name)
-    with said():
+    with captured_warnings():
         try:
             CHECKS[check](make)
         except NotApplicable:
@@ -286,7 +286,7 @@ class Silent(Prune):
     """Says nothing when nothing is left."""
 
     def choose(self, net: Net) -> None:
-        with said():
+        with captured_warnings():
             super().choose(net)
 
 
@@ -389,7 +389,7 @@ def test_a_method_that_keeps_its_promises_passes_all_checks() -> None:
 def test_a_check_finds_the_method_that_breaks_its_promise(
     kind: type[Prune], check: str, why: str
 ) -> None:
-    with said(), pytest.raises(Exception, match=why):
+    with captured_warnings(), pytest.raises(Exception, match=why):
         CHECKS[check](own(kind))
 
 

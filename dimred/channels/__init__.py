@@ -1,1 +1,1 @@
-"""Structured pruning: coupled channels, and the smaller model without them."""
+"""Structured pruning: coupled channels, and the smaller model that remains."""

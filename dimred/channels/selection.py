@@ -2,11 +2,12 @@
 
 Removing a channel removes the filters that create it, their biases and norms, and the columns of
 every weight that uses it. Channels joined by addition or multiplication are coupled and removed
-together. Those of images and logits stay, and so do those used by functions that tracing.py has no
-rule for.
+together. The channels of images and of logits cannot be removed, nor can channels used by a
+function without a rule in tracing.py.
 
-No weight uses a removed channel, so nothing of it has an effect, not even the shift of its norm.
-`without_channels` (smaller.py) cuts it out of the model without changing the logits."""
+No remaining weight uses a removed channel, so none of its parameters has an effect, not even the
+shift of its norm. `without_channels` (smaller.py) removes them from the model without changing the
+logits."""
 
 from __future__ import annotations
 
@@ -32,15 +33,15 @@ class Channels:
     """The channels of a net that can be removed, numbered from 0 to count - 1 in the order of
     computation.
 
-    filters: for every Conv and Linear weight that creates some, the channel of each row
+    filters: for each Conv or Linear weight that creates removable channels, the channel of each row
     (dimension 0).
-    columns: for every weight that uses some, the channel of each column (dimension 1).
-    scales: for every norm's scale, the channel of each entry.
-    rows: for filters, biases, norms and their statistics.
+    columns: for each weight that uses removable channels, the channel of each column (dimension 1).
+    scales: for each norm's scale, the channel of each entry.
+    rows: the same for filters, biases, norms and their statistics.
 
-    images: any number; only their shape matters.
-    skip: regular expressions searched in the names of weights whose filters stay. UserError if one
-    matches nothing."""
+    images: any number of them; only their shape matters.
+    skip: regular expressions, searched in the names of weights; the filters of these weights are
+    not removed. UserError if one matches nothing."""
 
     def __init__(self, net: Net, images: Tensor, skip: Iterable[str] = ()) -> None:
         seen = ChannelTracer(net.model, images)
@@ -74,7 +75,7 @@ class Channels:
         )
 
     def require_scales(self, method: str) -> None:
-        """UserError unless norms scale some of the channels."""
+        """UserError unless some of the channels have a norm with a scale."""
         if not self.scales:
             name = type(self.net.model).__name__
             raise UserError(
@@ -85,10 +86,11 @@ class Channels:
 
     # -- the weights of channels --------------------
     def everything(self) -> Tensor:
+        """All channels (count, bool)."""
         return torch.ones(self.count, dtype=torch.bool, device=self.device)
 
     def left(self, name: str, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """Which rows and columns of a weight are left if the channels `kept` (count, bool) are."""
+        """The rows and columns of a weight that remain with the channels `kept` (count, bool)."""
         # a bias or a norm's scale is one column
         shape = (*self.net.weights[name].param.shape, 1)[:2]
         rows, columns = (torch.ones(n, dtype=torch.bool, device=self.device) for n in shape)
@@ -99,8 +101,7 @@ class Channels:
         return rows, columns
 
     def supports(self, kept: Tensor) -> Supports:
-        """The supports that train the weights of the channels `kept` (count, bool), for
-        net.keep."""
+        """The supports of the weights of the channels `kept` (count, bool), for net.keep."""
         supports = {}
         for name in [
             name for name in self.net.weights if name in self.rows or name in self.columns
@@ -112,8 +113,8 @@ class Channels:
         return supports
 
     def keep(self, kept: Tensor) -> None:
-        """Train the weights of the channels `kept` (count, bool) alone. Biases and norms of the
-        others have no effect: their number is reported (`removed`), and they do not count as
+        """Train only the weights of the channels `kept` (count, bool). Biases and norms of removed
+        channels have no effect: their number is reported (`removed`), and they do not count as
         trained."""
         self.net.keep(self.supports(kept))
         removed = sum(
@@ -124,7 +125,7 @@ class Channels:
         self.net.reported["removed"] = removed
 
     def cost(self, kept: Tensor, unit: Unit) -> int:
-        """How many covered weights, or channels, are left."""
+        """The number of covered weights, or of channels, that remain."""
         if unit == "channels":
             return int(kept.sum())
         total = 0
@@ -135,8 +136,8 @@ class Channels:
 
     # -- scores of channels --------------------
     def sums(self, scores: Scores) -> Tensor:
-        """The score of every channel (count): the sum over the filters that create it; -inf if
-        none of them is trained."""
+        """The score of every channel (count): the sum over the filters that create it; -inf if none
+        of these weights is trained."""
         total, trained = torch.zeros(2, self.count, device=self.device, dtype=torch.float64)
         for name, numbers in self.filters.items():
             alive = self.net.weights[name].trained().view(len(numbers), -1)
@@ -147,7 +148,8 @@ class Channels:
         return total.masked_fill(trained == 0, -torch.inf)
 
     def mean_scale(self) -> Tensor:
-        """The mean |gamma| of every channel (count); inf where there is none."""
+        """The mean |gamma| of every channel (count) over its norms; inf for a channel without a
+        scale, which is never removed."""
         total, scales = torch.zeros(2, self.count, dtype=torch.float64, device=self.device)
         for name, numbers in self.scales.items():
             free = numbers != STAYS
@@ -156,21 +158,22 @@ class Channels:
         return torch.where(scales > 0, total / scales.clamp(min=1), torch.inf)
 
     def scale(self, name: str) -> Tensor:
-        """A norm's scale, covered or not."""
+        """The scale of a norm, whether covered or not."""
         if name in self.net.uncovered:
             return self.net.uncovered[name].detach()
         return self.net.weights[name].dense()
 
     def add_l1_gradient(self, penalty: float) -> None:
-        """Add the gradient of an L1 penalty to that of every scale, at the pause of a step."""
+        """Add the gradient of an L1 penalty to the gradient of every scale, at the pause of a
+        step."""
         parameters = self.net.parameters()
         for gamma in (parameters[name] for name in self.scales):
             if gamma.grad is not None:
                 gamma.grad.add_(gamma.detach().sign(), alpha=penalty)
 
     def within_layers(self, scores: Tensor) -> Tensor:
-        """The rank of every channel within its layer (count), as a fraction: the highest ranks are
-        the same share of each layer."""
+        """The rank of every channel within its layer (count), as a fraction: choosing the highest
+        ranks chooses the same share of each layer."""
         ranks = torch.empty(self.count, dtype=torch.float64)
         for members in self.coupled_groups():
             order = members[scores.cpu()[members].argsort(descending=True, stable=True)]
@@ -178,7 +181,7 @@ class Channels:
         return ranks.to(self.device).masked_fill(scores == -torch.inf, -torch.inf)
 
     def coupled_groups(self) -> list[Tensor]:
-        """The channels of each layer, on the CPU; layers with coupled channels are one."""
+        """The channels of each layer, on the CPU; layers with coupled channels form one group."""
         groups = DisjointSet(self.count)
         for numbers in self.filters.values():
             made = numbers[numbers != STAYS].cpu()
@@ -187,7 +190,7 @@ class Channels:
         return [(group == each).nonzero().view(-1) for each in group.unique()]
 
     def shuffled(self, kept: Tensor, alive: Tensor, draws: torch.Generator) -> Tensor:
-        """As many channels (count, bool) of each layer as are kept, at random among those alive."""
+        """Random channels (count, bool) among those alive, as many in each layer as are kept."""
         ranks = torch.rand(self.count, generator=draws).masked_fill(~alive.cpu(), -1)
         chosen = torch.zeros(self.count, dtype=torch.bool)
         for members in self.coupled_groups():
@@ -195,10 +198,10 @@ class Channels:
         return chosen.to(self.device)
 
     def best(self, scores: Tensor, density: float, unit: Unit) -> Tensor:
-        """The channels (count, bool) that score highest, as many as fit into the fraction `density`
-        of all covered weights, or of the channels; among equals the first win. The best of every
-        layer is always among them, and so is what scores inf. UserError if these alone do not
-        fit."""
+        """The channels (count, bool) with the highest scores, as many as fit into the fraction
+        `density` of all covered weights, or of the channels; among equal scores the first are
+        chosen. The best channel of every layer is always kept, and so is every channel with score
+        inf. UserError if these alone do not fit."""
         first = (scores == torch.inf).double()
         for numbers in self.filters.values():
             if not (numbers == STAYS).any():
@@ -226,8 +229,8 @@ class Channels:
 
     # -- a smaller model --------------------
     def read(self, state: dict[str, Tensor]) -> Tensor:
-        """The channels (count, bool) that have an effect on the logits, by the weights in `state`;
-        of a layer without any, the first channel."""
+        """The channels (count, bool) that affect the logits of the weights in `state`; the first
+        channel of a layer without any."""
         kept, before = self.everything(), None
         while before is None or not torch.equal(kept, before):
             before, reads = kept, torch.zeros(self.count, device=self.device)

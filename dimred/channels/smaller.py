@@ -1,4 +1,4 @@
-"""The smaller model without the removed channels."""
+"""The smaller model that remains after structured pruning."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dimred.net import Net
 
 
 def without_channels(net: Net, images: Tensor) -> nn.Module:
-    """A smaller plain model with the same logits, without the channels that no weight uses.
+    """A smaller plain model with the same logits: without the channels that no weight uses.
 
-    images: any number; only their shape matters. The buffers and the mode are those of the net's
-    model."""
+    images: any number of them; only their shape matters. The buffers and the mode are those of the
+    net's model."""
     channels, values = Channels(net, images), net.effective_weights()
     kept = channels.read(values)
     model = copy.deepcopy(net.model)
@@ -37,7 +37,7 @@ def without_channels(net: Net, images: Tensor) -> nn.Module:
 
 
 def _left(numbers: Tensor | None, kept: Tensor) -> Tensor | None:
-    """Which indices are left, given the channel of each; None for all of them."""
+    """The indices that remain, given the channel of each; None for all of them."""
     return None if numbers is None else (numbers == STAYS) | kept[numbers]
 
 
@@ -49,7 +49,7 @@ def _cut(tensor: Tensor, value: Tensor, rows: Tensor | None, columns: Tensor | N
 
 
 def _resize(module: nn.Module) -> None:
-    """Set a layer's attributes to the shapes of its tensors."""
+    """Set the size attributes of a layer to the shapes of its tensors."""
     owner = getattr(module, "weight", None)
     owner = getattr(module, "running_mean", None) if owner is None else owner
     if owner is None:

@@ -1,8 +1,8 @@
 """Coupled channels, found by tracing a model: a convolution creates new channels, an addition
-couples those of its operands, a norm passes them on, and a Linear layer after flattening uses each
-channel in several columns.
+couples the channels of its operands, a norm passes channels on, and a Linear layer after flattening
+uses each channel in several columns.
 
-Functions without a rule are safe: their channels are coupled to those that cannot be removed.
+A function without a rule is safe: channels that it uses are never removed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class DisjointSet:
 
 class ChannelTracer(TorchFunctionMode):
     """Runs a model on two images and follows the identities of its channels: numbers of a
-    `DisjointSet`, where coupled channels are in one set.
+    `DisjointSet`, in which coupled channels are in one set.
 
     rows, columns: for parameters and buffers, the channel of each index of dimension 0 and 1.
     filters, scales: the names of filters, and of scales of norms, in the order of computation.
@@ -73,11 +73,12 @@ class ChannelTracer(TorchFunctionMode):
             self.stay(self.columns.get(name))
 
     def stay(self, ids: Tensor | None) -> None:
+        """Mark channels as not removable."""
         if ids is not None:
             self.identities.join(ids, torch.zeros_like(ids))
 
     def numbers(self) -> tuple[Tensor, int]:
-        """The number of the channel of every identity, or STAYS; and the number of channels."""
+        """For every identity, the number of its channel, or STAYS; and the number of channels."""
         roots = self.identities.roots()
         made = torch.cat([roots[:1], *(roots[self.rows[name]] for name in self.filters)]).unique()
         numbers = torch.full_like(roots, STAYS)
@@ -114,8 +115,8 @@ class ChannelTracer(TorchFunctionMode):
         return self._ids.get(id(input))
 
     def _shaped(self, out: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
-        """Views and means: the first two dimensions are left alone, or a flatten puts pixels beside
-        channels."""
+        """Views and means that leave the first two dimensions alone, or flatten the pixels of each
+        channel."""
         ids = self._ids.get(id(input))
         if ids is None or out.shape[:2] == input.shape[:2]:
             return ids
@@ -139,7 +140,7 @@ class ChannelTracer(TorchFunctionMode):
     def _pad(
         self, out: Tensor, input: Tensor, pad: Any, *args: Any, **kwargs: Any
     ) -> Tensor | None:
-        """Channels that are appended cannot be removed: the model fixes their number."""
+        """Padding channels. The added channels cannot be removed: the model fixes their number."""
         ids, pixels = self._ids.get(id(input)), 2 * (input.dim() - 2)
         before, after = (*pad, *[0] * 4)[pixels : pixels + 2] if len(pad) > pixels else (0, 0)
         stays = torch.zeros(max(before, after, 0), dtype=torch.int64)
@@ -150,8 +151,8 @@ class ChannelTracer(TorchFunctionMode):
         )
 
     def _join(self, out: Tensor, *operands: Any, **kwargs: Any) -> Tensor | None:
-        """Sums and products couple the channels of their operands, channel by channel. Operands
-        that are not followed may only be numbers."""
+        """Sums and products couple the channels of their operands, channel by channel. An operand
+        without known channels must be a single number."""
         tensors = list(_inside((operands, kwargs)))
         known = [self._ids[id(t)] for t in tensors if id(t) in self._ids]
         if (
@@ -199,8 +200,8 @@ class ChannelTracer(TorchFunctionMode):
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor | None:
-        """Groups have to stay of equal size: unless each has one channel, the channels at the same
-        place of every group are coupled."""
+        """All groups have to keep the same size: the channels at the same position of every group
+        are coupled, unless each group has a single input channel (depthwise)."""
         name, ids = self._names.get(id(weight)), self._ids.get(id(input))
         if name is None or ids is None or input.dim() != weight.dim():
             return None
@@ -226,7 +227,7 @@ class ChannelTracer(TorchFunctionMode):
         return self._conv(out, input, weight, bias)
 
     def _each(self, ids: Tensor | None, *tensors: Tensor | None) -> Tensor | None:
-        """Note that the entries (or rows) of these tensors belong to the channels `ids`."""
+        """Record that the entries (or rows) of these tensors belong to the channels `ids`."""
         for tensor in tensors:
             if ids is not None and tensor is not None:
                 name = self._names.get(id(tensor))

@@ -1,5 +1,5 @@
-"""The promises of every method (checks.py), checked without a test of its own: `dimred check
-NAME`."""
+"""The conformance suite: what every method promises (checks.py), checked without a test of its own
+by `dimred check NAME`."""
 
 from dimred.conformance.checks import CHECKS, NotApplicable
 from dimred.conformance.exceptions import EXCEPTIONS, NOT_EXAMINED

@@ -1,5 +1,6 @@
-"""What every method promises. A check runs the method on toy problems and raises AssertionError,
-saying what was expected, or NotApplicable, saying why the method promises nothing of the kind."""
+"""The promises of every method. A check runs the method on toy problems. It raises AssertionError
+with the expectation that failed, or NotApplicable with the reason why the method makes no such
+promise."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from dimred.conformance.observe import (
     toy_net,
     trained,
 )
-from dimred.conformance.toy import NETS, other_covers
+from dimred.conformance.toy import NETS, other_coverings
 from dimred.errors import UserError
 from dimred.methods.base import Method
 from dimred.methods.reference_networks import Dense
@@ -38,15 +39,15 @@ Check = Callable[[Make], None]
 
 
 class NotApplicable(Exception):
-    """The method promises nothing of the kind; why."""
+    """The method makes no such promise, with the reason."""
 
 
 def check_training(make: Make) -> None:
-    """It trains, and for as many steps as a training has."""
+    """It trains, for at least as many steps as a training has."""
     net = observe(make)
     steps = len(net.trace.counts)
     assert steps >= STEPS, f"it takes {steps} steps of {STEPS}"
-    before = toy_net(home(make), make.basis())
+    before = toy_net(trainable_kind(make), make.basis())
     assert not torch.equal(outputs(net), outputs(before)), "the logits are those before training"
 
 
@@ -58,8 +59,8 @@ ALLOCATIONS = {
 
 
 def check_exact_count(make: Make) -> None:
-    """In the end round((1 - sparsity) * total) weights are kept; in every step as many, whatever
-    the seed."""
+    """At the end exactly round((1 - sparsity) * total) weights are kept. The number at each step
+    does not depend on the seed."""
     needs(make, "sparsity")
     seen = [observe(make).trace.counts, observe(make, seed=1).trace.counts]
     assert seen[0] == seen[1], (
@@ -76,20 +77,20 @@ def check_exact_count(make: Make) -> None:
             expect_advice(error)
             continue
         expect_count(net, sparsity, f" (allocation {allocation})")
-    for where, net in [*short_trainings(make), *covers(make)]:
+    for where, net in [*short_trainings(make), *coverings(make)]:
         expect_count(net, SPARSITY, f" ({where})")
 
 
 def check_budget(make: Make) -> None:
-    """In the end something is kept, and no more than the sparsity leaves."""
+    """At the end at least one weight is kept, and no more than the sparsity allows."""
     needs(make, "sparsity")
-    for where, net in [("as usual", observe(make)), *short_trainings(make), *covers(make)]:
+    for where, net in [("as usual", observe(make)), *short_trainings(make), *coverings(make)]:
         kept, budget = trained(net), round((1 - SPARSITY) * net.total)
         assert 0 < kept <= budget, f"{kept} weights are kept, of a budget of {budget} ({where})"
 
 
 def check_sparsity_zero(make: Make) -> None:
-    """With sparsity 0 it is dense training, to the bit."""
+    """With sparsity 0 it equals dense training, to the bit."""
     needs(make, "sparsity")
     net = train(make, sparsity=0.0)
     expect_count(net, 0.0)
@@ -98,11 +99,11 @@ def check_sparsity_zero(make: Make) -> None:
 
 
 def check_extreme_sparsity(make: Make) -> None:
-    """With next to nothing left it says so, by an error or a warning, or keeps some of every
-    layer."""
+    """With almost no weights left it keeps some weights of every layer, or raises an error or
+    warns."""
     needs(make, "sparsity")
     for sparsity in (0.99, 0.9999):
-        with said() as warnings:
+        with captured_warnings() as warnings:
             try:
                 net = train(make, sparsity=sparsity)
             except UserError as error:
@@ -117,27 +118,28 @@ def check_extreme_sparsity(make: Make) -> None:
 
 # -- coordinates --------------------
 def check_frozen_weights(make: Make) -> None:
-    """Weights that are not trained stay the same to the bit between changes of support."""
+    """Untrained weights keep their value to the bit between changes of the support."""
     for optimizer in ("sgd", "adam"):
-        silent(observe(make, optimizer).trace.frozen, optimizer)
+        expect_none(observe(make, optimizer).trace.frozen, optimizer)
 
 
 def check_optimizer_state(make: Make) -> None:
-    """After a change of support, survivors keep their optimiser state, new weights have none."""
+    """After a change of the support, weights that remain keep their optimiser state, and new
+    weights have none."""
     for optimizer in ("sgd", "adam"):
-        silent(observe(make, optimizer).trace.optimizer, optimizer)
+        expect_none(observe(make, optimizer).trace.optimizer, optimizer)
 
 
 def check_scoring(make: Make) -> None:
-    """While nothing is trained, BatchNorm's statistics and the random state do not change."""
+    """Scoring does not change BatchNorm's statistics or the random state."""
     for optimizer in ("sgd", "adam"):
-        silent(observe(make, optimizer).trace.scoring, optimizer)
+        expect_none(observe(make, optimizer).trace.scoring, optimizer)
 
 
 # -- repetition --------------------
 def check_determinism(make: Make) -> None:
-    """The same seed gives the same bits, whatever Python's and numpy's random states; another seed
-    gives others."""
+    """The same seed gives the same bits, whatever the random states of Python and numpy; another
+    seed gives other bits."""
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
@@ -177,11 +179,11 @@ def check_resume(make: Make) -> None:
 
 
 def check_saving(make: Make) -> None:
-    """The saved net and the plain model of its state dict give the same logits, to the bit, and the
-    saved net has the same numbers."""
+    """The saved net and the plain model with its state dict give the same logits, to the bit, and
+    the saved net has the same number of trained values."""
     net = observe(make)
     expected = outputs(net)
-    twin = toy_net(home(make), make.basis())
+    twin = toy_net(trainable_kind(make), make.basis())
     state, _ = finished(net)  # without draws: these nets keep copies of their initial weights
     twin.load(state)
     advice = ": call net.keep(..., merge=True) at the end of run" if net.transforms else ""
@@ -191,7 +193,7 @@ def check_saving(make: Make) -> None:
     assert torch.equal(outputs(twin), expected), (
         f"the net loaded from its state gives other logits{advice}"
     )
-    plain = NETS[home(make)]()
+    plain = NETS[trainable_kind(make)]()
     plain.load_state_dict(net.state_dict())
     assert torch.equal(logits(plain), expected), (
         "the plain model with net.state_dict() gives other logits"
@@ -200,8 +202,9 @@ def check_saving(make: Make) -> None:
 
 # -- where it works --------------------
 def check_models(make: Make) -> None:
-    """It trains conv nets, MLPs, residual, grouped, attention and partly frozen nets and nets with
-    tied weights, or says what it needs; the plain model with its state dict computes the same."""
+    """It trains convolutional nets, MLPs, residual, grouped, attention and partly frozen nets, and
+    nets with tied weights, or its error says what it needs; the plain model with the state dict
+    gives the same logits."""
     for kind in NETS:
         try:
             net = train(make, kind, steps=10)
@@ -218,7 +221,7 @@ def check_models(make: Make) -> None:
         assert not moved, (
             f"{moved[0]}, which the {kind} net has frozen (requires_grad=False), has changed"
         )
-        silent(net.trace.frozen + net.trace.optimizer, f"in the {kind} net")
+        expect_none(net.trace.frozen + net.trace.optimizer, f"in the {kind} net")
         plain = NETS[kind]()
         plain.load_state_dict(net.state_dict())
         assert torch.allclose(logits(plain), outputs(net), atol=1e-5), (
@@ -227,10 +230,10 @@ def check_models(make: Make) -> None:
 
 
 def check_covers(make: Make) -> None:
-    """It trains where biases, norms or a single layer are covered, or says what it needs."""
-    for where, net in covers(make):
+    """It trains with biases, norms or a single layer covered, or its error says what it needs."""
+    for where, net in coverings(make):
         expect_finite(net, where)
-        silent(net.trace.frozen + net.trace.optimizer, where)
+        expect_none(net.trace.frozen + net.trace.optimizer, where)
 
 
 def check_number_formats(make: Make) -> None:
@@ -243,7 +246,7 @@ def check_number_formats(make: Make) -> None:
         ]
         assert not wrong, f"{what}, {wrong[0]} has become {net.parameters()[wrong[0]].dtype}"
         expect_finite(net, what)
-        silent(net.trace.frozen, what)
+        expect_none(net.trace.frozen, what)
         if make.has("sparsity"):
             assert net.trace.counts == observe(make).trace.counts, (
                 f"{what}, other numbers of weights are trained"
@@ -251,7 +254,7 @@ def check_number_formats(make: Make) -> None:
 
 
 def check_compile(make: Make) -> None:
-    """Translated by torch.compile (without code generation), it gives the same bits."""
+    """Under torch.compile (without code generation) it gives the same bits."""
     name = difference(observe(make).trace.state, train(make, compiled=True).trace.state)
     assert not name, f"translated by torch.compile, it ends with another {name}"
 
@@ -265,8 +268,8 @@ CHECKS: dict[str, Check] = {
 
 # -- what checks share --------------------
 def observe(make: Make, optimizer: str = "sgd", seed: int = 0) -> WatchedNet:
-    """The net after one whole training; several checks look at the same one."""
-    return observed(make, home(make), optimizer, seed)
+    """The net after one whole training, which several checks share."""
+    return observed(make, trainable_kind(make), optimizer, seed)
 
 
 @lru_cache(maxsize=8)
@@ -276,29 +279,30 @@ def observed(make: Make, kind: str, optimizer: str = "sgd", seed: int = 0) -> Wa
 
 @lru_cache(maxsize=1)
 def short_trainings(make: Make) -> list[tuple[str, WatchedNet]]:
-    """The nets after trainings of so few steps that what a method does in between may not
-    happen."""
+    """The nets after trainings of 1 to 3 steps, too few for a method's periodic updates."""
     return list(
-        allowed((f"recipe.steps={steps}", partial(train, make, steps=steps)) for steps in (1, 2, 3))
-    )
-
-
-@lru_cache(maxsize=1)
-def covers(make: Make) -> list[tuple[str, WatchedNet]]:
-    """The nets after trainings in which other parameters are covered."""
-    kind = home(make)
-    return list(
-        allowed(
-            (f"{what} covered", partial(train, make, include=names, steps=10))
-            for what, names in other_covers(NETS[kind]()).items()
+        accepted(
+            (f"recipe.steps={steps}", partial(train, make, steps=steps)) for steps in (1, 2, 3)
         )
     )
 
 
-def allowed(
+@lru_cache(maxsize=1)
+def coverings(make: Make) -> list[tuple[str, WatchedNet]]:
+    """The nets after trainings with other parameters covered."""
+    kind = trainable_kind(make)
+    return list(
+        accepted(
+            (f"{what} covered", partial(train, make, include=names, steps=10))
+            for what, names in other_coverings(NETS[kind]()).items()
+        )
+    )
+
+
+def accepted(
     trainings: Iterable[tuple[str, Callable[[], WatchedNet]]],
 ) -> Iterator[tuple[str, WatchedNet]]:
-    """Those that the method does not refuse; it has to say what would do."""
+    """The trainings that the method accepts. If it refuses one, its error has to say what to do."""
     for what, training in trainings:
         try:
             yield what, training()
@@ -307,8 +311,8 @@ def allowed(
 
 
 @lru_cache(maxsize=1)
-def home(make: Make) -> str:
-    """The first kind of net that the method can train. Homeless if there is none."""
+def trainable_kind(make: Make) -> str:
+    """The first kind of net that the method can train. NoTrainableNet if there is none."""
     errors = []
     for kind in NETS:
         try:
@@ -316,17 +320,17 @@ def home(make: Make) -> str:
             return kind
         except UserError as error:
             errors.append(str(error))
-    raise Homeless(f"it trains none of the toy nets. {'; '.join(dict.fromkeys(errors))}")
+    raise NoTrainableNet(f"it trains none of the toy nets. {'; '.join(dict.fromkeys(errors))}")
 
 
-class Homeless(AssertionError):
-    """No net to run checks with."""
+class NoTrainableNet(AssertionError):
+    """The method trains none of the toy nets, so no check can run."""
 
 
 def train(make: Make, kind: str = "", method: Method | None = None, **how: Any) -> WatchedNet:
-    """Train a toy net; `how` are other values of the method's fields, or what `run` takes."""
+    """Train a toy net; `how` has values of the method's fields and arguments of `run`."""
     fields = {key: how.pop(key) for key in ("sparsity", "allocation") if key in how}
-    return run(method or make(**fields), kind or home(make), make.basis(), **how)
+    return run(method or make(**fields), kind or trainable_kind(make), make.basis(), **how)
 
 
 @lru_cache(maxsize=1)
@@ -340,8 +344,8 @@ def needs(make: Make, field: str) -> None:
 
 
 def expect_count(net: WatchedNet, sparsity: float, more: str = "") -> None:
-    """Kept are weights that are trained or, where maps were folded, nonzero: both are the sizes of
-    supports. Biases, norms and parameters of maps and bases do not count."""
+    """A kept weight is trained or, where transforms were merged, nonzero: both numbers are sizes of
+    supports. Biases, norms and parameters of transforms and bases do not count."""
     left, total = round((1 - sparsity) * net.total), net.total
     assert trained(net) == left, (
         f"sparsity {sparsity}{more} must leave {left} of {total} weights, not {trained(net)}"
@@ -353,7 +357,7 @@ def expect_finite(net: WatchedNet, what: str) -> None:
 
 
 def expect_advice(error: UserError) -> None:
-    """An error has to name what would do: a model, a key or the largest sparsity."""
+    """An error has to name a way out: a model, a key or the largest sparsity."""
     words = ("model=", "sparsity", "method.", "recipe.", "allocation", "include", "exclude")
     assert any(word in str(error) for word in words), f"this error does not say what to do: {error}"
 
@@ -365,7 +369,7 @@ def outputs(net: WatchedNet) -> Tensor:
         return logits(model, dtype)
 
 
-def silent(complaints: list[str], when: str) -> None:
+def expect_none(complaints: list[str], when: str) -> None:
     more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
     assert not complaints, f"{complaints[0]}, {when}{more}"
 
@@ -378,8 +382,8 @@ def first_difference(one: list[int], other: list[int]) -> str:
 
 
 @contextmanager
-def said() -> Iterator[list[str]]:
-    """The warnings that dimred logs in the block, instead of printing them."""
+def captured_warnings() -> Iterator[list[str]]:
+    """The warnings that dimred logs in the block; they are not printed."""
     messages: list[str] = []
 
     class Collector(logging.Handler):

@@ -1,5 +1,5 @@
-"""Where a shipped method rightly does otherwise, and why. An exception that is not needed fails a
-test."""
+"""Exceptions: checks that a method of dimred fails by its definition, with the reason. A test fails
+if an exception is not needed."""
 
 from __future__ import annotations
 

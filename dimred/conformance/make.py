@@ -1,4 +1,5 @@
-"""The method under test, made anew at any sparsity, for trainings of twenty steps."""
+"""The method under test, built at any sparsity, with fields small enough for trainings of 20
+steps."""
 
 from __future__ import annotations
 
@@ -20,12 +21,11 @@ SPARSITY = 0.6
 
 
 class Make:
-    """make(sparsity=0.9) is the method that `dimred train method=NAME sparsity=0.9` runs, but for
-    this rule, which spares the keys that are `given`: a whole number above 5 becomes 5 (above 32,
-    if it counts examples), a `prune_rate` below 0.5 becomes 0.5 (of what is left, pruned in every
-    round), more than one of `epochs` becomes one.
+    """make(sparsity=0.9) is the method of `dimred train method=NAME sparsity=0.9`, with smaller
+    fields, unless they are `given`: a whole number above 5 becomes 5 (above 32, if it counts
+    examples), a `prune_rate` below 0.5 becomes 0.5, and `epochs` above 1 becomes 1.
 
-    cfg: what `dimred train method=NAME` composes; it is copied.
+    cfg: the configuration that `dimred train method=NAME` composes; it is copied.
     """
 
     def __init__(self, name: str, cfg: Any, given: Collection[str] = ()) -> None:
@@ -36,15 +36,15 @@ class Make:
                 self._cfg.method[key] = quick(key, value)
 
     def __call__(self, **changes: Any) -> Method:
-        """The method, with other values of the keys outside of its group (sparsity, allocation) or
-        of its fields."""
+        """The method, with other values of its fields, or of keys outside of its group (sparsity,
+        allocation)."""
         cfg = copy.deepcopy(self._cfg)
         for key, value in changes.items():
             (cfg if key in cfg else cfg.method)[key] = value
         return build(cfg.method, "method")
 
     def basis(self) -> Any:
-        """What `dimred train basis=NAME` writes the net's weights in; None for basis=none."""
+        """The basis of `dimred train basis=NAME`; None for basis=none."""
         return build(self._cfg.basis, "basis") if self._cfg.basis else None
 
     def has(self, field: str) -> bool:
@@ -52,6 +52,7 @@ class Make:
 
 
 def quick(key: str, value: Any) -> Any:
+    """A field's value that makes a training short."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value
     if key in AT_MOST or isinstance(value, int):

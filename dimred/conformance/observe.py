@@ -1,4 +1,4 @@
-"""Run a method on a toy problem and write down where it breaks a rule that holds at every step."""
+"""Run a method on a toy problem and record violations of the rules that hold at every step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEPS = 20  # of a training: five epochs of four
 
 @dataclass
 class Trace:
-    """What was seen: the number of trained weights after every step, and complaints."""
+    """What a training showed: the number of trained weights after every step, and violations."""
 
     counts: list[int] = field(default_factory=list)
     frozen: list[str] = field(default_factory=list)  # what is not trained has moved
@@ -38,7 +38,7 @@ class Trace:
 
 
 class WatchedNet(Net):
-    """Watches every change of coordinates."""
+    """A net that checks the optimiser's state at every change of coordinates."""
 
     trace: Trace
     moves = 0
@@ -60,8 +60,8 @@ class WatchedNet(Net):
                 )
 
     def _dense_optimizer_state(self, name: str) -> dict[str, Tensor]:
-        """The optimiser's memory of each trained number of a weight, in place (D), zero
-        elsewhere."""
+        """The optimiser's state of each trained number of a weight, scattered to its position (D);
+        zero elsewhere."""
         w = self.weights[name]
         return {
             key: w.scatter(value)
@@ -71,8 +71,7 @@ class WatchedNet(Net):
 
 
 class Watch(Observer):
-    """Checks every step. crash: raise Crash before this step is taken (counted over all training
-    phases)."""
+    """Checks every step. crash: raise Crash before this step, counted over all training phases."""
 
     def __init__(self, net: WatchedNet, crash: int = -1) -> None:
         self.net, self.crash = net, crash
@@ -103,8 +102,8 @@ class Watch(Observer):
             self.net.trace.scoring.append(f"{name} changed {when}, though nothing was trained")
 
     def _check_untrained(self, train: Train, when: str, updated: bool = False) -> None:
-        """Unless coordinates have changed since the last check, what is not trained is as it was
-        then, and so is the optimiser's state, but for its own updates."""
+        """Unless coordinates have changed since the last check, untrained values are the same as
+        then, and so is the optimiser's state, except for its own updates."""
         trace, now = (
             self.net.trace,
             (self.net.moves, untrained(self.net), optimizer_state_of(self.net)),
@@ -122,16 +121,16 @@ class Watch(Observer):
 
 
 def save_every_third_step(train: Train) -> None:
-    """Called after an update: a crash then loses up to two steps, which have to be repeated."""
+    """Called after an update. A crash then loses up to two steps, which the resumed run repeats."""
     train.replay.checkpoint_seconds = 0.0 if train.steps_done % 3 == 0 else math.inf
 
 
 class Crash(Exception):
-    """The process ends here."""
+    """Simulates the end of the process."""
 
 
 def statistics(net: Net) -> State:
-    """What scoring must leave alone."""
+    """The state that scoring must not change."""
     return {
         "the global random state": torch.get_rng_state(),
         **{n: b.clone() for n, b in net.model.named_buffers()},
@@ -147,7 +146,7 @@ def untrained(net: Net) -> State:
 
 
 def optimizer_state_of(net: Net) -> State:
-    """Copies of what the optimiser remembers of each parameter."""
+    """Copies of the optimiser's state of each parameter."""
     return {
         f"{name}/{key}": value.clone()
         for name, p in net.parameters().items()
@@ -156,12 +155,12 @@ def optimizer_state_of(net: Net) -> State:
 
 
 def trained(net: Net) -> int:
-    """How many covered weights are trained (parameters of maps do not count)."""
+    """The number of covered weights that are trained (parameters of transforms do not count)."""
     return sum(w.dim for w in net.weights.values())
 
 
 def difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str:
-    """The first name under which two states differ in a bit; empty if they are the same."""
+    """The first name with different bits in two states; empty if they are equal."""
     for name in [*one, *(name for name in other if name not in one)]:
         if name not in one or name not in other or not torch.equal(one[name], other[name]):
             return name
@@ -213,7 +212,8 @@ def run(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """On nets this small, several threads wait for each other most of the time."""
+    """Limit PyTorch to one thread: on nets this small, several threads mostly wait for each
+    other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -223,7 +223,7 @@ def one_thread() -> Iterator[None]:
 
 
 def logits(model: nn.Module, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Of the test examples, in evaluation mode."""
+    """The logits of the test examples, in evaluation mode."""
     images, _ = next(Blobs(dtype).eval_batches("test"))
     with torch.no_grad():
         return model.eval()(images)

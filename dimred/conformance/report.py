@@ -1,4 +1,4 @@
-"""Runs every check on a method and reports the outcomes."""
+"""Run every check on a method and report the outcomes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from dimred.conformance.checks import CHECKS, Homeless, NotApplicable, said
+from dimred.conformance.checks import CHECKS, NotApplicable, NoTrainableNet, captured_warnings
 from dimred.conformance.exceptions import EXCEPTIONS
 from dimred.conformance.make import Make
 
@@ -22,13 +22,13 @@ class Finding(NamedTuple):
 
 
 def examine(make: Make) -> Iterator[Finding]:
-    """One finding for every check, or one alone if the method trains no net."""
+    """One finding for each check; only one in all if the method trains no toy net."""
     for name, check in CHECKS.items():
         exception = EXCEPTIONS.get(name, {}).get(make.name)
         try:
-            with said():
+            with captured_warnings():
                 check(make)
-        except Homeless as error:
+        except NoTrainableNet as error:
             yield Finding(name, "fails", str(error))
             return
         except NotApplicable as reason:

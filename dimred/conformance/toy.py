@@ -1,4 +1,4 @@
-"""Problems that train in milliseconds: two classes that can be told apart, and a small net of every
+"""Problems that train in milliseconds: a separable two-class data set, and a small net of every
 kind."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dimred.training.recipe import Recipe
 
 
 class Blobs(Data):
-    """Two classes that can be told apart; 64 training examples of 1x4x4."""
+    """Two separable classes; 64 training examples of 1x4x4."""
 
     name, classes, shape = "blobs", 2, (1, 4, 4)
     sizes = {"train": 64, "val": 16, "test": 16}  # noqa: RUF012
@@ -91,7 +91,7 @@ def set_up(folder: RunFolder | None = None, **recipe: Any) -> tuple[Net, Train]:
 
 # -- a net of every kind --------------------
 def conv_norm() -> nn.Module:
-    """Convolutions with norms, something random in every step, two Linear layers."""
+    """Convolutions with norms, dropout (random in every step), and two Linear layers."""
     return nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1),
         nn.BatchNorm2d(4),
@@ -109,15 +109,15 @@ def conv_norm() -> nn.Module:
 
 
 def mlp() -> nn.Module:
-    """As LeNet-300-100: Linear layers with biases, no norms."""
+    """Like LeNet-300-100: Linear layers with biases, no norms."""
     return nn.Sequential(
         nn.Flatten(), nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 12), nn.ReLU(), nn.Linear(12, 2)
     )
 
 
 class Residual(nn.Module):
-    """As a ResNet: a strided block with a shortcut of its own, then one whose shortcut is the
-    identity."""
+    """Like a ResNet: a strided block with a projection shortcut, then a block with an identity
+    shortcut."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class Residual(nn.Module):
 
 
 def grouped() -> nn.Module:
-    """As MobileNet: a depthwise and a grouped pointwise convolution."""
+    """Like MobileNet: a depthwise and a grouped pointwise convolution."""
     return nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1, bias=False),
         nn.BatchNorm2d(8),
@@ -156,8 +156,8 @@ def grouped() -> nn.Module:
 
 
 class Attention(nn.Module):
-    """As a transformer: the rows of an image and a class token, position embeddings, attention, an
-    MLP."""
+    """Like a vision transformer: the rows of an image as tokens and a class token, position
+    embeddings, attention, an MLP."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class Attention(nn.Module):
 
 
 class Tied(nn.Module):
-    """A weight that two layers share, one of them under two names."""
+    """A weight shared by two layers, one of which has two names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,7 +191,8 @@ class Tied(nn.Module):
 
 
 def partly_frozen() -> nn.Module:
-    """conv_norm, whose builder has frozen the first convolution and the scale of its norm."""
+    """conv_norm with its first convolution and the scale of its first norm frozen by the
+    builder."""
     model = conv_norm()
     for name in ("0.weight", "0.bias", "1.weight"):
         model.get_parameter(name).requires_grad_(False)
@@ -209,8 +210,8 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def other_covers(model: nn.Module) -> dict[str, list[str]]:
-    """What else than what is covered by default may be: regular expressions for a net's include."""
+def other_coverings(model: nn.Module) -> dict[str, list[str]]:
+    """Other choices of covered parameters, as regular expressions for a net's include."""
     shapes = {name: parameter.dim() for name, parameter in model.named_parameters()}
     vectors = [name for name, dim in shapes.items() if dim == 1]
     last = [name for name, dim in shapes.items() if dim > 1][-1]

@@ -1,7 +1,8 @@
-"""Scores of weights: functions of the net and a batch, one value for every covered weight.
+"""Scores of weights: functions of the net and, for most, of a batch, with one value for every
+covered weight.
 
-Scoring has no side effects: neither the net, nor BatchNorm statistics, nor random states change.
-Where a score is defined for trained weights, all others rank last (-inf)."""
+Scoring has no side effects: the net, BatchNorm statistics and random states do not change. Scores
+of trained weights alone are -inf at all others, so that these rank last."""
 
 from dimred.scores.basic import (
     Batch,

@@ -1,4 +1,4 @@
-"""Simple scores, and what all scores need: random numbers, and gradients without side effects."""
+"""Simple scores, and the random numbers and gradients that all scores need."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Thetas = Mapping[str, Tensor]
 
 
 def random_scores(net: Net, purpose: str = "") -> dict[str, Tensor]:
-    """Standard normal scores, the same on every machine and after a resume: they depend on what
-    `generator` depends on. Two purposes give two draws."""
+    """Standard normal scores. They depend on the same as `generator`, so they are equal on every
+    machine and after a resume. Different purposes give independent scores."""
     draws = generator(net, purpose)
     return {
         name: torch.randn(w.param.shape, generator=draws).to(w.param.device)
@@ -32,14 +32,15 @@ def random_scores(net: Net, purpose: str = "") -> dict[str, Tensor]:
 
 
 def generator(net: Net, purpose: str) -> torch.Generator:
-    """A generator on the CPU that depends on the seed, on how often supports have changed and on
+    """A generator on the CPU, seeded by the net's seed, the number of changes of its supports, and
     the purpose."""
     key = f"{net.seed}/{net.support_version}/{purpose}".encode()
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:7], "little"))
 
 
 def magnitude(net: Net) -> dict[str, Tensor]:
-    """|psi|: Janowsky 1989; Han et al., NeurIPS 2015 (arXiv:1506.02626)."""
+    """|psi|, and -inf at untrained weights: Janowsky 1989; Han et al., NeurIPS 2015
+    (arXiv:1506.02626)."""
     out = {}
     with torch.no_grad():
         for name, w in net.weights.items():
@@ -52,12 +53,12 @@ def magnitude(net: Net) -> dict[str, Tensor]:
 
 
 def lamp(net: Net) -> dict[str, Tensor]:
-    """theta^2 over the sum of the squares of the weights of its layer that are not smaller, itself
-    included: the relative distortion of the layer if it is pruned. Lee, Park, Mo, Ahn, Shin, ICLR
-    2021 (arXiv:2010.07611), eq. 4.
+    """theta^2 over the sum of theta^2 of all weights of its layer that are at least as large,
+    itself included: the relative distortion of the layer if the weight is pruned. Lee, Park, Mo,
+    Ahn, Shin, ICLR 2021 (arXiv:2010.07611), eq. 4.
 
-    The largest of every layer scores 1, so that no layer loses all of its weights. Equal weights
-    rank by position."""
+    The largest weight of every layer scores 1, so that no layer loses all of its weights. Equal
+    weights rank by position."""
     scores = {}
     for name, theta in net.dense_weights().items():
         square, order = theta.reshape(-1).double().square().sort(descending=True, stable=True)
@@ -67,12 +68,12 @@ def lamp(net: Net) -> dict[str, Tensor]:
 
 
 def snip(net: Net, batch: Batch) -> dict[str, Tensor]:
-    """|theta * dL/dtheta|: the sensitivity of the loss to a connection.
+    """Connection sensitivity |theta * dL/dtheta|.
 
     Lee et al., ICLR 2019 (arXiv:1810.02340), eq. 4-5.
 
-    The paper divides by the sum over all connections, which does not change the ranking. The model
-    stays in its mode (before training, BatchNorm is in training mode)."""
+    The paper divides by the sum over all connections, which does not change the ranking. The
+    model's mode does not change: before training, BatchNorm is in training mode."""
     grads = gradients(net, batch)
     return trained_only(
         net, {name: (theta * grads[name]).abs() for name, theta in net.dense_weights().items()}
@@ -85,8 +86,8 @@ def gradients(
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     at: Thetas | None = None,
 ) -> dict[str, Tensor]:
-    """Dense dL/dtheta of the mean loss of one batch, for every covered weight, trained or not.
-    at: the weights to take it at, by default the net's own."""
+    """Dense dL/dtheta of the mean loss of one batch, for every covered weight, trained or not. `at`
+    gives the weights at which the gradient is taken; by default, the net's own."""
     images, labels = batch
     thetas = {
         name: theta.detach().clone().requires_grad_()
@@ -113,8 +114,8 @@ def masked(values: Thetas, supports: Supports, fill: float = 0.0) -> dict[str, T
 
 
 def permuted(thetas: Thetas, draws: torch.Generator) -> dict[str, Tensor]:
-    """The values of each weight in random order. If they are independent, this is another draw from
-    their distribution, whatever it is."""
+    """The values of each weight in random order. If the values of a layer are independent and
+    identically distributed, this is a new draw from their distribution, whatever it is."""
     out = {}
     for name, theta in thetas.items():
         order = torch.randperm(theta.numel(), generator=draws).to(theta.device)
@@ -129,9 +130,9 @@ def trained_only(net: Net, scores: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Restore buffers (BatchNorm statistics) and random states at the end of the block, but for
-    buffers that the block creates or enlarges, which are caches. Within it, attention and recurrent
-    layers compute by plain kernels, which have second derivatives."""
+    """Restore buffers (BatchNorm statistics) and random states at the end of the block. Buffers
+    that the block creates or enlarges are caches and stay. In the block, attention and recurrent
+    layers use plain kernels, which have second derivatives."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     devices = [b.device for b in model.parameters() if b.device.type == "cuda"][:1]
     try:

@@ -1,4 +1,4 @@
-"""COPS: the best mask by one score under constraints by others."""
+"""COPS: the best mask by one score, under constraints on others."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Best = Callable[[Tensor], Tensor]  # the best mask (flat, bool) of a flat score
 def combined(
     scores: Sequence[Scores], levels: Sequence[float], choose: Callable[[Scores], Supports]
 ) -> Scores:
-    """A score whose best mask m (that of `choose`) has the largest <m, S_1> of all with <m, S_j> >=
-    C_j, up to one swap for each constraint; C_j is the level (a fraction) of the most that any mask
-    attains. UserError if none meets all.
+    """A score with this best mask m (chosen by `choose`): m has the largest <m, S_1> of all masks
+    with <m, S_j> >= C_j, up to one swap for each constraint. C_j is the level, a fraction, times
+    the largest <m, S_j> of any mask. UserError if no mask meets all constraints.
 
-    Wimmer, Mehnert, Condurache, 2021 (arXiv:2107.12673). Relaxed to a linear program, its dual is
-    min over lambda >= 0 of max_m <m, S_1 + sum_j lambda_j S_j> - sum_j lambda_j C_j (derived: the
+    Wimmer, Mehnert, Condurache, 2021 (arXiv:2107.12673). The dual of the relaxed linear program is
+    the minimum over lambda >= 0 of max_m <m, S_1> + sum_j lambda_j (<m, S_j> - C_j) (derived: the
     text of the paper was not at hand)."""
     like = {name: score.shape for name, score in scores[0].items()}
     sizes = [shape.numel() for shape in like.values()]
@@ -48,14 +48,14 @@ def combined(
 
 
 def _normalised(score: Tensor) -> Tensor:
-    """In float64, with absolute values that sum to one."""
+    """The score in float64, scaled so that its absolute values sum to one."""
     score = score.double()
     return score / score.abs().sum().clamp_min(torch.finfo(torch.float64).tiny)
 
 
 def _bisected(first: Tensor, other: Tensor, wanted: float, best: Best) -> Tensor:
-    """(1 - mu) S_1 + mu S_2 with the least mu that meets the constraint: <m, S_2> never falls as mu
-    grows."""
+    """(1 - mu) S_1 + mu S_2 with the smallest mu that meets the constraint. Bisection finds it,
+    since <m, S_2> does not decrease as mu grows."""
 
     def attains(mu: float) -> bool:
         return float(other[best(mixed(mu))].sum()) >= wanted - 1e-12
@@ -72,8 +72,8 @@ def _bisected(first: Tensor, other: Tensor, wanted: float, best: Best) -> Tensor
 
 
 def _centred(first: Tensor, others: Tensor, wanted: Tensor, best: Best) -> Tensor:
-    """The same for several constraints, by the ellipsoid method: the dual is convex, its
-    subgradient is the surplus of a mask over the constraints, and every round cuts an ellipsoid
+    """The combined score for several constraints, by the ellipsoid method. The dual is convex, and
+    the surplus of a mask over the constraints is its subgradient. Each round cuts an ellipsoid
     around the minimum through its centre."""
     n = len(others)
     center, shape = (

@@ -1,4 +1,4 @@
-"""Scores about the neural tangent kernel, K(x, x') = J(x) J(x')^T with J = df/dtheta."""
+"""Scores by the neural tangent kernel, K(x, x') = J(x) J(x')^T with J = df/dtheta."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ def ntk_sap(
     random: torch.Generator,
 ) -> dict[str, Tensor]:
     """|d/dm sum_x |f(x; theta m) - f(x; (theta + epsilon z) m)|^2| at the mask m of the supports,
-    for normal images x of this shape and normal z, over several draws of x, z and theta.
+    for normal images x of this shape and normal z, summed over several draws of x, z and theta.
 
-    Wang, Li, Sun, ICLR 2023 (arXiv:2304.02840), eq. 8: for small epsilon this is about the trace of
-    the kernel. Norms use the statistics of x under theta m, the same in both terms."""
+    Wang, Li, Sun, ICLR 2023 (arXiv:2304.02840), eq. 8: for small epsilon the sum over x is
+    proportional to the trace of the kernel. Norms use the statistics of x at the weights theta m in
+    both terms."""
     twin = copy.deepcopy(net)
     initial = twin.dense_weights()
     masks = {
@@ -79,11 +80,11 @@ def kernel_product(
     u: Tensor,
     differentiable: bool = True,
 ) -> Tensor:
-    """K(left, right) u, the kernel of the weights in the supports, for images (N, ...) and (M, ...)
-    and u (M, classes).
+    """K(left, right) u, with the kernel of the weights in the supports, for images (N, ...) and (M,
+    ...) and u (M, classes).
 
-    No Jacobian is formed: a backward pass gives v = J(right)^T u, a forward derivative J(left) v.
-    With `differentiable` the result has gradients in thetas. (Differentiating the backward pass
+    No Jacobian is formed: a backward pass gives v = J(right)^T u, and a forward derivative J(left)
+    v. With `differentiable` the result has gradients in thetas. (Differentiating the backward pass
     instead would need third derivatives, which BatchNorm does not have.)"""
     with net.weights_in_place(thetas) as model:
         v = torch.autograd.grad(
@@ -103,8 +104,9 @@ def kernel_product(
 
 
 class OutOfPlace(DispatchMode):
-    """Changes nothing, but while a mode is active, PyTorch takes forward derivatives out of place.
-    That of softmax otherwise overwrites what its gradient needs."""
+    """Runs every function unchanged. While a dispatch mode is active, PyTorch computes forward
+    derivatives out of place; the in-place derivative of softmax would overwrite a value that its
+    gradient needs."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*args, **(kwargs or {}))
@@ -118,11 +120,11 @@ def transfer(
     images: Tensor,
     random: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """The distance of a student from its teacher: mean squared differences of outputs, and of
-    kernels.
+    """The distance of a student from its teacher: the mean squared differences of their outputs,
+    and of their kernels.
 
-    The kernels are those between two halves of the images. For a normal u, the mean of
-    |(K_s - K_t) u|^2 is the squared norm of K_s - K_t (Hutchinson)."""
+    The kernels are between two halves of the images. For a normal u, the mean of |(K_s - K_t) u|^2
+    is the squared norm of K_s - K_t (Hutchinson)."""
     left, right = images.tensor_split(2)
     with net.weights_in_place(student) as model:
         out = model(images)

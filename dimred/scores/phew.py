@@ -1,4 +1,4 @@
-"""PHEW: random walks through a network, forwards and backwards, along large weights."""
+"""PHEW: random walks through a network, forwards and backwards, biased towards large weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ PARTS = 20  # of the walks, between which progress is reported
 
 
 class Layer(NamedTuple):
-    """A covered weight between channels; input features of a Linear layer count as channels."""
+    """A covered weight as connections from input to output channels. Features of Linear layers
+    count as channels."""
 
     size: Tensor  # |w| (in, out, kernel), zero where a grouped convolution has no weight
     place: Tensor  # of each in the flat weights of the whole net, one after another
@@ -34,14 +35,14 @@ def phew(
     """Weights score by how early a walk visits them; unvisited weights rank below, by magnitude.
 
     A walk goes from channel i to j with probability |W_ij|_1 / sum_j |W_ij|_1, and within the
-    kernel W_ij by a weight w with probability |w| / |W_ij|_1: of all weights that lead on from i,
-    by one with probability proportional to its size. Where images are flattened it first draws a
-    pixel of the channel, all alike, as in the official code. Every other walk goes backwards. They
-    start from all channels in turn and end when they have visited `count` weights. The last few are
-    single weights: the largest that connect channels which walks have visited. So exactly `count`
-    weights rank first, and all of them lie on paths.
+    kernel W_ij takes weight w with probability |w| / |W_ij|_1. So of all weights that lead on from
+    i, it takes one with probability proportional to its magnitude. Where feature maps are
+    flattened, it first draws a pixel of the channel uniformly, as in the official code. Every other
+    walk goes backwards. Walks start from all channels in turn, until they have visited `count`
+    weights. The last few weights are chosen singly: the largest that connect channels visited by
+    walks. So exactly `count` weights rank first, and all of them lie on paths.
 
-    Patil, Dovrolis, ICML 2021 (arXiv:2010.11354). Walks end early where they find few new
+    Patil, Dovrolis, ICML 2021 (arXiv:2010.11354). The walks stop early when they find few new
     weights (high density). `rounds` yields numbers of visited weights and may report progress."""
     layers = read_layers(net, shape)
     tables = {name: path_tables(layer) for name, layer in layers.items()}
@@ -81,7 +82,7 @@ def phew(
 
 
 def _fresh(found: Tensor, walk: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """The places that are visited for the first time, and their first walks, sorted by walk."""
+    """The places visited for the first time, and the first walk to visit each, sorted by walk."""
     sort = walk.argsort(stable=True)
     sort = sort[found[sort].argsort(stable=True)]  # by place and, among the same, by walk
     found, walk = found[sort], walk[sort]
@@ -99,7 +100,8 @@ def sample_walks(
     ids: range,
     random: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """The places that walks visit, and the walks; even ones go forwards, odd ones backwards."""
+    """The places visited by these walks, and the walk of each visit. Even walks go forwards, odd
+    ones backwards."""
     found, walks = [], []
     for backwards in (False, True):
         mine = torch.tensor([i for i in ids if i % 2 == backwards])
@@ -146,8 +148,8 @@ def _doors(
     table: Tensor,
     random: torch.Generator,
 ) -> Tensor:
-    """The range of the target's cumulative sizes (2, n) in which the weights lie that lead on from
-    each of these channels."""
+    """For each channel, the range in the target's cumulative magnitudes (2, n) of the weights that
+    lead on from it."""
     rows = target.size.shape[1 if backwards else 0]
     width = target.size.numel() // rows
     row = channel
@@ -160,7 +162,7 @@ def _doors(
 
 
 def _entry(layer: Layer, entry: Tensor, backwards: bool) -> tuple[Tensor, Tensor]:
-    """The places of entries of a table, and the channels that they lead to."""
+    """The places of these entries of a table, and the channels that they lead to."""
     inputs, outputs, kernel = layer.size.shape
     row, column, cell = (
         entry // kernel // (inputs if backwards else outputs),
@@ -171,21 +173,21 @@ def _entry(layer: Layer, entry: Tensor, backwards: bool) -> tuple[Tensor, Tensor
 
 
 def path_tables(layer: Layer) -> tuple[Tensor, Tensor]:
-    """Cumulative sizes, by input channel and by output channel."""
+    """Cumulative magnitudes, ordered by input channel and by output channel."""
     both = layer.size, layer.size.transpose(0, 1)
     read, made = (torch.cat([size.new_zeros(1), size.reshape(-1).cumsum(0)]) for size in both)
     return read, made
 
 
 def _flattened(maker: Layer, reader: Layer) -> int:
-    """How many features of the next layer a channel becomes: its pixels, where images are
-    flattened."""
+    """The number of input features of the next layer for each channel: the number of its pixels
+    where feature maps are flattened, otherwise 1."""
     features, channels = reader.size.shape[0], maker.size.shape[1]
     return features // channels if reader.size.shape[2] == 1 and features % channels == 0 else 1
 
 
 def _bridges(layers: Mapping[str, Layer], order: Tensor) -> Tensor:
-    """Unvisited places between visited channels: each closes a path on its own."""
+    """The unvisited places between visited channels: each completes a path on its own."""
     used = {
         name: order[layer.place.clamp(min=0)].isfinite() & (layer.place >= 0)
         for name, layer in layers.items()
@@ -212,8 +214,8 @@ def _bridges(layers: Mapping[str, Layer], order: Tensor) -> Tensor:
 
 # -- the layers and their connections --------------------
 def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
-    """The covered layers in the order of computation; no walk visits biases and norms. UserError if
-    channels do not lead from one to the next."""
+    """The covered layers in the order of computation; walks do not visit biases and norms.
+    UserError if a layer uses only a part of another's channels."""
     twin = copy.deepcopy(net).to("cpu")
     twin.train(False)
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
@@ -264,7 +266,8 @@ def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
 
 
 def require_walkable(net: Net, layers: Set[str]) -> None:
-    """UserError if a covered matrix is of no Conv or Linear layer, or all are."""
+    """UserError unless all covered matrices are weights of Conv or Linear layers, and there is
+    one."""
     others = [name for name, w in net.weights.items() if w.param.dim() > 1 and name not in layers]
     if others or not net.weights.keys() & layers:
         wrong = f"{others[0]} belongs to neither" if others else "none of them is covered"
@@ -276,6 +279,8 @@ def require_walkable(net: Net, layers: Set[str]) -> None:
 
 
 def _by_channel(twin: Net, name: str, module: Any, offset: int) -> tuple[Tensor, Tensor]:
+    """Magnitudes (in, out, kernel) and places of a weight; a grouped convolution has zeros and -1
+    between groups."""
     theta = twin.dense_weights()[name]
     out, per_group, groups = theta.shape[0], theta.shape[1], getattr(module, "groups", 1)
     kernel = theta[0, 0].numel()

@@ -1,4 +1,5 @@
-"""Scores by second derivatives: of the curvature of the loss, and through a few training steps."""
+"""Scores by second derivatives: Hessian-gradient products, and derivatives through a few training
+steps."""
 
 from __future__ import annotations
 
@@ -17,11 +18,11 @@ Rounds = Callable[[Sequence[Batch]], Iterator[Batch]]
 
 
 def grasp(net: Net, batch: Batch, temperature: float = 200.0) -> dict[str, Tensor]:
-    """theta * (H g): how much the norm of the gradient decreases if the weight is pruned. The
-    largest are kept.
+    """theta * (H g): the decrease of the squared gradient norm, to first order and up to a factor,
+    if the weight is pruned. The largest are kept.
 
-    Wang, Zhang, Grosse, ICLR 2020 (arXiv:2002.07376), eq. 8. Their score is the negative of
-    this, and its largest are pruned.
+    Wang, Zhang, Grosse, ICLR 2020 (arXiv:2002.07376), eq. 8. Their score is the negative of this,
+    and they prune the largest.
     """
     return gradient_flow(net, [batch], temperature)
 
@@ -29,8 +30,8 @@ def grasp(net: Net, batch: Batch, temperature: float = 200.0) -> dict[str, Tenso
 def gradient_flow(
     net: Net, batches: Sequence[Batch], temperature: float, rounds: Rounds = iter
 ) -> dict[str, Tensor]:
-    """theta * (H g), where the gradient g and the Hessian H are sums over batches. The loss is that
-    of logits / temperature. A high temperature makes H g tiny, so this is in float64.
+    """theta * (H g), with gradient g and Hessian H summed over batches, for the cross-entropy of
+    logits / temperature. Computed in float64, because H g is tiny at a high temperature.
 
     `rounds` yields the batches and may report progress; several batches take two passes."""
     twin = copy.deepcopy(net).to(dtype=torch.float64)
@@ -70,11 +71,11 @@ def prospr(
     others: bool = True,
     rounds: Rounds = iter,
 ) -> dict[str, Tensor]:
-    """|dL/dc| of the last batch at c = 1, after a step of SGD on each of the others from the
-    weights theta * c.
+    """|dL/dc| of the last batch at c = 1, after a step of SGD on each of the other batches,
+    starting from the weights theta * c.
 
     Alizadeh et al., ICLR 2022 (arXiv:2202.08132). With `others`, parameters that are not covered
-    take the steps, too. With `first_order` the steps are constants, without second derivatives.
+    take the steps, too. With `first_order` the updates are constants, without second derivatives.
     `rounds` yields the batches and may report progress.
     """
     twin = copy.deepcopy(net)
@@ -113,7 +114,7 @@ def prospr(
 
 
 def halves_by_class(batch: Batch) -> list[Batch]:
-    """Two halves of a batch that is sorted by class: the first has the first classes."""
+    """Two halves of a batch sorted by class: the first half has the first classes."""
     images, labels = batch
     order = labels.argsort(stable=True)
     middle = len(order) // 2

@@ -17,12 +17,12 @@ def synflow(
     net: Net, shape: Sequence[int], supports: Supports, power: int = 1
 ) -> dict[str, Tensor]:
     """|theta|^power * dR/d|theta| with R = 1^T f_|theta|(1), theta zero outside the supports;
-    images have this shape.
+    `shape` is that of an image.
 
-    Tanaka, Kunin, Yamins, Ganguli, NeurIPS 2020 (arXiv:2006.05467), eq. 2. All of the model is made
-    positive, biases and norms too, as in the official code; norms use their running statistics,
-    which are the identity before training. Products over many layers overflow float32, so this is
-    float64. For power=2 see methods.SynFlow."""
+    Tanaka, Kunin, Yamins, Ganguli, NeurIPS 2020 (arXiv:2006.05467), eq. 2. All parameters and
+    buffers are made positive, including biases and norms, as in the official code. Norms use their
+    running statistics, with which they are the identity before training. Computed in float64,
+    because products over many layers overflow float32. For power=2 see methods.SynFlow."""
     flow = copy.deepcopy(net).to(dtype=torch.float64)
     thetas = masked({name: theta.abs() for name, theta in flow.dense_weights().items()}, supports)
     with torch.no_grad():

@@ -1,1 +1,1 @@
-"""Selection of the weights to train: top-k, allocations to layers, schedules, drop and grow."""
+"""Selection of the weights to train: top-k, allocations to layers, schedules, and drop and grow."""

@@ -1,4 +1,5 @@
-"""Ablations of pruning at initialisation, which show what a score contributes.
+"""Ablations of pruning at initialisation: they test whether a score's choice of weights within
+layers, and their initial values, matter.
 
 Frankle, Dziugaite, Roy, Carbin, ICLR 2021 (arXiv:2009.08576).
 """
@@ -21,18 +22,19 @@ Ablation = Literal["none", "shuffle", "reinit", "invert"]
 
 
 def inverted(scores: Scores) -> Scores:
-    """Lowest first. Weights that cannot be chosen (-inf) stay so."""
+    """Scores with the reverse ranking. Weights that cannot be chosen (-inf) still rank last."""
     return {name: torch.where(score == -torch.inf, score, -score) for name, score in scores.items()}
 
 
 def shuffled(net: Net, supports: Supports) -> Supports:
-    """As many weights of each layer, at random."""
+    """Supports with the same number of weights in each layer, at random positions."""
     counts = {name: w.size for name, w in net.weights.items()}
     counts |= {name: len(support) for name, support in supports.items() if support is not None}
     return topk(random_scores(net, "shuffle"), counts)
 
 
 def reinitialise(net: Net) -> None:
-    """Give trained weights other initial values."""
+    """Give trained weights new initial values: a permutation of the initial values of their
+    layer."""
     fresh = permuted({name: net.initial()[name] for name in net.weights}, generator(net, "reinit"))
     net.assign(fresh)

@@ -1,8 +1,8 @@
-"""Allocations: how many weights each layer keeps of a given total.
+"""Allocations: the number of weights that each layer keeps, for a given total.
 
-The counts of layers sum to the total exactly, and no count decreases if the total grows, so that
-the masks of a schedule can be nested. Users give the sparsity; here it is the density, the fraction
-of weights kept.
+The counts of layers sum to the total exactly. No count decreases if the total grows, so that the
+masks of a schedule can be nested. Users give the sparsity; functions here take the density, the
+fraction of weights kept.
 
 To add an allocation, write a class here and conf/allocation/NAME.yaml; `allocation=NAME` chooses
 it. A class with fields derives from Checked, which checks their ranges."""
@@ -24,7 +24,8 @@ Budget = int | Mapping[str, int]
 
 class Allocation(Protocol):
     def __call__(self, net: Net, density: float) -> Budget:
-        """How many weights to keep: round(density * total) in all."""
+        """The number of weights to keep: one number for all layers, or one for each layer. They sum
+        to round(density * total)."""
         ...
 
 
@@ -50,8 +51,8 @@ class UniformPlus(Checked):
     """The same density in every weight, but all of the first convolution and at least
     `last_density` of the last Linear layer.
 
-    Gale, Elsen, Hooker, 2019 (arXiv:1902.09574). At extreme sparsity these two get at most half of
-    the total."""
+    Gale, Elsen, Hooker, 2019 (arXiv:1902.09574). At extreme sparsity these two layers get at most
+    half of the total."""
 
     group: ClassVar[str] = "allocation"
     last_density: Fraction = 0.2
@@ -96,8 +97,8 @@ class ERK(Checked):
 
 @dataclass(frozen=True)
 class IGQ:
-    """Ideal gas quotas: d_l = 1 / (1 + F * n_l), F so that the budget is met; small layers keep
-    more.
+    """Ideal gas quotas: d_l = 1 / (1 + F * n_l), with F such that the budget is met; small layers
+    have a higher density.
 
     Vysogorets, Kempe, JMLR 2023 (arXiv:2107.02306).
     """
@@ -111,9 +112,9 @@ class IGQ:
 
 @dataclass(frozen=True)
 class Balanced:
-    """The same number of every weight, or all of it: min(n_l, eps).
+    """The same number of weights in every layer, at most all of them: min(n_l, eps).
 
-    As in the code of TurboPrune (from memory); the excess of small layers goes to the others.
+    As in the code of TurboPrune (from memory); the other layers get what a small layer cannot take.
     """
 
     def __call__(self, net: Net, density: float) -> Budget:
@@ -122,14 +123,15 @@ class Balanced:
 
 @dataclass(frozen=True, kw_only=True)
 class SmartRatio(Checked):
-    """Fewer towards the output: d_l = eps * ((L-l+1)^2 + (L-l+1)) / l^power for l = 1 ... L, and
-    `last_density` of every Linear layer. power is 0, or 2 for VGG.
+    """Lower densities towards the output: d_l = eps * ((L-l+1)^2 + (L-l+1)) / l^power for l = 1 ...
+    L, and `last_density` in every Linear layer. power is 0, or 2 for VGG.
 
     Su et al., NeurIPS 2020 (arXiv:2009.11094). As in the official code, every Linear layer keeps
-    the fraction `last_density`; the networks of the paper have one. In a network without
-    convolutions, for which that code divides by zero, only the last Linear layer does. What a full
-    layer cannot take goes to all the others, in the official code to the next ones. At extreme
-    sparsity the layers with a fixed fraction get at most half of the budget."""
+    the fraction `last_density`; the networks of the paper have one. The official code divides by
+    zero in a network without convolutions; here only the last Linear layer then keeps this
+    fraction. What does not fit into a full layer goes to all the others, in the official code to
+    the next ones. At extreme sparsity the layers with a fixed fraction get at most half of the
+    budget."""
 
     group: ClassVar[str] = "allocation"
     power: NotNegative = 0.0
@@ -150,8 +152,8 @@ class SmartRatio(Checked):
 
 
 def regrown(net: Net, left: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:
-    """How many weights each layer grows, beyond those `left` in it, so that the total stays as it
-    is now: in proportion to `shares` (not negative), as far as layers have room."""
+    """The number of weights that each layer grows, beyond the `left` ones, so that the total stays
+    the same: in proportion to `shares` (not negative), as far as layers have room."""
     if not math.isfinite(sum(shares.values())):
         raise UserError(
             "the weights or the momentum that decide which layers grow are not finite: training "
@@ -173,16 +175,16 @@ def regrown(net: Net, left: Mapping[str, int], shares: Mapping[str, float]) -> d
 def _share(
     net: Net, density: float, raw: Mapping[str, float], least: Mapping[str, float] | None = None
 ) -> dict[str, int]:
-    """Counts min(n_l, eps * n_l * raw_l), but no density below `least_l` as long as these take at
-    most half of the total."""
+    """Counts min(n_l, eps * n_l * raw_l). The densities `least` are lower limits, as long as they
+    take at most half of the total."""
     sizes = _sizes(net)
     floors = {name: each * sizes[name] for name, each in (least or {}).items() if each > 0}
     wanted = sum(floors.values())
     others = [name for name in sizes if name not in floors]
 
     def quota(eps: float) -> dict[str, float]:
-        """The minimum counts together never exceed what the other layers get. Without other layers
-        they are met first."""
+        """The layers with a lower limit together get, for the limit, at most as much as the other
+        layers. If all layers have one, the limits are met first."""
         level = eps if others else max(0.0, eps - 1)
         quotas = {name: min(n, level * n * raw[name]) for name, n in sizes.items()}
         if not floors:
@@ -196,11 +198,11 @@ def _share(
 def _meet(
     net: Net, density: float, quota: Callable[[float], Mapping[str, float]]
 ) -> dict[str, int]:
-    """Counts min(n_l, round(quota_l(eps))), with eps such that they sum to exactly
-    round(density * total).
+    """Counts min(n_l, round(quota_l(eps))), with eps such that they sum to exactly round(density *
+    total).
 
-    A divisor method (Webster). quota(0) is zero, no quota decreases as eps grows, and none depends
-    on the total: so no count decreases if the total grows.
+    This is a divisor method (Webster). quota(0) is zero, no quota decreases as eps grows, and no
+    quota depends on the total; therefore no count decreases if the total grows.
     """
     sizes = _sizes(net)
     budget = round(density * net.total)

@@ -1,4 +1,4 @@
-"""Drop and grow: how many weights dynamic sparse training exchanges, and which."""
+"""Drop and grow: how many weights, and which, dynamic sparse training exchanges."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dimred.select.topk import largest, union
 
 
 def drop_counts(net: Net, fraction: float, rounded: Callable[[float], int] = int) -> dict[str, int]:
-    """How many weights of each layer to drop: this fraction, rounded down or by math.ceil, but
-    never all. Dense layers drop none, as they have no room to grow."""
+    """The number of weights of each layer to drop: this fraction, rounded down or by math.ceil, but
+    never all. Dense layers drop none: they have no room to grow."""
     counts = dict.fromkeys(net.weights, 0)
     for name, w in net.weights.items():
         if w.support is not None:
@@ -24,13 +24,13 @@ def drop_counts(net: Net, fraction: float, rounded: Callable[[float], int] = int
 
 
 def gradient_magnitude(net: Net) -> dict[str, Tensor]:
-    """|dL/dtheta| of all weights, trained or not."""
+    """|dL/dtheta| of all covered weights, trained or not."""
     return {name: grad.abs() for name, grad in net.grads().items()}
 
 
 def drop_and_regrow(net: Net, kept: Supports, counts: Mapping[str, int]) -> None:
-    """Drop the weights that are not kept, then grow random ones. In two steps, so that a weight
-    that was dropped and is drawn starts at zero like any other."""
+    """Drop the weights that are not kept, then grow random ones. The two steps are separate so that
+    a weight that is dropped and drawn again starts at zero, like every grown weight."""
     net.keep(kept)
     net.keep(grow_random(net, kept, counts))
 
@@ -47,7 +47,7 @@ def drop(net: Net, scores: Scores, counts: Mapping[str, int]) -> Supports:
 
 
 def grow(supports: Supports, scores: Scores, counts: Mapping[str, int]) -> Supports:
-    """The supports and the `counts` highest scores outside them, in each layer."""
+    """The supports, and the `counts` highest scores outside them, in each layer."""
     out: dict[str, Tensor | None] = {}
     for name, count in counts.items():
         support = supports[name]
@@ -63,7 +63,7 @@ def grow(supports: Supports, scores: Scores, counts: Mapping[str, int]) -> Suppo
 def grow_random(
     net: Net, supports: Supports, counts: Mapping[str, int], purpose: str = ""
 ) -> Supports:
-    """The supports and `counts` random positions outside them, in each layer. One number is drawn
+    """The supports, and `counts` random positions outside them, in each layer. One number is drawn
     for each chosen position, not for each candidate."""
     draws = generator(net, purpose)
     out: dict[str, Tensor | None] = {}
@@ -83,7 +83,7 @@ def grow_random(
 
 
 def _distinct(n: int, k: int, draws: torch.Generator) -> Tensor:
-    """k different numbers below n, uniformly: duplicates are drawn again."""
+    """k different numbers below n, uniformly distributed: duplicates are drawn again."""
     if 2 * k > n:
         return torch.randperm(n, generator=draws)[:k]
     chosen = torch.randint(n, (k,), generator=draws).unique()

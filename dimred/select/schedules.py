@@ -10,29 +10,29 @@ Decay = Literal["cosine", "constant", "linear", "inverse_power"]
 
 
 def steps_between(every: float, total: int) -> int:
-    """The period in steps of a training of `total`: `every` itself or, below 1, that fraction of
-    the training.
+    """The period in steps, in a training of `total` steps: `every` itself or, below 1, that
+    fraction of the training.
 
-    A fraction is at least LEAST steps, or a quarter of a very short training: new weights need some
-    steps before they are compared with others, and the steps in which RigL updates connections do
-    not train."""
+    A fraction of training gives at least LEAST steps, or a quarter of a very short training. Grown
+    weights need some steps before they are compared with others, and the steps in which RigL
+    updates the mask do not train."""
     least = max(1, min(LEAST, total // 4))
     return max(least, round(every * total)) if every < 1 else int(every)
 
 
 def cubic(sparsity: float, progress: float) -> float:
-    """The density of a gradual schedule, quick at first: 1 - s (1 - (1 - x)^3), progress x in [0,
-    1]. Zhu, Gupta, ICLR workshop 2018 (arXiv:1710.01878), eq. 1."""
+    """The density of gradual pruning, which falls fast at first: 1 - s (1 - (1 - x)^3), progress x
+    in [0, 1]. Zhu, Gupta, ICLR workshop 2018 (arXiv:1710.01878), eq. 1."""
     return 1 - sparsity * (1 - (1 - progress) ** 3)
 
 
 def cosine(first: float, last: float, progress: float) -> float:
-    """From first to last, slowly at both ends; progress in [0, 1]."""
+    """From first to last along half a cosine; progress in [0, 1]."""
     return last + (first - last) / 2 * (1 + math.cos(math.pi * progress))
 
 
 def decayed(first: float, decay: Decay, progress: float) -> float:
-    """A fraction that falls from `first` to 0, or stays; progress x in [0, 1].
+    """A fraction that falls from `first` to 0 or, with "constant", stays; progress x in [0, 1].
 
     inverse_power is first (1 - x)^3. Evci et al., ICML 2020 (arXiv:1911.11134), appendix."""
     if decay == "cosine":

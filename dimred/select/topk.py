@@ -1,7 +1,7 @@
-"""Exact selection of the weights with the highest scores. allocate.py decides how many of each
+"""Exact selection of the weights with the highest scores. allocate.py decides the number in each
 layer.
 
-The functions have no side effects and return exactly the number asked for; among equal scores the
+The functions have no side effects and return exactly the requested number. Among equal scores the
 first positions are chosen."""
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ __all__ = [
 
 
 def largest(scores: Tensor, k: int) -> Tensor:
-    """Sorted positions (k) of the k largest of a flat tensor (n); among equals the first positions
-    win."""
+    """Sorted positions (k) of the k largest values of a flat tensor (n); among equal values the
+    first positions are chosen."""
     n = scores.numel()
     if k >= n:
         return torch.arange(n, device=scores.device)
@@ -50,15 +50,15 @@ def largest(scores: Tensor, k: int) -> Tensor:
 
 
 def _where(chosen: Tensor) -> Tensor:
-    """Sorted positions at which a flat tensor is True. On the CPU numpy finds them up to ten times
-    faster."""
+    """Sorted positions at which a flat tensor is True. On the CPU numpy is up to ten times faster
+    than torch here."""
     if chosen.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(chosen.numpy()))
     return chosen.nonzero().view(-1)
 
 
 def union(size: int, one: Tensor, other: Tensor) -> Tensor:
-    """The sorted positions, below `size`, that are in one or the other."""
+    """The sorted positions, below `size`, that are in either tensor."""
     chosen = torch.zeros(size, dtype=torch.bool, device=one.device)
     chosen[one] = chosen[other] = True
     return _where(chosen)
@@ -83,7 +83,7 @@ def _kth_largest(scores: Tensor, k: int) -> float:
 
 def topk(scores: Scores, budget: Budget) -> Supports:
     """The supports of the weights with the highest scores: over all layers together if the budget
-    is one number, within each layer if it is a number for each."""
+    is one number, within each layer if it has a number for each."""
     flat = {name: score.reshape(-1) for name, score in scores.items()}
     if isinstance(budget, Mapping):
         return {name: largest(score, budget[name]) for name, score in flat.items()}
@@ -102,5 +102,5 @@ def topk(scores: Scores, budget: Budget) -> Supports:
 
 
 def rounded_down(number: float) -> int:
-    """floor, but of 82.99999999999999 = (1 - 0.9) * 830, which is meant to be whole, 83."""
+    """floor, tolerant of rounding errors: (1 - 0.9) * 830 = 82.99999999999999 gives 83."""
     return math.floor(number + 1e-6)

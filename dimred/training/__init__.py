@@ -1,1 +1,1 @@
-"""The training loop, its recipe, checkpoints and costs."""
+"""The training loop, recipes, checkpoints and costs."""

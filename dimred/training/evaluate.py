@@ -1,4 +1,4 @@
-"""Loss and accuracy: on a split, on the batches of training steps, and of the best epoch."""
+"""Loss and accuracy: on a split, on the batches of training steps, and at the best epoch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN = 5  # losses that an error message shows
 
 
 def evaluate(net: Net, data: Data, recipe: Recipe, split: str) -> tuple[float, float]:
-    """Mean loss and accuracy (a fraction) on "train", "val" or "test", every example counted
+    """Mean loss and accuracy (a fraction) on "train", "val" or "test". Every example counts
     once."""
     device = next(net.model.parameters()).device
     sums = torch.zeros(2, device=device, dtype=torch.float64)
@@ -40,7 +40,8 @@ def evaluate(net: Net, data: Data, recipe: Recipe, split: str) -> tuple[float, f
 class RunningLoss:
     """Mean loss and accuracy on the batches of all steps since the last evaluation.
 
-    Losses stay on the device until `read`, at the latest after READ_EVERY steps (`full`)."""
+    Losses stay on the device until `read`, which is due when READ_EVERY of them are stored
+    (`full`)."""
 
     def __init__(self, batch_size: int, device: torch.device) -> None:
         self._batch_size = batch_size
@@ -61,7 +62,7 @@ class RunningLoss:
         self._unread += 1
 
     def read(self, steps: int, describe: Callable[[int], str]) -> tuple[float, float]:
-        """Mean loss and accuracy after so many steps of training. UserError if a loss is not
+        """Mean loss and accuracy after `steps` steps of training. UserError if a loss is not
         finite; `describe` names its step."""
         losses = self._losses[: self._unread].tolist()
         correct = self._correct[: self._unread].tolist()
@@ -79,11 +80,11 @@ class RunningLoss:
         return loss_sum / count, right / count / self._batch_size
 
     def restart(self) -> None:
-        """Start the means again, after an evaluation."""
+        """Reset the means, after an evaluation."""
         self._sums = [0.0, 0.0, 0]
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint stores, as JSON. All losses have been read by then."""
+        """The state for a checkpoint, as JSON. All losses have been read by then."""
         return {"sums": self._sums, "recent": self._recent}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -101,14 +102,15 @@ class Best:
     test_accuracy: float = float("nan")
 
     def restart(self, dim: int = -1) -> None:
-        """Forget all evaluations: they were of other networks."""
+        """Forget all evaluations: they are of other networks."""
         self.load(asdict(Best(dim=dim)))
 
     def update(
         self, step: int, dim: int, evaluate: Callable[[str], tuple[float, float]]
     ) -> dict[str, float]:
-        """Evaluate on the validation split and, at a new best, on the test split, which is reported
-        and never selected on; the losses and accuracies by their names in metrics.jsonl."""
+        """Evaluate on the validation split and, if it is the best so far, on the test split, which
+        is reported and never used for selection. Returns the losses and accuracies by their names
+        in metrics.jsonl."""
         line = {}
         line["val_loss"], line["val_accuracy"] = evaluate("val")
         if line["val_accuracy"] > self.val_accuracy:

@@ -1,4 +1,5 @@
-"""Which weights were trained at any time, and what trains in place of weights or besides them."""
+"""The weights that were trained at some time, and the parameters trained in place of weights or
+besides them."""
 
 from __future__ import annotations
 
@@ -14,13 +15,13 @@ from dimred.net.transforms import Transform
 
 
 class Exploration:
-    """Records which weights were trained first, and which at any time. It needs no memory until the
-    support changes.
+    """Records the weights that were trained first, and those trained at some time. It takes no
+    memory until the support changes.
 
-    others: the numbers that trained besides weights, by kind (scores, thresholds, ...); the most at
-    one time.
-    in_place: how many parameters of maps trained last over weights that did not: they are what
-    makes these weights.
+    others: the number of parameters trained besides weights, by kind (scores, thresholds, ...); the
+    maximum over time.
+    in_place: the number of trained parameters of transforms over weights that do not train, such as
+    scores of a supermask: these parameters determine the weights.
     """
 
     def __init__(self, net: Net) -> None:
@@ -50,7 +51,8 @@ class Exploration:
                 self.seen[name][slice(None) if support is None else support] = True
 
     def _look_at_others(self) -> None:
-        """Each parameter counts once, though maps may share it."""
+        """Count the parameters of transforms and bases. Each parameter counts once, even if
+        transforms share it."""
         now, known, self.in_place = dict[str, int](), set[int](), 0
         owners = [*self.net.transforms.items(), *self.net.bases.items()]
         for name, owner in owners:
@@ -89,7 +91,7 @@ class Exploration:
         return self.ever() / self.net.total
 
     def ever(self) -> int:
-        """How many weights were trained at some time."""
+        """The number of weights that were trained at some time."""
         if self.seen:
             return sum(int(marks.sum()) for marks in self.seen.values())
         return sum(
@@ -97,15 +99,16 @@ class Exploration:
         )
 
     def to_the_end(self) -> int:
-        """How many weights were trained at some time and are in the present support."""
+        """The number of weights that were trained at some time and are in the present support."""
         return sum(
             int((self._ever(name) & w.trained()).sum()) for name, w in self.net.weights.items()
         )
 
     def final(self) -> dict[str, int]:
-        """How many entries of each weight make what was trained: those that train, and those that
-        were frozen where training had moved them. What was pruned or has returned to its initial
-        value does not count. Nothing counts if no weight was ever trained, but scores of them."""
+        """The number of entries of each weight that the training determined: those that train, and
+        those frozen at a value changed by training. Entries that were pruned or have returned to
+        their initial value do not count. All numbers are 0 if no weight was ever trained, only
+        scores."""
         if not self.ever():
             return dict.fromkeys(self.net.weights, 0)
         initial: Mapping[str, Tensor] = {}
@@ -119,7 +122,7 @@ class Exploration:
         return counts
 
     def _ever(self, name: str) -> Tensor:
-        """Which entries of a weight were trained at some time, flat (D)."""
+        """The entries of a weight that were trained at some time, flat (D)."""
         if self.seen:
             return self.seen[name]
         nothing = torch.empty(0, dtype=torch.int64, device=self.net.weights[name].param.device)

@@ -1,12 +1,12 @@
-"""What a run costs, in floating-point operations.
+"""The cost of a run in floating-point operations (FLOPs).
 
-The convention: a multiplication and an addition are two, and only those of convolutions and matrix
-products count, not norms, activations, biases and the optimiser. The products are those that the
-model executes (products.py), counted as torch.utils.flop_counter counts them; so dense training
-costs what PyTorch's counter counts, attention as its MATH backend computes it (the counter has no
-formula for the fused kernel of CPUs). A weight that is zero is not multiplied, one that is not
-trained takes no gradient. So a product that multiplies each entry of a weight S times for an
-example (a Linear layer once, a convolution at every position of its output) costs
+Conventions. A multiplication and an addition are two FLOPs. Only convolutions and matrix products
+count, not norms, activations, biases and the optimiser. The products are those that the model
+executes (products.py), counted as torch.utils.flop_counter counts them; so dense training costs
+what PyTorch's counter counts, with attention as its MATH backend computes it (the counter has no
+formula for the fused kernel of CPUs). A zero weight is not multiplied, and an untrained weight
+takes no gradient. If a product multiplies each entry of a weight S times for an example (a Linear
+layer once, a convolution at every position of its output), its costs are
 
     forward          2 S nonzero(E(theta))
     backward         2 S nonzero(E(theta)), the gradient of its input, if anything before it trains
@@ -14,16 +14,17 @@ example (a Linear layer once, a convolution at every position of its output) cos
                      a map E or a basis, or because the method asked for it
 
 (Evci et al., ICML 2020, arXiv:1911.11134, app. H, who set both parts of the backward pass to the
-forward one's.) Of a weight that is used in parts, as in attention, the entries of each part count;
-products without weights, such as q k^T, count whole. Where a layer makes its weight of a parameter
-so that zeros stay zeros (spectral norm), the parameter's entries count; of other parametrizations
-the whole weight does. Making E(theta), where that takes products (a projection, a filter basis) or
-as many sums (`flops` of a map says so), counts once a step, as do products of weights alone, and
-what a method does besides training (scoring) counts as it is executed, densely. Evaluation is free.
-In training, a weight that trains counts even while it is zero, as those that have just been grown
-are; at inference it does not. What a map or a basis makes zero is looked at when supports change
-and at the end of every epoch, of a basis one step later, too: as it begins, filters are as sparse
-as their coefficients.
+forward one's.)
+
+Weights that are used in parts, as in attention, count part by part. Products without weights, such
+as q k^T, count whole. A parametrisation that keeps zeros (spectral norm) counts the nonzero entries
+of its parameter; other parametrisations count the whole weight. Computing E(theta) counts once a
+step if it takes products (a projection, a filter basis) or as many sums (`flops` of a transform),
+as do products of weights alone. Other work of a method (scoring) counts as executed, densely.
+Evaluation is free. A weight that trains counts in training even while it is zero, as just-grown
+weights are; at inference it does not. The zeros that a transform or a basis creates are counted
+again when supports change and at the end of every epoch; for a basis also one step after a change,
+because at first its filters are as sparse as their coefficients.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ from dimred.training.step_flops import (
 
 
 class Executed(DispatchMode):
-    """Counts the FLOPs of what is executed while it is switched on."""
+    """Counts the FLOPs of all executed functions while it is switched on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class Executed(DispatchMode):
 
     @contextmanager
     def set(self, on: bool) -> Iterator[bool]:
-        """Switch counting on or off within the block; yields whether it was on before."""
+        """Switch counting on or off in the block; yields whether it was on before."""
         before = self.on
         self._turn(on)
         try:
@@ -80,11 +81,12 @@ class Executed(DispatchMode):
 
 
 class Costs:
-    """Counts what training `net` costs, on images of `shape`.
+    """Counts the FLOPs of training `net` on images of `shape`.
 
-    steps, scoring: FLOPs so far; of training steps and of what else a method did. dense_step,
-    dense_forward: of one example if all of the model is trained, as it is when this is made; what
-    the others are compared with. dense_making: what a step takes besides, once for the batch.
+    steps, scoring: FLOPs so far, of training steps and of a method's other work. dense_step,
+    dense_forward: of one example if the whole model trains, as it does at the start; the reference
+    for relative costs. dense_making: FLOPs of a dense step that do not depend on the number of
+    examples.
     """
 
     def __init__(self, net: Net, shape: Sequence[int]) -> None:
@@ -120,7 +122,7 @@ class Costs:
         return steps * (batch_size * self.dense_step + self.dense_making)
 
     def look_again(self) -> None:
-        """Count nonzero weights again: transforms and bases may have changed them."""
+        """Count nonzero weights again, since transforms and bases may have changed them."""
         if self.net.transforms or self.net.bases:
             self._now = None
 
@@ -159,7 +161,7 @@ class Costs:
         return replace(now, making=now.making + (self._making() if made else 0))
 
     def _trained(self) -> tuple[str, ...]:
-        """The parameters of the model that train, be it through a map or a basis."""
+        """The parameters of the model that train, directly or through a transform or a basis."""
         net = self.net
         parts = {name: [w.psi] * bool(w.dim) for name, w in net.weights.items()}
         for each in (net.transforms, net.bases):
@@ -175,8 +177,7 @@ class Costs:
         )
 
     def _layout(self) -> Layout:
-        """The products of a step in which the same parameters train as now, found by executing
-        it."""
+        """The products of a step with the present trained parameters, found by executing one."""
         key = self._trained()
         if key not in self._layouts:
             values = {
@@ -188,7 +189,7 @@ class Costs:
         return self._layouts[key]
 
     def _making(self) -> int:
-        """FLOPs of writing E(theta) and of taking its gradient back, once."""
+        """FLOPs of computing E(theta) and its gradient, once."""
         counter = Executed()
         told: dict[str, int] = {}
         for name, each in self.net.transforms.items():

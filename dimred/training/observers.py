@@ -1,4 +1,4 @@
-"""The seam for tests and tools: observers of training steps.
+"""Observers of training steps, for tests and tools.
 
     class Norms(Observer):
         def after_update(self, train: Train, step: int) -> None:
@@ -18,19 +18,20 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Override what you need. The calls are listed in the order in which a step makes them."""
+    """Override the calls that you need. They are listed in the order in which a step makes them."""
 
     def before_step(self, train: Train, step: int) -> None:
-        """Gradients are those of the last step, and the batch has not been seen."""
+        """Before the forward pass: gradients are still those of the previous step."""
 
     def after_backward(self, train: Train, step: int) -> None:
-        """Gradients are there; the method has not had its pause."""
+        """After the backward pass and before the method's pause: gradients are those of this
+        step."""
 
     def before_update(self, train: Train, step: int) -> None:
-        """The method's pause is over; the optimiser has not stepped."""
+        """After the method's pause and before the optimiser's step."""
 
     def after_update(self, train: Train, step: int) -> None:
-        """The optimiser has stepped; nothing has been evaluated or saved."""
+        """After the optimiser's step, before any evaluation or checkpoint."""
 
     def after_evaluation(self, train: Train, line: Mapping[str, Any]) -> None:
-        """An epoch or a training phase is over; `line` is what metrics.jsonl gets."""
+        """At the end of an epoch or a training phase; `line` is the line for metrics.jsonl."""

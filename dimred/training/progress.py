@@ -1,4 +1,5 @@
-"""The progress of a run: a bar in a terminal, lines in log.txt and where there is no terminal."""
+"""The progress of a run: a bar in a terminal; lines in log.txt, and on stderr without a
+terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ SCORING = "{desc} {n_fmt} of {total_fmt} |{bar}| {remaining} left"
 class Progress:
     """Shows the rounds, the epoch and the accuracy of one run.
 
-    total: steps of one training; epoch_steps: those of an epoch
+    total: the steps of one training; epoch_steps: the steps of an epoch
     """
 
     def __init__(self, total: int, epoch_steps: int) -> None:
@@ -42,8 +43,8 @@ class Progress:
 
     # -- rounds --------------------
     def rounds(self, items: Collection[T], what: str) -> Iterator[T]:
-        """The items, one after the other. A round that trains is logged when it ends. Rounds that
-        do not train, such as those of scoring, get a bar after two seconds."""
+        """Yield the items. A round that trains is logged when it ends. Rounds that do not train,
+        such as those of scoring, get a bar after PATIENCE seconds."""
         began = _Clock()
         bar: tqdm | None = None
         for i, item in enumerate(items):
@@ -87,7 +88,7 @@ class Progress:
             self._bar.set_description_str(self._name(self._epoch(step), _percent(accuracy)))
 
     def evaluated(self, line: Mapping[str, Any], ended: bool) -> None:
-        """An epoch is over, or (`ended`) the training: log its line of metrics."""
+        """Log the metrics of an epoch or (`ended`) of the end of training."""
         self._trained, self._last = self._trained + 1, line
         step = line["step"]
         if ended or step // self.epoch_steps % self._every == 0:
@@ -125,7 +126,7 @@ class _Clock:
         return time.monotonic() - self._start
 
     def due(self, seconds: float) -> bool:
-        """Whether so many seconds have passed since its creation or since it was last due."""
+        """Whether this many seconds have passed since its creation, or since this was last true."""
         now = time.monotonic()
         if now - self._rang < seconds:
             return False
@@ -134,8 +135,8 @@ class _Clock:
 
 
 def _bar(total: int, **options: Any) -> tqdm:
-    """A bar that disappears when it is done; a disabled one where stderr is no terminal of one's
-    own."""
+    """A bar that disappears when it is done; a disabled one if stderr is no terminal, or if other
+    runs write to it as well."""
     disable = log.disabled or not sweep_label.own_screen or not sys.stderr.isatty()
     return tqdm(total=total, leave=False, dynamic_ncols=True, disable=disable, **options)
 

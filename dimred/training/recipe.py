@@ -1,4 +1,4 @@
-"""How to train: the recipe, and the learning rate and optimiser that follow from it."""
+"""The recipe of a training, and the learning rate and optimiser that follow from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from dimred.net.eager import SGD, Adam, AdamW
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Checked):
-    """How to train; everything is a function of the step."""
+    """The settings of a training. The learning rate is a function of the step alone, so that
+    rewinding and resuming need no schedule state."""
 
     group: ClassVar[str] = "recipe"
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -53,7 +54,7 @@ class Recipe(Checked):
         )
 
     def lr_at(self, step: int, total: int) -> float:
-        """The learning rate of a step of `total`."""
+        """The learning rate of a step in a training of `total` steps."""
         warmup = round(self.warmup * total)
         if step < warmup:
             return self.lr * (step + 1) / warmup
@@ -75,7 +76,7 @@ class Recipe(Checked):
 
     def make_optimizer(self, net: Net) -> torch.optim.Optimizer:
         """An optimiser of psi and of the parameters that are not covered. By default biases and
-        norms do not decay."""
+        norms have no weight decay."""
         never = orthogonal(net.model)
         weights, others, held = list[Tensor](), list[Tensor](), list[Tensor]()
         for name, parameter in net.parameters().items():
@@ -104,8 +105,8 @@ class Recipe(Checked):
 
 
 def orthogonal(model: nn.Module) -> set[str]:
-    """The parameters of orthogonal parametrizations. These must not decay: PyTorch stores the signs
-    of a matrix in them as integers, and the least decay makes the whole weight zero."""
+    """The parameters of orthogonal parametrizations, which must not decay: PyTorch stores signs of
+    the matrix in them as integers, and the slightest decay sets the whole weight to zero."""
     found = set()
     for name, module in model.named_modules():
         kinds = {type(each).__name__ for each in module.children()}

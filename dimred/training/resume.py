@@ -1,12 +1,12 @@
-"""How an interrupted run is resumed: which training phases are over, checkpoints, snapshots.
+"""How an interrupted run is resumed: finished training phases, checkpoints, snapshots.
 
 A running method cannot be saved, but it can be run again. Its calls of train, train.steps,
 train.snapshot and train.once are its training phases, numbered in the order in which they begin. A
 checkpoint is written within a phase that takes steps, and holds the number of this phase. When the
-method is run again, phases with lower numbers are over: they return at once, a snapshot with the
-content of its file. The phase with this number loads the checkpoint and continues at its step;
-later ones run as usual. So what has to survive must lie in the net or in a snapshot, never in a
-local variable."""
+method is run again, phases with lower numbers are over and return at once; a snapshot returns the
+content of its file. The phase with the stored number loads the checkpoint and continues at its
+step, and later phases run as usual. So a method must keep everything that it needs later in the net
+or in a snapshot, never in a local variable."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Stateful(Protocol):
-    """What a checkpoint stores as JSON."""
+    """An object with a state that checkpoints store as JSON."""
 
     def state(self) -> Json: ...
     def load(self, state: Json, /) -> None: ...
@@ -40,8 +40,9 @@ class Replay:
     """The training phases of one run, and its position in them.
 
     folder: where checkpoints and snapshots are written; None to write none.
-    numbers: what a checkpoint stores besides the net and its exploration, by name.
-    steps_done: over all phases. last_stop: the step at which the last phase ended.
+    numbers: objects that a checkpoint stores besides the net and its exploration, by name.
+    steps_done: the number of steps over all phases. last_stop: the step at which the last phase
+    ended.
     """
 
     def __init__(
@@ -73,16 +74,16 @@ class Replay:
 
     # -- phases --------------------
     def begin_phase(self) -> int:
-        """The number of the training phase that begins."""
+        """Begin a training phase and return its number."""
         self._phases += 1
         return self._phases - 1
 
     def is_over(self, phase: int) -> bool:
-        """Whether a phase had ended when the run was interrupted, and must not run again."""
+        """Whether a phase had ended before the interruption, so that it must not run again."""
         return self._checkpoint is not None and phase < self._checkpoint[1]["phase"]
 
     def snapshot(self) -> State:
-        """The state of the net, from its file if this phase is over."""
+        """The state of the net; if this phase is over, the state stored in its file."""
         phase = self.begin_phase()
         path = self.folder.snapshot(phase) if self.folder else None
         if path and self.is_over(phase):
@@ -95,12 +96,12 @@ class Replay:
 
     # -- checkpoints --------------------
     def due(self) -> bool:
-        """Whether it is time for a checkpoint."""
+        """Whether a checkpoint is due."""
         waited = time.monotonic() - self._saved
         return self.folder is not None and waited >= self.checkpoint_seconds
 
     def save(self, phase: int, step: int) -> None:
-        """Write a checkpoint, within a phase, of the state before a step."""
+        """Write a checkpoint of the state before a step, within a phase."""
         if self.folder is None:
             return
         write_tensors(self.folder.checkpoint, self._tensors(), self._about(phase, step))
@@ -131,8 +132,8 @@ class Replay:
         }
 
     def restore(self, start: int) -> int:
-        """The step at which the phase that has begun continues: that of the checkpoint, which is
-        loaded, if the run was interrupted in this phase; `start` otherwise."""
+        """The step at which the present phase begins: if the run was interrupted in this phase, the
+        step of the checkpoint, which is loaded; otherwise `start`."""
         if self._checkpoint is None:
             return start
         tensors, about = self._checkpoint
@@ -151,5 +152,5 @@ class Replay:
         return about["step"]
 
     def elapsed(self) -> float:
-        """Seconds of work on this run, those before an interruption included."""
+        """Seconds of work on this run, including those before an interruption."""
         return self._earlier_seconds + time.monotonic() - self._began

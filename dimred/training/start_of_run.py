@@ -1,5 +1,5 @@
-"""What a run started from: initial weights, device, number of threads, versions. A resumed run ends
-with the same bits only if these are the same, so checkpoints store them and resuming compares them.
+"""The start of a run: initial weights, device, number of threads, versions. A resumed run ends with
+the same bits only if these are the same, so checkpoints store them and resuming compares them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ WEIGHTS = "initial weights"  # the entry that must not change
 
 
 def start_of_run(state: Mapping[str, Tensor], device: torch.device) -> dict[str, str]:
-    """The checksum of the initial state dict, and the versions and the device that compute the
-    run."""
+    """The checksum of the initial state dict, the versions, and the device of the run."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(state):
         digest.update(name.encode() + bits(state[name]))
@@ -41,7 +40,7 @@ def require_same_start(
     recorded: Mapping[str, str], now: Mapping[str, str], checkpoint: Path
 ) -> None:
     """UserError if the initial weights differ from those recorded in the checkpoint; a warning if
-    versions, device or threads do."""
+    versions, device or number of threads do."""
     changed = ", ".join(
         f"{key} {now.get(key, 'unknown')} instead of {value}"
         for key, value in recorded.items()

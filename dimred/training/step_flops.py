@@ -1,8 +1,8 @@
 """The FLOPs of one training step.
 
-net/products.py measures the products of the dense model, forward and backward. Here they are
-reduced to the entries that are nonzero (forward) or trained (backward) and added up; flops.py sums
-the steps of a run."""
+net/products.py measures the products of the dense model, forward and backward. The functions here
+reduce them to the entries that are nonzero (forward) or trained (backward) and add them up.
+flops.py sums the steps of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dimred.net.products import Trace, Use
 
 @dataclass(frozen=True)
 class Pass:
-    """FLOPs of a training step: for an example, and (`making` the weights) for the batch."""
+    """FLOPs of a training step: for one example, and (`making` the weights) for the batch."""
 
     forward: int
     backward: int  # with gradients of the trained weights
@@ -26,7 +26,8 @@ class Pass:
 
 
 class Products(NamedTuple):
-    """The products that multiply the same entries, with their FLOPs if all entries are nonzero."""
+    """The products that use the same entries of a weight, with their FLOPs if all entries are
+    nonzero."""
 
     use: Use | None
     forward: int
@@ -35,7 +36,8 @@ class Products(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The products of a step: once for every example, and (of weights alone) once for the batch."""
+    """The products of a step: those for every example, and those of weights alone, for the
+    batch."""
 
     example: list[Products]
     batch: list[Products]
@@ -43,7 +45,8 @@ class Layout(NamedTuple):
 
 
 class Entries:
-    """Entries of a weight that count: how many of `size` and, on demand, which."""
+    """The entries of a weight that count: their number and, computed only when needed, their
+    mask."""
 
     def __init__(self, size: int, count: int, mask: Callable[[], Tensor]) -> None:
         self.size, self.count, self._mask = size, count, mask
@@ -87,8 +90,8 @@ def add_up(
     trained: Mapping[str, Entries],
     covered: Container[str] = (),
 ) -> Pass:
-    """A step in which only the `active` entries are multiplied, and only the `trained` ones have
-    gradients. Weights that are not named count whole."""
+    """The FLOPs of a step that multiplies only the `active` entries and takes gradients only of the
+    `trained` ones. Weights that are not named count whole."""
     example, batch = (_sum(parts, active, trained, covered) for parts in layout[:2])
     forward, through, own, dense = (flops // layout.examples for flops in example)
     return Pass(forward, through + own, through + dense, batch.forward + batch.through + batch.own)

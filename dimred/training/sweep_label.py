@@ -1,4 +1,4 @@
-"""The label of the run that a sweep is computing ("run 3 of 27"), for log messages and bars."""
+"""The label of the present run in a sweep ("run 3 of 27"), for log messages and bars."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ own_screen = True
 
 
 class Run(NamedTuple):
-    """One run of a sweep: "run 3 of 27", and the values that its command gave it."""
+    """One run of a sweep: its label, "run 3 of 27", and its values on the command line."""
 
     label: str
     values: str
@@ -24,7 +24,7 @@ _runs: list[Run] = []  # the run that is being computed; none outside of a sweep
 
 @contextmanager
 def named_run(label: str, values: str) -> Iterator[None]:
-    """Name the run of a sweep in the log messages of the block."""
+    """Name a run of a sweep in the log messages of the block."""
     _runs.append(Run(label, values))
     try:
         yield
@@ -33,7 +33,7 @@ def named_run(label: str, values: str) -> Iterator[None]:
 
 
 def current_run() -> Run | None:
-    """The run that is being computed; none outside of a sweep."""
+    """The present run of a sweep; None outside of a sweep."""
     return _runs[-1] if _runs else None
 
 
