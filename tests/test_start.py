@@ -1,4 +1,4 @@
-"""What a run imports: starting must not take longer than training."""
+"""A run starts fast: it imports what it needs, and no more."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
+
+from dimred.net.eager import SGD, Adam, AdamW
 
 #: slow to import, and most runs have no use for them
 HEAVY = (
@@ -41,3 +44,20 @@ def test_a_run_imports_nothing_heavy(method: str, tmp_path: Path) -> None:
 def test_heavy_packages_are_installed() -> None:
     """Else the test above could not fail."""
     assert all(find_spec(name) for name in HEAVY)
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW])
+def test_optimisers_take_the_steps_of_pytorch(kind: type[torch.optim.Optimizer]) -> None:
+    """They differ in what PyTorch adds for its compiler alone."""
+    start, gradients = torch.randn(7), torch.randn(3, 7)
+
+    def trained(kind: type[torch.optim.Optimizer]) -> torch.Tensor:
+        parameter = torch.nn.Parameter(start.clone())
+        optimizer = kind([parameter], lr=0.1, weight_decay=0.01)  # type: ignore[call-arg]
+        for gradient in gradients:
+            parameter.grad = gradient.clone()
+            optimizer.step()
+        return parameter.detach()
+
+    theirs = getattr(torch.optim, kind.__name__)
+    assert torch.equal(trained(kind), trained(theirs)) and torch.is_grad_enabled()

@@ -1,5 +1,5 @@
-"""One table, in one run: what a training step, its state, the input and a rewiring cost, beside
-plain PyTorch.
+"""One table, in one run: what a training step, its state, the input, a rewiring and the start cost,
+beside plain PyTorch.
 
 The contestants of a row take turns step by step, so that other load on the machine hits all of them
 alike; the figures are medians over the rounds, and the ratios are medians of the ratios within a
@@ -20,6 +20,7 @@ from functools import partial
 from statistics import median
 
 import input as data_input
+import start
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -239,10 +240,10 @@ def main() -> None:
     print(rewiring("one layer of 2.4 million weights", nn.Linear(1536, 1600, bias=False), 0.1))
     print(rewiring("ResNet-20", MODELS[2][1](), 0.05))
     print(selecting(25_000_000))
-    header, *lines = data_input.rows()
-    print("\n| " + " | ".join(header) + " |\n|---|---|---|---|")
-    for cells in lines:
-        print("| " + " | ".join(cells) + " |")
+    for header, *lines in (data_input.rows(), start.rows()):
+        print("\n| " + " | ".join(header) + " |\n|---|---|---|---|")
+        for cells in lines:
+            print("| " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

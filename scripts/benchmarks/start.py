@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,7 +24,7 @@ from dimred.net import Net
 from dimred.training.loop import Train
 from dimred.training.observers import Observer
 
-RUNS = ["dataset=digits model=lenet300", "dataset=digits model=resnet20"]
+RUNS = "dataset=digits model=lenet300", "dataset=digits model=resnet20"
 ROUNDS = 15
 
 
@@ -48,7 +49,7 @@ def seconds(command: list[str], folder: str) -> float:
     return time.perf_counter() - start
 
 
-def commands(runs: list[str], folder: str) -> dict[str, list[str]]:
+def commands(runs: Sequence[str], folder: str) -> dict[str, list[str]]:
     """By the name of their row."""
     method = Path(folder, "method/until_first_step.yaml")
     method.parent.mkdir()
@@ -60,7 +61,7 @@ def commands(runs: list[str], folder: str) -> dict[str, list[str]]:
     return {"import torch": torch, **{run: [*dimred, *run.split()] for run in runs}}
 
 
-def rows(runs: list[str], rounds: int) -> list[tuple[str, ...]]:
+def rows(runs: Sequence[str] = RUNS, rounds: int = ROUNDS) -> list[tuple[str, ...]]:
     """A header and a row for each command."""
     with tempfile.TemporaryDirectory() as folder:
         each = commands(runs, folder)
@@ -69,7 +70,7 @@ def rows(runs: list[str], rounds: int) -> list[tuple[str, ...]]:
             for name, command in each.items():
                 times[name].append(seconds(command, folder))
     base = times["import torch"]
-    table: list[tuple[str, ...]] = [("until the first step", "seconds", "beyond torch", "ratio")]
+    table: list[tuple[str, ...]] = [("until the first step", "seconds", "more than torch", "ratio")]
     for name, taken in times.items():
         beyond = median(a - b for a, b in zip(taken, base, strict=True))
         ratio = median(a / b for a, b in zip(taken, base, strict=True))
