@@ -140,6 +140,7 @@ class Channels:
         of these weights is trained."""
         total, trained = torch.zeros(2, self.count, device=self.device, dtype=torch.float64)
         for name, numbers in self.filters.items():
+            # untrained weights have score -inf, which must not enter a sum
             alive = self.net.weights[name].trained().view(len(numbers), -1)
             score = scores[name].reshape(len(numbers), -1).double().masked_fill(~alive, 0.0).sum(1)
             made = numbers != STAYS
@@ -207,15 +208,19 @@ class Channels:
             if not (numbers == STAYS).any():
                 first[numbers[scores[numbers].argmax()]] = 1
         order = scores.argsort(descending=True, stable=True)
+        # channels that must stay come first; the stable sort keeps the order of scores otherwise
         order = order[first[order].argsort(descending=True, stable=True)]
         whole = self.net.total if unit == "weights" else self.count
         budget, kept = round(density * whole), self.everything().logical_not()
 
+        # a weight remains where both its row and its column do, so the cost of one channel depends
+        # on the other channels
         def cost(k: int) -> int:
             return self.cost(kept.index_fill(0, order[:k], True), unit)
 
         low, high = int(first.sum()), self.count + 1  # cost(low) fits, cost(high) does not
         if (least := cost(low)) > budget:
+            # rounded down, so that the advised sparsity itself is possible
             most = math.floor(1e4 * (1 - least / whole)) / 1e4
             raise UserError(
                 f"sparsity={1 - density:g} leaves {budget} of {whole} {unit}, but one channel of "
@@ -231,6 +236,7 @@ class Channels:
     def read(self, state: dict[str, Tensor]) -> Tensor:
         """The channels (count, bool) that affect the logits of the weights in `state`; the first
         channel of a layer without any."""
+        # without a channel others may become unused, so repeat until nothing changes
         kept, before = self.everything(), None
         while before is None or not torch.equal(kept, before):
             before, reads = kept, torch.zeros(self.count, device=self.device)
@@ -241,5 +247,6 @@ class Channels:
             kept = before & reads.bool()
             for numbers in self.filters.values():
                 if (numbers != STAYS).all() and not kept[numbers].any():
+                    # a layer cannot be empty; this channel has no effect
                     kept[numbers[0]] = True
         return kept

@@ -26,12 +26,14 @@ class DisjointSet:
 
     def root(self, i: int) -> int:
         while self.parents[i] != i:
+            # path halving keeps the trees flat
             self.parents[i] = i = self.parents[self.parents[i]]
         return i
 
     def join(self, one: Tensor, other: Tensor) -> None:
         """Unite the sets of each pair. The smallest number represents a set."""
         for a, b in zip(one.tolist(), other.tolist(), strict=True):
+            # 0 stands for channels that cannot be removed, so it must stay the root of its set
             low, high = sorted((self.root(a), self.root(b)))
             self.parents[high] = low
 

@@ -158,6 +158,8 @@ def check_resume(make: Make) -> None:
             with RunFolder(Path(one)) as folder:
                 whole = train(make, folder=folder, optimizer=optimizer)
             steps = len(whole.trace.counts)
+            # crashes spread over the training, each run resuming the one before; the last run (-1)
+            # ends
             for crash in (*range(1, steps, max(every, steps // 5)), -1):
                 try:
                     with RunFolder(Path(other)) as again:
@@ -184,6 +186,7 @@ def check_saving(make: Make) -> None:
     net = observe(make)
     expected = outputs(net)
     twin = toy_net(trainable_kind(make), make.basis())
+    # the same state that a finished run stores
     state, _ = finished(net)  # without draws: these nets keep copies of their initial weights
     twin.load(state)
     advice = ": call net.keep(..., merge=True) at the end of run" if net.transforms else ""

@@ -37,6 +37,7 @@ class FilterBasis(Transform):
     def forward(self, coefficients: Tensor) -> Tensor:
         """Coefficients (out, in, ...) to filters of the same shape. The product is never taken in
         bfloat16: full precision costs next to nothing here."""
+        # inside autocast this product would round the filters to bfloat16
         with torch.autocast(coefficients.device.type, enabled=False):
             return (coefficients.reshape(-1, self.n) @ self.flat.view(self.n, self.n)).view(
                 coefficients.shape
@@ -88,6 +89,7 @@ class Interspace(Checked):
         bases: dict[tuple, FilterBasis] = {}
         for name, key in keys.items():
             weight = net.weights[name].param
+            # seeded by the name of the first weight in the basis, not by the order of draws
             if key not in bases:
                 rows = INITS[self.init](
                     weight.shape[2:].numel(), generator(net, f"basis of {name}")
@@ -103,6 +105,7 @@ class Interspace(Checked):
 def orthonormal(n: int, draws: torch.Generator) -> Tensor:
     """A random orthonormal basis (n, n), uniformly distributed (Haar measure)."""
     q, r = torch.linalg.qr(torch.randn(n, n, generator=draws, dtype=torch.float64))
+    # QR fixes the signs by convention; with those of R's diagonal, Q is uniformly distributed
     return q * r.diagonal().sign()
 
 

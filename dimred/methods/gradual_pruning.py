@@ -84,6 +84,7 @@ class DPF(GMP):
 
     def density(self, t: int, total: int) -> float | None:
         begin, period = int(self.prune_from * total), steps_between(self.update_every, total)
+        # after the schedule of GMP the mask is still updated, at the final density
         late = t > self.prune_until * total and (t - begin) % period == 0
         return 1 - self.sparsity if late else super().density(t, total)
 
@@ -122,10 +123,12 @@ class WeightMom(GMP):
         net.method_state = {name: theta.abs() for name, theta in net.dense_weights().items()}
         for t in train.steps():
             for name, theta in net.dense_weights().items():
+                # pruned weights are zero, so their average decays as well
                 average = net.method_state[name]
                 average.mul_(self.momentum).add_(theta.abs(), alpha=1 - self.momentum)
             density = self.density(t, len(train))
             if density is not None:
+                # a pruned weight may still have a large average, and must not return
                 scores = trained_only(net, dict(net.method_state))
                 net.keep(topk(scores, self.allocation(net, density)))
 
@@ -178,5 +181,7 @@ class ACDC(Checked):
                 net.keep(topk(magnitude(net), self.allocation(net, 1 - self.sparsity)))
             else:
                 net.keep(dict.fromkeys(net.weights))
+                # as in the official code: momentum of the sparse phase is not that of the dense
+                # network
                 net.optimizer_state.clear()
         train(start)

@@ -84,6 +84,8 @@ class LargestOf(Transform):
         """True at the n largest of every group; among equals the first are kept."""
         size = theta.detach().abs().movedim(1, -1)
         places = size.reshape(-1, self.m).T.contiguous()  # the i-th of every group, in a row
+        # how many weights of its group come before each one: larger ones, and equal ones at earlier
+        # places. m comparisons of rows take the place of a sort of every group
         ahead = torch.zeros_like(places, dtype=torch.int16)
         for i in range(self.m):
             ahead[:i] += places[i] > places[:i]
@@ -94,4 +96,5 @@ class LargestOf(Transform):
         return straight_through(theta * self.kept(theta), theta)
 
     def penalty(self, theta: Tensor) -> Tensor:
+        # its gradient is penalty * theta at unused weights, the SR-STE term
         return self.decay / 2 * (theta * ~self.kept(theta)).square().sum()

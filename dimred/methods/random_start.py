@@ -48,5 +48,6 @@ def scale_by_fan_in(net: Net) -> None:
     for w in net.weights.values():
         if w.param.dim() > 1:  # biases have no fan-in
             inputs = w.trained().view(len(w.param), -1)
+            # a neuron without trained inputs has nothing to scale
             scale = (inputs.shape[1] / inputs.sum(1, keepdim=True).clamp_min(1)).sqrt()
             w.psi.mul_(w.gather(scale.expand(inputs.shape).reshape(-1)).to(w.psi))

@@ -24,6 +24,7 @@ Thetas = Mapping[str, Tensor]
 def random_scores(net: Net, purpose: str = "") -> dict[str, Tensor]:
     """Standard normal scores. They depend on the same as `generator`, so they are equal on every
     machine and after a resume. Different purposes give independent scores."""
+    # drawn on the CPU: a GPU's generator gives other numbers
     draws = generator(net, purpose)
     return {
         name: torch.randn(w.param.shape, generator=draws).to(w.param.device)
@@ -61,6 +62,8 @@ def lamp(net: Net) -> dict[str, Tensor]:
     weights rank by position."""
     scores = {}
     for name, theta in net.dense_weights().items():
+        # from the largest down, the cumulative sum is that of all weights at least as large; a
+        # stable sort ranks equal weights by position
         square, order = theta.reshape(-1).double().square().sort(descending=True, stable=True)
         share = square / square.cumsum(0).clamp_min(torch.finfo(torch.float64).tiny)
         scores[name] = torch.empty_like(share).index_copy_(0, order, share).view(theta.shape)
@@ -93,6 +96,7 @@ def gradients(
         name: theta.detach().clone().requires_grad_()
         for name, theta in (at or net.dense_weights()).items()
     }
+    # a copy of theta is differentiated, so untrained weights have gradients and psi gets none
     with untouched(net.model), net.weights_in_place(thetas) as model:
         grads = torch.autograd.grad(
             loss(model(images), labels), list(thetas.values()), materialize_grads=True

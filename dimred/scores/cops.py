@@ -39,6 +39,8 @@ def combined(
 
     flat = [_normalised(torch.cat([score[name].reshape(-1) for name in like])) for score in scores]
     tops = [float(score[best(score)].sum()) for score in flat[1:]]
+    # the absolute value, because the best attainable sum may be negative: a level below 1 has to
+    # allow less, not demand more
     wanted = [top - (1 - level) * abs(top) for top, level in zip(tops, levels, strict=True)]
     if len(wanted) == 1:
         return named(_bisected(flat[0], flat[1], wanted[0], best))
@@ -66,6 +68,7 @@ def _bisected(first: Tensor, other: Tensor, wanted: float, best: Best) -> Tensor
     low, high = 0.0, 1.0
     if attains(low):
         return first
+    # until no other float64 lies between the bounds
     while low < (middle := (low + high) / 2) < high and high - low > 1e-15:
         low, high = (low, middle) if attains(middle) else (middle, high)
     return mixed(high)
@@ -86,6 +89,8 @@ def _centred(first: Tensor, others: Tensor, wanted: Tensor, best: Best) -> Tenso
     lowest, at = torch.inf, center
     for _ in range(120 * n * n):
         if (center < 0).any():
+            # the minimum has lambda >= 0: cut off the part of the ellipsoid with negative
+            # coordinates
             cut = -(center < 0).double()
         else:
             mask = best(first + center.to(others) @ others)
@@ -100,8 +105,10 @@ def _centred(first: Tensor, others: Tensor, wanted: Tensor, best: Best) -> Tenso
                 lowest, at = dual, center
             cut = surplus
         length = float((cut @ shape @ cut).sqrt())
+        # the ellipsoid is too thin for another cut
         if length < 1e-13:
             break
+        # the smallest ellipsoid around the half that contains the minimum
         step = shape @ cut / length
         center = center - step / (n + 1)
         shape = n * n / (n * n - 1) * (shape - 2 / (n + 1) * torch.outer(step, step))

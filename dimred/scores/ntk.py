@@ -47,6 +47,7 @@ def ntk_sap(
 
     for module in twin.model.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
+            # running statistics are then exactly those of the last batch
             module.momentum = 1.0
     with untouched(twin.model):
         for _ in range(draws):
@@ -54,6 +55,7 @@ def ntk_sap(
             shifted = {
                 name: theta + epsilon * normal(*theta.shape) for name, theta in thetas.items()
             }
+            # this pass sets the norms' statistics at theta m; both terms below use them
             twin.train(True)
             with torch.no_grad(), twin.weights_in_place(_times(thetas, masks)) as model:
                 model(images)

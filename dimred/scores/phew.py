@@ -56,6 +56,8 @@ def phew(
     came, first, exhausted = 0, 0, False
     for goal in rounds([count * part // PARTS for part in range(1, PARTS + 1)]):
         while came < goal and not exhausted:
+            # a walk visits about one weight of each layer: this batch finds at most a quarter of
+            # the missing weights, so that few walks at the end are in vain
             walks = max(2, min(8192, (count - came) // (4 * len(layers))))
             found, walk = sample_walks(layers, tables, range(first, first + walks), random)
             new, owner = _fresh(found, walk, order)
@@ -65,6 +67,7 @@ def phew(
             new = new[fits[owner - first]]
             order[new] = torch.arange(came, came + len(new), dtype=order.dtype)
             came, first = came + len(new), first + walks
+            # most walks now repeat each other; at high density the rest would take very many
             exhausted = len(new) < 0.05 * len(found)
     while came < count:
         bridges = _bridges(layers, order)
@@ -73,6 +76,7 @@ def phew(
             break
         order[new] = torch.arange(came, came + len(new), dtype=order.dtype)
         came += len(new)
+    # visited weights score above 1 and unvisited ones at most 1
     score = torch.where(order.isfinite(), 1 + came - order, sizes / sizes.max())
     parts = score.split([w.size for w in net.weights.values()])
     return {
@@ -111,6 +115,7 @@ def sample_walks(
             if not (layer.after if backwards else layer.before)
         ]
         channels = layers[ends[0]].size.shape[1 if backwards else 0]
+        # all walks advance together, layer by layer; "" is the outside of the network
         waiting = {"": [(mine, (mine // 2) % channels)]}
         for name in ["", *(reversed(list(layers)) if backwards else layers)]:
             here = layers.get(name)
@@ -126,6 +131,7 @@ def sample_walks(
             )
             widths = (doors[:, 1] - doors[:, 0]).cumsum(0)
             draw = torch.rand(len(walk), generator=random, dtype=torch.float64) * widths[-1]
+            # the draw chooses the target layer and, by its remainder, the weight in that layer
             which = (widths <= draw).sum(0)
             for i, target in enumerate(targets):
                 taken = ((which == i) & (widths[-1] > 0)).nonzero().view(-1)
@@ -230,6 +236,8 @@ def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
 
     def watch(name: str, module: nn.Module) -> None:
         def cut(_: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            # cut the graph at every layer: a gradient then reaches the directly preceding layers
+            # alone. Zeros suffice as images, since only the existence of gradients matters
             reads[name], makes[name] = inputs[0].sum(), out.detach().requires_grad_()
             return makes[name].clone()
 

@@ -51,6 +51,7 @@ def gradient_flow(
         for batch in rounds(batches):
             grads = gradient(batch, graph=True)
             pairs = zip(totals or grads, grads, strict=True)  # a single batch is its own total
+            # d/dtheta <stop_gradient(g), g(theta)> = H g: the Hessian is never formed
             along = torch.stack([(total.detach() * grad).sum() for total, grad in pairs]).sum()
             products = torch.autograd.grad(along, weights, materialize_grads=True)
             torch._foreach_add_(curved, products)

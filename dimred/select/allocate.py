@@ -210,6 +210,7 @@ def _meet(
     def counts(eps: float) -> dict[str, int]:
         return {name: min(sizes[name], math.floor(each + 0.5)) for name, each in quota(eps).items()}
 
+    # counts grow with eps: double it until they suffice, then bisect
     low, high = 0.0, 1.0
     while sum(counts(high).values()) < budget:
         high *= 2

@@ -84,6 +84,7 @@ def grow_random(
 
 def _distinct(n: int, k: int, draws: torch.Generator) -> Tensor:
     """k different numbers below n, uniformly distributed: duplicates are drawn again."""
+    # among more than half of the numbers, duplicates would be drawn too often
     if 2 * k > n:
         return torch.randperm(n, generator=draws)[:k]
     chosen = torch.randint(n, (k,), generator=draws).unique()

@@ -93,6 +93,7 @@ def topk(scores: Scores, budget: Budget) -> Supports:
     ends = torch.tensor([score.numel() for score in flat.values()], device=positions.device).cumsum(
         0
     )
+    # positions are sorted, so those of a layer are one slice
     cuts = torch.searchsorted(positions, ends).tolist()
     starts = [0, *ends.tolist()]
     return {

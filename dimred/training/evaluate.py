@@ -25,6 +25,7 @@ def evaluate(net: Net, data: Data, recipe: Recipe, split: str) -> tuple[float, f
     """Mean loss and accuracy (a fraction) on "train", "val" or "test". Every example counts
     once."""
     device = next(net.model.parameters()).device
+    # summed on the device, so that evaluation waits for it once
     sums = torch.zeros(2, device=device, dtype=torch.float64)
     net.train(False)
     with torch.no_grad(), net.weights_in_place(channels_last=recipe.channels_last) as model:
@@ -113,6 +114,7 @@ class Best:
         in metrics.jsonl."""
         line = {}
         line["val_loss"], line["val_accuracy"] = evaluate("val")
+        # of equal accuracies the earliest is reported
         if line["val_accuracy"] > self.val_accuracy:
             line["test_loss"], line["test_accuracy"] = evaluate("test")
             self.step, self.dim = step, dim

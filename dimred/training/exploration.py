@@ -37,6 +37,7 @@ class Exploration:
     def look(self) -> None:
         """Record the support of the net, before a training step."""
         maps = [*self.net.transforms.values()]
+        # in most steps nothing has changed; this comparison is cheap
         if self._version == self.net.support_version and self._maps == maps:
             return
         self._version, self._maps, now = self.net.support_version, maps, self.net.supports

@@ -75,6 +75,7 @@ class Executed(DispatchMode):
             self._turn(before)
 
     def _turn(self, on: bool) -> None:
+        # an active dispatch mode slows every operation, so it is entered only while counting
         if on != self.on:
             self.on = on
             _ = self.__enter__() if on else self.__exit__(None, None, None)
@@ -113,6 +114,7 @@ class Costs:
         self.steps += now.making + examples * (
             now.forward + (now.dense_backward if dense_grad else now.backward)
         )
+        # after its first step a basis has made filters dense: count them again in the next one
         if self.net.bases and self._seen != self.net.support_version:
             self._now = None
         self._seen = self.net.support_version

@@ -82,6 +82,7 @@ class Recipe(Checked):
         for name, parameter in net.parameters().items():
             if name in never:
                 held.append(parameter)
+            # covered biases and norms are pruned like weights, and decay like them
             elif name in net.weights or parameter.dim() > 1:
                 weights.append(parameter)
         for parameter in net.uncovered.values():

@@ -86,6 +86,7 @@ class Replay:
         """The state of the net; if this phase is over, the state stored in its file."""
         phase = self.begin_phase()
         path = self.folder.snapshot(phase) if self.folder else None
+        # the net is not what it was at this phase, since no checkpoint has been loaded yet
         if path and self.is_over(phase):
             stored, _ = read_tensors(path)
             return {name: value.to(self._device) for name, value in stored.items()}

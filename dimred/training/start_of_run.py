@@ -33,6 +33,7 @@ def start_of_run(state: Mapping[str, Tensor], device: torch.device) -> dict[str,
     }
     if device.type == "cuda":
         return {**found, "device": torch.cuda.get_device_name(device)}
+    # on a CPU the number of threads decides in which order sums are added
     return {**found, "device": device.type, "threads": str(torch.get_num_threads())}
 
 

@@ -39,6 +39,7 @@ class DeepR(RandomStart):
 
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)
+        # dense layers have no untrained weights to grow, so their signs are not fixed
         signs = {
             name: Signed(net.initial()[name].to(w.param))
             for name, w in net.weights.items()
@@ -46,16 +47,19 @@ class DeepR(RandomStart):
         }
         net.add_transforms(signs)
         for t in train.steps():
+            # weights that the previous step has moved across zero
             dormant = deactivate(net, signs)
             self.walk(net, signs, t, train.recipe.lr_at(t, len(train)))
             # after the walk: a new weight stays at zero until it has a gradient
             activate(net, dormant)
+        # no pause follows the last step: replace the weights that it has moved across zero
         activate(net, deactivate(net, signs))
         net.keep(net.supports, merge=True)
 
     @torch.no_grad()
     def walk(self, net: Net, signs: Mapping[str, Signed], t: int, lr: float) -> None:
         """One step of the random walk and of the L1 penalty, on the trained weights."""
+        # drawn by the number of the step, so that a resumed run repeats the same walk
         draws = generator(net, f"walk {t}")
         for name, each in signs.items():
             w = net.weights[name]

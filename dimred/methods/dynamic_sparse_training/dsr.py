@@ -51,11 +51,14 @@ class DSR(RandomStart):
                 threshold = net.reported["threshold"]
                 counts = below(net, threshold)
                 left = {name: net.weights[name].dim - count for name, count in counts.items()}
+                # the new threshold is for the next update; this one drops what the old threshold
+                # has counted
                 share = sum(counts.values()) / (self.drop_fraction * net.dim)
                 if share > 1.1:
                     net.reported["threshold"] = threshold / 2
                 elif share < 0.9:
                     net.reported["threshold"] = threshold * 2
+                # in proportion to the remaining weights, so layers that drop few weights gain some
                 more = regrown(net, left, left)
                 drop_and_regrow(net, drop(net, magnitude(net), counts), more)
 

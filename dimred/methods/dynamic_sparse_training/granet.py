@@ -53,9 +53,12 @@ class GraNet(RandomStart):
 
         for t in train.steps(dense_grad=due):
             if due(t):
+                # before pruning: the gradients of this pass are those of the network that is still
+                # unpruned
                 gradient = gradient_magnitude(net)
                 if t <= end:
                     left = 1 - t / end if end else 0.0
+                    # the cubic schedule of GMP, from density 1 - s_0 instead of 1
                     density = 1 - self.sparsity + (self.sparsity - start) * left**3
                     net.keep(topk(magnitude(net), round(density * net.total)))
                 fraction = cosine(self.drop_fraction, self.min_drop_fraction, t / len(train))

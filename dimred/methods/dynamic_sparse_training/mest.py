@@ -67,8 +67,10 @@ class MEST(RandomStart):
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)
         base = {name: w.dim for name, w in net.weights.items()}
+        # with the soft memory bound, training starts with the larger number of weights
         self.mutate(net, base, 1.0, self.bounds(0.0)[1])
         due = train.every(self.update_every, self.stage_ends[-1])
+        # the last update returns to exactly the final density, wherever the period falls
         last = min(math.ceil(self.stage_ends[-1] * len(train)), len(train) - 1)
         for t in train.steps():
             if due(t) or t == last:

@@ -67,9 +67,12 @@ class RigL(RandomStart):
 
     def add_gradients(self, net: Net) -> None:
         for name, grad in net.grads().items():
+            # in the method's state, since a run may be interrupted between the steps of a sum
             so_far = net.method_state.get(f"gradient/{name}")
             net.method_state[f"gradient/{name}"] = grad.clone() if so_far is None else so_far + grad
 
     def swap(self, net: Net, counts: Mapping[str, int]) -> None:
+        # popped: the next update sums anew
         gradient = {name: net.method_state.pop(f"gradient/{name}").abs() for name in net.weights}
+        # candidates are all weights that are not kept, so that a dropped one may return at once
         net.keep(grow(drop(net, magnitude(net), counts), gradient, counts))

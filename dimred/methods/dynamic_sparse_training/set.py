@@ -51,6 +51,7 @@ def rank_by_sign(net: Net) -> Scores:
 
 
 def _ranks(theta: Tensor) -> Tensor:
+    # a trained weight at exactly zero has no sign: rank 0, dropped first
     ranks = torch.zeros_like(theta)
     for positions in ((theta > 0).nonzero().view(-1), (theta < 0).nonzero().view(-1)):
         order = theta[positions].abs().argsort(stable=True)

@@ -50,6 +50,7 @@ class SNFS(RandomStart):
         for t in train.steps(dense_grad=lambda t: True):
             if due(t):
                 self.rewire(net, cosine(self.drop_fraction, self.min_drop_fraction, t / len(train)))
+            # after the update of the mask, which sees the momentum of completed steps alone
             for name, grad in net.grads().items():
                 momentum = net.method_state.setdefault(f"momentum/{name}", torch.zeros_like(grad))
                 momentum.mul_(self.momentum).add_(grad)
@@ -66,6 +67,8 @@ class SNFS(RandomStart):
         net.keep(grow(drop(net, magnitude(net), counts), size, more))
         for name, w in net.weights.items():
             joined = w.gather(~before[name])
+            # keep() gives grown weights a zero gradient and no optimiser state. Here they take part
+            # in this step, and inherit the dense momentum that selected them
             w.psi.grad = w.gather(grads[name].view(-1))
             state = net.optimizer_state.of(w.psi)
             if "momentum_buffer" in state:

@@ -45,6 +45,7 @@ class SRigL(RandomStart):
 
     def run(self, net: Net, train: Train) -> None:
         draws = random_scores(net)
+        # the number of weights of a layer stays that of the allocation; updates change its neurons
         budget = {
             name: len(support)
             for name, support in topk(draws, self.allocation(net, 1 - self.sparsity)).items()
@@ -54,6 +55,7 @@ class SRigL(RandomStart):
         if self.scale_fan_in:
             scale_by_fan_in(net)
         due = train.every(self.update_every, self.update_until)
+        # the outputs of the last layer are the classes: none may be ablated
         last = [name for name, w in net.weights.items() if w.param.dim() > 1][-1:]
         for t in train.steps(dense_grad=due):
             if due(t) and net.dim < net.total:
@@ -89,6 +91,7 @@ class SRigL(RandomStart):
     ) -> Tensor:
         """The new support of a layer, from |theta| (-inf at untrained weights) and |dL/dtheta|,
         both with one row for each neuron."""
+        # salient weights: those that RigL keeps by magnitude, and the largest gradients
         drop = int(fraction * w.dim)
         kept = mask(size, w.dim - drop)
         salient = (kept | mask(gradient, drop)).sum(1)
@@ -98,10 +101,15 @@ class SRigL(RandomStart):
             if ablation
             else torch.ones_like(salient, dtype=torch.bool)
         )
+        # enough neurons to place all weights, and at most one neuron for each weight
         neurons = min(max(int(alive.sum()), math.ceil(budget / size.shape[1])), budget)
+        # active neurons first, then those with the most salient weights: the sum ranks in this
+        # order, because no neuron has more than w.size salient weights
         alive = mask(salient.double() + alive * w.size, neurons)
         inputs = fan_in(budget, neurons, size.shape[1])
+        # a neuron keeps at most the new fan-in, by magnitude
         kept &= best_of_rows(size.masked_fill(~kept, -torch.inf), inputs)
+        # kept weights are chosen before all others, and gradients fill the rest of each row
         chosen = best_of_rows(gradient.masked_fill(kept, torch.inf), inputs) & alive[:, None]
         return chosen.view(-1).nonzero().view(-1)
 

@@ -57,6 +57,7 @@ class TopKAST(Checked):
         size = {name: theta.abs() for name, theta in net.dense_weights().items()}
         used = topk(size, self.allocation(net, density))
         trained = topk(size, self.allocation(net, min(1.0, density * (1 + self.exploration))))
+        # held: a weight that leaves B keeps its value, and competes with it at later updates
         net.keep(trained, base="held")
         for name, each in sets.items():
             each.keep(used[name])
@@ -78,6 +79,8 @@ class Explored(StraightThroughMask):
         """Set the factor of each square in the penalty: 1 at `kept`, 1 / D at the other trained
         weights."""
         self.weights.zero_()
+        # 1 / D is larger than 1: weights outside A decay faster, and enter A only against this
+        # decay
         density = self.kept.double().mean().item()
         if 0 < density < 1:
             self.weights.view(-1)[slice(None) if trained is None else trained] = 1 / density

@@ -82,6 +82,8 @@ class FreezeNetWD(ByScore):
         lr = torch.tensor([recipe.lr_at(t, steps) for t in range(steps)], dtype=torch.float64)
         decay = recipe.weight_decay
         if self.final_fraction is not None:
+            # bisection: the product falls as wd grows, and below 1 / max(lr) all of its factors are
+            # positive
             low, high = 0.0, 1 / float(lr.max())
             for _ in range(60):
                 decay = (low + high) / 2
@@ -128,6 +130,7 @@ class FreezeNetValues(ByScore):
         thetas = net.dense_weights()
         ones = {name: torch.ones_like(value) for name, value in values.items()}
         trained = masked(ones, supports)
+        # weights are assigned while all are trained; then the others are frozen at their new values
         net.assign(
             {name: torch.where(trained[name] > 0, thetas[name], values[name]) for name in values}
         )
@@ -143,6 +146,7 @@ class FreezeNetValues(ByScore):
         sigma = {name: theta.square().mean().sqrt() for name, theta in thetas.items()}
         if self.frozen_values == "shuffled":
             return permuted(thetas, generator(net, "order"))
+        # erf maps a standard normal to U(-1, 1): all distributions share the same normal draws
         draws = {
             "init": lambda name: thetas[name],
             "gaussian": lambda name: sigma[name] * normal[name],
@@ -192,6 +196,8 @@ class DropBack(Checked):
 
         for t in train.steps(dense_grad=due):
             if due(t):
+                # the change after this step: chosen before the step, so a dropped weight takes no
+                # step at all
                 lr, grads = train.recipe.lr_at(t, len(train)), net.grads()
                 moved = {
                     name: (theta - lr * grads[name] - first[name]).abs()
@@ -199,4 +205,6 @@ class DropBack(Checked):
                 }
                 net.keep(topk(moved, budget), base="init")
                 for name, w in net.weights.items():
+                    # weights that join the support take this step, too: keep() gives them a zero
+                    # gradient
                     w.psi.grad = w.gather(grads[name].reshape(-1))

@@ -69,9 +69,11 @@ class ELM(Checked):
             )
         names = parameters_of(net, last_layer(net))
         freeze_all_but(net, names)
+        # an epoch of steps without gradients: only the statistics of norms change
         stop = min(train.epoch_steps, len(train))
         for t in train.steps(0, stop):
             net.zero_grad()
+            # before the last step ends, so that its evaluation is that of the solved layer
             if t == stop - 1:
                 beta = self.solve(*moments(net, train, layer))
                 with torch.no_grad():
@@ -90,6 +92,7 @@ def moments(net: Net, train: Train, layer: nn.Linear) -> tuple[Tensor, Tensor]:
     hook = layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     net.train(False)
     size = layer.in_features + (layer.bias is not None)
+    # in float64, since the condition number of H^T H is the square of that of H
     gram, moment = (
         torch.zeros(size, n, dtype=torch.float64, device=layer.weight.device)
         for n in (size, layer.out_features)
@@ -179,6 +182,7 @@ class PartialFilters(Checked):
         for name, w in net.weights.items():
             filters = w.param.shape[0]
             if name not in whole:
+                # 0.07 * 100 = 7.000000000000001 is 7 filters, not 8
                 first = math.ceil(self.fraction * filters - 1e-9) * (w.size // filters)
                 frozen[name] = torch.arange(first, w.size, device=w.param.device)
         net.freeze(frozen)

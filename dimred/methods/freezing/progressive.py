@@ -63,6 +63,7 @@ class FreezeOut(Checked):
                 end = self.end(i, len(layers))
                 if now >= end and trains(net, names):
                     net.freeze(dict.fromkeys(names))
+                # scale_lr multiplies the recipe's learning rate, so its schedule is divided out
                 scale = self.lr(now, end) / recipe if recipe else 0.0
                 scales |= {
                     name: scale for name in names if name in net.weights or name in net.uncovered
@@ -107,7 +108,9 @@ class AutoFreeze(Checked):
                 count = 0 if before is None else self.count_converged(before, now)
                 for names in active[:count]:
                     net.freeze(dict.fromkeys(names))
+                # the layers that still train, in the order of `active` at the next interval
                 net.method_state["norms"] = now[count:]
+        # the sums are not part of the finished network
         net.method_state.clear()
 
     def norm(self, net: Net, names: list[str]) -> Tensor:
@@ -126,6 +129,8 @@ class AutoFreeze(Checked):
         eta = ((before - now).abs() / before).nan_to_num(
             nan=0.0
         )  # 0/0: a dead layer, which does not change
+        # a cumulative product: freezing saves a backward pass only for the first layers without
+        # gaps
         return int((eta < torch.quantile(eta, self.percentile / 100)).long().cumprod(0).sum())
 
 

@@ -47,6 +47,7 @@ class Emergent(Checked):
     def cut(self, net: Net, train: Train, margins: Mapping[str, Tensor]) -> None:
         """Keep exactly the weights with the largest margins, and train them to the end."""
         density, advice = 1 - self.sparsity, f"Choose a larger method.{self.strength}"
+        # once: a resumed run passes here with initial weights, before it loads its checkpoint
         train.once(lambda: note_own_density(net, self.used(net), density, advice))
         chosen = topk(margins, self.allocation(net, density))
         net.keep(chosen, merge=True)

@@ -69,6 +69,7 @@ class Movement(Checked):
         begin, end = int(self.prune_from * total), int(self.prune_until * total)
         period = train.period(self.update_every)
         for t in train.steps():
+            # also in the last step, whatever the period, so that the final density is reached
             if t >= begin and (t % period == 0 or t == total - 1):
                 density = cubic(
                     self.sparsity, min(1.0, (t - begin) / (end - begin)) if end > begin else 1.0
@@ -111,6 +112,7 @@ class SoftMovement(Emergent):
         stop = self.stop(train)
         for t in train.steps(0, stop):
             for gate in gates.values():
+                # 1 - (1 - x)^3: the cubic schedule, as a fraction of its final value
                 gate.rise.fill_(1 - cubic(1.0, (t + 1) / stop))
         self.cut(net, train, scores_of(gates))
 

@@ -111,6 +111,7 @@ class RowThresholds(Transform):
     def __init__(self, weight: Tensor, alpha: float) -> None:
         super().__init__()
         self.alpha = alpha
+        # one threshold for each row, broadcast over its inputs
         self.tau = nn.Parameter(weight.new_zeros(len(weight), *[1] * (weight.dim() - 1)))
 
     def forward(self, theta: Tensor) -> Tensor:
@@ -121,10 +122,12 @@ class RowThresholds(Transform):
 
     @torch.no_grad()
     def margin(self, theta: Tensor) -> Tensor:
+        # weights above their threshold rank by magnitude, and above all weights below it
         return torch.where(theta.abs() > self.tau, theta.abs(), theta.abs() - self.tau)
 
     @torch.no_grad()
     def reopen(self, theta: Tensor) -> None:
+        # an (almost) empty layer passes no signal on: all of its weights are opened again
         self.tau.mul_((theta.abs() > self.tau).to(theta.dtype).mean() > 0.01)
 
 

@@ -51,6 +51,7 @@ class ContinuousSparsification(Checked):
             name: SoftMask(w.param, self.initial_score, self.penalty)
             for name, w in net.weights.items()
         }
+        # s has a penalty of its own
         net.add_transforms(masks, decay=0.0)
         self.anneal(train, masks, 0, self.rewind_step)
         ticket = train.snapshot()
@@ -71,6 +72,7 @@ class ContinuousSparsification(Checked):
         net.keep(chosen)
         net.restore(ticket)
         net.remove_transforms()
+        # a hardened mask is 1 / sigmoid(s_0), not 1: the ticket trains at the scale of the search
         net.add_transforms({name: Times(masks[name].scale) for name in masks})
         train(self.rewind_step)
         net.keep(net.supports, merge=True)
@@ -105,6 +107,8 @@ class SoftMask(Transform):
     @torch.no_grad()
     def reset(self) -> None:
         """Soften the mask again, except where weights are pruned."""
+        # a negative s becomes more negative, so the weight stays pruned; a positive s returns to
+        # s_0
         self.s.mul_(self.beta).clamp_(max=self.start)
         self.beta.fill_(1.0)
 

@@ -52,6 +52,7 @@ class EarlyBird(Checked):
             masks = net.method_state.get("masks")
             if masks is None:  # the channels are chosen
                 continue
+            # one mask after every epoch, as in the paper, and one at the end of the search
             if (t and t % train.epoch_steps == 0) or t == end:
                 mask = channels.best(channels.mean_scale(), 1 - self.sparsity, self.count)
                 masks = net.method_state["masks"] = torch.cat((masks, mask[None]))[-self.masks :]

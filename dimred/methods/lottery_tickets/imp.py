@@ -101,6 +101,7 @@ class IMP(Checked):
 
     def run(self, net: Net, train: Train) -> None:
         train(0, self.rewind_step)
+        # a training phase of its own: a resumed run reads it from its file (training/resume.py)
         ticket = train.snapshot()
         self.begin(net)
         train(self.rewind_step)
@@ -139,7 +140,9 @@ class IMP(Checked):
             f"false where {name}, the output layer, is not covered, or nothing else is",
         )
         trained = {each: w.dim for each, w in net.weights.items()}
+        # the fraction pruned from this layer is half of the overall one: (1 - left / trained) / 2
         kept = min(left, round(trained[name] * (1 + left / sum(trained.values())) / 2))
+        # the allocation shares the rest among the other layers, as if there were no output layer
         others = copy.copy(net)
         others.weights = {each: w for each, w in net.weights.items() if each != name}
         budget = self.allocation(others, (left - kept) / others.total)
@@ -156,6 +159,7 @@ def prune(net: Net, supports: Supports, pruned: Literal["zero", "init", "zero_or
         return
     initial, gone = net.initial(), {}
     for name, w in net.weights.items():
+        # Zhou et al.: weights that moved towards zero are set to zero, others return to their start
         start = initial[name].to(w.param).view(-1)
         left = w.trained().index_fill(0, supports[name], False)  # type: ignore[arg-type]
         held = torch.where(left, start.where(w.dense().abs() >= start.abs(), 0.0), w.dense())

@@ -48,6 +48,7 @@ class Iterative(AtInit):
     def choose(self, net: Net, train: Train) -> Supports:
         score, supports = self.scorer(net, train), net.supports
         for t, density in enumerate(train.rounds(list(self.densities()), "scoring")):
+            # without regrowth the masks of successive rounds are nested
             among = None if self.regrow else supports
             supports = dict(self.best(score(supports, t), self.budget(net, density), among))
         return supports

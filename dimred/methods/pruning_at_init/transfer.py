@@ -70,6 +70,7 @@ class NTT(AtInit):
             for t, images in zip(
                 train.rounds(range(steps), "transfer"), self.images(train), strict=False
             ):
+                # the last interval trains with the final mask
                 if 0 < t <= steps - self.update_every and t % self.update_every == 0:
                     supports = self.best(
                         {name: theta.detach().abs() for name, theta in student.items()}, budget
@@ -91,6 +92,7 @@ class NTT(AtInit):
     ) -> Tensor:
         """The loss of the transfer, for one batch."""
         inside = masked(student, supports)
+        # with base=init the frozen weights have the teacher's values, not the student's
         others = {
             name: teacher[name].detach() - theta
             for name, theta in masked(teacher, supports).items()

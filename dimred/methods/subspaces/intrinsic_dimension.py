@@ -59,6 +59,7 @@ class IntrinsicDimension(Checked):
         net.freeze(dict.fromkeys(net.weights if self.train_biases_and_norms else net.parameters()))
         net.add_transforms(projections(net, z, self.projection), lr=self.lr_scale, decay=0.0)
         train()
+        # the stored file needs z and the seed alone: P and theta_0 are generated again
         displacement = made.Displacement(self.projection, net.seed, z.detach().clone())
         made.displace(net, displacement)
 
@@ -97,6 +98,7 @@ def projections(net: Net, z: nn.Parameter, kind: str) -> dict[str, Offset]:
         name: DenseProjection(z, size, net.seed, i, net.total * len(z) <= KEPT)
         for i, (name, size) in enumerate(sizes.items())
     }
+    # a column of P spans all weights, so its length sums over their rows
     length = sum(part.squares() for part in parts.values()).sqrt()  # type: ignore[union-attr]
     for part in parts.values():
         part.length.copy_(length)

@@ -55,6 +55,7 @@ class Subspace(Checked):
     def run(self, net: Net, train: Train) -> None:
         thetas = net.dense_weights()
         nets = [thetas]
+        # initial weights of a layer are independent: a permutation is as good as a new draw
         nets += [permuted(thetas, generator(net, f"corner {i}")) for i in range(1, self.points)]
         corners = {name: torch.stack([each[name] for each in nets]) for name in thetas}
         net.freeze(dict.fromkeys(net.weights))
@@ -65,6 +66,7 @@ class Subspace(Checked):
         net.add_transforms(transforms)
         self.move(net, transforms, 0)
         for t in train.steps():
+            # at the pause of step t its point has been used: choose that of step t + 1
             self.move(net, transforms, t + 1)
         net.merge_transforms()
         average_statistics(net, train)
@@ -81,6 +83,7 @@ class Subspace(Checked):
         uniform = torch.rand(self.points, generator=draws, dtype=torch.float64)
         if self.kind == "curve":
             return self.weights(uniform[0])
+        # exponential draws, divided by their sum, are uniform on the simplex
         exponential = -torch.log1p(-uniform)
         return exponential / exponential.sum()
 
@@ -123,6 +126,7 @@ class Penalised(Corners):
         self.family = [self, *list(others.values())[1:]]  # in a list, they are not its parts
 
     def penalty(self, theta: Tensor) -> Tensor:
+        # inner products of whole networks are sums over their layers
         gram = torch.stack(
             [corners.points.flatten(1) @ corners.points.flatten(1).T for corners in self.family]
         ).sum(0)

@@ -81,6 +81,7 @@ class Bernoulli(Mask):
         k."""
         p = torch.sigmoid(self.score)
         shift = (p.sum() - self.k) / (p * (1 - p)).sum().clamp(min=1e-6)
+        # limited, because the slope sum p (1 - p) vanishes where all probabilities are near 0 or 1
         self.score.sub_(shift.clamp(-1, 1))
         self.step.fill_(step)
 
@@ -89,6 +90,7 @@ class Bernoulli(Mask):
         score = self.score.detach()
         if not self.training:
             return best_of(score, self.k)
+        # a seed for each step: repeated passes and resumed runs draw the same mask
         draws = torch.Generator(score.device).manual_seed(self.seed + int(self.step))
         return torch.rand(score.shape, generator=draws, device=score.device) < torch.sigmoid(score)
 

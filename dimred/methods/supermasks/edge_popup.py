@@ -90,6 +90,7 @@ class TopK(Mask):
     ) -> None:
         super().__init__()
         self.score, self.k, self.weights, self.signed = nn.Parameter(score), k, weights, signed
+        # 1 / sqrt(density) gives a neuron's output the variance that it has with all inputs
         self.scale = math.sqrt(score.numel() / max(1, k)) if scale_fan else 1.0
 
     def ranked(self) -> Tensor:

@@ -82,6 +82,7 @@ class Gem(Masked):
 
     def forward(self, theta: Tensor) -> Tensor:
         with torch.no_grad():
+            # after an optimiser step p may lie outside [0, 1]
             self.p.clamp_(0, 1)
         mask = straight_through((self.p > 0.5).to(theta.dtype), self.p)
         return super().forward(weights_of(theta, self.weights)) * mask

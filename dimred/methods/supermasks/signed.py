@@ -74,6 +74,7 @@ class Ternary(TopK):
     def mask(self) -> Tensor:
         """-1, 0 or 1."""
         score = self.score.detach()
+        # without a threshold, the sparsity is exact; with one, it emerges from training
         return score.sign() * (
             super().mask() if self.threshold is None else score.abs() > self.threshold
         )
