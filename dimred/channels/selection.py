@@ -25,7 +25,7 @@ from dimred.net.coordinates import Supports
 from dimred.net.layers import matching
 from dimred.scores import Scores
 
-#: what a density is a fraction of
+#: the unit that a density is a fraction of
 Unit = Literal["weights", "channels"]
 
 

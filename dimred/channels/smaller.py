@@ -26,7 +26,7 @@ def without_channels(net: Net, images: Tensor) -> nn.Module:
             for key, tensor in table.items():
                 if tensor is not None:
                     name = names[id(tensor)]
-                    if name not in small:  # else it is tied
+                    if name not in small:  # a tied weight is cut once
                         rows = _left(channels.rows.get(name), kept)
                         columns = _left(channels.columns.get(name), kept)
                         small[name] = _cut(tensor, values.get(name, tensor), rows, columns)
@@ -55,7 +55,7 @@ def _resize(module: nn.Module) -> None:
     if owner is None:
         return
     groups = getattr(module, "groups", 1)
-    # depthwise: each channel keeps its number of filters
+    # depthwise: the number of filters of each channel does not change
     if groups > 1 and groups == module.in_channels:
         groups = groups * owner.shape[0] // module.out_channels
     sizes = {

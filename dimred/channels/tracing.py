@@ -61,8 +61,9 @@ class ChannelTracer(TorchFunctionMode):
         self.filters, self.scales = list[str](), list[str]()
         twin = copy.deepcopy(model).eval()
         self._names = {id(tensor): name for name, tensor in tensors_of(twin)}
-        self._ids = dict[int, Tensor]()  # of the channels (dimension 1) of computed tensors
-        self._held = list[object]()  # keeps ids from being used again
+        self._ids = dict[int, Tensor]()  # channels (dimension 1) of computed tensors, by id
+        # a reference to each tensor, because Python reuses the ids of deleted objects
+        self._held = list[object]()
         self._elsewhere = set[str]()  # parameters used by functions without a rule
         images = next(twin.parameters()).new_zeros(2, *images.shape[1:])
         self._follow(images, torch.zeros(images.shape[1], dtype=torch.int64))
@@ -93,7 +94,7 @@ class ChannelTracer(TorchFunctionMode):
         kwargs = kwargs or {}
         out = function(*args, **kwargs)
         made, read = list(_inside(out)), list(_inside((args, kwargs)))
-        if made or out is None:  # else the function returns shapes or numbers
+        if made or out is None:  # other functions return shapes or numbers
             rule = RULES.get(getattr(function, "__name__", "").strip("_"))
             ids = rule(self, out, *args, **kwargs) if rule else None
             if ids is None:
@@ -225,7 +226,7 @@ class ChannelTracer(TorchFunctionMode):
     def _linear(
         self, out: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None
     ) -> Tensor | None:
-        # of two dimensions only: otherwise channels are not in the second
+        # _conv accepts two-dimensional inputs only: in others, channels are in the last dimension
         return self._conv(out, input, weight, bias)
 
     def _each(self, ids: Tensor | None, *tensors: Tensor | None) -> Tensor | None:
@@ -247,7 +248,7 @@ def _named(rule: Any, names: str) -> dict[str, Any]:
     return dict.fromkeys(names.split(), rule)
 
 
-#: rules by the names of functions; add, __iadd__ and add_ have one name
+#: rules by the names of functions, without underscores: add and add_ share a rule
 RULES: dict[str, Any] = {
     **_named(
         ChannelTracer._same,

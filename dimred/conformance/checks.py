@@ -73,7 +73,7 @@ def check_exact_count(make: Make) -> None:
         )
         try:
             net = train(make, sparsity=sparsity, **shared)
-        except UserError as error:  # not every method can rank all layers together
+        except UserError as error:  # some methods cannot rank all layers together
             expect_advice(error)
             continue
         expect_count(net, sparsity, f" (allocation {allocation})")
@@ -269,7 +269,7 @@ CHECKS: dict[str, Check] = {
 }
 
 
-# -- what checks share --------------------
+# -- shared by checks --------------------
 def observe(make: Make, optimizer: str = "sgd", seed: int = 0) -> WatchedNet:
     """The net after one whole training, which several checks share."""
     return observed(make, trainable_kind(make), optimizer, seed)

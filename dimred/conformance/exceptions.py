@@ -11,7 +11,7 @@ LEARNS_GATES = (
     "what it trains besides the weights (thresholds, gates or penalties) acts at any sparsity"
 )
 
-#: what cannot be examined on nets made up for it
+#: methods that the toy nets cannot examine
 NOT_EXAMINED: Mapping[str, str] = {
     "from_mask": "it needs the run of another method, with the same model"
 }

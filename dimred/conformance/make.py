@@ -10,12 +10,11 @@ from typing import Any
 from dimred.methods.base import Method
 from dimred.runs.build import build
 
-#: A training has 20 steps here, of 16 examples. Whole numbers are intervals, rounds or repetitions:
-#: none is larger than
+#: the largest value of whole numbers (intervals, rounds, repetitions): a training has 20 steps
 LARGEST = 5
-#: but these count examples,
+#: the largest value of whole numbers that count examples: a batch has 16
 EXAMPLES = {"examples": 32, "transfer_batch_size": 32}
-#: and these are fractions or amounts of work
+#: the bounds of fractions, and of amounts of work
 AT_LEAST, AT_MOST = {"prune_rate": 0.5}, {"epochs": 1.0}
 SPARSITY = 0.6
 

@@ -20,7 +20,7 @@ from dimred.storage.folder import RunFolder
 from dimred.training.loop import Train
 from dimred.training.observers import Observer
 
-STEPS = 20  # of a training: five epochs of four
+STEPS = 20  # in a training: five epochs of four steps
 
 
 @dataclass
@@ -28,13 +28,12 @@ class Trace:
     """What a training showed: the number of trained weights after every step, and violations."""
 
     counts: list[int] = field(default_factory=list)
-    frozen: list[str] = field(default_factory=list)  # what is not trained has moved
+    frozen: list[str] = field(default_factory=list)  # untrained values that have changed
     # the optimiser's state went to another coordinate, or was lost
     optimizer: list[str] = field(default_factory=list)
-    scoring: list[str] = field(
-        default_factory=list
-    )  # statistics or random states moved while nothing was trained
-    state: State = field(default_factory=dict)  # of the net, in the end
+    # statistics or random states that scoring changed
+    scoring: list[str] = field(default_factory=list)
+    state: State = field(default_factory=dict)  # of the net, at the end
 
 
 class WatchedNet(Net):
@@ -52,11 +51,11 @@ class WatchedNet(Net):
         for key in before if self.optimizer and w.dim else ():
             if key not in after or not torch.equal(after[key][stayed], before[key][stayed]):
                 self.trace.optimizer.append(
-                    f"{name}: survivors of a change of support lost their {key}"
+                    f"{name}: weights that remained after a change of support lost their {key}"
                 )
             elif after[key][joined].any():
                 self.trace.optimizer.append(
-                    f"{name}: newcomers start with a {key} that is not theirs"
+                    f"{name}: new weights start with a {key} of other weights"
                 )
 
     def _dense_optimizer_state(self, name: str) -> dict[str, Tensor]:
@@ -76,7 +75,7 @@ class Watch(Observer):
     def __init__(self, net: WatchedNet, crash: int = -1) -> None:
         self.net, self.crash = net, crash
         self._unscored = statistics(net)
-        # changes of coordinates so far; then: what is not trained, and the optimiser's state
+        # the number of changes of coordinates, the untrained values, and the optimiser's state
         self._last: tuple[int, State, State] | None = None
 
     def before_step(self, train: Train, step: int) -> None:
@@ -201,7 +200,7 @@ def run(
     settings = dataclasses.replace(RECIPE, **{"steps": STEPS, "batch_size": 16, **recipe})
     train = Train(net, Blobs(dtype), settings, seed=seed, folder=folder)
     train.observers.append(Watch(net, crash))
-    if compiled:  # the translator without its code generator, which would take ten seconds a net
+    if compiled:  # "eager" traces without generating code, which would take ten seconds a net
         torch._dynamo.reset()
         net.compile(backend="eager")
     with one_thread():

@@ -16,9 +16,8 @@ log = logging.getLogger("dimred")
 class Finding(NamedTuple):
     check: str
     outcome: Literal["passes", "fails", "exception", "not applicable"]
-    why: (
-        str  # what was expected and did not hold, or why it need not; of what passes, what it means
-    )
+    # the failed expectation, or the reason of an exception; the promise of a check that passes
+    why: str
 
 
 def examine(make: Make) -> Iterator[Finding]:

@@ -26,9 +26,8 @@ class FilterBasis(Transform):
     def __init__(self, rows: Tensor, trainable: bool) -> None:
         super().__init__()
         self.n = len(rows)
-        flat = rows.reshape(
-            -1
-        ).clone()  # one dimension, so that it trains without decay, as biases do
+        # one dimension, so that it has no weight decay, as biases have none
+        flat = rows.reshape(-1).clone()
         if trainable:
             self.flat = nn.Parameter(flat)
         else:

@@ -152,7 +152,7 @@ class ACDC(Checked):
 
     sparsity: Sparsity = 0.9
     allocation: Allocation = Global()
-    # moments, as fractions of training
+    # starts of the phases, as fractions of training
     compress_at: tuple[UnitInterval, ...] = (0.05, 0.25, 0.45, 0.65, 0.85)
     decompress_at: tuple[UnitInterval, ...] = (0.15, 0.35, 0.55, 0.75)
 

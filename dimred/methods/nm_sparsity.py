@@ -38,7 +38,7 @@ class NM(Checked):
 
     n: Count = 2
     m: Count = 4
-    penalty: NotNegative = 0.0002  # lambda_W
+    penalty: NotNegative = 0.0002  # lambda_W, the decay of pruned weights
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,7 +83,7 @@ class LargestOf(Transform):
     def kept(self, theta: Tensor) -> Tensor:
         """True at the n largest of every group; among equals the first are kept."""
         size = theta.detach().abs().movedim(1, -1)
-        places = size.reshape(-1, self.m).T.contiguous()  # the i-th of every group, in a row
+        places = size.reshape(-1, self.m).T.contiguous()  # row i: place i of every group
         # how many weights of its group come before each one: larger ones, and equal ones at earlier
         # places. m comparisons of rows take the place of a sort of every group
         ahead = torch.zeros_like(places, dtype=torch.int16)

@@ -8,7 +8,7 @@ from dimred.net import Net
 
 log = logging.getLogger(__name__)
 
-# largest share of the weights to be pruned that the final cut prunes without a warning
+# the largest fraction of the pruned weights that the final pruning may remove without a warning
 MOST = 0.1
 
 

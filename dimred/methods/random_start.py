@@ -21,7 +21,7 @@ class RandomStart(Checked):
 
     sparsity: Sparsity = 0.9
     allocation: Allocation = ERK()
-    # divide weights by the root of their neuron's density
+    # divide weights by sqrt(density of their neuron)
     scale_fan_in: bool = False
 
     def keep_random(self, net: Net, sparsity: float | None = None) -> None:

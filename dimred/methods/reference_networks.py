@@ -46,7 +46,7 @@ class MagnitudeAfter(Checked):
     sparsity: Sparsity = 0.9
     allocation: Allocation = Global()
     rounds: Count = 1  # 1 is one-shot
-    finetune_fraction: Fraction = 0.5  # fraction of training
+    finetune_fraction: Fraction = 0.5  # of training, shared by the rounds
 
     def run(self, net: Net, train: Train) -> None:
         start = 0

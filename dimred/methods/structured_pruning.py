@@ -80,7 +80,7 @@ class NetworkSlimming(Checked):
     sparsity: Sparsity = 0.9
     count: Literal["weights", "channels"] = "weights"
     prune_at: Fraction = 0.5  # when to prune, as a fraction of training
-    penalty: NotNegative = 1e-4  # s
+    penalty: NotNegative = 1e-4  # s, on the scales of norms
 
     def run(self, net: Net, train: Train) -> None:
         channels, prune = Channels(net, train.sample(1)[0]), round(self.prune_at * len(train))
@@ -111,12 +111,11 @@ class ChannelAtInit(Checked):
     sparsity: Sparsity = 0.9
     count: Literal["weights", "channels"] = "weights"
     score: Named = "snip"
-    scope: Literal["network", "layer"] = (
-        "network"  # where channels compete; layer: each loses the same fraction
-    )
+    # compare channels in the whole network; layer: the same fraction of each layer
+    scope: Literal["network", "layer"] = "network"
     rounds: Count = 1
-    examples: Count = 128  # of the training set, that weights are scored with
-    ablation: Ablation = "none"  # of channels: dimred/select/ablations.py
+    examples: Count = 128  # training examples that weights are scored on
+    ablation: Ablation = "none"  # dimred/select/ablations.py, for channels
     # score with crops and flips, as in training
     augment: bool = False
 

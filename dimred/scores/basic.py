@@ -17,7 +17,7 @@ from dimred.net.seeded import generators_kept
 
 Batch = tuple[Tensor, Tensor]
 Scores = Mapping[str, Tensor]
-#: a value for every covered weight, shaped like it, that the model can compute with
+#: values of all covered weights, in their shapes
 Thetas = Mapping[str, Tensor]
 
 

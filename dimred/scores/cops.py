@@ -83,9 +83,8 @@ def _centred(first: Tensor, others: Tensor, wanted: Tensor, best: Best) -> Tenso
         torch.full((n,), 1.0, dtype=torch.float64),
         1e8 * torch.eye(n, dtype=torch.float64),
     )
-    tried: list[
-        tuple[Tensor, Tensor, float]
-    ] = []  # lambda, what its mask attains beyond the levels, <m, S_1>
+    # lambda, the surplus of its mask over the levels, <m, S_1>
+    tried: list[tuple[Tensor, Tensor, float]] = []
     lowest, at = torch.inf, center
     for _ in range(120 * n * n):
         if (center < 0).any():
@@ -97,7 +96,7 @@ def _centred(first: Tensor, others: Tensor, wanted: Tensor, best: Best) -> Tenso
             surplus, value = others[:, mask].sum(1).cpu() - wanted, float(first[mask].sum())
             tried.append((center, surplus, value))
             dual = value + float(center @ surplus)
-            if dual < -1 - 1e-9:  # it bounds <m, S_1> >= -1 of any mask that meets all
+            if dual < -1 - 1e-9:  # the dual is an upper bound of <m, S_1>, which is never below -1
                 raise UserError(
                     f"no mask meets all levels of the {n} constraints together. Lower method.levels"
                 )
@@ -112,6 +111,7 @@ def _centred(first: Tensor, others: Tensor, wanted: Tensor, best: Best) -> Tenso
         step = shape @ cut / length
         center = center - step / (n + 1)
         shape = n * n / (n * n - 1) * (shape - 2 / (n + 1) * torch.outer(step, step))
-    weight = 2 * at + 1  # above the multiplier of each constraint: violating one never pays
+    # an exact penalty: above the multipliers, so that no violation of a constraint pays off
+    weight = 2 * at + 1
     chosen = max(tried, key=lambda t: t[2] + float((weight * t[1].clamp(max=0)).sum()))
     return first + chosen[0].to(others) @ others

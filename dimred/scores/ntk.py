@@ -97,9 +97,8 @@ def kernel_product(
         )
     along = masked(dict(zip(thetas, v, strict=True)), supports)
     with torch.set_grad_enabled(differentiable), warnings.catch_warnings(), forward.dual_level():
-        warnings.filterwarnings(
-            "ignore", message="`torch.jit.script` is deprecated"
-        )  # torch 2.15, about itself
+        # raised by torch 2.15's own code
+        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
         duals = {name: forward.make_dual(theta, along[name]) for name, theta in thetas.items()}
         with net.weights_in_place(duals) as model, OutOfPlace():
             return forward.unpack_dual(model(left)).tangent

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dimred.errors import UserError
 from dimred.net import Net
 
-PARTS = 20  # of the walks, between which progress is reported
+PARTS = 20  # progress is reported after each twentieth of the weights
 
 
 class Layer(NamedTuple):
@@ -20,9 +20,9 @@ class Layer(NamedTuple):
     count as channels."""
 
     size: Tensor  # |w| (in, out, kernel), zero where a grouped convolution has no weight
-    place: Tensor  # of each in the flat weights of the whole net, one after another
-    after: list[str]  # the layers that use its output; none: it is an output layer
-    before: list[str]  # the layers whose outputs it uses; none: it is an input layer
+    place: Tensor  # the index of each weight in the flat weights of the whole net
+    after: list[str]  # the layers that use its output; empty for an output layer
+    before: list[str]  # the layers that its input comes from; empty for an input layer
 
 
 def phew(
@@ -52,7 +52,7 @@ def phew(
         .double()
         .abs()
     )
-    order = torch.full_like(sizes, torch.inf)  # of the visits
+    order = torch.full_like(sizes, torch.inf)  # the order of first visits
     came, first, exhausted = 0, 0, False
     for goal in rounds([count * part // PARTS for part in range(1, PARTS + 1)]):
         while came < goal and not exhausted:
@@ -61,9 +61,8 @@ def phew(
             walks = max(2, min(8192, (count - came) // (4 * len(layers))))
             found, walk = sample_walks(layers, tables, range(first, first + walks), random)
             new, owner = _fresh(found, walk, order)
-            fits = (
-                torch.bincount(owner - first, minlength=walks).cumsum(0) <= count - came
-            )  # whole walks only
+            # only whole walks: a part of one would end inside the network
+            fits = torch.bincount(owner - first, minlength=walks).cumsum(0) <= count - came
             new = new[fits[owner - first]]
             order[new] = torch.arange(came, came + len(new), dtype=order.dtype)
             came, first = came + len(new), first + walks
@@ -137,7 +136,8 @@ def sample_walks(
                 taken = ((which == i) & (widths[-1] > 0)).nonzero().view(-1)
                 low, high = doors[i, :, taken]
                 into = low + draw[taken] - (widths[i - 1, taken] if i else 0.0)
-                into = torch.minimum(into, torch.nextafter(high, low))  # sums are rounded
+                # rounded sums may exceed the range
+                into = torch.minimum(into, torch.nextafter(high, low))
                 entry = torch.searchsorted(tables[target][backwards][1:], into, right=True)
                 place, arrived = _entry(layers[target], entry, backwards)
                 found.append(place)

@@ -13,7 +13,7 @@ from torch import Tensor
 from dimred.net import Net
 from dimred.scores.basic import Batch, trained_only, untouched
 
-#: yields the batches one after the other; `train.rounds` shows a bar meanwhile
+#: yields the batches; `train.rounds` also shows a bar
 Rounds = Callable[[Sequence[Batch]], Iterator[Batch]]
 
 
@@ -96,7 +96,7 @@ def prospr(
     def grads(batch: Batch, of: Sequence[Tensor], graph: bool) -> tuple[Tensor, ...]:
         with twin.weights_in_place(moving) as model:
             loss = F.cross_entropy(model(batch[0]), batch[1])
-        # thetas of an inner step depend on the gates: the graph is needed again
+        # the weights of an inner step depend on the gates: later steps need the graph again
         return torch.autograd.grad(
             loss, list(of), create_graph=graph, retain_graph=True, materialize_grads=True
         )

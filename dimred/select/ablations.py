@@ -15,9 +15,8 @@ from dimred.net.coordinates import Supports
 from dimred.scores import Scores, generator, permuted, random_scores
 from dimred.select.topk import topk
 
-#: shuffle: as many weights of each layer, at random. reinit: other initial values, a permutation of
-#: those of the layer (another draw, where they are independent). invert: the weights with the
-#: lowest scores
+#: shuffle: the same number of weights in each layer, at random. reinit: new initial values, a
+#: permutation of the layer's. invert: keep the weights with the lowest scores
 Ablation = Literal["none", "shuffle", "reinit", "invert"]
 
 

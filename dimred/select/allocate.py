@@ -18,7 +18,7 @@ from dimred.errors import UserError
 from dimred.fields import Checked, Fraction, NotNegative
 from dimred.net import Net
 
-#: how many weights to keep: in all, or of each layer
+#: the number of weights to keep: in total, or in each layer
 Budget = int | Mapping[str, int]
 
 

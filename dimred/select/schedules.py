@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-LEAST = 5  # steps of a period that is given as a fraction of training, at least
+LEAST = 5  # the shortest period, in steps, that a fraction of training gives
 Decay = Literal["cosine", "constant", "linear", "inverse_power"]
 
 

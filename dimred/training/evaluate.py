@@ -16,9 +16,9 @@ from dimred.errors import UserError
 from dimred.net import Net
 from dimred.training.recipe import Recipe
 
-# Steps between two transfers of losses from the device: only then does training wait for it.
+# Steps between two transfers of losses from the device: training waits for it only then.
 READ_EVERY = 50
-SHOWN = 5  # losses that an error message shows
+SHOWN = 5  # the last losses, shown in an error message
 
 
 def evaluate(net: Net, data: Data, recipe: Recipe, split: str) -> tuple[float, float]:
@@ -47,7 +47,7 @@ class RunningLoss:
     def __init__(self, batch_size: int, device: torch.device) -> None:
         self._batch_size = batch_size
         self._losses, self._correct = torch.zeros(2, READ_EVERY, device=device)
-        self._unread = 0  # steps whose losses are on the device alone
+        self._unread = 0  # the number of losses on the device that have not been read
         self._sums: list[float] = [0.0, 0.0, 0]  # loss, correct and steps since the evaluation
         self._recent: list[float] = []  # the last losses read
 

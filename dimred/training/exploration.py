@@ -27,9 +27,8 @@ class Exploration:
     def __init__(self, net: Net) -> None:
         self.net = net
         self.first: dict[str, Support] = {}
-        self.seen: dict[
-            str, Tensor
-        ] = {}  # of each weight, flat (D); empty as long as the first is all
+        # marks of each weight, flat (D); empty as long as the first supports have not changed
+        self.seen: dict[str, Tensor] = {}
         self.others: dict[str, int] = {}
         self.in_place = 0
         self._version, self._maps = -1, list[Transform]()
@@ -77,7 +76,7 @@ class Exploration:
         common = union = 0
         for name, w in self.net.weights.items():
             first = self.first.get(name)
-            if first is w.support:  # all the same, be it everything
+            if first is w.support:  # the same support, or both None: all weights
                 shared = either = w.dim
             else:
                 both, now = self._mark(name, first), w.trained()

@@ -100,7 +100,7 @@ class Costs:
         self.dense_step, self.dense_making = dense.forward + dense.backward, dense.making
         self.dense_forward = forward_of(self._everything, ALL)
         self._now: tuple[int, Pass] | None = None
-        self._seen: int | None = None  # the version of the net in the last step
+        self._seen: int | None = None  # the support_version of the last step
 
     @property
     def scoring(self) -> int:
@@ -147,9 +147,8 @@ class Costs:
     def of_a_pass(self) -> Pass:
         net = self.net
         made = {name for name in net.weights if name in net.transforms or name in net.bases}
-        whole = {
-            name for name in made if name in net.bases or [*net.transforms[name].parameters()]
-        }  # feel it all
+        # their parameters take the gradient of the whole weight, trained or not
+        whole = {name for name in made if name in net.bases or [*net.transforms[name].parameters()]}
         trained = {name: Entries(w.size, w.dim, w.trained) for name, w in net.weights.items()}
         with torch.no_grad():
             active = {
@@ -196,7 +195,8 @@ class Costs:
         told: dict[str, int] = {}
         for name, each in self.net.transforms.items():
             flops = each.flops()
-            if flops is not None and name not in self.net.bases:  # executed with its transform
+            # a basis runs together with its transform
+            if flops is not None and name not in self.net.bases:
                 told[name] = flops
         with torch.enable_grad(), self.executed.set(False), counter.set(True):
             made = [

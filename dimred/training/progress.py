@@ -19,10 +19,10 @@ from dimred.training.sweep_label import PROGRESS, run_label
 log = logging.getLogger(PROGRESS)
 T = TypeVar("T")
 
-# about epochs of one training; those of a longer one are logged every second, third, ... time
+# the most epochs of a training that are all logged; of longer ones every second, third, ... is
 MOST_LINES = 1000
-PATIENCE = 2.0  # seconds until a loop without training gets a bar
-SILENCE = 30.0  # seconds between its lines, where there is no bar
+PATIENCE = 2.0  # seconds until rounds without training get a bar
+SILENCE = 30.0  # seconds between the lines of rounds without training
 TRAINING = "{desc} |{bar}|{percentage:3.0f}% {remaining} left"
 SCORING = "{desc} {n_fmt} of {total_fmt} |{bar}| {remaining} left"
 
@@ -37,9 +37,9 @@ class Progress:
         self.epoch_steps, self.epochs = epoch_steps, math.ceil(total / epoch_steps)
         self._every = math.ceil(self.epochs / MOST_LINES)
         self._rounds: list[str] = []  # outermost first
-        self._bar: tqdm  # of the steps that are being taken
-        self._trained = 0  # epochs and parts of epochs
-        self._last: Mapping[str, Any] = {}  # evaluation
+        self._bar: tqdm  # of the present training phase
+        self._trained = 0  # evaluations so far
+        self._last: Mapping[str, Any] = {}  # the last evaluation
 
     # -- rounds --------------------
     def rounds(self, items: Collection[T], what: str) -> Iterator[T]:
@@ -100,7 +100,7 @@ class Progress:
                 f"accuracy {_percent(line['train_accuracy'])}{validation}"
             )
 
-    # -- words --------------------
+    # -- messages --------------------
     def _epoch(self, step: int) -> str:
         return f"epoch {min(step // self.epoch_steps + 1, self.epochs)} of {self.epochs}"
 

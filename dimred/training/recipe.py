@@ -28,15 +28,15 @@ class Recipe(Checked):
     lr: Positive = 0.1
     momentum: UnitInterval = 0.9  # of sgd
     nesterov: bool = False
-    weight_decay: NotNegative = 0.0005  # of weights
-    decay_all: bool = False  # biases and norms decay, too
+    weight_decay: NotNegative = 0.0005  # of weights; see decay_all
+    decay_all: bool = False  # weight decay of biases and norms, too
     schedule: Literal["constant", "step", "cosine"] = "step"
-    # of step: fractions of training at which lr is multiplied by gamma
+    # schedule=step multiplies lr by gamma at these fractions of training
     milestones: tuple[OpenFraction, ...] = (0.5, 0.75)
     gamma: NotNegative = 0.1
     warmup: UnitInterval = 0.0  # fraction of training in which lr rises linearly from 0
     label_smoothing: UnitInterval = 0.0
-    clip: Positive | None = None  # largest norm of the gradient
+    clip: Positive | None = None  # largest L2 norm of the gradient
     batch_size: Count = 64
     epochs: Annotated[int | float, above(0)] = 40
     steps: Count | None = None  # instead of epochs
@@ -95,7 +95,7 @@ class Recipe(Checked):
             {"params": held, "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
-        # one kernel for all parameters; on a CPU it gains nothing
+        # one kernel for all parameters; no faster on a CPU
         fused = next(net.model.parameters()).is_cuda
         if self.optimizer == "sgd":
             return SGD(

@@ -56,7 +56,7 @@ class Replay:
         self.net, self.exploration, self.numbers = net, exploration, numbers
         self.folder, self.checkpoint_seconds = folder, checkpoint_seconds
         self.steps_done, self.last_stop = 0, 0
-        self._phases = 0  # that have begun
+        self._phases = 0  # the number of phases that have begun
         self._earlier_seconds = 0.0  # before the interruption
         self._began = self._saved = time.monotonic()
         self._device = next(net.model.parameters()).device

@@ -41,7 +41,7 @@ class Layout(NamedTuple):
 
     example: list[Products]
     batch: list[Products]
-    examples: int  # how many examples `example` was counted for
+    examples: int  # the number of examples that `example` was counted for
 
 
 class Entries:
@@ -61,7 +61,7 @@ class Entries:
         return flops // use.entries * int(self._made.as_strided(*use.where).count_nonzero())
 
 
-#: no weight is sparse, and each trains that can
+#: no weight is sparse, and every weight that can train does
 ALL: Mapping[str, Entries] = {}
 
 
@@ -78,7 +78,7 @@ def grouped(seen: Trace) -> Layout:
         known = sums.setdefault((each.activations, each.use), [0, 0, 0])
         known[:] = known[0] + each.flops, known[1] + through, known[2] + own
         rest -= through + own
-    sums[True, None][1] += rest  # of kernels whose gradients are not two such products
+    sums[True, None][1] += rest  # kernels with gradients other than these two products
     example = [Products(use, *three) for (activations, use), three in sums.items() if activations]
     batch = [Products(use, *three) for (activations, use), three in sums.items() if not activations]
     return Layout(example, batch, seen.examples)

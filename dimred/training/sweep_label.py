@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-PROGRESS = "dimred.progress"  # the logger of lines that a terminal shows as a bar
+PROGRESS = "dimred.progress"  # the logger of lines for which a terminal shows a bar
 
 # whether this process may draw bars: not where several runs report to one terminal at once
 own_screen = True

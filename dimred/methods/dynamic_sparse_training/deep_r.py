@@ -34,8 +34,8 @@ class DeepR(RandomStart):
     Bellec, Kappel, Maass, Legenstein, ICLR 2018 (arXiv:1711.05136); the scales of l1 and noise as
     in the official code."""
 
-    l1: NotNegative = 1e-5  # alpha, the pull towards zero
-    noise: NotNegative = 1e-5  # standard deviation of the random walk
+    l1: NotNegative = 1e-5  # alpha, the strength of the L1 penalty
+    noise: NotNegative = 1e-5  # standard deviation of a step of the random walk / lr
 
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)
@@ -83,7 +83,7 @@ class Signed(Transform):
         )
 
     def forward(self, theta: Tensor) -> Tensor:
-        # at zero there is a gradient: it lets new weights train
+        # >= and not >: at zero there is a gradient, so that grown weights train
         return theta * (theta.detach() * self.sign >= 0)
 
 

@@ -31,12 +31,12 @@ class DSR(RandomStart):
     Mostafa, Wang, ICML 2019 (arXiv:1902.05967).
     """
 
-    update_every: Period = 0.01  # steps, or a fraction of training, at first
+    update_every: Period = 0.01  # initial period: steps, or a fraction of training
     # fractions of training at which update_every doubles
     double_period_at: tuple[Fraction, ...] = (0.125, 0.4, 0.7)
-    update_until: Fraction = 0.95  # the last time, as a fraction of training
-    drop_fraction: Fraction = 0.1  # to drop each time, as a fraction of the trained weights
-    initial_threshold: Positive = 0.001  # H, at first
+    update_until: Fraction = 0.95  # last update, as a fraction of training
+    drop_fraction: Fraction = 0.1  # target, as a fraction of the trained weights
+    initial_threshold: Positive = 0.001  # the initial H
 
     def run(self, net: Net, train: Train) -> None:
         self.keep_random(net)

@@ -34,13 +34,12 @@ class GraNet(RandomStart):
     Liu et al., NeurIPS 2021 (arXiv:2106.10404).
     """
 
-    initial_sparsity: Sparsity = (
-        0.5  # s_0, the sparsity at the start, or the final one if that is less
-    )
-    prune_until: OpenFraction = 0.6875  # t_1, of pruning, as a fraction of training
+    # s_0, or the final sparsity if that is less
+    initial_sparsity: Sparsity = 0.5
+    prune_until: OpenFraction = 0.6875  # t_1, end of pruning, as a fraction of training
     update_every: Period = 0.016  # steps, or a fraction of training
-    drop_fraction: Fraction = 0.5  # of each layer to regrow, at the start of the cosine
-    min_drop_fraction: Fraction = 0.005  # at its end
+    drop_fraction: Fraction = 0.5  # of each layer, at the start of the cosine
+    min_drop_fraction: Fraction = 0.005  # at the end of the cosine
 
     def run(self, net: Net, train: Train) -> None:
         start, end = min(self.initial_sparsity, self.sparsity), int(self.prune_until * len(train))
@@ -48,7 +47,7 @@ class GraNet(RandomStart):
         period = train.period(self.update_every)
 
         def due(t: int) -> bool:
-            # prune_until is before the last step, however few there are
+            # also at the end of pruning, whatever the period, so that the final density is reached
             return t == end or (t > 0 and t % period == 0)
 
         for t in train.steps(dense_grad=due):

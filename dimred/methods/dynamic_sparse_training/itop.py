@@ -43,7 +43,7 @@ class ITOP(RandomStart):
 
     update_every: Period = 0.0153  # steps, or a fraction of training
     drop_fraction: Fraction = 0.5  # at the start of the cosine
-    min_drop_fraction: Fraction = 0.005  # at its end
+    min_drop_fraction: Fraction = 0.005  # at the end of the cosine
     grow: Literal["gradient", "random"] = "random"
 
     def run(self, net: Net, train: Train) -> None:

@@ -39,10 +39,10 @@ class MEST(RandomStart):
     update_every: Period = 0.03125  # steps, or a fraction of training
     # f, one for each stage of training but the last
     drop_fractions: tuple[Fraction, ...] = (0.2, 0.1)
-    # at which a stage ends, as fractions of training
+    # the ends of the stages, as fractions of training
     stage_ends: tuple[UnitInterval, ...] = (0.5625, 0.75)
-    soft_memory_bound: bool = False  # the soft memory bound, EM&S
-    gradient_weight: float = 0.01  # lambda
+    soft_memory_bound: bool = False  # EM&S
+    gradient_weight: float = 0.01  # lambda, of the gradient in the score
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,7 +80,7 @@ class MEST(RandomStart):
         """Prune each layer to `low` times its base count, then grow to `high` times."""
         sizes = {name: net.weights[name].size for name in base}
         lows = {name: round(low * n) for name, n in base.items()}
-        lows |= {name: n for name, n in base.items() if n == sizes[name]}  # dense layers stay so
+        lows |= {name: n for name, n in base.items() if n == sizes[name]}  # dense layers stay dense
         counts = {name: max(0, net.weights[name].dim - n) for name, n in lows.items()}
         more = {name: min(sizes[name], round(high * n)) - lows[name] for name, n in base.items()}
         if any(counts.values()) or any(more.values()):

@@ -37,7 +37,7 @@ class RigL(RandomStart):
     update_every: Period = 0.02  # steps, or a fraction of training
     drop_fraction: Fraction = 0.3  # alpha
     update_until: Fraction = 0.75  # T_end, as a fraction of training
-    drop_schedule: Decay = "cosine"  # of the fraction
+    drop_schedule: Decay = "cosine"  # of the drop fraction
     gradient_batches: Count = 1  # whose gradients are summed
 
     def run(self, net: Net, train: Train) -> None:

@@ -41,7 +41,7 @@ class SNFS(RandomStart):
     allocation: Allocation = Uniform()
     update_every: Period = 0.02  # steps, or a fraction of training
     drop_fraction: Fraction = 0.5  # at the start of the cosine
-    min_drop_fraction: Fraction = 0.005  # at its end
+    min_drop_fraction: Fraction = 0.005  # at the end of the cosine
     momentum: UnitInterval = 0.9
 
     def run(self, net: Net, train: Train) -> None:

@@ -182,12 +182,11 @@ class DropBack(Checked):
     sparsity: Sparsity = 0.9
     allocation: Allocation = Global()
     update_every: Count = 1  # steps
-    update_until: PositiveFraction = (
-        0.5  # from then on, as a fraction of training, the support stays
-    )
+    # last update of the support, as a fraction of training
+    update_until: PositiveFraction = 0.5
 
     def run(self, net: Net, train: Train) -> None:
-        net.cache_initial()  # it is needed in every step
+        net.cache_initial()  # every step compares with the initial weights
         first = net.initial()
         budget = self.allocation(net, 1 - self.sparsity)
 

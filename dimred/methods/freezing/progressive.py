@@ -36,7 +36,7 @@ class FreezeOut(Checked):
     Brock, Lim, Ritchie, Weston, 2017 (arXiv:1706.04983).
     """
 
-    t_0: PositiveFraction = 0.8  # t_0
+    t_0: PositiveFraction = 0.8  # when the first layer freezes, before it is cubed
     cubic: bool = True
     scale_lr: bool = True
 
@@ -89,7 +89,7 @@ class AutoFreeze(Checked):
     Liu, Agarwal, Venkataraman, 2021 (arXiv:2102.01386); the norm is that of the official code.
     """
 
-    intervals: Count = 10  # of training
+    intervals: Count = 10  # equal parts of training
     percentile: Annotated[int | float, within("[0, 100]")] = 50
 
     def run(self, net: Net, train: Train) -> None:
@@ -126,14 +126,13 @@ class AutoFreeze(Checked):
     def count_converged(self, before: Tensor, now: Tensor) -> int:
         """The number of first layers to freeze: those before the first layer that has changed as
         much as the percentile."""
-        eta = ((before - now).abs() / before).nan_to_num(
-            nan=0.0
-        )  # 0/0: a dead layer, which does not change
+        # 0/0 is a layer without gradients, which does not change
+        eta = ((before - now).abs() / before).nan_to_num(nan=0.0)
         # a cumulative product: freezing saves a backward pass only for the first layers without
         # gaps
         return int((eta < torch.quantile(eta, self.percentile / 100)).long().cumprod(0).sum())
 
 
-# -- what they share --------------------
+# -- shared --------------------
 def trains(net: Net, names: list[str]) -> bool:
     return any(net.weights[name].dim for name in names if name in net.weights)

@@ -26,7 +26,7 @@ class Emergent(Checked):
     allocation: Allocation = Global()
     soft_until: PositiveFraction = 0.5  # the end of the soft phase, as a fraction of training
 
-    strength: ClassVar[str]  # the field by which more weights are pruned
+    strength: ClassVar[str]  # the name of the field that controls the sparsity
 
     def stop(self, train: Train) -> int:
         return round(self.soft_until * len(train))

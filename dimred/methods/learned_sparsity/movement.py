@@ -48,10 +48,10 @@ class Movement(Checked):
 
     sparsity: Sparsity = 0.9
     allocation: Allocation = Uniform()
-    prune_from: UnitInterval = 0.1  # of pruning, as a fraction of training
+    prune_from: UnitInterval = 0.1  # start of pruning, as a fraction of training
     prune_until: OpenFraction = 0.7
     update_every: Period = 1  # steps, or a fraction of training
-    score_lr_scale: Positive = 1.0  # of the scores, as a multiple of the learning rate
+    score_lr_scale: Positive = 1.0  # score learning rate / recipe.lr
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,7 +99,7 @@ class SoftMovement(Emergent):
 
     threshold: Annotated[float, within("[0, 0.5)")] = 0.1
     penalty: NotNegative = 0.08
-    score_lr_scale: Positive = 1000.0  # of the scores, as a multiple of the learning rate
+    score_lr_scale: Positive = 1000.0  # score learning rate / recipe.lr
 
     strength: ClassVar[str] = "penalty"
 

@@ -38,7 +38,7 @@ class HALO(Emergent):
 
     xi: NotNegative = 0.4
     penalty: NotNegative = 0.1
-    tolerance: NotNegative = 0.003  # of |psi|
+    tolerance: NotNegative = 0.003  # smaller |psi| count as pruned
 
     strength: ClassVar[str] = "xi"
 

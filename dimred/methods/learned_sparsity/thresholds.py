@@ -34,8 +34,8 @@ class STR(Emergent):
     Kusupati, Ramanujan, Somani, Wortsman, Jain, Kakade, Farhadi, ICML 2020 (arXiv:2002.03231).
     """
 
-    initial_s: float = -5.0  # of every s
-    weight_decay: NotNegative = 12.0  # of s
+    initial_s: float = -5.0  # the initial value of every s
+    weight_decay: NotNegative = 12.0  # of s, over the whole soft phase
 
     strength: ClassVar[str] = "weight_decay"
 

@@ -41,10 +41,10 @@ class ContinuousSparsification(Checked):
     sparsity: Sparsity = 0.9
     allocation: Allocation = Global()
     rounds: Count = 3
-    rewind_step: Step = 0  # the step to go back to
+    rewind_step: Step = 0  # the step to rewind to
     initial_score: float = -0.01  # s_0
     final_beta: Annotated[float, at_least(1)] = 200.0  # beta_T
-    penalty: NotNegative = 1e-8  # of a weight
+    penalty: NotNegative = 1e-8  # on the number of weights
 
     def run(self, net: Net, train: Train) -> None:
         masks = {

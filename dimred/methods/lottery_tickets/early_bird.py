@@ -39,10 +39,10 @@ class EarlyBird(Checked):
 
     sparsity: Sparsity = 0.9
     count: Literal["weights", "channels"] = "weights"
-    masks: Annotated[int, at_least(2)] = 5  # that have to agree
+    masks: Annotated[int, at_least(2)] = 5  # successive masks that have to agree
     max_distance: Fraction = 0.1
     search_until: OpenFraction = 0.5  # the end of the search, as a fraction of training
-    penalty: NotNegative = 1e-4  # s
+    penalty: NotNegative = 1e-4  # s, on the scales of norms
 
     def run(self, net: Net, train: Train) -> None:
         channels, end = Channels(net, train.sample(1)[0]), int(self.search_until * len(train))

@@ -21,7 +21,7 @@ from dimred.select.allocate import Allocation, Global
 from dimred.select.topk import rounded_down, topk
 from dimred.training.loop import Train
 
-MOST_ROUNDS = 1000  # of training, pruning and rewinding
+MOST_ROUNDS = 1000  # the most rounds of training, pruning and rewinding
 Criterion = Literal[
     "large_final",
     "small_final",
@@ -66,15 +66,13 @@ class IMP(Checked):
 
     sparsity: Sparsity = 0.9
     allocation: Allocation = Global()
-    prune_rate: PositiveFraction = (
-        0.2  # of the remaining weights, pruned in every round; 1 is one-shot
-    )
-    rewind_step: Step = 0  # the step to go back to
+    # fraction of the remaining weights pruned in every round; 1 is one-shot
+    prune_rate: PositiveFraction = 0.2
+    rewind_step: Step = 0  # the step to rewind to
     rewind: Literal["weights", "lr", "none"] = "weights"
-    criterion: Criterion = "large_final"  # the weights that score highest stay
-    pruned_value: Literal["zero", "init", "zero_or_init"] = (
-        "zero"  # what they read; the last: zero if they moved towards it
-    )
+    criterion: Criterion = "large_final"  # the score of the weights to keep
+    # the value of pruned weights; zero_or_init: zero where training moved them towards zero
+    pruned_value: Literal["zero", "init", "zero_or_init"] = "zero"
     rounding: Literal["nearest", "floor"] = "nearest"
     reset_momentum: bool = False
     output_at_half_rate: bool = False
@@ -189,8 +187,8 @@ def _rank(values: Tensor) -> Tensor:
     return (values.argsort(stable=True).argsort() + 1) / max(1, len(values))
 
 
-#: of final and initial values of a layer's trained weights (d each); "both large": no percentile of
-#: either is low
+#: scores from the final and the initial values of a layer's trained weights (d each); two criteria
+#: combine by the smaller rank, because their scales differ
 CRITERIA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "large_final": lambda final, init: final.abs(),
     "small_final": lambda final, init: -final.abs(),

@@ -22,10 +22,10 @@ class Iterative(AtInit):
     """Score, prune a part, and score the remaining weights again, in `rounds` rounds."""
 
     rounds: Count = 60  # T
-    # how many weights a round keeps, of density * total
+    # of the number of weights kept in a round, density * total
     rounding: Literal["nearest", "floor"] = "nearest"
     schedule: Literal["exponential", "linear"] = "exponential"
-    regrow: ClassVar[bool] = False  # may what was pruned return?
+    regrow: ClassVar[bool] = False  # whether pruned weights may return
 
     def scorer(self, net: Net, train: Train) -> Callable[[Supports, int], Scores]:
         """A function of the supports and the round (0, 1, ...): the scores of all weights, in the

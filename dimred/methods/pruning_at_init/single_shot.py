@@ -39,7 +39,7 @@ class Random(AtInit):
     Frankle et al., ICLR 2021 (arXiv:2009.08576); Liu et al., ICLR 2022 (arXiv:2202.02643).
     """
 
-    # divide weights by the root of their neuron's density
+    # divide weights by sqrt(density of their neuron)
     scale_fan_in: bool = False
 
     def __post_init__(self) -> None:
@@ -178,7 +178,7 @@ class CroP(Scored):
     Rachwan et al., ICML 2022 (arXiv:2206.10451).
     """
 
-    examples: Count = 128  # of a batch
+    examples: Count = 128  # in each batch
     batches: Count = 5
 
     def scores(self, net: Net, train: Train) -> Scores:
@@ -206,7 +206,7 @@ class ProsPr(Scored):
     """
 
     examples: Count = 128
-    inner_steps: Step = 3  # M
+    inner_steps: Step = 3  # M, before the gradient is taken
     inner_lr: NotNegative = 0.1
     first_order: bool = False
     # biases and norms take the inner steps, too

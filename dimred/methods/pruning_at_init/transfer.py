@@ -42,12 +42,12 @@ class NTT(AtInit):
     Liu, Zenke, ICML 2020 (arXiv:2006.08228).
     """
 
-    transfer_steps: Count = 1000  # of the transfer
+    transfer_steps: Count = 1000  # before training
     transfer_lr: NotNegative = 0.0005
     transfer_batch_size: Annotated[int, at_least(2)] = 64
-    kernel_weight: float = 0.001  # lambda of the kernels
-    weight_decay: float = 1e-5  # lambda of the weights
-    update_every: Count = 100  # steps between choices
+    kernel_weight: float = 0.001  # lambda, of the difference of kernels
+    weight_decay: float = 1e-5  # lambda, of the squared weights
+    update_every: Count = 100  # steps between mask updates
 
     def choose(self, net: Net, train: Train) -> Supports:
         there = train.data.sizes["train"]

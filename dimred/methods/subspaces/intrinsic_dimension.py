@@ -19,7 +19,7 @@ from dimred.net import projections as made
 from dimred.net.transforms import Transform
 from dimred.training.loop import Train
 
-KEPT = 2**28  # entries of a projection that may be held in memory
+KEPT = 2**28  # the largest number of entries of a projection that is held in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class IntrinsicDimension(Checked):
 
     dim: Count = 750  # d
     projection: Literal["dense", "sparse", "fastfood"] = "fastfood"
-    lr_scale: Positive = 10.0  # of z, times the recipe's
+    lr_scale: Positive = 10.0  # learning rate of z / recipe.lr
     train_biases_and_norms: bool = False
 
     def run(self, net: Net, train: Train) -> None:
@@ -213,9 +213,8 @@ class Fastfood(Offset):
         return 4 * n * (n.bit_length() - 1)
 
     def project(self, z: Tensor) -> Tensor:
-        block = (
-            1 << (len(z) - 1).bit_length()
-        )  # H of what is zero beyond a block repeats H of the block
+        # B z is zero beyond its first block, so H B z repeats H of this block
+        block = 1 << (len(z) - 1).bit_length()
         spread = hadamard(torch.nn.functional.pad(z, (0, block - len(z))) * self.signs[:block])
         spread = spread.repeat(len(self.signs) // block)
         return hadamard(spread.index_select(0, self.order) * self.gauss)[: self.size]

@@ -123,7 +123,8 @@ class Penalised(Corners):
     ) -> None:
         super().__init__(points, centre)
         self.beta = beta
-        self.family = [self, *list(others.values())[1:]]  # in a list, they are not its parts
+        # a list does not register them as submodules
+        self.family = [self, *list(others.values())[1:]]
 
     def penalty(self, theta: Tensor) -> Tensor:
         # inner products of whole networks are sums over their layers
@@ -146,7 +147,7 @@ def average_statistics(net: Net, train: Train) -> None:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain mean
+        norm.momentum = None  # a cumulative mean, not a moving average
     with torch.no_grad(), net.weights_in_place():
         for images, _ in (
             train.data.train_batches(train.recipe.batch_size, train.seed, 0) if norms else ()

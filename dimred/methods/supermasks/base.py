@@ -17,8 +17,7 @@ from dimred.scores import generator
 from dimred.select.allocate import ERK, Allocation
 from dimred.training.loop import Train
 
-#: the weights that a mask is looked for in: as initialised, or their signs times He's standard
-#: deviation
+#: the frozen weights under the mask: as initialised, or their signs times He's standard deviation
 Weights = Literal["init", "signed_constant"]
 
 

@@ -40,7 +40,7 @@ class BernoulliSupermask(Supermask):
     """
 
     rescale: bool = True
-    score_lr_scale: Positive = 1000.0  # of the scores, as a multiple of the learning rate
+    score_lr_scale: Positive = 1000.0  # score learning rate / recipe.lr
 
     def search(self, net: Net, train: Train, masks: Mapping[str, Mask]) -> None:
         for t in train.steps():
@@ -68,11 +68,11 @@ class Bernoulli(Mask):
 
     def __init__(self, weight: Tensor, k: int, weights: Weights, rescale: bool, seed: int) -> None:
         super().__init__()
-        p = min(max(k / weight.numel(), 0.001), 0.999)  # of which the score is finite
+        p = min(max(k / weight.numel(), 0.001), 0.999)  # so that the score is finite
         score = torch.full_like(weight, math.log(p / (1 - p)), requires_grad=False)
         self.score = nn.Parameter(score)
         self.k, self.weights, self.rescale, self.seed = k, weights, rescale, seed
-        # with the seed it says what is drawn, so that a resumed run draws the same
+        # saved, so that a resumed run draws the same masks
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()

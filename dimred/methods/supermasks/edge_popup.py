@@ -43,7 +43,7 @@ class EdgePopup(Supermask):
 
     scale_fan: bool = True
 
-    signed: ClassVar[bool] = False  # are scores ranked with their signs?
+    signed: ClassVar[bool] = False  # whether scores are ranked with their signs
 
     def add_masks(self, net: Net) -> Mapping[str, TopK]:
         """Freeze all parameters, and train scores, U(-1, 1) / sqrt(fan in)."""
@@ -126,7 +126,7 @@ class IterRand(EdgePopup):
 
     weights: Weights = "init"
     randomize_every: Period = 0.0077  # steps, or a fraction of training
-    randomize_rate: Fraction = 0.1  # r
+    randomize_rate: Fraction = 0.1  # r, the probability that an unused weight is redrawn
 
     signed: ClassVar[bool] = True
 
@@ -141,7 +141,7 @@ class IterRand(EdgePopup):
         draws, initial = generator(net, "redraw"), net.initial()
         now = {name: theta.clone() for name, theta in net.dense_weights().items()}
         fresh = permuted({name: initial[name].to(theta) for name, theta in now.items()}, draws)
-        # frozen weights are assigned while they are trained
+        # net.assign changes trained weights alone, so the frozen ones are trained for a moment
         net.keep(dict.fromkeys(net.weights))
         for name, theta in now.items():
             chosen = torch.rand(theta.shape, generator=draws).to(theta.device) < self.randomize_rate

@@ -40,7 +40,7 @@ class RareGems(Checked):
     weights: Weights = "signed_constant"
     rounds: Count = 29
     penalty: NotNegative = 0.0001
-    finetune_lr_scale: Positive = 1.0  # of the fine-tuning, as a multiple of the learning rate
+    finetune_lr_scale: Positive = 1.0  # learning rate of the fine-tuning / recipe.lr
 
     def run(self, net: Net, train: Train) -> None:
         net.freeze(dict.fromkeys(net.parameters()))
@@ -65,8 +65,9 @@ class RareGems(Checked):
         scores were trained on."""
         net.remove_transforms()
         kept = {name: gem.support() for name, gem in gems.items()}
-        net.keep({**kept, **dict.fromkeys(net.uncovered)}, base="init")  # at their initial value,
-        net.keep(kept)  # the others at zero
+        # first restore the initial values of kept weights, biases and norms, then prune the others
+        net.keep({**kept, **dict.fromkeys(net.uncovered)}, base="init")
+        net.keep(kept)
         thetas = net.dense_weights()
         net.assign({name: weights_of(theta, self.weights) for name, theta in thetas.items()})
 

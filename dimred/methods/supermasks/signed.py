@@ -36,7 +36,7 @@ class SignedSupermask(EdgePopup):
     """
 
     threshold: NotNegative | None = None
-    score_lr_scale: Positive = 0.2  # of the scores, as a multiple of the learning rate
+    score_lr_scale: Positive = 0.2  # score learning rate / recipe.lr
 
     def add_masks(self, net: Net) -> dict[str, Ternary]:
         """Freeze all parameters, and train scores, U(-1, 1) * sqrt(6 / (fan in + fan out))."""
