@@ -1,22 +1,21 @@
-"""What the tests share. A command is run as a process of its own, forked from one that has imported
-torch already."""
+"""Fixtures that run commands, and the choice of --quick."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import hydra
 import numpy as np
 import pytest
 import torch
+from commands import Command, Outcome
+from fixtures import own_cache, pictures, runs, tiny, trained  # noqa: F401
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
@@ -27,61 +26,6 @@ os.environ["OMP_WAIT_POLICY"] = (
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("DIMRED_DATA") or ROOT / "../shared/data").absolute()
 SCRIPT = str(Path(sys.executable).with_name("dimred"))
-
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(
-    [
-        "pytest",
-        "dimred.runs.run",
-        "dimred.runs.sweep",
-        "dimred.methods",
-        "dimred.models",
-        "dimred.data",
-    ]
-)
-
-
-class Outcome(NamedTuple):
-    code: int  # exit status; minus the signal that ended it
-    out: str
-    err: str
-
-
-class Command:
-    """`dimred ARGUMENTS` in a process: alive until `wait`ed for or killed."""
-
-    def __init__(
-        self, arguments: tuple[str, ...], folder: Path, before: Callable[[], None] | None = None
-    ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._files = folder / "stdout", folder / "stderr"
-        self.process: BaseProcess = processes.Process(
-            target=_main, args=([*map(str, arguments)], *map(str, self._files), before)
-        )
-        self.process.start()
-
-    @property
-    def pid(self) -> int:
-        assert self.process.pid
-        return self.process.pid
-
-    def wait(self, seconds: float = 100) -> Outcome:
-        self.process.join(seconds)
-        assert self.process.exitcode is not None, (
-            f"still running after {seconds} s: {self._files[1].read_text()}"
-        )
-        return Outcome(self.process.exitcode, *(path.read_text() for path in self._files))
-
-
-def _main(arguments: list[str], out: str, err: str, before: Callable[[], None] | None) -> None:
-    for path, stream in ((out, sys.stdout), (err, sys.stderr)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream.fileno())
-    if before:
-        before()
-    from dimred.cli.main import main
-
-    sys.exit(main(arguments))
-
 
 #: the files of ./scripts/test --quick: numbers of the core and of methods, worked out by hand
 QUICK = {

@@ -14,74 +14,35 @@ from dimred.methods.dynamic_sparse_training.rigl import RigL
 from dimred.methods.dynamic_sparse_training.set import SET
 from dimred.methods.dynamic_sparse_training.snfs import SNFS
 from dimred.net import Net
-from dimred.select.allocate import ERK, Uniform
+from dimred.select.allocate import Uniform
 
 TOTAL, LEFT = 828, 166  # covered weights of the toy, and what sparsity 0.8 leaves
 
 
 IN_LAYERS = [
-    SET(sparsity=0.8, allocation=ERK(power=1.0), update_every=8, drop_fraction=0.3),
-    RigL(
-        sparsity=0.8,
-        allocation=ERK(power=1.0),
-        update_every=5,
-        drop_fraction=0.3,
-        update_until=0.75,
-    ),
-    ITOP(
-        sparsity=0.8,
-        allocation=ERK(power=1.0),
-        update_every=5,
-        drop_fraction=0.5,
-        min_drop_fraction=0.005,
-        grow="random",
-    ),
-    ITOP(
-        sparsity=0.8,
-        allocation=ERK(power=1.0),
-        update_every=5,
-        drop_fraction=0.5,
-        min_drop_fraction=0.005,
-        grow="gradient",
-    ),
+    SET(sparsity=0.8, update_every=8),
+    RigL(sparsity=0.8, update_every=5),
+    ITOP(sparsity=0.8, update_every=5),
+    ITOP(sparsity=0.8, update_every=5, grow="gradient"),
     MEST(
         sparsity=0.8,
-        allocation=ERK(power=1.0),
         update_every=8,
         drop_fractions=(0.4, 0.2),
         stage_ends=(0.5, 0.7),
-        soft_memory_bound=False,
         gradient_weight=0.1,
     ),
-    GraNet(
-        sparsity=0.8,
-        allocation=ERK(power=1.0),
-        initial_sparsity=0.8,
-        prune_until=0.5,
-        update_every=5,
-        drop_fraction=0.5,
-        min_drop_fraction=0.005,
-    ),
+    GraNet(sparsity=0.8, initial_sparsity=0.8, prune_until=0.5, update_every=5),
     DeepR(sparsity=0.8, allocation=Uniform(), l1=1e-3, noise=1e-2),
 ]
 
 
 ACROSS = [
-    SNFS(
-        sparsity=0.8,
-        allocation=Uniform(),
-        update_every=8,
-        drop_fraction=0.5,
-        min_drop_fraction=0.005,
-        momentum=0.9,
-    ),
+    SNFS(sparsity=0.8, update_every=8),
     DSR(
         sparsity=0.8,
         allocation=Uniform(),
         update_every=3,
         double_period_at=(0.4, 0.7),
-        update_until=0.95,
-        drop_fraction=0.1,
         initial_threshold=1e-2,
     ),
 ]
@@ -90,22 +51,13 @@ ACROSS = [
 GROWING = [
     MEST(
         sparsity=0.8,
-        allocation=ERK(power=1.0),
         update_every=8,
         drop_fractions=(0.5, 0.25),
         stage_ends=(0.5, 0.7),
         soft_memory_bound=True,
         gradient_weight=0.1,
     ),
-    GraNet(
-        sparsity=0.8,
-        allocation=ERK(power=1.0),
-        initial_sparsity=0.5,
-        prune_until=0.5,
-        update_every=5,
-        drop_fraction=0.5,
-        min_drop_fraction=0.005,
-    ),
+    GraNet(sparsity=0.8, prune_until=0.5, update_every=5),
 ]
 
 

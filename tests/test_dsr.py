@@ -24,8 +24,6 @@ def test_dsr_threshold_halves_after_too_much_and_doubles_after_too_little(
         allocation=Uniform(),
         update_every=8,
         double_period_at=(),
-        update_until=0.95,
-        drop_fraction=0.1,
         initial_threshold=threshold,
     ).run(net, train)  # at 8, 16, 24, 32
     assert net.reported == {"threshold": end}
@@ -42,7 +40,6 @@ def test_dsr_threshold_stays_on_target() -> None:
         allocation=Uniform(),
         update_every=8,
         double_period_at=(),
-        update_until=0.95,
         drop_fraction=share,
         initial_threshold=0.05,
     ).run(net, train)

@@ -81,17 +81,8 @@ def test_who_joins_starts_at_zero_without_momentum(method: SET, optimizer: str) 
         *IN_LAYERS,
         *ACROSS,
         *GROWING,
-        TopKAST(
-            sparsity=0.8, allocation=ERK(power=1.0), exploration=1.0, update_every=5, penalty=1e-2
-        ),
-        SRigL(
-            sparsity=0.8,
-            allocation=ERK(power=1.0),
-            update_every=5,
-            drop_fraction=0.3,
-            update_until=0.75,
-            min_salient_fraction=0.3,
-        ),
+        TopKAST(sparsity=0.8, update_every=5, penalty=1e-2),
+        SRigL(sparsity=0.8, update_every=5),
     ],
     ids=label,
 )
@@ -114,9 +105,7 @@ def test_rigl_that_grows_by_size_stands_still() -> None:
     net.grads = net.dense_weights  # type: ignore[method-assign]
     seen: list[dict[str, Tensor]] = []
     watch(train, lambda t: seen.append({name: w.support for name, w in net.weights.items()}))
-    RigL(
-        sparsity=0.8, allocation=Uniform(), update_every=4, drop_fraction=0.3, update_until=0.75
-    ).run(net, train)
+    RigL(sparsity=0.8, allocation=Uniform(), update_every=4).run(net, train)
     assert all(
         torch.equal(support, seen[0][name]) for each in seen for name, support in each.items()
     )
@@ -147,13 +136,7 @@ def test_rigl_drops_the_smallest_weights_and_grows_where_the_gradient_is_largest
             assert torch.equal(w.dense(), torch.where(w.trained(), before[name].view(-1), 0.0))
 
     net.keep = kept  # type: ignore[method-assign, assignment]
-    RigL(
-        sparsity=0.8,
-        allocation=ERK(power=1.0),
-        update_every=5,
-        drop_fraction=0.3,
-        update_until=0.75,
-    ).run(net, train)
+    RigL(sparsity=0.8, update_every=5).run(net, train)
     assert updates == 5 and returned > 0
 
 
@@ -206,7 +189,6 @@ def test_random_exploration_is_as_predicted() -> None:
         update_every=4,
         drop_fraction=zeta,
         min_drop_fraction=zeta,
-        grow="random",
     ).run(net, train)
     p = zeta * d / (1 - d * (1 - zeta))
     predicted = 1 - (1 - d) * (1 - p) ** 9  # updates, in 40 steps
@@ -223,14 +205,7 @@ def test_what_was_explored_is_the_union_of_all_supports() -> None:
             union[name] |= w.trained()
 
     watch(train, see)
-    ITOP(
-        sparsity=0.8,
-        allocation=ERK(power=1.0),
-        update_every=5,
-        drop_fraction=0.5,
-        min_drop_fraction=0.005,
-        grow="gradient",
-    ).run(net, train)
+    ITOP(sparsity=0.8, update_every=5, grow="gradient").run(net, train)
     assert train.exploration.explored() == sum(int(seen.sum()) for seen in union.values()) / TOTAL
 
 
@@ -261,7 +236,6 @@ def test_itop_keeps_value_and_momentum_of_a_weight_that_is_dropped_and_drawn_aga
         update_every=20,
         drop_fraction=1.0,
         min_drop_fraction=1.0,
-        grow="random",
     ).run(net, train)  # drops nearly all of them
     assert again > 300
 
@@ -285,25 +259,9 @@ def test_method_state_and_reported_numbers_travel_with_the_net() -> None:
 @pytest.mark.parametrize(
     "make, message",
     [
+        (lambda: RigL(sparsity=0.5, update_every=0), "method.update_every=0"),
         (
-            lambda: RigL(
-                sparsity=0.5,
-                allocation=ERK(power=1.0),
-                update_every=0,
-                drop_fraction=0.3,
-                update_until=0.75,
-            ),
-            "method.update_every=0",
-        ),
-        (
-            lambda: ITOP(
-                sparsity=0.5,
-                allocation=ERK(power=1.0),
-                update_every=10,
-                drop_fraction=0.3,
-                min_drop_fraction=1.5,
-                grow="random",
-            ),
+            lambda: ITOP(sparsity=0.5, update_every=10, drop_fraction=0.3, min_drop_fraction=1.5),
             "method.min_drop_fraction=1.5",
         ),
         (
@@ -311,32 +269,21 @@ def test_method_state_and_reported_numbers_travel_with_the_net() -> None:
                 sparsity=0.5,
                 allocation=ERK(power=1.0),
                 update_every=10,
-                drop_fraction=0.5,
                 min_drop_fraction=0.0,
                 momentum=1.0,
             ),
             "method.momentum=1.0",
         ),
         (
-            lambda: DSR(
-                sparsity=0.5,
-                allocation=ERK(power=1.0),
-                update_every=10,
-                double_period_at=(2.0,),
-                update_until=0.9,
-                drop_fraction=0.1,
-                initial_threshold=1e-3,
-            ),
+            lambda: DSR(sparsity=0.5, update_every=10, double_period_at=(2.0,), update_until=0.9),
             "method.double_period_at",
         ),
         (
             lambda: DSR(
                 sparsity=0.5,
-                allocation=ERK(power=1.0),
                 update_every=10,
                 double_period_at=(),
                 update_until=0.9,
-                drop_fraction=0.1,
                 initial_threshold=0.0,
             ),
             "method.initial_threshold=0.0",
@@ -344,65 +291,37 @@ def test_method_state_and_reported_numbers_travel_with_the_net() -> None:
         (
             lambda: MEST(
                 sparsity=0.5,
-                allocation=ERK(power=1.0),
                 update_every=5,
                 drop_fractions=(0.2,),
                 stage_ends=(0.5, 0.7),
-                soft_memory_bound=False,
                 gradient_weight=0.0,
             ),
             "as many of one as of the other",
         ),
         (
-            lambda: MEST(
-                sparsity=0.5,
-                allocation=ERK(power=1.0),
-                update_every=5,
-                drop_fractions=(0.2, 0.1),
-                stage_ends=(0.7, 0.5),
-                soft_memory_bound=False,
-                gradient_weight=0.0,
-            ),
+            lambda: MEST(sparsity=0.5, update_every=5, stage_ends=(0.7, 0.5), gradient_weight=0.0),
             "rising fractions",
         ),
         (
             lambda: GraNet(
                 sparsity=0.5,
-                allocation=ERK(power=1.0),
                 initial_sparsity=1.0,
                 prune_until=0.5,
                 update_every=10,
-                drop_fraction=0.5,
                 min_drop_fraction=0.0,
             ),
             "method.initial_sparsity=1.0",
         ),
+        (lambda: DeepR(sparsity=0.5, l1=-1.0, noise=0.0), "method.l1=-1.0"),
         (
-            lambda: DeepR(sparsity=0.5, allocation=ERK(power=1.0), l1=-1.0, noise=0.0),
-            "method.l1=-1.0",
-        ),
-        (
-            lambda: TopKAST(
-                sparsity=0.5,
-                allocation=ERK(power=1.0),
-                exploration=-1.0,
-                update_every=10,
-                penalty=0.0,
-            ),
+            lambda: TopKAST(sparsity=0.5, exploration=-1.0, update_every=10, penalty=0.0),
             "method.exploration=-1.0",
         ),
         (
-            lambda: SRigL(
-                sparsity=0.5,
-                allocation=ERK(power=1.0),
-                update_every=10,
-                drop_fraction=0.3,
-                update_until=0.75,
-                min_salient_fraction=2.0,
-            ),
+            lambda: SRigL(sparsity=0.5, update_every=10, min_salient_fraction=2.0),
             "method.min_salient_fraction=2.0",
         ),
-        (lambda: NM(n=5, m=4, penalty=0.0), "0 < n <= m"),
+        (lambda: NM(n=5, penalty=0.0), "0 < n <= m"),
     ],
 )
 def test_values_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:

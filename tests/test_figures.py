@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 import re
-import shutil
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import Command, Outcome
+from conftest import Outcome
+from figures import change, change_config, folders, settings, written
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -30,7 +26,6 @@ from dimred.report.pictures.marks import FLOPS, SPARSITY, Mark, grouped, marks_o
 from dimred.report.pictures.overview import page
 from dimred.report.pictures.points import (
     Point,
-    Setting,
     Stat,
     differing,
     kept,
@@ -51,68 +46,6 @@ from dimred.report.pictures.style import (
     styles_of,
 )
 from dimred.report.runs import Run, find_runs
-
-HOSTILE = (
-    '</pre></script><script>document.title="got in"</script><img src=x onerror=alert(1)>"\'><b>$x$'
-)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SNIP and SET at two sparsities, and dense; two seeds each."""
-    folder = tmp_path_factory.mktemp("trained")
-    outcome = Command(
-        (
-            "train",
-            "-m",
-            "method=snip,set,dense",
-            "sparsity=0.5,0.9",
-            "seed=0,1",
-            "recipe.epochs=3",
-            f"outputs={folder}",
-        ),
-        folder / "process",
-    ).wait(300)
-    assert outcome.code == 0, outcome.err
-    return folder / "runs"
-
-
-@pytest.fixture
-def runs(trained: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(trained, tmp_path / "runs"))
-
-
-def change(run: Path, **values: Any) -> None:
-    """Keys of a result; None takes one away."""
-    result = json.loads((run / "result.json").read_text()) | values
-    (run / "result.json").write_text(
-        json.dumps({key: value for key, value in result.items() if value is not None})
-    )
-
-
-def change_config(run: Path, old: str, new: str) -> None:
-    text = (run / "config.yaml").read_text()
-    assert old in text
-    (run / "config.yaml").write_text(text.replace(old, new))
-
-
-def folders(runs: Path, pattern: str = "*") -> list[Path]:
-    return sorted(runs.glob(f"*/*/{pattern}"))
-
-
-def settings(*places: Path) -> list[Setting]:
-    return settings_of(
-        [run for place in places for run in find_runs(place) if run.state == "done"]
-    )[0]
-
-
-def written(what: str, runs: Path, width: float = WIDE) -> list[str]:
-    """What is written in each of the pictures of a kind."""
-    return [
-        " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", picture.inline(width, "x")))
-        for picture in pictures(what, settings(runs))[0]
-    ]
 
 
 # -- files --------------------
@@ -600,189 +533,3 @@ def test_what_may_stand_before_and_behind_the_folders(tmp_path: Path) -> None:
     )
     assert parsed("--runs", "a", "flops") == (["flops"], [a], out, "svg")
     assert parsed() == ([], [Path("outputs/runs")], out, "svg")
-
-
-# -- the overview --------------------
-class Page(HTMLParser):
-    """Elements and addresses of a page, and the text of its scripts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self._inside = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._inside = tag
-
-    def handle_data(self, data: str) -> None:
-        if self._inside == "script":
-            self.scripts.append(data)
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-
-@pytest.fixture(scope="module")
-def hostile(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page of runs of which one has markup wherever it can."""
-    runs = Path(shutil.copytree(trained, tmp_path_factory.mktemp("hostile") / "runs"))
-    run = folders(runs, "snip-s0.9-seed0-*")[0]
-    change(
-        run,
-        method=HOSTILE,
-        model=HOSTILE,
-        command=[HOSTILE],
-        versions={HOSTILE: HOSTILE},
-        commit=HOSTILE,
-    )
-    other = folders(runs, "snip-s0.9-seed1-*")[0]
-    change(other, method=HOSTILE)
-    for folder in (run, other):
-        (folder / "config.yaml").write_text(
-            (folder / "config.yaml").read_text() + f"exclude_: {json.dumps(HOSTILE)}\n"
-        )
-    found = settings(runs)
-    drawn = [
-        picture for what in ("sparsity", "layers", "curves") for picture in pictures(what, found)[0]
-    ]
-    return page(found, drawn, [f"{HOSTILE}: damaged"]).decode()
-
-
-def test_nothing_of_a_run_becomes_a_style(runs: Path) -> None:
-    for run in folders(runs):
-        change(run, method='x style="}b{" y')
-    for what in ("sparsity", "curves"):
-        for picture in pictures(what, settings(runs))[0]:
-            svg = picture.inline(WIDE, "p")
-            sheets = "".join(re.findall(r"<style.*?</style>", svg, re.S))
-            assert (
-                "}b{" in svg and "}b{" not in sheets and not re.search(r"<[a-z][^<>]* style=", svg)
-            )
-
-
-def test_nothing_of_a_run_becomes_markup_or_script(hostile: str) -> None:
-    tags = [tag for tag, _ in Page(hostile).elements]
-    assert tags.count("script") == 1 and not {"img", "b", "iframe", "object"} & set(tags)
-    assert not [
-        name
-        for _, attributes in Page(hostile).elements
-        for name in attributes
-        if name.startswith("on")
-    ]
-    assert "<script>document.title" not in hostile and "&lt;script&gt;document.title" in hostile
-
-
-def test_the_browser_is_told_to_run_the_one_script_alone_and_to_fetch_nothing(hostile: str) -> None:
-    found = Page(hostile)
-    policy = next(
-        str(a["content"])
-        for _, a in found.elements
-        if a.get("http-equiv") == "Content-Security-Policy"
-    )
-    digest = base64.b64encode(hashlib.sha256("".join(found.scripts).encode()).digest()).decode()
-    assert (
-        f"script-src 'sha256-{digest}';" in policy
-        and "default-src 'none'" in policy
-        and "http" not in policy
-    )
-    assert "'unsafe-inline'" not in policy.replace("style-src 'unsafe-inline'", "")
-    addresses = [
-        a[key] or ""
-        for _, a in found.elements
-        for key in ("src", "href", "xlink:href", "action")
-        if key in a
-    ]
-    assert addresses and all(address.startswith(("#", "data:image/png")) for address in addresses)
-
-
-def test_the_page_has_every_run_with_its_configuration_and_can_be_read_by_anybody(
-    trained: Path,
-) -> None:
-    found = settings(trained)
-    text = page(found, pictures("sparsity", found)[0], []).decode()
-    for run in found[0].points[0].runs:
-        assert str(run.folder) in text and f"{100 * run.result['test_accuracy']:.2f}</td>" in text
-    elements = Page(text).elements
-    links = {str(a["href"])[1:] for tag, a in elements if tag == "a"}
-    assert (
-        links == links & {str(a.get("id")) for _, a in elements}
-        and len([x for x in links if "run-" in x]) == 10
-    )
-    assert text.count("weight_decay: 0.0005") == 10
-    assert 'name="viewport"' in text and "prefers-color-scheme: dark" in text
-    assert (
-        all(a.get("scope") for tag, a in elements if tag == "th")
-        and ("html", {"lang": "en"}) in elements
-    )
-    assert all(a.get("aria-label") for tag, a in elements if tag == "figure")
-
-
-def test_the_table_sorts_and_filters_in_a_browser(hostile: str, tmp_path: Path) -> None:
-    browser = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    if not browser:
-        pytest.skip("no chromium to open the page with")
-    test = """
-        const wait = () => new Promise((done) => setTimeout(done, 200));
-        const column = (n) => [...document.querySelectorAll("#runs tbody tr")].map((row) => row.cells[n].textContent);
-        const head = (n) => document.querySelectorAll("#runs thead th")[n].querySelector("[role=button]");
-        const pick = (key, value) => { const select = document.querySelector(`select[data-key=${key}]`);
-          select.value = value; select.dispatchEvent(new Event("change")); };
-        const found = { rows: column(0), boxes: document.querySelectorAll("input[type=search]").length };
-        document.documentElement.style.width = "360px";     // a phone's; no window of a browser is as narrow
-        found.wide = document.body.scrollWidth; document.documentElement.style.width = "";
-        const search = (text) => { const box = document.querySelector("input[type=search]");
-          box.value = text; box.dispatchEvent(new Event("input")); };
-        search("dense"); await wait(); found.searched = column(0); search(""); await wait();
-        head(3).dispatchEvent(new KeyboardEvent("keypress", { key: "Enter", keyCode: 13, which: 13, bubbles: true }));
-        await wait(); found.rising = column(3);
-        head(3).click(); await wait(); found.falling = column(3);
-        pick("method", "set"); found.chosen = column(0);
-        pick("sparsity", "90 %"); found.few = column(1);
-        document.getElementById("clear").click(); await wait(); found.all = column(0).length;
-        location.hash = "#run-2"; await wait();
-        found.open = [...document.querySelectorAll("details[open]")].length;
-        found.title = document.title;
-        document.body.dataset.found = JSON.stringify(found);"""
-    digest = base64.b64encode(hashlib.sha256(test.encode()).digest()).decode()
-    path = tmp_path / "page.html"  # the same policy, but for the script of the test
-    path.write_text(
-        hostile.replace("script-src ", f"script-src 'sha256-{digest}' ", 1).replace(
-            "</body>", f'<script type="module">{test}</script></body>'
-        )
-    )
-    done = subprocess.run(
-        [
-            browser,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-quic",
-            "--disable-component-update",
-            "--disable-sync",
-            "--window-size=500,844",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--virtual-time-budget=20000",
-            "--dump-dom",
-            path.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    body = next(a for tag, a in Page(done.stdout).elements if tag == "body")
-    assert body.get("data-found"), done.stderr
-    found = json.loads(str(body["data-found"]))
-    assert found["boxes"] == 1 and found["searched"] == ["dense"] * 2
-    assert found["wide"] == 360, "something sticks out of a phone"
-    assert len(found["rows"]) == 10 and found["all"] == 10 and found["open"] == 1
-    assert found["rising"] == sorted(found["rising"], key=float) != found["falling"]
-    assert found["falling"] == sorted(found["falling"], key=float, reverse=True)
-    assert found["chosen"] == ["set"] * 4 and found["few"] == ["90"] * 2
-    assert found["title"] == "dimred: 10 runs"

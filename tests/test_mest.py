@@ -7,29 +7,13 @@ from dynamic import LEFT, line
 from toy import set_up, watch
 
 from dimred.methods.dynamic_sparse_training.mest import MEST
-from dimred.select.allocate import ERK, Global
+from dimred.select.allocate import Global
 
 
 def test_mest_bounds_are_those_of_the_paper() -> None:
     hard, soft = (
-        MEST(
-            sparsity=0.9,
-            allocation=ERK(power=1.0),
-            update_every=40,
-            drop_fractions=(0.2, 0.1),
-            stage_ends=(0.5625, 0.75),
-            soft_memory_bound=False,
-            gradient_weight=0.01,
-        ),
-        MEST(
-            sparsity=0.9,
-            allocation=ERK(power=1.0),
-            update_every=40,
-            drop_fractions=(0.5, 0.25),
-            stage_ends=(0.5625, 0.75),
-            soft_memory_bound=True,
-            gradient_weight=0.01,
-        ),
+        MEST(sparsity=0.9, update_every=40),
+        MEST(sparsity=0.9, update_every=40, drop_fractions=(0.5, 0.25), soft_memory_bound=True),
     )
     epochs = (0, 89, 90, 119, 120, 159)
     assert [[round(1 - 0.1 * f, 4) for f in hard.bounds(e / 160)] for e in epochs] == [
@@ -77,12 +61,6 @@ def test_mest_scores_size_and_gradient() -> None:
     w = net.weights["weight"]
     w.psi.grad = torch.tensor([0.0, -10.0])
     scores = MEST(
-        sparsity=0.5,
-        allocation=ERK(power=1.0),
-        update_every=5,
-        drop_fractions=(0.2,),
-        stage_ends=(0.5,),
-        soft_memory_bound=False,
-        gradient_weight=0.1,
+        sparsity=0.5, update_every=5, drop_fractions=(0.2,), stage_ends=(0.5,), gradient_weight=0.1
     ).scores(net)
     assert torch.allclose(scores["weight"], torch.tensor([0.5, 1.2, 0.0]))

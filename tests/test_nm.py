@@ -44,18 +44,18 @@ def test_nm_ends_in_a_plain_sparse_network_and_leaves_layers_that_do_not_fit_den
 ) -> None:
     net, train = set_up()
     with caplog.at_level(logging.WARNING, "dimred"):
-        NM(n=2, m=4, penalty=2e-4).run(net, train)
+        NM().run(net, train)
     assert "the number of inputs is not a multiple of 4: 0.weight" in caplog.text  # 9 inputs
     assert not net.transforms and dims(net) == {"0.weight": 36, "4.weight": 384, "6.weight": 12}
     with pytest.raises(
         UserError, match="needs a layer with a number of inputs that is a multiple of"
     ):
-        NM(n=2, m=7, penalty=2e-4).run(*set_up())
+        NM(m=7).run(*set_up())
 
 
 def test_nm_with_all_of_every_group_is_dense_training() -> None:
     dense, train = set_up()
     Dense().run(dense, train)
     net, train = set_up()
-    NM(n=4, m=4, penalty=2e-4).run(net, train)
+    NM(n=4).run(net, train)
     assert same(net, dense)

@@ -31,7 +31,7 @@ from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.runs.build import build
 from dimred.scores import Scores, magnitude
-from dimred.select.allocate import ERK, Uniform
+from dimred.select.allocate import Uniform
 from dimred.select.schedules import decayed, steps_between
 
 TOTAL = 828  # covered weights of the toy
@@ -61,95 +61,42 @@ def test_a_period_that_is_neither_is_refused(every: float) -> None:
     with pytest.raises(
         UserError, match="a whole number of steps, or a fraction of training below 1"
     ):
-        RigL(
-            sparsity=0.5,
-            allocation=ERK(power=1.0),
-            update_every=every,
-            drop_fraction=0.3,
-            update_until=0.75,
-        )
+        RigL(sparsity=0.5, update_every=every)
 
 
 @pytest.mark.parametrize(
     "method",
     [
-        SET(sparsity=0.8, allocation=ERK(power=1.0), update_every=40, drop_fraction=0.3),
-        RigL(
-            sparsity=0.8,
-            allocation=ERK(power=1.0),
-            update_every=30,
-            drop_fraction=0.3,
-            update_until=0.75,
-        ),
-        ITOP(
-            sparsity=0.8,
-            allocation=ERK(power=1.0),
-            update_every=0.99,
-            drop_fraction=0.5,
-            min_drop_fraction=0.005,
-            grow="random",
-        ),
+        SET(sparsity=0.8, update_every=40),
+        RigL(sparsity=0.8, update_every=30),
+        ITOP(sparsity=0.8, update_every=0.99),
         MEST(
             sparsity=0.8,
-            allocation=ERK(power=1.0),
             update_every=28,
             drop_fractions=(0.4, 0.2),
             stage_ends=(0.5, 0.7),
-            soft_memory_bound=False,
             gradient_weight=0.1,
         ),
         MEST(
             sparsity=0.8,
-            allocation=ERK(power=1.0),
             update_every=28,
             drop_fractions=(0.4,),
             stage_ends=(0.7,),
             soft_memory_bound=True,
             gradient_weight=0.1,
         ),
-        SNFS(
-            sparsity=0.8,
-            allocation=Uniform(),
-            update_every=99,
-            drop_fraction=0.5,
-            min_drop_fraction=0.005,
-            momentum=0.9,
-        ),
+        SNFS(sparsity=0.8, update_every=99),
         DSR(
             sparsity=0.8,
             allocation=Uniform(),
             update_every=38,
             double_period_at=(),
-            update_until=0.95,
-            drop_fraction=0.1,
             initial_threshold=1e-2,
         ),
-        TopKAST(
-            sparsity=0.8, allocation=ERK(power=1.0), exploration=1.0, update_every=40, penalty=1e-2
-        ),
-        SRigL(
-            sparsity=0.8,
-            allocation=ERK(power=1.0),
-            update_every=40,
-            drop_fraction=0.3,
-            update_until=1.0,
-            min_salient_fraction=0.3,
-        ),
-        RigL(
-            sparsity=0.8,
-            allocation=ERK(power=1.0),
-            update_every=5,
-            drop_fraction=0.3,
-            update_until=0.0,
-        ),
-        IterRand(
-            sparsity=0.5,
-            allocation=Uniform(),
-            weights="init",
-            scale_fan=True,
-            randomize_every=300,
-            randomize_rate=0.1,
-        ),
+        TopKAST(sparsity=0.8, update_every=40, penalty=1e-2),
+        SRigL(sparsity=0.8, update_every=40, update_until=1.0),
+        RigL(sparsity=0.8, update_every=5, update_until=0.0),
+        IterRand(sparsity=0.5, allocation=Uniform(), randomize_every=300),
     ],
     ids=repr,
 )
@@ -218,7 +165,6 @@ def test_rigl_fraction_falls_as_in_the_paper() -> None:
                 update_every=10,
                 drop_fraction=0.3,
                 min_drop_fraction=0.1,
-                grow="random",
             ),
             math.ceil,
         ),
@@ -234,27 +180,8 @@ def test_rigl_fraction_falls_as_in_the_paper() -> None:
             ),
             math.ceil,
         ),
-        (
-            SNFS(
-                sparsity=0.8,
-                allocation=Uniform(),
-                update_every=10,
-                drop_fraction=0.3,
-                min_drop_fraction=0.1,
-                momentum=0.9,
-            ),
-            math.ceil,
-        ),
-        (
-            RigL(
-                sparsity=0.8,
-                allocation=Uniform(),
-                update_every=10,
-                drop_fraction=0.3,
-                update_until=1.0,
-            ),
-            math.floor,
-        ),
+        (SNFS(sparsity=0.8, update_every=10, drop_fraction=0.3, min_drop_fraction=0.1), math.ceil),
+        (RigL(sparsity=0.8, allocation=Uniform(), update_every=10, update_until=1.0), math.floor),
     ],
     ids=repr,
 )
@@ -345,30 +272,11 @@ def test_scaled_weights_give_a_neuron_the_variance_of_all_its_inputs() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda **how: RigL(
-            sparsity=0.8,
-            allocation=Uniform(),
-            update_every=5,
-            drop_fraction=0.3,
-            update_until=0.75,
-            **how,
-        ),
-        lambda **how: SET(
-            sparsity=0.8, allocation=Uniform(), update_every=5, drop_fraction=0.3, **how
-        ),
-        lambda **how: SRigL(
-            sparsity=0.8,
-            allocation=Uniform(),
-            update_every=5,
-            drop_fraction=0.3,
-            update_until=0.75,
-            min_salient_fraction=0.3,
-            **how,
-        ),
+        lambda **how: RigL(sparsity=0.8, allocation=Uniform(), update_every=5, **how),
+        lambda **how: SET(sparsity=0.8, allocation=Uniform(), update_every=5, **how),
+        lambda **how: SRigL(sparsity=0.8, allocation=Uniform(), update_every=5, **how),
         lambda **how: DeepR(sparsity=0.8, allocation=Uniform(), l1=0, noise=0, **how),
-        lambda **how: Random(
-            sparsity=0.8, allocation=Uniform(), base="zero", ablation="none", **how
-        ),
+        lambda **how: Random(sparsity=0.8, allocation=Uniform(), **how),
     ],
 )
 def test_a_scaled_start_has_the_same_support_and_larger_weights(make: Callable[..., RigL]) -> None:
@@ -397,18 +305,11 @@ def first_step(method: RigL) -> dict[str, Tensor]:
 
 def test_neurons_that_keep_all_their_inputs_are_not_scaled() -> None:
     with pytest.raises(UserError, match=r"method.scale_fan_in=true is not allowed"):
-        Random(sparsity=0.8, allocation=Uniform(), base="init", ablation="none", scale_fan_in=True)
+        Random(sparsity=0.8, allocation=Uniform(), base="init", scale_fan_in=True)
 
 
 def test_a_basis_has_no_fan_in_to_scale_by() -> None:
     net, train = set_up()
-    PowerProp(alpha=2.0).apply(net)
+    PowerProp().apply(net)
     with pytest.raises(UserError, match=r"Choose method.scale_fan_in=false or basis=none"):
-        RigL(
-            sparsity=0.8,
-            allocation=Uniform(),
-            update_every=5,
-            drop_fraction=0.3,
-            update_until=0.75,
-            scale_fan_in=True,
-        ).run(net, train)
+        RigL(sparsity=0.8, allocation=Uniform(), update_every=5, scale_fan_in=True).run(net, train)

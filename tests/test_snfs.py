@@ -11,7 +11,7 @@ from toy import set_up, watch
 from dimred.errors import UserError
 from dimred.methods.dynamic_sparse_training.snfs import SNFS, momentum_shares
 from dimred.net import Net
-from dimred.select.allocate import Uniform, regrown
+from dimred.select.allocate import regrown
 
 
 def test_snfs_momentum_is_dense_and_that_of_sgd() -> None:
@@ -25,14 +25,7 @@ def test_snfs_momentum_is_dense_and_that_of_sgd() -> None:
             yield t
 
     train.steps = watched  # type: ignore[method-assign]
-    SNFS(
-        sparsity=0.8,
-        allocation=Uniform(),
-        update_every=2,
-        drop_fraction=0.5,
-        min_drop_fraction=0.005,
-        momentum=0.9,
-    ).run(net, train)
+    SNFS(sparsity=0.8, update_every=2).run(net, train)
     for name in net.weights:
         expected = ((seen[0][name] * 0.9) + seen[1][name]) * 0.9 + seen[2][name]
         assert torch.equal(net.method_state[f"momentum/{name}"], expected)
@@ -58,28 +51,14 @@ def test_snfs_newcomers_start_with_the_momentum_that_chose_them() -> None:
 
     watch(train, see)
     train.total = 9
-    SNFS(
-        sparsity=0.8,
-        allocation=Uniform(),
-        update_every=8,
-        drop_fraction=0.5,
-        min_drop_fraction=0.5,
-        momentum=0.9,
-    ).run(net, train)
+    SNFS(sparsity=0.8, update_every=8, min_drop_fraction=0.5).run(net, train)
     assert joined > 20
 
 
 def test_snfs_newcomers_train_at_once_where_their_layer_becomes_full() -> None:
     net, train = set_up()
     method, (full, *others) = (
-        SNFS(
-            sparsity=0.2,
-            allocation=Uniform(),
-            update_every=2,
-            drop_fraction=0.5,
-            min_drop_fraction=0.5,
-            momentum=0.9,
-        ),
+        SNFS(sparsity=0.2, update_every=2, min_drop_fraction=0.5),
         net.weights,
     )
     method.keep_random(net)
@@ -97,14 +76,7 @@ def test_snfs_newcomers_train_at_once_where_their_layer_becomes_full() -> None:
 
 def test_a_momentum_that_is_not_a_number_is_said() -> None:
     net, train = set_up()
-    method = SNFS(
-        sparsity=0.8,
-        allocation=Uniform(),
-        update_every=2,
-        drop_fraction=0.5,
-        min_drop_fraction=0.5,
-        momentum=0.9,
-    )
+    method = SNFS(sparsity=0.8, update_every=2, min_drop_fraction=0.5)
     method.keep_random(net)
     for _ in train.steps(0, 1, dense_grad=lambda t: True):
         net.method_state |= {

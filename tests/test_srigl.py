@@ -33,14 +33,9 @@ def test_srigl_every_neuron_that_lives_has_as_many_inputs(ablation: float) -> No
         support = now
 
     watch(train, see)
-    SRigL(
-        sparsity=0.8,
-        allocation=ERK(power=1.0),
-        update_every=5,
-        drop_fraction=0.5,
-        update_until=0.75,
-        min_salient_fraction=ablation,
-    ).run(net, train)
+    SRigL(sparsity=0.8, update_every=5, drop_fraction=0.5, min_salient_fraction=ablation).run(
+        net, train
+    )
     assert changes > 2 and (ablated > 0) == (ablation > 0)
 
 

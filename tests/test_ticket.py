@@ -28,36 +28,11 @@ from dimred.training.loop import Train
 
 # -- IMP -----------------------------------------------------------------------------------------
 def test_imp_rounds_keep_four_fifths_each_and_end_at_the_density() -> None:
-    assert (
-        IMP(
-            sparsity=0.2, allocation=Global(), prune_rate=0.2, rewind_step=0, rewind="weights"
-        ).rounds()
-        == 1
-    )
-    assert (
-        IMP(
-            sparsity=0.36, allocation=Global(), prune_rate=0.2, rewind_step=0, rewind="weights"
-        ).rounds()
-        == 2
-    )
-    assert (
-        IMP(
-            sparsity=0.95, allocation=Global(), prune_rate=0.2, rewind_step=0, rewind="weights"
-        ).rounds()
-        == 14
-    )
-    assert (
-        IMP(
-            sparsity=0.95, allocation=Global(), prune_rate=1.0, rewind_step=0, rewind="weights"
-        ).rounds()
-        == 1
-    )
-    assert (
-        IMP(
-            sparsity=0.0, allocation=Global(), prune_rate=0.2, rewind_step=0, rewind="weights"
-        ).rounds()
-        == 0
-    )
+    assert IMP(sparsity=0.2).rounds() == 1
+    assert IMP(sparsity=0.36).rounds() == 2
+    assert IMP(sparsity=0.95).rounds() == 14
+    assert IMP(sparsity=0.95, prune_rate=1.0).rounds() == 1
+    assert IMP(sparsity=0.0).rounds() == 0
 
 
 @pytest.mark.parametrize("rewind", [0, 12])
@@ -75,9 +50,7 @@ def test_imp_masks_are_nested_and_weights_rewind_to_the_bit(rewind: int) -> None
         dims.append(net.dim)
 
     net.restore = restored  # type: ignore[method-assign, assignment]
-    IMP(
-        sparsity=0.7, allocation=Global(), prune_rate=0.3, rewind_step=rewind, rewind="weights"
-    ).run(net, train)
+    IMP(sparsity=0.7, prune_rate=0.3, rewind_step=rewind).run(net, train)
     assert dims == [round(0.7**k * net.total) for k in (1, 2, 3)] + [round(0.3 * net.total)]
     for earlier, later in itertools.pairwise(starts):
         assert all(not (later[n] != 0)[earlier[n] == 0].any() for n in net.weights)
@@ -93,9 +66,7 @@ def test_imp_with_learning_rate_rewinding_leaves_weights_where_they_are() -> Non
     rates: list[float] = []
     watch(train, lambda t: rates.append(train.optimizer.param_groups[0]["lr"]))
     net.restore = None  # type: ignore[method-assign, assignment] (calling it would fail)
-    IMP(sparsity=0.75, allocation=Global(), prune_rate=0.5, rewind_step=10, rewind="lr").run(
-        net, train
-    )
+    IMP(sparsity=0.75, prune_rate=0.5, rewind_step=10, rewind="lr").run(net, train)
     assert len(rates) == 40 + 30 + 30 and net.dim == round(0.25 * net.total)
 
 
@@ -104,27 +75,21 @@ def test_one_shot_imp_prunes_the_smallest_trained_weights() -> None:
     Dense().run(dense, train)
     largest = topk({n: t.abs() for n, t in dense.dense_weights().items()}, round(0.2 * dense.total))
     net, train = set_up()
-    IMP(sparsity=0.8, allocation=Global(), prune_rate=1.0, rewind_step=0, rewind="weights").run(
-        net, train
-    )
+    IMP(sparsity=0.8, prune_rate=1.0).run(net, train)
     assert all(torch.equal(w.support, largest[name]) for name, w in net.weights.items())
 
 
 def test_rewinding_past_the_end_is_an_error() -> None:
     net, train = set_up()
     with pytest.raises(UserError, match="cannot train from step 0 to 41: training has 40 steps"):
-        IMP(
-            sparsity=0.8, allocation=Global(), prune_rate=0.2, rewind_step=41, rewind="weights"
-        ).run(net, train)
+        IMP(sparsity=0.8, rewind_step=41).run(net, train)
 
 
 def test_one_shot_is_imp_with_one_round() -> None:
     nets = []
     for rate in (1.0, 0.8):
         net, train = set_up()
-        IMP(
-            sparsity=0.8, allocation=Global(), prune_rate=rate, rewind_step=3, rewind="weights"
-        ).run(net, train)
+        IMP(sparsity=0.8, prune_rate=rate, rewind_step=3).run(net, train)
         assert train.steps_done == 40 + 37
         nets.append(net.state())
     assert all(torch.equal(nets[0][key], nets[1][key]) for key in nets[0])
@@ -137,9 +102,7 @@ def test_fine_tuning_takes_as_many_steps_as_from_rewind_to_the_end_at_the_last_l
     rates: list[float] = []
     watch(train, lambda t: rates.append(train.optimizer.param_groups[0]["lr"]))
     net.restore = None  # type: ignore[method-assign, assignment] (calling it would fail)
-    IMP(sparsity=0.75, allocation=Global(), prune_rate=0.5, rewind_step=10, rewind="none").run(
-        net, train
-    )
+    IMP(sparsity=0.75, prune_rate=0.5, rewind_step=10, rewind="none").run(net, train)
     expected = [0.1] * 20 + [0.01] * 10 + [0.001] * 10 + [0.001] * 60
     assert rates == pytest.approx(expected)
 
@@ -149,27 +112,13 @@ def test_imp_counts_round_the_density_or_what_is_left_down() -> None:
     423.2, 338.4."""
 
     def counts(how: Any, sparsity: float) -> list[int]:
-        return IMP(
-            sparsity=sparsity,
-            allocation=Global(),
-            prune_rate=0.2,
-            rewind_step=0,
-            rewind="weights",
-            rounding=how,
-        ).counts_left(828)
+        return IMP(sparsity=sparsity, rounding=how).counts_left(828)
 
     assert counts("nearest", 0.5904) == [662, 530, 424, 339]
     assert counts("floor", 0.5904) == [662, 529, 423, 339]  # 0.4096 * 828 = 339.1 are asked for
     assert counts("floor", 0.6) == [662, 529, 423, 338, 331] and counts("nearest", 0.6)[-1] == 331
     net, train = set_up(steps=4)
-    IMP(
-        sparsity=0.7,
-        allocation=Global(),
-        prune_rate=0.3,
-        rewind_step=0,
-        rewind="weights",
-        rounding="floor",
-    ).run(net, train)
+    IMP(sparsity=0.7, prune_rate=0.3, rounding="floor").run(net, train)
     assert net.dim == 248 and round(0.3 * net.total) == 248
 
 
@@ -186,14 +135,9 @@ def test_with_fresh_momentum_every_training_from_the_rewind_point_on_begins_with
             seen.append(any(net.optimizer_state.of(w.psi) for w in net.weights.values()))
 
         watch(train, look, "before_step")
-        IMP(
-            sparsity=0.75,
-            allocation=Global(),
-            prune_rate=0.5,
-            rewind_step=10,
-            rewind=what,
-            reset_momentum=fresh,
-        ).run(net, train)
+        IMP(sparsity=0.75, prune_rate=0.5, rewind_step=10, rewind=what, reset_momentum=fresh).run(
+            net, train
+        )
     starts = [10, 40, 70]  # of trainings from step 10 on, counted over all
     assert momentum[False] == [i > 0 for i in range(100)]
     assert momentum[True] == [i > 0 and i not in starts for i in range(100)]
@@ -203,14 +147,7 @@ def test_fresh_momentum_makes_no_difference_where_all_of_training_is_rewound() -
     states = []
     for fresh in (False, True):
         net, train = set_up()
-        IMP(
-            sparsity=0.75,
-            allocation=Global(),
-            prune_rate=0.5,
-            rewind_step=0,
-            rewind="weights",
-            reset_momentum=fresh,
-        ).run(net, train)
+        IMP(sparsity=0.75, prune_rate=0.5, reset_momentum=fresh).run(net, train)
         states.append(net.state())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
@@ -232,12 +169,7 @@ def test_the_output_layer_is_pruned_at_half_the_rate_and_the_others_make_up_for_
 
     net.keep = kept  # type: ignore[method-assign, assignment]
     IMP(
-        sparsity=1 - 400 / 828,
-        allocation=allocation,
-        prune_rate=0.25,
-        rewind_step=0,
-        rewind="weights",
-        output_at_half_rate=True,
+        sparsity=1 - 400 / 828, allocation=allocation, prune_rate=0.25, output_at_half_rate=True
     ).run(net, train)
     assert [sum(dims) for dims in seen] == [621, 466, 400]
     assert [dims[2] for dims in seen] == [21, 18, 17]
@@ -245,14 +177,9 @@ def test_the_output_layer_is_pruned_at_half_the_rate_and_the_others_make_up_for_
     if isinstance(allocation, Uniform):
         assert [dims[:2] for dims in seen] == [[27, 573], [20, 428], [17, 366]]
     net, train = set_up(steps=4)
-    IMP(
-        sparsity=0.5,
-        allocation=allocation,
-        prune_rate=1.0,
-        rewind_step=0,
-        rewind="weights",
-        output_at_half_rate=True,
-    ).run(net, train)
+    IMP(sparsity=0.5, allocation=allocation, prune_rate=1.0, output_at_half_rate=True).run(
+        net, train
+    )
     assert net.dim == 414 and net.weights["6.weight"].dim == 18  # one round: half of 50 %
 
 
@@ -263,14 +190,9 @@ def test_the_output_layer_has_no_rate_where_it_is_not_covered() -> None:
         with pytest.raises(
             UserError, match=r"method.output_at_half_rate=true .* 7.weight, the output"
         ):
-            IMP(
-                sparsity=0.5,
-                allocation=Global(),
-                prune_rate=1.0,
-                rewind_step=0,
-                rewind="weights",
-                output_at_half_rate=True,
-            ).run(net, Train(net, Blobs(), train.recipe))
+            IMP(sparsity=0.5, prune_rate=1.0, output_at_half_rate=True).run(
+                net, Train(net, Blobs(), train.recipe)
+            )
 
 
 FINAL = torch.tensor([3.0, -1.0, 0.5, 4.0, -2.0])
@@ -318,15 +240,9 @@ def test_criteria_score_what_is_trained_and_are_nested(criterion: Any) -> None:
 )
 def test_imp_by_any_criterion_ends_at_the_density(criterion: Any) -> None:
     net, train = set_up(steps=6)
-    IMP(
-        sparsity=0.7,
-        allocation=Uniform(),
-        prune_rate=0.5,
-        rewind_step=2,
-        rewind="weights",
-        criterion=criterion,
-        pruned_value="zero",
-    ).run(net, train)
+    IMP(sparsity=0.7, allocation=Uniform(), prune_rate=0.5, rewind_step=2, criterion=criterion).run(
+        net, train
+    )
     assert net.dim == round(0.3 * net.total)
 
 
@@ -353,15 +269,9 @@ def test_pruned_weights_read_what_they_moved_towards() -> None:
 def test_imp_freezes_pruned_weights_at_their_initial_value_or_at_zero(what: Any) -> None:
     for pruned in ("init", "zero_or_init"):
         net, train = set_up()
-        IMP(
-            sparsity=0.7,
-            allocation=Global(),
-            prune_rate=0.5,
-            rewind_step=4,
-            rewind=what,
-            criterion="large_final",
-            pruned_value=pruned,
-        ).run(net, train)  # type: ignore[arg-type]
+        IMP(sparsity=0.7, prune_rate=0.5, rewind_step=4, rewind=what, pruned_value=pruned).run(
+            net, train
+        )  # type: ignore[arg-type]
         zeros, others = 0, 0
         for name, w in net.weights.items():
             held, initial = w.dense()[~w.trained()], net.initial()[name].view(-1)[~w.trained()]
@@ -420,15 +330,9 @@ def test_continuous_sparsification_anneals_every_round_and_rewinds_the_weights_t
 
     net.restore = restoring  # type: ignore[method-assign, assignment]
     watch(train, lambda t: betas.append(float(getattr(net.transforms["0.weight"], "beta", 0.0))))
-    ContinuousSparsification(
-        sparsity=0.8,
-        allocation=Uniform(),
-        rounds=2,
-        rewind_step=4,
-        initial_score=-0.01,
-        final_beta=200.0,
-        penalty=1e-8,
-    ).run(net, train)
+    ContinuousSparsification(sparsity=0.8, allocation=Uniform(), rounds=2, rewind_step=4).run(
+        net, train
+    )
     annealed = [200 ** ((t + 1) / 20) for t in range(20)]
     assert betas == pytest.approx(annealed * 2 + [0.0] * 16, rel=1e-5) and net.dim == round(
         0.2 * net.total
@@ -461,14 +365,7 @@ def bird(**recipe: object) -> tuple[Net, Train, EarlyBird]:
     return (
         net,
         Train(net, Blobs(), train.recipe, seed=3),
-        EarlyBird(
-            sparsity=0.5,
-            count="channels",
-            masks=5,
-            max_distance=0.1,
-            search_until=0.9,
-            penalty=1e-4,
-        ),
+        EarlyBird(sparsity=0.5, count="channels", search_until=0.9),
     )
 
 
@@ -494,9 +391,7 @@ def test_an_early_bird_is_found_when_the_queue_is_full_and_its_masks_agree() -> 
 
 def test_masks_agree_where_there_are_enough_and_all_are_near_the_newest() -> None:
     masks = torch.ones(3, 10, dtype=torch.bool)
-    method = EarlyBird(
-        sparsity=0.5, count="channels", masks=3, max_distance=0.1, search_until=0.5, penalty=1e-4
-    )
+    method = EarlyBird(sparsity=0.5, count="channels", masks=3)
     assert [method.agree(masks[:n]) for n in (1, 2, 3)] == [False, False, True]
     masks[2, 0] = False
     assert method.agree(masks)  # one of ten apart
@@ -544,11 +439,4 @@ def test_early_bird_says_what_it_needs() -> None:
     with pytest.raises(
         UserError, match="early_bird needs norms with a scale for each channel, and Sequential has"
     ):
-        EarlyBird(
-            sparsity=0.5,
-            count="channels",
-            masks=5,
-            max_distance=0.1,
-            search_until=0.5,
-            penalty=1e-4,
-        ).run(net, train)
+        EarlyBird(sparsity=0.5, count="channels").run(net, train)

@@ -44,9 +44,7 @@ def test_topkast_trains_the_next_largest_too_and_holds_the_rest() -> None:
             )
         ),
     )  # type: ignore
-    TopKAST(sparsity=0.9, allocation=Uniform(), exploration=1.0, update_every=8, penalty=1e-3).run(
-        net, train
-    )
+    TopKAST(sparsity=0.9, allocation=Uniform(), update_every=8, penalty=1e-3).run(net, train)
     for t, (theta, trained, used) in enumerate(looks):
         for name in net.weights:
             assert (
@@ -72,9 +70,7 @@ def test_topkast_trains_the_next_largest_too_and_holds_the_rest() -> None:
 def test_topkast_penalty_weighs_what_is_explored_by_one_over_the_density() -> None:
     net = line(4.0, 3.0, 2.0, 1.0)
     maps = {"weight": Explored(net.weights["weight"].param, 0.5)}
-    TopKAST(
-        sparsity=0.75, allocation=Uniform(), exploration=1.0, update_every=1, penalty=0.5
-    ).choose(net, maps)
+    TopKAST(sparsity=0.75, allocation=Uniform(), update_every=1, penalty=0.5).choose(net, maps)
     theta = net.dense_weights()["weight"].clone().requires_grad_()
     assert maps["weight"].penalty(theta) == 0.5 * (16.0 + 4 * 9.0)
     used = maps["weight"](theta)

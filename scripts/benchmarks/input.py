@@ -3,7 +3,7 @@ transforms.
 
 Both give shuffled, augmented, normalised float32 batches of 128 on the CPU. The DataLoader reads
 PIL images made from arrays, as torchvision's CIFAR10 and MNIST do; the better of 0 and 2 workers
-counts. The contestants take turns, so that other load on the machine hits all of them; medians over
+counts. The implementations are timed in turn, so that other load on the machine hits all of them; medians over
 the rounds are shown. dimred gets one thread: with more, OpenMP turns any other load into waiting, a
 hundredfold, for a time slice per operation."""
 

@@ -1,7 +1,7 @@
 """One table, in one run: what a training step, its state, the input, a rewiring and the start cost,
 beside plain PyTorch.
 
-The contestants of a row take turns step by step, so that other load on the machine hits all of them
+The implementations of a row are timed in turn, step by step, so that other load on the machine hits all of them
 alike; the figures are medians over the rounds, and the ratios are medians of the ratios within a
 round."""
 
