@@ -3,9 +3,9 @@ transforms.
 
 Both give shuffled, augmented, normalised float32 batches of 128 on the CPU. The DataLoader reads
 PIL images made from arrays, as torchvision's CIFAR10 and MNIST do; the better of 0 and 2 workers
-counts. The implementations are timed in turn, so that other load on the machine hits all of them; medians over
-the rounds are shown. dimred gets one thread: with more, OpenMP turns any other load into waiting, a
-hundredfold, for a time slice per operation."""
+counts. The implementations are timed in turn, so that other load on the machine affects all of
+them; the figures are medians over the rounds. dimred gets one thread: with more, any other load
+makes OpenMP wait for a time slice per operation, which can take a hundred times as long."""
 
 from __future__ import annotations
 

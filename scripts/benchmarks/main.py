@@ -1,9 +1,9 @@
 """One table, in one run: what a training step, its state, the input, a rewiring and the start cost,
 beside plain PyTorch.
 
-The implementations of a row are timed in turn, step by step, so that other load on the machine hits all of them
-alike; the figures are medians over the rounds, and the ratios are medians of the ratios within a
-round."""
+The implementations of a row are timed in turn, step by step, so that other load on the machine
+affects all of them alike. Figures are medians over the rounds, ratios are medians of the ratios
+within a round."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def covered(model: nn.Module) -> list[nn.Module]:
 
 
 def sgd(parameters: object) -> torch.optim.SGD:
-    # Learning next to nothing: a net that memorises the batch makes its own max-pooling up to twice
-    # as fast (branches are predicted better), dense nets sooner than sparse ones, which says
-    # nothing about the contestants.
+    # A learning rate near zero: in a net that memorises the batch, max-pooling becomes up to twice
+    # as fast (branches are predicted better), in dense nets sooner than in sparse ones. That would
+    # distort the comparison.
     return torch.optim.SGD(parameters, lr=1e-9, momentum=0.9)  # type: ignore[arg-type]
 
 

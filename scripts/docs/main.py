@@ -70,7 +70,7 @@ GROUPS = {
 
 
 def entry(group: str, path: Path) -> dict[str, str]:
-    """What there is to say of a configuration."""
+    """The entry of a configuration."""
     keys: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
     target = keys.get("_target_")
     about = describe(target) if target else {"summary": ""}
@@ -89,7 +89,7 @@ def entry(group: str, path: Path) -> dict[str, str]:
 
 
 def plain(value: object) -> str:
-    """As YAML writes it."""
+    """A value in YAML."""
     if isinstance(value, list):
         return f"[{', '.join(map(plain, value))}]"
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
@@ -108,7 +108,7 @@ COLUMNS = {
 
 
 def table(rows: Any) -> str:
-    """In Markdown, without the columns that are empty."""
+    """A Markdown table without its empty columns."""
     code = {"name", "equation", "values"}
     cells = [[cell(row.get(key, ""), key in code) for key in COLUMNS.values()] for row in rows]
     used = [i for i in range(len(COLUMNS)) if any(row[i] for row in cells)]

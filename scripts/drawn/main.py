@@ -1,8 +1,8 @@
-"""Runs that nobody would think of: method, model, allocation, cover, basis and recipe are drawn.
+"""Trains random configurations: method, model, allocation, cover, basis and recipe are drawn.
 
-A drawn configuration either trains, and then all of what it left behind must agree (counts, masks,
-exported and imported weights, logits, accuracy), or it is refused in a sentence before training.
-What else happens is a failure, printed with the command that repeats it.
+A drawn configuration either trains, and then its files and exports must agree (counts, masks,
+exported and imported weights, logits, accuracy), or it is refused with one sentence before
+training. Anything else is a failure, printed with the command that repeats it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ SPARSITIES = ["0", "0.3", "0.5", "0.8", "0.9", "0.95", "0.98", "0.99"]
 
 
 class Drawn(NamedTuple):
-    """One configuration, as it is typed."""
+    """One configuration, as overrides."""
 
     choices: dict[str, str]
     settings: list[str]
@@ -158,7 +158,7 @@ def check_counts(drawn: Drawn, cfg: DictConfig, result: dict[str, Any], folder: 
 
 
 def untouched(drawn: Drawn, result: dict[str, Any]) -> bool:
-    """Is this a method whose other weights stay at their initial value?"""
+    """Whether the method's untrained weights keep their initial values."""
     trained = sum(layer["trained"] for layer in result["layers"].values())
     return trained <= round((1 - result["sparsity"]) * result["total"])
 
@@ -204,7 +204,7 @@ def check_accuracy(cfg: DictConfig, result: dict[str, Any], model: torch.nn.Modu
 
 
 class silence:
-    """Without what commands print."""
+    """Suppress the output of commands."""
 
     def __enter__(self) -> None:
         self.stdout, sys.stdout = sys.stdout, open("/dev/null", "w")
