@@ -21,8 +21,8 @@ from dimred.runs.nets import build_net
 from dimred.scores import random_scores
 from dimred.select.topk import topk
 from dimred.storage.codes import CODES, bound, rice, width
-from dimred.storage.deltas import Delta, array, from_seed, masked, pruned, tensors
 from dimred.storage.sizes import smallest, storage
+from dimred.storage.stored import StoredTensor, array, from_seed, masked, pruned, tensors
 
 
 def some(size: int, count: int, seed: int = 0) -> np.ndarray:
@@ -104,18 +104,18 @@ def test_integers_are_as_narrow_as_they_can_be() -> None:
     assert [width(n).itemsize for n in (0, 255, 256, 65_535, 65_536, 2**32)] == [1, 1, 2, 2, 4, 8]
 
 
-# -- deltas --------------------
-def of(net: Net, name: str = "fc1.weight") -> tuple[np.ndarray, Delta]:
+# -- stored tensors --------------------
+def of(net: Net, name: str = "fc1.weight") -> tuple[np.ndarray, StoredTensor]:
     value = tensors(net)[name]
     return value, from_seed(value, net.draws[name], pruned(value))
 
 
 def test_an_initial_weight_is_nothing_but_its_draw() -> None:
-    value, delta = of(lenet())
+    value, stored = of(lenet())
     assert (
-        delta.count == 0
-        and delta.base == lenet().draws["fc1.weight"]
-        and (delta.tensor() == value).all()
+        stored.count == 0
+        and stored.base == lenet().draws["fc1.weight"]
+        and (stored.tensor() == value).all()
     )
 
 
@@ -126,11 +126,12 @@ def test_a_weight_is_its_trained_entries_and_its_base(base: str) -> None:
     net.keep(supports, base=base)  # type: ignore[arg-type]
     for w in net.weights.values():
         w.psi.data += 1
-    value, delta = of(net)
+    value, stored = of(net)
     assert (
-        delta.positions is not None and delta.positions.tolist() == supports["fc1.weight"].tolist()
+        stored.positions is not None
+        and stored.positions.tolist() == supports["fc1.weight"].tolist()
     )  # type: ignore
-    assert (delta.base == 0.0) == (base == "zero") and (delta.tensor() == value).all()
+    assert (stored.base == 0.0) == (base == "zero") and (stored.tensor() == value).all()
 
 
 @pytest.mark.parametrize("scale", [1.0, math.sqrt(2), 0.3])
@@ -143,11 +144,13 @@ def test_a_mask_of_untrained_weights_is_recognised_to_the_bit(
     theta, score = net.dense_weights()["fc1.weight"], random_scores(net)["fc1.weight"]
     mask = score.sign() * (score.abs() > 0.5) if flips else (score > 0.5).float()
     value = array(scale * (theta.sign() * math.sqrt(2 / 64) if signs else theta) * mask)
-    delta = from_seed(value, net.draws["fc1.weight"], pruned(value))
+    stored = from_seed(value, net.draws["fc1.weight"], pruned(value))
     assert (
-        delta.scale and delta.signs == signs and len(delta.values) == (delta.count if flips else 0)
+        stored.scale
+        and stored.signs == signs
+        and len(stored.values) == (stored.count if flips else 0)
     )
-    assert (delta.tensor() == value).all()
+    assert (stored.tensor() == value).all()
 
 
 def test_a_weight_off_by_one_bit_is_no_mask_of_untrained_weights() -> None:
@@ -160,8 +163,8 @@ def test_a_weight_off_by_one_bit_is_no_mask_of_untrained_weights() -> None:
     at = tuple(np.argwhere(value)[-1])
     value[at] = np.nextafter(value[at], np.float32(9))
     assert not masked(value, draw, draw.values(value.size))
-    delta = from_seed(value, draw, pruned(value))
-    assert (delta.tensor() == value).all() and delta.scale is None
+    stored = from_seed(value, draw, pruned(value))
+    assert (stored.tensor() == value).all() and stored.scale is None
 
 
 @pytest.mark.parametrize(
@@ -176,10 +179,10 @@ def test_a_weight_off_by_one_bit_is_no_mask_of_untrained_weights() -> None:
         np.array([True, False]),
     ],
 )
-def test_any_tensor_is_a_delta(value: np.ndarray) -> None:
-    delta = from_seed(value, None, pruned(value))
-    np.testing.assert_array_equal(delta.tensor(), value)
-    assert delta.tensor().dtype == value.dtype
+def test_any_tensor_can_be_stored(value: np.ndarray) -> None:
+    stored = from_seed(value, None, pruned(value))
+    np.testing.assert_array_equal(stored.tensor(), value)
+    assert stored.tensor().dtype == value.dtype
 
 
 # -- nets --------------------
@@ -259,8 +262,8 @@ def test_maps_are_stored_as_what_they_make_of_theta() -> None:
     gate.keep(torch.arange(10))
     net.add_transforms({"fc1.weight": gate})
     assert net.effective_weights()["fc1.weight"].count_nonzero() == 10
-    value, delta = of(net)
-    assert delta.count == 10 and (delta.tensor() == value).all()
+    value, stored = of(net)
+    assert stored.count == 10 and (stored.tensor() == value).all()
 
 
 def test_filters_in_a_basis_are_stored_as_coefficients() -> None:

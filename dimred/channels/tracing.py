@@ -124,16 +124,17 @@ class ChannelTracer(TorchFunctionMode):
         if ids is None or out.shape[:2] == input.shape[:2]:
             return ids
         flat = out.dim() == 2 and input.shape[0] == out.shape[0]
-        return (
-            ids.repeat_interleave(out.shape[1] // len(ids))
-            if flat and out.numel() == input.numel()
-            else None
-        )
+        if flat and out.numel() == input.numel():
+            return ids.repeat_interleave(out.shape[1] // len(ids))
+        return None
 
     def _mean(
         self, out: Tensor, input: Tensor, dim: Any = None, *args: Any, **kwargs: Any
     ) -> Tensor | None:
-        dims = {d % input.dim() for d in ([dim] if isinstance(dim, int) else dim or [0])}
+        if isinstance(dim, int):
+            dim = [dim]
+        # without a dimension, the mean is over all of them, the first included
+        dims = {d % input.dim() for d in dim or [0]}
         return None if dims & {0, 1} else self._ids.get(id(input))
 
     def _slice(self, out: Tensor, input: Tensor, index: Any) -> Tensor | None:
@@ -145,13 +146,14 @@ class ChannelTracer(TorchFunctionMode):
     ) -> Tensor | None:
         """Padding channels. The added channels cannot be removed: the model fixes their number."""
         ids, pixels = self._ids.get(id(input)), 2 * (input.dim() - 2)
-        before, after = (*pad, *[0] * 4)[pixels : pixels + 2] if len(pad) > pixels else (0, 0)
-        stays = torch.zeros(max(before, after, 0), dtype=torch.int64)
-        return (
-            None
-            if ids is None or min(before, after) < 0 or len(pad) > pixels + 2
-            else torch.cat((stays[:before], ids, stays[:after]))
-        )
+        # pad names the last dimension first: pixels, then channels, then examples
+        before, after = (0, 0)
+        if len(pad) > pixels:
+            before, after = (*pad, *[0] * 4)[pixels : pixels + 2]
+        if ids is None or min(before, after) < 0 or len(pad) > pixels + 2:
+            return None
+        stays = torch.zeros(max(before, after), dtype=torch.int64)
+        return torch.cat((stays[:before], ids, stays[:after]))
 
     def _join(self, out: Tensor, *operands: Any, **kwargs: Any) -> Tensor | None:
         """Sums and products couple the channels of their operands, channel by channel. An operand

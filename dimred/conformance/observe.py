@@ -103,16 +103,16 @@ class Watch(Observer):
     def _check_untrained(self, train: Train, when: str, updated: bool = False) -> None:
         """Unless coordinates have changed since the last check, untrained values are the same as
         then, and so is the optimiser's state, except for its own updates."""
-        trace, now = (
-            self.net.trace,
-            (self.net.moves, untrained(self.net), optimizer_state_of(self.net)),
-        )
+        trace = self.net.trace
+        now = self.net.moves, untrained(self.net), optimizer_state_of(self.net)
         if self._last and self._last[0] == self.net.moves:
             if name := difference(self._last[1], now[1]):
                 trace.frozen.append(f"{name} is not trained and changed {when}")
             if not updated and (name := difference(self._last[2], now[2])):
                 trace.optimizer.append(f"the optimiser's state of {name} changed {when}")
-        known = {id(p) for group in train.optimizer.param_groups for p in group["params"]}
+        known: set[int] = set()
+        for group in train.optimizer.param_groups:
+            known |= {id(p) for p in group["params"]}
         for name, p in self.net.parameters().items():
             if p.requires_grad and p.numel() and id(p) not in known:
                 trace.optimizer.append(f"the optimiser does not train {name} {when}")
@@ -146,11 +146,11 @@ def untrained(net: Net) -> State:
 
 def optimizer_state_of(net: Net) -> State:
     """Copies of the optimiser's state of each parameter."""
-    return {
-        f"{name}/{key}": value.clone()
-        for name, p in net.parameters().items()
-        for key, value in net.optimizer_state.of(p).items()
-    }
+    out = {}
+    for name, p in net.parameters().items():
+        for key, value in net.optimizer_state.of(p).items():
+            out[f"{name}/{key}"] = value.clone()
+    return out
 
 
 def trained(net: Net) -> int:

@@ -151,7 +151,10 @@ def divided(
     for split in ("val", "test"):
         if split in found and not len(found[split].labels):
             notes.append(f"the images in {splits[split]}/ lie in no class folders and are not used")
-    val, test = (each if each and len(each.labels) else None for each in (val, test))
+    if val and not len(val.labels):
+        val = None
+    if test and not len(test.labels):
+        test = None
     if test and val:
         notes.append(f"{splits['val']}/ is the validation split; dataset.val_fraction is not used")
         return Layout(train, val, test, notes)

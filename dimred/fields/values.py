@@ -94,10 +94,11 @@ def described(value: dict[str, Any], key: str) -> dict[str, Any]:
     class reports."""
     target, _ = resolve(value["_target_"], key)
     hints = hints_of(target)
-    return {
-        name: each if name == "_target_" else typed(each, hints.get(name, Any), f"{key}.{name}")
-        for name, each in value.items()
-    }
+    out = dict(value)
+    for name, each in value.items():
+        if name != "_target_":
+            out[name] = typed(each, hints.get(name, Any), f"{key}.{name}")
+    return out
 
 
 def numeric(value: Any, hint: type) -> int | float:

@@ -34,6 +34,7 @@ def exact_statistics(norms: Iterable[nn.BatchNorm2d]) -> Iterator[None]:
     not."""
     norms = list(norms)
     for norm in norms:
+        # it hides the method of the class, for this module alone
         norm.__dict__["forward"] = partial(forward, norm)
     try:
         yield
@@ -58,6 +59,7 @@ def forward(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     weight = x.new_ones(x.shape[1]) if norm.weight is None else norm.weight
     bias = x.new_zeros(x.shape[1]) if norm.bias is None else norm.bias
     out, mean, variance = Normalise.apply(x, weight, bias, norm.eps, groups)
+    # running statistics have the unbiased variance
     follow(norm, mean, variance * (x.numel() / (x.numel() - x.shape[1])))
     return out
 
@@ -101,6 +103,7 @@ class Normalise(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         found = torch.batch_norm_update_stats(side_by_side(x, groups), None, None, 0.0)
         means, variances = (each.view(groups, -1) for each in found)
+        # of groups of one size: the variance within them, on average, and that of their means
         between, mean = torch.var_mean(means.double(), 0, correction=0)
         variance = variances.mean(0, dtype=torch.float64) + between
         mean, scale = mean.float(), (variance + eps).rsqrt().float()

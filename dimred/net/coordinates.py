@@ -39,9 +39,10 @@ class Coordinates:
         """Set the weight to theta (flat, D entries), of which the support is trained."""
         flat = self.param.view(-1)
         flat.copy_(theta)
+        if support is not None and support.numel() == flat.numel():
+            support = None
         if support is not None:
-            whole = support.numel() == flat.numel()
-            support = None if whole else support.to(flat.device, torch.int64)
+            support = support.to(flat.device, torch.int64)
         self.support, self.base = support, base
         self.psi = nn.Parameter(flat.detach() if support is None else flat[support])
         self._written: tuple[int, int] | None = None

@@ -81,7 +81,9 @@ def dense_matrices(model: nn.Module, covered: Container[str], shape: Sequence[in
 
 def _weights(model: nn.Module, shape: Sequence[int] | None) -> set[str]:
     """What is covered by default."""
-    matrices = {id(p) for module in model.modules() for p in _matrices_of(module)}
+    matrices: set[int] = set()
+    for module in model.modules():
+        matrices |= {id(p) for p in _matrices_of(module)}
     known = {name for name, p in model.named_parameters() if id(p) in matrices}
     return known | {each.use.name for each in _weight_products(model, shape) if each.use}
 
@@ -102,11 +104,13 @@ def _weight_products(model: nn.Module, shape: Sequence[int] | None) -> list[Prod
     matrices = {name for name, p in model.named_parameters() if p.dim() > 1}
     if shape is None or not matrices:
         return []
-    return [
-        each
-        for each in trace(model, shape).products
-        if each.activations and (each.use.name in matrices if each.use else each.roots & matrices)
-    ]
+    found = []
+    for each in trace(model, shape).products:
+        # a weight that a layer computes has no `use`, but the parameters that it is made of
+        names = {each.use.name} if each.use else each.roots
+        if each.activations and names & matrices:
+            found.append(each)
+    return found
 
 
 # -- the layers of a model --------------------

@@ -109,9 +109,12 @@ class Net(ParametrisedModel):
                 self.uncovered[name].requires_grad_(name not in self.fixed)
                 continue
             w = self.weights[name]
-            theta = w.dense().clone() if base == "held" else w.param.new_zeros(w.size)
-            if initial:
+            if base == "held":
+                theta = w.dense().clone()
+            elif base == "init":
                 theta = initial[name].to(w.param, copy=True).view(-1)
+            else:
+                theta = w.param.new_zeros(w.size)
             now = w.dense()
             # Entries outside the support have a value of the former base. If they join now, they
             # start from the new one.

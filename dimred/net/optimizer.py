@@ -80,7 +80,8 @@ class OptimizerState:
         of the weights."""
         if self.optimizer is None or not parameters:
             return
-        decay = self.optimizer.param_groups[0]["weight_decay"] if decay is None else decay
+        if decay is None:  # the first group holds the weights
+            decay = self.optimizer.param_groups[0]["weight_decay"]
         self.optimizer.add_param_group({"params": parameters, "scale": lr, "weight_decay": decay})
 
     def remove(self, parameters: Iterable[nn.Parameter]) -> None:

@@ -67,6 +67,7 @@ class Trace(DispatchMode):
         super().__init__()
         self.products: list[Product] = []
         self.examples, self.backward, self.backward_flops = len(images), False, 0
+        # sorted by address: what lies between one start and the next is part of a parameter
         parameters = [(p.data_ptr(), name, p) for name, p in model.named_parameters() if p.numel()]
         self._parameters = sorted(parameters, key=lambda each: each[0])
         self._starts = [start for start, _, _ in self._parameters]
@@ -91,7 +92,10 @@ class Trace(DispatchMode):
         if not operands:  # a fused kernel of activations
             return Product(flops, None, frozenset(), False, False, True)
         origins = [self._origin(t) for t in operands]
-        weight = 1 if origins[1].roots or not origins[0].roots else 0
+        # layers multiply x @ W or convolve x with W; only a product written W @ x has W first
+        weight = 1
+        if origins[0].roots and not origins[1].roots:
+            weight = 0
         origin, tensor = origins[weight], operands[weight]
         trains = [t.requires_grad and torch.is_grad_enabled() for t in operands]
         use = self._use(origin.zeros_of, tensor) if origin.zeros_of else None
@@ -114,8 +118,12 @@ class Trace(DispatchMode):
 
     def _origin(self, tensor: Tensor) -> Origin:
         known = self._origins.get(_memory(tensor))
-        name = None if known else self._parameter_at(tensor)
-        return known or (Origin(False, frozenset([name]), name) if name else CONSTANT)
+        if known:
+            return known
+        name = self._parameter_at(tensor)
+        if name:
+            return Origin(False, frozenset([name]), name)
+        return CONSTANT
 
     def _parameter_at(self, tensor: Tensor) -> str | None:
         at = bisect_right(self._starts, tensor.data_ptr()) - 1
@@ -180,8 +188,9 @@ def trace(model: nn.Module, shape: Sequence[int], backward: bool = False) -> Tra
         out = model(images)
         seen.backward = True
         # covered weights are replaced by tensors that are no parameters
-        slots = [p for module in model.modules() for p in module._parameters.values()]
-        trained = [p for p in slots if p is not None and p.requires_grad]
+        trained = []
+        for module in model.modules():
+            trained += [p for p in module._parameters.values() if p is not None and p.requires_grad]
         if out.requires_grad and trained:
             torch.autograd.grad(out.sum(), trained, allow_unused=True)
     return seen

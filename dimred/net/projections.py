@@ -8,9 +8,10 @@ order, so that a file needs to hold no more of a weight than z and the seed. The
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -114,24 +115,32 @@ def project(kind: Kind, seed: int, sizes: Mapping[str, int], z: np.ndarray) -> d
     """P z for every weight, flat."""
     z, total = z.astype(np.float64), sum(sizes.values())
     if kind == "fastfood":
-        return {
-            name: by_fastfood(z, size, fastfood(seed, i, size, total, len(z)))
-            for i, (name, size) in enumerate(sizes.items())
-        }
+        out = {}
+        for i, (name, size) in enumerate(sizes.items()):
+            out[name] = by_fastfood(z, size, fastfood(seed, i, size, total, len(z)))
+        return out
     if kind == "sparse":
         rows, columns, values = sparse(seed, total, len(z))
-        out = np.zeros(total)
-        np.add.at(out, rows, z[columns] * values)  # one after the other
-        return dict(zip(sizes, np.split(out, np.cumsum(list(sizes.values()))[:-1]), strict=True))
-    parts = [
-        (name, partial(rows_of, seed, i, size, len(z)), range(0, size, max(1, BLOCK // len(z))))
-        for i, (name, size) in enumerate(sizes.items())
-    ]
-    z = z / np.sqrt(sum(squares(block(start)) for _, block, starts in parts for start in starts))
-    return {
-        name: np.concatenate([by_rows(block(start), z) for start in starts])
-        for name, block, starts in parts
-    }
+        moved = np.zeros(total)
+        np.add.at(moved, rows, z[columns] * values)  # one after the other
+        ends = np.cumsum(list(sizes.values()))
+        return dict(zip(sizes, np.split(moved, ends[:-1]), strict=True))
+    return by_gauss(seed, sizes, z)
+
+
+def by_gauss(seed: int, sizes: Mapping[str, int], z: F64) -> dict[str, F64]:
+    """P z of the dense P, which is too large for memory: its rows are drawn in blocks, twice."""
+    rows = max(1, BLOCK // len(z))
+    blocks: dict[str, list[Callable[[], np.ndarray]]] = {}
+    for i, (name, size) in enumerate(sizes.items()):
+        starts = range(0, size, rows)
+        blocks[name] = [partial(rows_of, seed, i, size, len(z), start) for start in starts]
+    # The columns of P have length 1. Dividing z by their lengths is the same.
+    lengths = np.zeros(len(z))
+    for block in chain.from_iterable(blocks.values()):
+        lengths = lengths + squares(block())
+    z = z / np.sqrt(lengths)
+    return {name: np.concatenate([by_rows(b(), z) for b in each]) for name, each in blocks.items()}
 
 
 def squares(block: np.ndarray) -> F64:

@@ -186,6 +186,7 @@ class Drawing(DispatchMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         kind = KINDS.get(func)
+        # With a generator of its own, the builder says what is drawn.
         if not kind or kwargs.get("generator") is not None or args[0].device.type != "cpu":
             return func(*args, **kwargs)
         tensor: Tensor = args[0]
@@ -232,6 +233,7 @@ def seed_generators(seed: int) -> None:
     """Seed the generators of torch, numpy and Python, which models may draw from."""
     torch.manual_seed(seed)
     random.seed(seed)
+    # numpy takes 32 bits, or a list of them
     np.random.seed(seed if seed < 2**32 else [seed % 2**32, seed // 2**32])
 
 

@@ -116,15 +116,14 @@ def redraw(w: Coordinates, draw: Draw, checksum: str) -> Tensor:
 
 def restore(net: Net, state: Mapping[str, Tensor]) -> None:
     """Return to what `copied` copied: coordinates, values and the optimiser's state."""
+    # what is frozen at its initial value is made again, and is stored nowhere
     left = {
         name for name in net.weights if f"init/{name}" in state and f"theta/{name}" not in state
     }
     initial = net.initial() if left else {}
     for name, w in net.weights.items():
         psi = state[f"psi/{name}"].to(w.param)
-        base: Base = "zero"
-        for kind in get_args(Base):
-            base = kind if f"{kind}/{name}" in state else base
+        base = _base_of(name, state)
         support = state.get(f"{base}/{name}")
         if support is not None:
             support = support.to(w.param.device, torch.int64)
@@ -150,10 +149,20 @@ def restore(net: Net, state: Mapping[str, Tensor]) -> None:
     net.support_version, net.has_trained = version, bool(trained)
 
 
+def _base_of(name: str, state: Mapping[str, Tensor]) -> Base:
+    """The base of a weight: the prefix of its positions. All of it trains if it has none."""
+    for base in get_args(Base):
+        if f"{base}/{name}" in state:
+            return base
+    return "zero"
+
+
 @torch.no_grad()
 def rewind(net: Net, snapshot: Mapping[str, Tensor]) -> None:
     """Give weights, norms and the optimiser's state the values of a snapshot. Supports stay: an
     entry that is not trained now keeps its value."""
+    # The supports may have been others then. So a copy returns to them, and its dense values and
+    # its optimiser state are read at the present supports.
     then = copy.deepcopy(net)
     then.load(snapshot)
     for name, w in net.weights.items():
@@ -172,6 +181,7 @@ def twin(net: Net, memo: dict) -> Net:
     anew."""
     out = copy.copy(net)
     detach_computed(net.model)
+    # in one call: a parameter that they share is shared by the copies
     out.model, out.transforms, out.bases = copy.deepcopy(
         (net.model, net.transforms, net.bases), memo
     )
@@ -205,6 +215,7 @@ def state_bytes(net: Net) -> int:
     parameters += [*net.transforms.parameters().values(), *net.bases.parameters().values()]
     tensors: list[Tensor] = []
     for p in parameters:
+        # the second one stands for the gradient
         tensors += [p, p, *net.optimizer_state.of(p).values()]
     for w in net.weights.values():
         if w.support is not None:

@@ -62,6 +62,7 @@ class Transforms(dict[str, Transform]):
     def parameters(self) -> dict[str, nn.Parameter]:
         """Each once, under the name of the first weight that has it."""
         named: dict[int, tuple[str, nn.Parameter]] = {}
+        # backwards, so that the first weight's name is the last to be written
         for name, each in reversed(self.items()):
             for key, p in each.named_parameters():
                 named[id(p)] = f"{self.kind}:{name}.{key}", p
@@ -93,11 +94,11 @@ class Transforms(dict[str, Transform]):
             each.to(device=device, dtype=dtype)
 
     def state(self) -> dict[str, Tensor]:
-        return {
-            f"{self.kind}/{name}/{key}": value.detach().clone()
-            for name, each in self.items()
-            for key, value in each.state_dict().items()
-        }
+        out = {}
+        for name, each in self.items():
+            for key, value in each.state_dict().items():
+                out[f"{self.kind}/{name}/{key}"] = value.detach().clone()
+        return out
 
     def load(self, state: Mapping[str, Tensor], complete: bool = True) -> None:
         """Return to a `state`. Unless it is complete, transforms without entries stay as they

@@ -84,7 +84,8 @@ def split(words: Iterable[str]) -> Overrides:
 def composed(overrides: Overrides) -> Json:
     """The description of the run (see runs.config.files). UserError for an unknown name or key."""
     require_one_way(f"{key}={value}" for key, value in overrides.items())
-    cfg = dict(chosen(tuple((key, value) for key, value in overrides.items() if key in GROUPS)))
+    groups = [(key, value) for key, value in overrides.items() if key in GROUPS]
+    cfg = dict(chosen(tuple(groups)))
     for key, value in overrides.items():
         if key not in GROUPS:
             put(cfg, key, load(value))

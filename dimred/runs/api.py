@@ -96,7 +96,9 @@ def combinations(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One mapping for every combination of the values that are lists (ranges, arrays), also of
     nested ones; the last varies fastest."""
     flattened = {key: plain(value) for key, value in flat(values)}
-    choices = [each if isinstance(each, (list, range)) else [each] for each in flattened.values()]
+    choices: list[Sequence[Any]] = []
+    for each in flattened.values():
+        choices.append(each if isinstance(each, (list, range)) else [each])
     for chosen in itertools.product(*choices):
         yield dict(zip(flattened, chosen, strict=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from dimred.runs.terminal import printable, width
@@ -73,7 +74,7 @@ def table(
     if fit is not None:
         others = sum(widths) - widths[wrap] + 2 * (len(widths) - 1)
         widths[wrap] = min(widths[wrap], max(LEAST, fit - others))
-        cells = [line for row in cells for line in _wrapped(row, wrap, widths[wrap])]
+        cells = list(chain.from_iterable(_wrapped(row, wrap, widths[wrap]) for row in cells))
     lines = []
     for row in cells:
         padded = [cell.ljust(wide) for cell, wide in zip(row, widths, strict=True)]

@@ -34,12 +34,10 @@ def ntk_sap(
     both terms."""
     twin = copy.deepcopy(net)
     initial = twin.dense_weights()
-    masks = {
-        name: m.requires_grad_()
-        for name, m in masked(
-            {name: torch.ones_like(theta) for name, theta in initial.items()}, supports
-        ).items()
-    }
+    ones = {name: torch.ones_like(theta) for name, theta in initial.items()}
+    masks = masked(ones, supports)
+    for mask in masks.values():
+        mask.requires_grad_()
     device, dtype = next((theta.device, theta.dtype) for theta in initial.values())
 
     def normal(*size: int) -> Tensor:

@@ -26,12 +26,10 @@ def synflow(
     flow = copy.deepcopy(net).to(dtype=torch.float64)
     thetas = masked({name: theta.abs() for name, theta in flow.dense_weights().items()}, supports)
     with torch.no_grad():
-        bases = [
-            value
-            for basis in dict.fromkeys(flow.bases.values())
-            for value in basis.state_dict().values()
-        ]
-        for value in (*flow.model.state_dict().values(), *bases):
+        values = list(flow.model.state_dict().values())
+        for basis in dict.fromkeys(flow.bases.values()):
+            values += basis.state_dict().values()
+        for value in values:
             if value.is_floating_point():
                 value.abs_()
     flow.train(False)

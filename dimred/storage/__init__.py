@@ -4,8 +4,8 @@ folder     a run's folder: lock, metrics, checkpoint, result
 files      files that are replaced in one step
 tensors    safetensors files with a checksum
 masks      masks.npz: which weights are trained
-deltas     what of a tensor has to be stored: how it differs from what its seed gives
+stored     what of a tensor has to be stored: how it differs from what its seed gives
 codes      positions of entries as bytes
-compact    the compact file: deltas and codes of all tensors in one file
+compact    the compact file: all tensors of a net in one file
 sizes      how many bytes a net takes in every form
 """

@@ -8,7 +8,7 @@ draws, and their positions.
     bytes            ...              of the tensors: positions, then values
     checksum         16 bytes         BLAKE2b of everything before
 
-A frozen entry is drawn from the seed again (deltas.py); where it is not known how it was drawn, as
+A frozen entry is drawn from the seed again (stored.py); where it is not known how it was drawn, as
 of a model whose builder has its own generator, its value is stored.
 
 Reading a file runs no code from it and opens no path in it: its model is one of dimred's own,
@@ -35,10 +35,11 @@ from dimred.net.projections import Displacement
 from dimred.net.seeded import Draw
 from dimred.net.state import unsaved
 from dimred.storage.codes import CODES, pack, unpack
-from dimred.storage.deltas import (
+from dimred.storage.files import Json
+from dimred.storage.stored import (
     Base,
-    Delta,
     Moved,
+    StoredTensor,
     array,
     displacement_of,
     fits_half,
@@ -47,7 +48,6 @@ from dimred.storage.deltas import (
     pruned,
     tensors,
 )
-from dimred.storage.files import Json
 
 MAGIC, VERSION, START = b"\x93dimred\n", 1, struct.Struct("<8sHI")
 CHECKSUM = 16
@@ -69,15 +69,15 @@ def encode(net: Net, about: Json, buffers: Mapping[str, np.ndarray], half: bool 
         moves = {"subspace": displacement.header(net.weights)}
         chunks.append(array(displacement.z).astype("<f4").tobytes())
     for name, value in {**tensors(net), **buffers}.items():
-        delta = from_seed(value, known.get(name), pruned(value))
-        line, written = write_delta(delta, half)
-        by = delta.base.by if isinstance(delta.base, Moved) else None
-        digest.update(read_delta(line, written, half, by).tensor().tobytes())
+        stored = from_seed(value, known.get(name), pruned(value))
+        line, written = write_stored(stored, half)
+        by = stored.base.by if isinstance(stored.base, Moved) else None
+        # of what a reader will get, half precision included
+        digest.update(read_stored(line, written, half, by).tensor().tobytes())
         lines.append({"name": name} | line)
         chunks.append(written)
-    said = {
-        key: about[key] for key in ("model", "shape", "classes")
-    }  # in this order, as its length depends on it
+    # in this order, as the length of the compressed header depends on it
+    said = {key: about[key] for key in ("model", "shape", "classes")}
     header = {
         **said,
         "seed": net.seed,
@@ -133,12 +133,8 @@ def checksum(content: bytes) -> bytes:
 @torch.no_grad()
 def fill(model: nn.Module, header: Json, payload: bytes) -> None:
     """Fill a model with the tensors of a file."""
-    state, digest, at, filled = (
-        model.state_dict(),
-        hashlib.blake2b(digest_size=CHECKSUM),
-        0,
-        set[int](),
-    )
+    state, digest = model.state_dict(), hashlib.blake2b(digest_size=CHECKSUM)
+    at, filled = 0, set[int]()
     every = state | unsaved(model)
     moves: dict[str, np.ndarray] = {}
     if space := header["subspace"]:
@@ -151,84 +147,88 @@ def fill(model: nn.Module, header: Json, payload: bytes) -> None:
                 f"{line['name']} is {line['shape']} there and {list(tensor.shape)} here"
             )
         end = at + sum(line["bytes"])
-        value, at = (
-            read_delta(line, payload[at:end], header["half"], moves.get(line["name"])).tensor(),
-            end,
-        )
+        by = moves.get(line["name"])
+        value = read_stored(line, payload[at:end], header["half"], by).tensor()
+        at = end
         digest.update(value.tobytes())
         tensor.copy_(torch.from_numpy(value.astype(value.dtype.newbyteorder("="), copy=False)))
         filled.add(tensor.data_ptr())
-    if missing := [
-        name for name, tensor in state.items() if tensor.numel() and tensor.data_ptr() not in filled
-    ]:
-        raise ValueError(f"it has no {missing[0]}")
+    # by memory: a tied weight has several names and one line
+    for name, tensor in state.items():
+        if tensor.numel() and tensor.data_ptr() not in filled:
+            raise ValueError(f"it has no {name}")
+    # a draw depends on the machine's arithmetic, so the result is compared with the writer's
     if digest.hexdigest() != header["content"]:
         raise ValueError(
             "what its seed draws on this machine is not what it drew where it was written"
         )
 
 
-def write_delta(delta: Delta, half: bool) -> tuple[Json, bytes]:
-    """The line of a delta in the header, and the bytes of its positions and values. Those of a mask
-    are bits: which entries have the opposite sign."""
+def write_stored(stored: StoredTensor, half: bool) -> tuple[Json, bytes]:
+    """The line of a tensor in the header, and the bytes of its positions and values. Those of a
+    mask are bits: which entries have the opposite sign."""
     code, positions = None, b""
-    if delta.positions is not None and delta.count:
-        code, positions = min(
-            ((name, CODES[name][0](delta.positions, delta.shape)) for name in IN_FILES),
-            key=lambda written: len(written[1]),
-        )
-    number = dtype_in_file(delta.dtype, half)
-    if half and not fits_half(delta.values):
+    if stored.positions is not None and stored.count:
+        written = {name: CODES[name][0](stored.positions, stored.shape) for name in IN_FILES}
+        code = min(written, key=lambda name: len(written[name]))
+        positions = written[code]
+    number = dtype_in_file(stored.dtype, half)
+    if half and not fits_half(stored.values):
         raise UserError(
-            f"{np.abs(delta.values).max():g} is too large for half precision. Leave out --half"
+            f"{np.abs(stored.values).max():g} is too large for half precision. Leave out --half"
         )
-    values = (
-        pack(delta.values) if delta.scale is not None else delta.values.astype(number).tobytes()
-    )
-    if len(positions) + len(values) > delta.size * number.itemsize:
-        return write_delta(
-            Delta(delta.shape, 0.0, delta.tensor().reshape(-1), dtype=delta.dtype), half
-        )
-    base: Json | float
-    if isinstance(delta.base, Moved):
-        base = delta.base.draw._asdict() | {"moved": True}
-    elif isinstance(delta.base, Draw):
-        base = delta.base._asdict()
+    if stored.scale is None:
+        values = stored.values.astype(number).tobytes()
     else:
-        base = delta.base
+        values = pack(stored.values)
+    if len(positions) + len(values) > stored.size * number.itemsize:
+        # all numbers are shorter than some with their positions
+        dense = stored.tensor().reshape(-1)
+        return write_stored(StoredTensor(stored.shape, 0.0, dense, dtype=stored.dtype), half)
+    base: Json | float
+    if isinstance(stored.base, Moved):
+        base = stored.base.draw._asdict() | {"moved": True}
+    elif isinstance(stored.base, Draw):
+        base = stored.base._asdict()
+    else:
+        base = stored.base
     line = {
-        "shape": list(delta.shape),
-        "dtype": delta.dtype.str,
+        "shape": list(stored.shape),
+        "dtype": stored.dtype.str,
         "base": base,
-        "count": delta.count,
+        "count": stored.count,
         "code": code,
-        "scale": delta.scale,
-        "signs": delta.signs,
+        "scale": stored.scale,
+        "signs": stored.signs,
         "bytes": [len(positions), len(values)],
     }
-    return {
-        key: entry for key, entry in line.items() if entry != USUAL.get(key, ...)
-    }, positions + values
+    unusual = {key: entry for key, entry in line.items() if entry != USUAL.get(key, ...)}
+    return unusual, positions + values
 
 
-def read_delta(line: Json, content: bytes, half: bool, by: np.ndarray | None = None) -> Delta:
-    """What `write_delta` wrote; `by` is what z moves it by. ValueError and its like if it cannot
+def read_stored(
+    line: Json, content: bytes, half: bool, by: np.ndarray | None = None
+) -> StoredTensor:
+    """What `write_stored` wrote; `by` is what z moves it by. ValueError and its like if it cannot
     have written this."""
     line = USUAL | line
     shape, dtype, count = tuple(line["shape"]), np.dtype(line["dtype"]), line["count"]
     size, (end, _) = math.prod(shape), line["bytes"]
-    positions = np.zeros(0, np.int64) if count < size or line["code"] else None
+    positions = None
+    if count < size or line["code"]:
+        positions = np.zeros(0, np.int64)
     if line["code"]:
         if line["code"] not in IN_FILES:
             raise ValueError(f"there is no code {line['code']}")
         positions = CODES[line["code"]][1](content[:end], count, shape)
-    values = np.frombuffer(
-        content[end:], dtype_in_file(dtype, half) if line["scale"] is None else np.uint8
-    )
-    if line["scale"] is not None and len(values):
-        values = unpack(content[end:], count)
-    found = {len(values) or count if line["scale"] is not None else len(values)}
-    if found | {count if positions is None else len(positions)} != {count}:
+    if line["scale"] is None:
+        values = np.frombuffer(content[end:], dtype_in_file(dtype, half))
+        found = len(values)
+    else:  # signs, or none if no entry of the mask has the opposite one
+        values = unpack(content[end:], count if content[end:] else 0)
+        found = len(values) or count
+    # the file is not trusted: what it says must fit together before it is used
+    if found != count or (positions is not None and len(positions) != count):
         raise ValueError(
             f"a tensor of {size} entries does not have the {count} values that it should"
         )
@@ -236,7 +236,7 @@ def read_delta(line: Json, content: bytes, half: bool, by: np.ndarray | None = N
     if isinstance(line["base"], dict):
         draw = Draw(*(line["base"][field] for field in Draw._fields))
         base = Moved(draw, by) if line["base"].get("moved") and by is not None else draw
-    return Delta(shape, base, values, positions, line["scale"], line["signs"], dtype)
+    return StoredTensor(shape, base, values, positions, line["scale"], line["signs"], dtype)
 
 
 def dtype_in_file(dtype: np.dtype, half: bool) -> np.dtype:

@@ -22,9 +22,9 @@ import numpy as np
 from dimred.net import Net
 from dimred.net.seeded import Draw
 from dimred.storage.codes import CODES
-from dimred.storage.deltas import (
-    Delta,
+from dimred.storage.stored import (
     Moved,
+    StoredTensor,
     array,
     cost,
     displacement_of,
@@ -42,17 +42,16 @@ def storage(net: Net, seed: int) -> dict[str, int]:
     """Bytes of a net in every form that applies to it, for a seed of dimred. Takes a few seconds
     for 25 million weights."""
     whole = tensors(net)
-    stored = whole | coefficients(net)
+    arrays = whole | coefficients(net)
     draws = initial_draws(net)
-    from_zero = {name: pruned(value) for name, value in stored.items()}
-    smallest_deltas = [
-        from_seed(value, draws.get(name), from_zero[name]) for name, value in stored.items()
-    ]
-    plain = [Encoded(delta) for delta in from_zero.values()]
-    # a delta that is the same in both forms is encoded once
-    known = {id(each.delta): each for each in plain}
-    seeded = [known.get(id(delta)) or Encoded(delta) for delta in smallest_deltas]
-    has_draws = any(isinstance(delta.base, (Draw, Moved)) for delta in smallest_deltas)
+    from_zero = {name: pruned(value) for name, value in arrays.items()}
+    plain = {id(stored): Encoded(stored) for stored in from_zero.values()}
+    seeded = []
+    for name, value in arrays.items():
+        stored = from_seed(value, draws.get(name), from_zero[name])
+        # encoding takes longest: what is smallest relative to zero is not encoded again
+        seeded.append(plain.get(id(stored)) or Encoded(stored))
+    has_draws = any(isinstance(each.stored.base, (Draw, Moved)) for each in seeded)
     has_positions = any(each.codes["bitmap"] for each in seeded)
 
     sizes: dict[str, int] = {}
@@ -64,10 +63,11 @@ def storage(net: Net, seed: int) -> dict[str, int]:
             item_bytes(value.dtype, half) * value.size for value in whole.values()
         )
         for code in CODES:
-            sizes[code + end] = total(plain, code, half)
+            sizes[code + end] = total(plain.values(), code, half)
         for code in CODES if has_draws else ():
-            name = f"{code}_seed{end}" if has_positions else f"seed{end}"
-            sizes[name] = seed_bytes(net, seed) + total(seeded, code, half)
+            # without positions to encode, all codes take the same bytes
+            name = f"{code}_seed" if has_positions else "seed"
+            sizes[name + end] = seed_bytes(net, seed) + total(seeded, code, half)
     return sizes
 
 
@@ -84,34 +84,34 @@ def smallest(sizes: dict[str, int]) -> int:
 
 
 class Encoded:
-    """A delta, and how many bytes its positions take in every code: 0 if it has none to store."""
+    """A stored tensor, and how many bytes its positions take in every code: 0 if it has none to
+    store."""
 
-    def __init__(self, delta: Delta) -> None:
-        self.delta = delta
-        sparse = (
-            delta.positions is not None
-            and delta.count > 0
-            and cost(delta) < delta.dtype.itemsize * delta.size
-        )
-        self.codes = {
-            name: len(encode(delta.positions, delta.shape)) if sparse else 0  # type: ignore[arg-type]
-            for name, (encode, _) in CODES.items()
-        }
+    def __init__(self, stored: StoredTensor) -> None:
+        self.stored = stored
+        self.codes = dict.fromkeys(CODES, 0)
+        if stored.positions is None or not stored.count:
+            return
+        # where even the bound is no shorter than the dense tensor, no code is tried
+        if cost(stored) < stored.dtype.itemsize * stored.size:
+            for name, (encode, _) in CODES.items():
+                self.codes[name] = len(encode(stored.positions, stored.shape))
 
     def size(self, code: str, half: bool) -> int:
         """Bytes in a code, or of the dense tensor where that is smaller."""
-        delta, one = self.delta, item_bytes(self.delta.dtype, half)
-        if not self.codes[code] and delta.count:
-            return one * delta.size
-        numbers = (
-            (len(delta.values) + 7) // 8 + one if delta.scale is not None else one * delta.count
-        )
-        constant = one if isinstance(delta.base, (int, float)) and delta.base else 0
-        return min(one * delta.size, self.codes[code] + numbers + constant)
+        stored, one = self.stored, item_bytes(self.stored.dtype, half)
+        if not self.codes[code] and stored.count:
+            return one * stored.size
+        numbers = one * stored.count
+        if stored.scale is not None:  # a mask: signs, a bit each, and the scale
+            numbers = (len(stored.values) + 7) // 8 + one
+        if isinstance(stored.base, (int, float)) and stored.base:
+            numbers += one  # the constant
+        return min(one * stored.size, self.codes[code] + numbers)
 
 
-def total(deltas: Collection[Encoded], code: str, half: bool) -> int:
-    return sum(each.size(code, half) for each in deltas)
+def total(tensors: Collection[Encoded], code: str, half: bool) -> int:
+    return sum(each.size(code, half) for each in tensors)
 
 
 def item_bytes(dtype: np.dtype, half: bool) -> int:
@@ -123,9 +123,9 @@ def coefficients(net: Net) -> dict[str, np.ndarray]:
     """The coefficients and the bases of weights that are written in a basis."""
     if not net.bases:
         return {}
-    thetas = {name: array(theta) for name, theta in net.dense_weights().items()}
-    return thetas | {
-        f"basis {i}: {key}": array(value)
-        for i, basis in enumerate(dict.fromkeys(net.bases.values()))
-        for key, value in basis.state_dict().items()
-    }
+    out = {name: array(theta) for name, theta in net.dense_weights().items()}
+    # several weights may share a basis, which is stored once
+    for i, basis in enumerate(dict.fromkeys(net.bases.values())):
+        for key, value in basis.state_dict().items():
+            out[f"basis {i}: {key}"] = array(value)
+    return out

@@ -94,9 +94,10 @@ class Exploration:
         """The number of weights that were trained at some time."""
         if self.seen:
             return sum(int(marks.sum()) for marks in self.seen.values())
-        return sum(
-            self.net.weights[name].size if s is None else len(s) for name, s in self.first.items()
-        )
+        count = 0
+        for name, support in self.first.items():
+            count += self.net.weights[name].size if support is None else len(support)
+        return count
 
     def to_the_end(self) -> int:
         """The number of weights that were trained at some time and are in the present support."""
@@ -138,9 +139,9 @@ class Exploration:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         first, device = below(state, "first/"), next(self.net.model.parameters()).device
-        self.first = {
-            name: first[name].to(device) if name in first else None for name in self.net.weights
-        }
+        self.first = dict.fromkeys(self.net.weights)  # None: all of it trained
+        for name, support in first.items():
+            self.first[name] = support.to(device)
         self.seen = {name: marks.to(device) for name, marks in below(state, "seen/").items()}
         self.others = {kind: int(count) for kind, count in below(state, "others/").items()}
         self.in_place = int(state.get("in_place", torch.tensor(0)))

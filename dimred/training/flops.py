@@ -35,6 +35,7 @@ from dataclasses import astuple, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from dimred.net import Net
 from dimred.net.eager import DispatchMode
@@ -150,13 +151,12 @@ class Costs:
         # their parameters take the gradient of the whole weight, trained or not
         whole = {name for name in made if name in net.bases or [*net.transforms[name].parameters()]}
         trained = {name: Entries(w.size, w.dim, w.trained) for name, w in net.weights.items()}
+        active = dict(trained)
         with torch.no_grad():
-            active = {
-                name: nonzero(net.effective(name, w.theta()))
-                if name in made or w.base != "zero"
-                else trained[name]
-                for name, w in net.weights.items()
-            }
+            for name, w in net.weights.items():
+                # elsewhere, only trained entries can be nonzero
+                if name in made or w.base != "zero":
+                    active[name] = nonzero(net.effective(name, w.theta()))
         own = {name: entries for name, entries in trained.items() if name not in whole}
         now = add_up(self._layout(), active, own, covered=net.weights)
         return replace(now, making=now.making + (self._making() if made else 0))
@@ -164,18 +164,14 @@ class Costs:
     def _trained(self) -> tuple[str, ...]:
         """The parameters of the model that train, directly or through a transform or a basis."""
         net = self.net
-        parts = {name: [w.psi] * bool(w.dim) for name, w in net.weights.items()}
+        made_of: dict[str, list[nn.Parameter]] = {name: [p] for name, p in net.uncovered.items()}
+        for name, w in net.weights.items():
+            made_of[name] = [w.psi] if w.dim else []
         for each in (net.transforms, net.bases):
             for name, part in each.items():
-                parts[name] = [*parts[name], *part.parameters()]
-        return tuple(
-            name
-            for name in self._sizes
-            if any(
-                p.requires_grad
-                for p in parts.get(name, [net.uncovered[name]] if name in net.uncovered else [])
-            )
-        )
+                made_of[name] += part.parameters()
+        trains = {name for name, parts in made_of.items() if any(p.requires_grad for p in parts)}
+        return tuple(name for name in self._sizes if name in trains)
 
     def _layout(self) -> Layout:
         """The products of a step with the present trained parameters, found by executing one."""
@@ -204,15 +200,9 @@ class Costs:
                 for name, w in self.net.weights.items()
                 if name not in told
             ]
-            wanted = [
-                p
-                for p in (
-                    self.net.transforms.parameters()
-                    | self.net.bases.parameters()
-                    | {name: w.psi for name, w in self.net.weights.items()}
-                ).values()
-                if p.requires_grad
-            ]
+            psi = {name: w.psi for name, w in self.net.weights.items()}
+            parameters = self.net.transforms.parameters() | self.net.bases.parameters() | psi
+            wanted = [p for p in parameters.values() if p.requires_grad]
             taken = [value.sum() for value in made if value.requires_grad]
             if taken:
                 torch.autograd.grad(torch.stack(taken).sum(), wanted, allow_unused=True)

@@ -34,13 +34,19 @@ def result_has(*keys: str) -> Callable[[Run], str]:
 
 def fault(lines: Sequence[Json], keys: Sequence[str], file: str) -> str:
     """Why no line of a file has a finite number for every key, or empty."""
-    if any(all(number(line, key) is not None for key in keys) for line in lines):
-        return ""
+    present, finite = set[str](), set[str]()
+    for line in lines:
+        numbers = [key for key in keys if number(line, key) is not None]
+        if len(numbers) == len(keys):
+            return ""
+        present |= line.keys()
+        finite |= set(numbers)
     if not lines:
         return f"no line of {file} can be read"
-    if absent := [key for key in keys if not any(key in line for line in lines)]:
+    if absent := [key for key in keys if key not in present]:
         return f"{file} has no {' and '.join(absent)}; an older version of dimred wrote it"
-    wrong = [key for key in keys if all(number(line, key) is None for line in lines)] or keys
+    # each key may have a number, but never all in one line
+    wrong = [key for key in keys if key not in finite] or keys
     return f"no finite number in {file} for {' and '.join(wrong)}"
 
 

@@ -80,15 +80,21 @@ def curve(point: Point, key: str, log: bool = False) -> Curve | None:
     found = [lines for run in point.runs if (lines := values_by_step(run, key))]
     if not found:
         return None
-    steps = [step for step in found[0] if all(step in lines for lines in found)]
+    shared = set.intersection(*map(set, found))
+    steps = [step for step in found[0] if step in shared]
     if not steps:
         return None
-    values = np.array([[lines[step][1] for step in steps] for lines in found])
-    values = np.log(np.maximum(values, LEAST)) if log else values
-    mean, std = values.mean(0), values.std(0, ddof=1) if len(found) > 1 else np.zeros(len(steps))
-    mean, low, high = (
-        np.exp(v) if log else np.clip(v, 0, 1) for v in (mean, mean - std, mean + std)
-    )
+    rows = []
+    for lines in found:
+        rows.append([lines[step][1] for step in steps])
+    values = np.array(rows)
+    if log:
+        values = np.log(np.maximum(values, LEAST))
+    mean, std = values.mean(0), np.zeros(len(steps))
+    if len(found) > 1:
+        std = values.std(0, ddof=1)
+    band = mean, mean - std, mean + std
+    mean, low, high = map(np.exp, band) if log else np.clip(band, 0, 1)
     return Curve(np.array([found[0][step][0] for step in steps]), mean, low, high, len(found))
 
 
@@ -215,13 +221,12 @@ def set_axes(axes: Axes, kind: Kind, limits: tuple[float, float], first: bool, h
     else:
         places = [t for t in MaxNLocator(5).tick_values(*limits) if limits[0] <= t <= limits[1]]
     axes.set_ylim(limits)
-    set_ticks(
-        axes.yaxis,
-        places,
-        (lambda y: f"{y:g}" if kind.log else f"{100 * y:.4g}") if first else lambda y: "",
-    )
+    factor, form = (1, "g") if kind.log else (100, ".4g")
     if first:
+        set_ticks(axes.yaxis, places, lambda y: f"{factor * y:{form}}")
         axes.set_ylabel(kind.label)
+    else:
+        set_ticks(axes.yaxis, places, lambda y: "")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.xaxis.set_major_formatter("{x:g}")

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ class Setting:
 
     @property
     def runs(self) -> list[Run]:
-        return [run for point in self.points for run in point.runs]
+        return list(chain.from_iterable(point.runs for point in self.points))
 
     @property
     def methods(self) -> dict[str, str]:
@@ -67,8 +68,11 @@ class Setting:
 def seeds(numbers: Iterable[int]) -> str:
     """n = 3 seeds"""
     counts = sorted(set(numbers))
-    many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"n = {many} seed" if counts[-1] == 1 else f"n = {many} seeds"
+    many = f"{counts[0]}"
+    if len(counts) > 1:
+        many += f" to {counts[-1]}"
+    noun = "seed" if counts[-1] == 1 else "seeds"
+    return f"n = {many} {noun}"
 
 
 # -- sorting --------------------
@@ -167,8 +171,12 @@ def choice(run: Run, group: str) -> str:
 
 def plain(text: object, most: int = 40) -> str:
     """A printable name of limited length, from any text of a file."""
-    shown = "".join(c if c.isprintable() else "?" for c in str(text))
+    shown = "".join(map(printable_letter, str(text)))
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
+def printable_letter(letter: str) -> str:
+    return letter if letter.isprintable() else "?"
 
 
 def sparsity(run: Run) -> float | None:

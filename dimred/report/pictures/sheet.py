@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -156,7 +156,10 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
         ):
             (lower, m), (upper, n) = clusters[-2:]
             clusters[-2:] = [(lower + upper - gap * m * n, m + n)]
-    return [first(cluster, gap) + gap * k for cluster in clusters for k in range(cluster[1])]
+    places = []
+    for cluster in clusters:
+        places += [first(cluster, gap) + gap * k for k in range(cluster[1])]
+    return places
 
 
 def first(cluster: tuple[float, int], gap: float) -> float:
@@ -219,17 +222,11 @@ def log_ticks(low: float, high: float, room: float, label: Callable[[float], str
     """1, 2 and 5 times powers of ten within a range, as many as fit in `room` inches."""
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
-        places = [
-            m * 10.0**e
-            for e in decades
-            for m in steps
-            if low * 0.999 <= m * 10.0**e <= high * 1.001
-        ]
-        apart = (
-            min((math.log(b / a) for a, b in pairwise(places)), default=math.inf)
-            / math.log(high / low)
-            * room
-        )
+        every = [step * 10.0**decade for decade, step in product(decades, steps)]
+        # the ends themselves are ticks, however they were rounded
+        places = [place for place in every if low * 0.999 <= place <= high * 1.001]
+        ratio = min((math.log(b / a) for a, b in pairwise(places)), default=math.inf)
+        apart = ratio / math.log(high / low) * room
         if places and apart > 0.08 + max(width_of(label(place)) for place in places):
             return places
     return places[:: max(1, math.ceil(len(places) * 0.5 / room))] or [low]

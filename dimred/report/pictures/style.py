@@ -174,7 +174,8 @@ def styles_of(methods: Sequence[str], panels: Sequence[Sequence[str]] = ()) -> d
 
     Methods that share a panel differ in colour, as long as there are enough. The method with the
     fewest colours left chooses next (DSATUR)."""
-    places = {method: i for i, method in enumerate(m for m in methods if m != "dense")}
+    coloured = [method for method in methods if method != "dense"]
+    places = {method: i for i, method in enumerate(coloured)}
     near: dict[str, set[str]] = {method: set() for method in places}
     for panel in panels:
         for method in places.keys() & set(panel):
@@ -183,10 +184,10 @@ def styles_of(methods: Sequence[str], panels: Sequence[Sequence[str]] = ()) -> d
     every = [Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(count)]
     styles = {"dense": Style(INK, "*")}
     while left := [method for method in places if method not in styles]:
-        around = {
-            method: Counter(styles[other].colour for other in near[method] & styles.keys())
-            for method in left
-        }
+        around = {}
+        for method in left:
+            neighbours = near[method] & styles.keys()
+            around[method] = Counter(styles[other].colour for other in neighbours)
         method, used = max(left, key=lambda m: len(around[m])), Counter(styles.values())
         start = places[method] % len(every)
         styles[method] = min(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,8 +32,7 @@ ACCURACIES = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995,
 #: where a number can go, in inches from its point; the first free place is taken
 SPOTS = [
     np.array((-distance * math.cos(angle), distance * math.sin(angle)))
-    for distance in (0.17, 0.3, 0.43)
-    for angle in (0.8, 1.57, 0.2, 2.2)
+    for distance, angle in product((0.17, 0.3, 0.43), (0.8, 1.57, 0.2, 2.2))
 ]
 
 
@@ -107,13 +107,10 @@ def draw_front(
     at = x + 0.4, x + 0.4 + names + 0.15, x + 0.4 + names + 0.8
     for i, row in enumerate(rows):
         for place, text in zip(at if i else (x, *at[1:]), row, strict=True):
-            sheet.text(
-                place,
-                y,
-                shortened(text, names) if i else text,
-                fontsize=8.5,
-                color=INK if i else MUTED,
-            )
+            if i:
+                sheet.text(place, y, shortened(text, names), fontsize=8.5, color=INK)
+            else:  # the heads of the columns
+                sheet.text(place, y, text, fontsize=8.5, color=MUTED)
         if i:
             sheet.text(x, y, f"{i}", fontsize=8.5, fontweight="bold")
             colour, marker = styles[front[i - 1].method]
@@ -229,8 +226,7 @@ def number_front(
         colour, marker = styles[mark.method]
         axes.plot([mark.x], [mark.y.mean], marker=marker, color=colour, zorder=3.5)
         place = to_inches.transform((mark.x, mark.y.mean)) * size
-        free = (s for s in SPOTS if all(np.abs(place + s - t).max() > 0.15 for t in taken))
-        spot = next(free, SPOTS[0])
+        spot = next((spot for spot in SPOTS if is_free(place + spot, taken)), SPOTS[0])
         taken += [place, place + spot]
         axes.annotate(
             str(i + 1),
@@ -242,6 +238,11 @@ def number_front(
             ha="center",
             va="center_baseline",
         )
+
+
+def is_free(place: np.ndarray, taken: Iterable[np.ndarray]) -> bool:
+    """Whether a number fits here, in inches."""
+    return all(np.abs(place - other).max() > 0.15 for other in taken)
 
 
 def set_axes(axes: Axes, cost: Cost, marks: Sequence[Mark], width: float) -> None:

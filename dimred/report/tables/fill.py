@@ -9,7 +9,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,9 @@ def fill(table: Table, runs: Iterable[Run], where: Overrides | None = None) -> J
 
 
 def fill_part(part: Part, chosen: Filled, where: Overrides) -> Json:
-    cells = [
-        fill_cell(part, cell, measure, chosen, where)
-        for cell in shown_once(part).values()
-        for measure in part.measures
-    ]
+    cells = []
+    for cell, measure in product(shown_once(part).values(), part.measures):
+        cells.append(fill_cell(part, cell, measure, chosen, where))
     columns: dict[object, list[Json]] = defaultdict(list)
     for cell in cells:
         if not set(cell["row"]) & set(part.baselines):
@@ -153,6 +151,7 @@ def mark_best(cells: list[Json]) -> None:
     if not there:
         return
     measure = MEASURES[there[0]["measure"]]
+    # by their texts: a reader cannot tell apart what is printed alike
     best = measure.text(max(measure.better * cell["mean"] for cell in there) * measure.better)
     alike = [cell for cell in there if measure.text(cell["mean"]) == best]
     if measure.better and len(alike) < len(there):
@@ -188,17 +187,15 @@ def versions(run: Run) -> Json:
 
 def folders(document: Json) -> set[Path]:
     """The folders of all runs that a filled table counts."""
-    return {
-        Path(folder)
-        for part in document["parts"]
-        for cell in part["cells"]
-        for folder in cell["runs"]
-    }
+    found: set[Path] = set()
+    for cell in chain.from_iterable(part["cells"] for part in document["parts"]):
+        found |= set(map(Path, cell["runs"]))
+    return found
 
 
 def model_and_data(description: Json) -> tuple[str, ...]:
-    return tuple(
-        str(item)
-        for name, item in sorted(flat(description).items())
-        if name.startswith("model.") or name in ("dataset._target_", "dataset.path")
-    )
+    found = []
+    for name, item in sorted(flat(description).items()):
+        if name.startswith("model.") or name in ("dataset._target_", "dataset.path"):
+            found.append(str(item))
+    return tuple(found)

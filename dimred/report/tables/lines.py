@@ -38,6 +38,7 @@ def block(part: Json, bold: str) -> Block:
         for i in range(len(part["sources"])):
             lines.append((name_of(part, i), [published(c, i) for c in line]))
             lines.append((f"difference{letter(part, i)}", [difference(c, i, bold) for c in line]))
+        # the labels of a row stand in the first of its lines
         labels = list(row)
         for name, texts in lines:
             if any(texts):
@@ -55,8 +56,10 @@ def head(part: Json, column: tuple[str, ...], measure: str) -> str:
 
 def only_measure(part: Json) -> str:
     """The measure as a sentence, if there is one only, which columns do not name."""
+    if len(part["measures"]) > 1:
+        return ""
     label = MEASURES[part["measures"][0]].label
-    return f"{label[:1].upper()}{label[1:]}." if len(part["measures"]) == 1 else ""
+    return f"{label[:1].upper()}{label[1:]}."
 
 
 def letter(part: Json, i: int) -> str:
@@ -78,11 +81,15 @@ def measured(cell: Json | None, bold: str) -> str:
         return "unknown" if cell["older"] else "missing"
     measure = MEASURES[cell["measure"]]
     text = measure.text(cell["mean"], cell["std"])
-    text = bold.format(text) if cell["best"] else text
+    if cell["best"]:
+        text = bold.format(text)
     if measure.interval:
-        text += " ‡" if cell["cut"] else ""
-        complete = cell["n"] == cell["wanted"]
-        text += f" ({cell['n']})" if complete else f" ({cell['n']} of {cell['wanted']})"
+        if cell["cut"]:
+            text += " ‡"
+        seeds = f"{cell['n']}"
+        if cell["n"] != cell["wanted"]:
+            seeds += f" of {cell['wanted']}"
+        text += f" ({seeds})"
         if cell["low"] is not None:
             text += f" [{measure.text(cell['low'])}, {measure.text(cell['high'])}]"
     return text
@@ -98,18 +105,25 @@ def marks(parts: list[Json], recalled: bool) -> list[str]:
 
 
 def published(cell: Json | None, source: int) -> str:
-    for number in cell["published"] if cell else []:
-        if number["source"] == source:
-            return f"{number['text']} †" if number["recalled"] else str(number["text"])
-    return ""
+    number = number_of(cell, source)
+    if number is None:
+        return ""
+    return f"{number['text']} †" if number["recalled"] else str(number["text"])
 
 
 def difference(cell: Json | None, source: int, bold: str) -> str:
-    for number in cell["published"] if cell else []:
-        if cell and number["source"] == source and number["difference"] is not None:
-            text = MEASURES[cell["measure"]].signed(number["difference"])
-            return f"{text} {bold.format('!')}" if number["outside"] else text
-    return ""
+    number = number_of(cell, source)
+    if cell is None or number is None or number["difference"] is None:
+        return ""
+    text = MEASURES[cell["measure"]].signed(number["difference"])
+    return f"{text} {bold.format('!')}" if number["outside"] else text
+
+
+def number_of(cell: Json | None, source: int) -> Json | None:
+    """What a source published for a cell."""
+    if cell is None:
+        return None
+    return next((each for each in cell["published"] if each["source"] == source), None)
 
 
 def remarks(document: Json) -> list[str]:
@@ -143,9 +157,11 @@ def sources(part: Json) -> list[str]:
 def failures(part: Json, where: str) -> list[str]:
     """Each reason once, with its runs."""
     reasons: dict[str, list[str]] = {}
-    for cell in part["cells"]:
+    # the cells of the other measures have the same runs
+    cells = [cell for cell in part["cells"] if cell["measure"] == part["measures"][0]]
+    for cell in cells:
         place = f"{where}{' / '.join((*cell['row'], *cell['column']))}"
-        for failed in cell["failed"] if cell["measure"] == part["measures"][0] else []:
+        for failed in cell["failed"]:
             reason = f"{failed['state']}: {' '.join(failed['why'].split())}"
             reasons.setdefault(reason, []).append(f"{place}, seed {failed['seed']}")
     return [f"{listed(places, separator='; ')} {reason}" for reason, places in reasons.items()]

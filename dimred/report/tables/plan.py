@@ -50,7 +50,9 @@ def left(table: Table, runs: Iterable[Run]) -> list[Job]:
 def sweeps(jobs: Iterable[Job]) -> list[Box]:
     """Boxes whose combinations are exactly these jobs: for each key in turn, boxes that differ only
     in its values are merged."""
-    boxes: list[Box] = [{name: (value,) for name, value in job.overrides.items()} for job in jobs]
+    boxes: list[Box] = []
+    for job in jobs:
+        boxes.append({name: (value,) for name, value in job.overrides.items()})
     for name in dict.fromkeys(chain.from_iterable(boxes)):
         merged: dict[object, Box] = {}
         for box in boxes:
@@ -73,10 +75,8 @@ def estimate(jobs: Sequence[Job], runs: Iterable[Run]) -> str:
         if run.state == "done":
             done[model_and_data(run.description)].append(run)
     alike = [done.get(model_and_data(job.wanted), []) for job in jobs]
-    seconds, flops = (
-        [guess(job, runs, name) for job, runs in zip(jobs, alike, strict=True)]
-        for name in ("seconds", "training_flops")
-    )
+    seconds = [guess(job, runs, "seconds") for job, runs in zip(jobs, alike, strict=True)]
+    flops = [guess(job, runs, "training_flops") for job, runs in zip(jobs, alike, strict=True)]
     return (
         f"{len(jobs)} runs are left: {lengths(jobs)} (methods with several rounds train longer)\n"
         f"time: {total(seconds, clock)}\ntraining FLOPs: {total(flops, '{:.2e}'.format)}"

@@ -193,6 +193,7 @@ def read_source(
     """The values of a row are a list in the order of the columns, with null for a missing one."""
     raw = schema.checked("published", raw, schema.SOURCE, ("source", "values"))
     values: dict[tuple[Labels, Labels], Number] = {}
+    # the keys of a row are its labels on each axis; a line may end early
     for row, line in leaves(raw["values"], depth[0]):
         if not isinstance(line, list):
             raise UserError(
@@ -202,11 +203,9 @@ def read_source(
             raise UserError(
                 f"{raw['source']} has more numbers for {' / '.join(row)} than there are columns"
             )
-        values |= {
-            (row, column): read_number(leaf)
-            for column, leaf in zip(columns, line, strict=False)
-            if leaf is not None
-        }
+        for column, leaf in zip(columns, line, strict=False):
+            if leaf is not None:
+                values[row, column] = read_number(leaf)
     source = Source(**{"measure": measures[0], "tolerance": 0.5, **raw, "values": values})
     if source.measure not in measures:
         raise UserError(
@@ -227,9 +226,8 @@ def read_number(leaf: Any) -> Number:
 
 
 def read_claim(raw: Json, depth: tuple[int, int], measure: str, cells: list[Cell]) -> Claim:
-    def whole(
-        path: list[str],
-    ) -> tuple[Labels, Labels]:  # a row without a column means its first one
+    def whole(path: list[str]) -> tuple[Labels, Labels]:
+        # a row without a column means its first one
         row, column = place(path, depth)
         return row, column or next((cell.column for cell in cells if cell.row == row), ())
 

@@ -40,9 +40,10 @@ def how_they_differ(apart: Mapping[str, tuple[Any, Any]]) -> str:
 
 def extra_seeds(table: Table, counted_runs: Iterable[tuple[str, int]]) -> list[str]:
     """`counted_runs`: the keys of cells and the seeds that there are runs of."""
-    wanted = set()
+    wanted: set[tuple[str | None, int]] = set()
     for part in table.parts:
-        wanted |= {(cell.key, seed) for cell in part.cells for seed in part.seeds}
+        for cell in part.cells:
+            wanted |= {(cell.key, seed) for seed in part.seeds}
     seeds = sorted({seed for key, seed in counted_runs if (key, seed) not in wanted})
     if not seeds:
         return []

@@ -64,8 +64,10 @@ def own_folders(words: Sequence[str]) -> list[Path]:
 
 def group_files(group: str, folders: Sequence[Path] = ()) -> dict[str, Path]:
     """The files of a group, by name; those of one's own folders come first."""
-    places = [conf(), *reversed(folders)]
-    return {path.stem: path for place in places for path in sorted((place / group).glob("*.yaml"))}
+    found: dict[str, Path] = {}
+    for place in (conf(), *reversed(folders)):
+        found |= {path.stem: path for path in sorted((place / group).glob("*.yaml"))}
+    return found
 
 
 def find_file(group: str, name: str, folders: Sequence[Path] = ()) -> Path:
@@ -208,19 +210,11 @@ def _choices(node: ast.ClassDef) -> Iterator[tuple[str, tuple[str, ...]]]:
     for line in node.body:
         if not isinstance(line, ast.AnnAssign) or not isinstance(line.target, ast.Name):
             continue
-        literals = [
-            part
-            for part in ast.walk(line.annotation)
-            if isinstance(part, ast.Subscript)
-            and isinstance(part.value, ast.Name)
-            and part.value.id == "Literal"
-        ]
-        names = [
-            item.value
-            for part in literals
-            for item in ast.walk(part.slice)
-            if isinstance(item, ast.Constant)
-        ]
+        names = []
+        for part in ast.walk(line.annotation):
+            if isinstance(part, ast.Subscript) and ast.unparse(part.value) == "Literal":
+                items = ast.walk(part.slice)
+                names += [item.value for item in items if isinstance(item, ast.Constant)]
         if isinstance(line.annotation, ast.Name) and line.annotation.id == "bool":
             names = ["true", "false"]
         if names:

@@ -73,7 +73,9 @@ def require_data(stored: Json, folder: Path, own: Path | None) -> None:
     """UserError if values would be looked up or computed, or name classes that no configuration
     names; or if there are settings of Hydra, whose logging, for one, calls whatever it is told
     to."""
-    known = {target for place in (conf(), own) if place for target in targets(place)}
+    known = set(targets(conf()))
+    if own:
+        known |= set(targets(own))
     for keys, value in leaves(stored):
         said = [key for key in keys if key in ("defaults", "hydra")]
         if "${" in f"{keys}{value}":

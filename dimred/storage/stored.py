@@ -1,11 +1,11 @@
-"""Deltas: what of a tensor has to be stored.
+"""What of a tensor has to be stored.
 
 A tensor equals its base except at some positions, whose values are stored. The base is zero
 (pruning), the numbers that its seed draws (freezing), or a constant (a norm that never trained). Or
 a tensor is a mask of its base times a constant, with or without signs (edge-popup); then no values
 are stored at all.
 
-Every delta is exact: reading it gives the same bits, up to the sign of zeros.
+All of these are exact: reading gives the same bits, up to the sign of zeros.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Base = Draw | Moved | float
 
 
 @dataclass(frozen=True, eq=False)
-class Delta:
+class StoredTensor:
     """What of one tensor has to be stored.
 
     base: the value of all other entries: a constant, or the draw that gives them.
@@ -70,28 +70,31 @@ class Delta:
         """The whole tensor."""
         if self.positions is None:
             return self.values.astype(self.dtype).reshape(self.shape)
-        base = (
-            self.base.values(self.size)
-            if isinstance(self.base, (Draw, Moved))
-            else np.full(self.size, self.base, self.dtype)
-        )
-        if self.scale is not None:
-            kept = scaled(base[self.positions], self.scale, self.signs)
-            base = np.zeros(self.size, self.dtype)
-            base[self.positions] = np.where(self.values, -kept, kept) if len(self.values) else kept
+        if isinstance(self.base, (Draw, Moved)):
+            out = self.base.values(self.size)
         else:
-            base[self.positions] = self.values
-        return base.reshape(self.shape)
+            out = np.full(self.size, self.base, self.dtype)
+        if self.scale is None:
+            out[self.positions] = self.values
+            return out.reshape(self.shape)
+        kept = scaled(out[self.positions], self.scale, self.signs)
+        if len(self.values):
+            kept = np.where(self.values, -kept, kept)
+        out = np.zeros(self.size, self.dtype)
+        out[self.positions] = kept
+        return out.reshape(self.shape)
 
 
 def scaled(base: np.ndarray, scale: float, signs: bool) -> np.ndarray:
     return np.float32(scale) * (np.sign(base) if signs else base)
 
 
-def cost(delta: Delta) -> float:
-    """About how many bytes a delta takes in the best code."""
-    values = (len(delta.values) + 7) / 8 if delta.scale is not None else delta.values.nbytes
-    return bound(delta.count, delta.size) + values
+def cost(stored: StoredTensor) -> float:
+    """About how many bytes a stored tensor takes in the best code."""
+    values = float(stored.values.nbytes)
+    if stored.scale is not None:  # signs, a bit each
+        values = (len(stored.values) + 7) / 8
+    return bound(stored.count, stored.size) + values
 
 
 def fits_half(values: np.ndarray) -> bool:
@@ -101,21 +104,21 @@ def fits_half(values: np.ndarray) -> bool:
     )
 
 
-def pruned(value: np.ndarray) -> Delta:
+def pruned(value: np.ndarray) -> StoredTensor:
     """A tensor as its nonzero entries."""
     return changed(value, 0.0, np.zeros(1, value.dtype))
 
 
-def changed(value: np.ndarray, base: Base, read: np.ndarray) -> Delta:
+def changed(value: np.ndarray, base: Base, read: np.ndarray) -> StoredTensor:
     """A tensor as its entries that differ from those of the base."""
     flat = value.reshape(-1)
     positions = np.flatnonzero(flat != read)
     if len(positions) == flat.size:
-        return Delta(value.shape, 0.0, flat, dtype=value.dtype)
-    return Delta(value.shape, base, flat[positions], positions, dtype=value.dtype)
+        return StoredTensor(value.shape, 0.0, flat, dtype=value.dtype)
+    return StoredTensor(value.shape, base, flat[positions], positions, dtype=value.dtype)
 
 
-def masked(value: np.ndarray, draw: Draw | Moved, read: np.ndarray) -> Delta | None:
+def masked(value: np.ndarray, draw: Draw | Moved, read: np.ndarray) -> StoredTensor | None:
     """A tensor as a mask of +-`scale` times the drawn numbers, or times their signs; None if it is
     no such mask."""
     flat = value.reshape(-1)
@@ -123,44 +126,35 @@ def masked(value: np.ndarray, draw: Draw | Moved, read: np.ndarray) -> Delta | N
     kept, base = flat[positions], read[positions]
     if not len(positions) or not base.all():
         return None
+    flips = (kept < 0) != (base < 0)
+    if not flips.any():
+        flips = flips[:0]
     first = int(np.abs(base).argmax())
-    for signs in (False, True):
-        near = np.abs(kept[first] if signs else kept[first] / base[first])
-        for scale in (
-            near,
-            np.nextafter(near, np.float32(0)),
-            np.nextafter(near, np.float32(np.inf)),
-        ):
-            if (np.abs(kept) == np.abs(scaled(base, float(scale), signs))).all():
-                flips = (kept < 0) != (base < 0)
-                return Delta(
-                    value.shape,
-                    draw,
-                    flips if flips.any() else flips[:0],
-                    positions,
-                    float(scale),
-                    signs,
-                )
+    for signs, near in ((False, abs(kept[first] / base[first])), (True, abs(kept[first]))):
+        # kept was rounded, so the quotient may be a neighbour of the scale
+        neighbours = (np.nextafter(near, np.float32(end)) for end in (0, np.inf))
+        for scale in map(float, (near, *neighbours)):
+            if (np.abs(kept) == np.abs(scaled(base, scale, signs))).all():
+                return StoredTensor(value.shape, draw, flips, positions, scale, signs)
     return None
 
 
-def from_seed(value: np.ndarray, draw: Draw | Moved | None, plain: Delta) -> Delta:
-    """A tensor as the smallest of three deltas: relative to zero (`plain`), to a constant, or to
-    the numbers that its seed draws."""
-    flat, deltas = value.reshape(-1), [plain]
+def from_seed(value: np.ndarray, draw: Draw | Moved | None, plain: StoredTensor) -> StoredTensor:
+    """A tensor in the smallest of three forms: relative to zero (`plain`), to a constant, or to the
+    numbers that its seed draws."""
+    flat, candidates = value.reshape(-1), [plain]
     if flat.size and (flat == flat[0]).all():
-        deltas.append(changed(value, flat[0].item(), flat[:1]))
+        candidates.append(changed(value, flat[0].item(), flat[:1]))
     elif draw and value.dtype == np.float32:
-        read = draw.values(
-            min(flat.size, SAMPLE)
-        )  # enough to see whether it is worth comparing all
+        # Drawing all numbers takes long: a sample shows whether any of them are in the tensor.
+        read = draw.values(min(flat.size, SAMPLE))
         mask = not flat[:SAMPLE].any() or masked(flat[:SAMPLE], draw, read)
         if mask or (flat[:SAMPLE] == read).any():
             read = draw.values(flat.size)
-            deltas.append(changed(value, draw, read))
+            candidates.append(changed(value, draw, read))
             if mask and (whole := masked(value, draw, read)):
-                deltas.append(whole)
-    return min(deltas, key=cost)
+                candidates.append(whole)
+    return min(candidates, key=cost)
 
 
 def initial_draws(net: Net) -> dict[str, Draw | Moved]:
