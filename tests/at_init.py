@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from toy import set_up
 
-from dimred.methods.pruning_at_init.base import AtInit
+from dimred.methods.pruning_at_init.base import PruningAtInit
 from dimred.methods.pruning_at_init.cops import COPS
 from dimred.methods.pruning_at_init.iterative import FORCE, NTKSAP, IterSNIP, SynFlow
 from dimred.methods.pruning_at_init.phew import PHEW
@@ -92,7 +92,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def supports_of(method: AtInit, **recipe: object) -> dict[str, Tensor]:
+def supports_of(method: PruningAtInit, **recipe: object) -> dict[str, Tensor]:
     net, train = set_up(steps=1, **recipe)
     method.run(net, train)
     return {name: w.trained() for name, w in net.weights.items()}
@@ -127,7 +127,7 @@ def make(
     base: str = "zero",
     ablation: str = "none",
     **more: Any,
-) -> AtInit:
+) -> PruningAtInit:
     return kind(
         sparsity=sparsity,
         allocation=allocation or Global(),
@@ -137,7 +137,7 @@ def make(
     )
 
 
-def supports_same(one: AtInit, other: AtInit) -> bool:
+def supports_same(one: PruningAtInit, other: PruningAtInit) -> bool:
     return same(supports_of(one), supports_of(other))
 
 

@@ -68,7 +68,7 @@ def test_snfs_newcomers_train_at_once_where_their_layer_becomes_full() -> None:
             f"momentum/{name}": torch.zeros_like(net.grads()[name]) for name in others
         }
         net.method_state[f"momentum/{full}"] = torch.ones_like(net.grads()[full])
-        method.rewire(net, 0.5)
+        method.update_mask(net, 0.5)
         assert net.weights[full].support is None
         assert torch.equal(net.weights[full].psi.grad, gradient)
         assert torch.equal(net.grads()[full].view(-1), gradient)
@@ -84,7 +84,7 @@ def test_a_momentum_that_is_not_a_number_is_said() -> None:
             for name, grad in net.grads().items()
         }
         with pytest.raises(UserError, match=r"training has diverged. Try a smaller recipe\.lr"):
-            method.rewire(net, 0.5)
+            method.update_mask(net, 0.5)
 
 
 def test_snfs_shares_sum_to_one_and_are_mean_sizes_over_trained_weights() -> None:

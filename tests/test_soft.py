@@ -19,7 +19,7 @@ from dimred.methods.gradual_pruning import GMP
 from dimred.methods.learned_sparsity.movement import Movement, SigmoidGate, SoftMovement
 from dimred.methods.learned_sparsity.penalties import HALO, AdaptiveLasso
 from dimred.methods.learned_sparsity.thresholds import DST, STR, RowThresholds, SoftThreshold, step
-from dimred.methods.own_density import note_own_density
+from dimred.methods.own_density import report_own_density
 from dimred.methods.pruning_at_init.single_shot import SNIP, FreezeNet
 from dimred.methods.reference_networks import Dense
 from dimred.net import Net
@@ -114,7 +114,7 @@ def test_more_than_a_tenth_left_to_the_final_cut_is_said(
 ) -> None:
     net = Net(nn.Linear(100, 1, bias=False))
     with caplog.at_level(logging.WARNING, "dimred"):
-        note_own_density(net, round(own * 100), 0.2, "Choose a larger method.alpha")
+        report_own_density(net, round(own * 100), 0.2, "Choose a larger method.alpha")
     assert net.reported == pytest.approx({"own_density": own, "left_to_cut": left})
     assert len(caplog.messages) == warns
     for message in caplog.messages:
@@ -205,18 +205,18 @@ def test_dst_reopens_a_layer_that_has_closed() -> None:
         each = RowThresholds(theta, 0.1)
         with torch.no_grad():
             each.tau.fill_(value)
-        each.reopen(theta)
+        each.reset_if_closed(theta)
         assert torch.equal(each.tau, torch.full((4, 1), after))
     each = RowThresholds(theta, 0.1)
     with torch.no_grad():
         each.tau.fill_(2.0)
         theta[0, :2] = 3.0
-    each.reopen(theta)
+    each.reset_if_closed(theta)
     assert not each.tau.any()  # 2 of 200 left are 1 %, and the layer counts as closed
     with torch.no_grad():
         each.tau.fill_(2.0)
         theta[0, :3] = 3.0
-    each.reopen(theta)
+    each.reset_if_closed(theta)
     assert torch.equal(each.tau, torch.full((4, 1), 2.0))
 
 

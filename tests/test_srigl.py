@@ -54,7 +54,7 @@ def test_srigl_keeps_the_largest_grows_by_gradient_and_ablates_idle_neurons() ->
         drop_fraction=0.34,
         update_until=1.0,
         min_salient_fraction=0.0,
-    ).rewired(size, gradient, w, 0.34, 6, 0.0)
+    ).updated_support(size, gradient, w, 0.34, 6, 0.0)
     assert keep_all.tolist() == [
         0,
         1,
@@ -70,7 +70,7 @@ def test_srigl_keeps_the_largest_grows_by_gradient_and_ablates_idle_neurons() ->
         drop_fraction=0.34,
         update_until=1.0,
         min_salient_fraction=0.5,
-    ).rewired(size, gradient, w, 0.34, 6, 0.5)
+    ).updated_support(size, gradient, w, 0.34, 6, 0.5)
     assert gone.tolist() == [0, 1, 3, 4, 5, 6]  # without it, three inputs for each of the others
 
 
@@ -98,7 +98,7 @@ def test_srigl_ablation_compares_with_the_fan_in_that_all_neurons_would_have() -
         drop_fraction=0.25,
         update_until=1.0,
         min_salient_fraction=0.7,
-    ).rewired(magnitude(net)["weight"], gradient, w, 0.25, 9, 0.7)
+    ).updated_support(magnitude(net)["weight"], gradient, w, 0.25, 9, 0.7)
     # two are dropped; 12 is the only salient weight of its neuron, which lives and grows by its
     # largest gradients
     assert new.tolist() == [0, 1, 2, 6, 7, 8, 12, 16, 17]

@@ -7,7 +7,7 @@ from dynamic import LEFT, full, line
 from torch import Tensor
 from toy import set_up, watch
 
-from dimred.methods.dynamic_sparse_training.top_kast import Explored, TopKAST
+from dimred.methods.dynamic_sparse_training.top_kast import TopKAST, TopKASTMask
 from dimred.scores import magnitude
 from dimred.select.allocate import Uniform
 from dimred.select.topk import topk
@@ -69,7 +69,7 @@ def test_topkast_trains_the_next_largest_too_and_holds_the_rest() -> None:
 
 def test_topkast_penalty_weighs_what_is_explored_by_one_over_the_density() -> None:
     net = line(4.0, 3.0, 2.0, 1.0)
-    maps = {"weight": Explored(net.weights["weight"].param, 0.5)}
+    maps = {"weight": TopKASTMask(net.weights["weight"].param, 0.5)}
     TopKAST(sparsity=0.75, allocation=Uniform(), update_every=1, penalty=0.5).choose(net, maps)
     theta = net.dense_weights()["weight"].clone().requires_grad_()
     assert maps["weight"].penalty(theta) == 0.5 * (16.0 + 4 * 9.0)

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 MOST = 0.1
 
 
-def note_own_density(net: Net, used: int, density: float, advice: str) -> None:
+def report_own_density(net: Net, used: int, density: float, advice: str) -> None:
     """Report two measures: `own_density`, the fraction of weights that the method itself would
     keep, and `left_to_cut`, the fraction of the pruned weights that only the final pruning removes.
     Warn if `left_to_cut` is more than a tenth.

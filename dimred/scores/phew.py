@@ -53,30 +53,30 @@ def phew(
         .abs()
     )
     order = torch.full_like(sizes, torch.inf)  # the order of first visits
-    came, first, exhausted = 0, 0, False
+    visited, first, exhausted = 0, 0, False
     for goal in rounds([count * part // PARTS for part in range(1, PARTS + 1)]):
-        while came < goal and not exhausted:
+        while visited < goal and not exhausted:
             # a walk visits about one weight of each layer: this batch finds at most a quarter of
             # the missing weights, so that few walks at the end are in vain
-            walks = max(2, min(8192, (count - came) // (4 * len(layers))))
+            walks = max(2, min(8192, (count - visited) // (4 * len(layers))))
             found, walk = sample_walks(layers, tables, range(first, first + walks), random)
             new, owner = _fresh(found, walk, order)
             # only whole walks: a part of one would end inside the network
-            fits = torch.bincount(owner - first, minlength=walks).cumsum(0) <= count - came
+            fits = torch.bincount(owner - first, minlength=walks).cumsum(0) <= count - visited
             new = new[fits[owner - first]]
-            order[new] = torch.arange(came, came + len(new), dtype=order.dtype)
-            came, first = came + len(new), first + walks
+            order[new] = torch.arange(visited, visited + len(new), dtype=order.dtype)
+            visited, first = visited + len(new), first + walks
             # most walks now repeat each other; at high density the rest would take very many
             exhausted = len(new) < 0.05 * len(found)
-    while came < count:
+    while visited < count:
         bridges = _bridges(layers, order)
-        new = bridges[sizes[bridges].argsort(descending=True, stable=True)][: count - came]
+        new = bridges[sizes[bridges].argsort(descending=True, stable=True)][: count - visited]
         if len(new) == 0:
             break
-        order[new] = torch.arange(came, came + len(new), dtype=order.dtype)
-        came += len(new)
+        order[new] = torch.arange(visited, visited + len(new), dtype=order.dtype)
+        visited += len(new)
     # visited weights score above 1 and unvisited ones at most 1
-    score = torch.where(order.isfinite(), 1 + came - order, sizes / sizes.max())
+    score = torch.where(order.isfinite(), 1 + visited - order, sizes / sizes.max())
     parts = score.split([w.size for w in net.weights.values()])
     return {
         name: part.view(w.param.shape).to(w.param.device)
@@ -115,26 +115,26 @@ def sample_walks(
         ]
         channels = layers[ends[0]].size.shape[1 if backwards else 0]
         # all walks advance together, layer by layer; "" is the outside of the network
-        waiting = {"": [(mine, (mine // 2) % channels)]}
+        arrivals = {"": [(mine, (mine // 2) % channels)]}
         for name in ["", *(reversed(list(layers)) if backwards else layers)]:
             here = layers.get(name)
             targets = ends if not here else here.before if backwards else here.after
-            if name not in waiting or not targets:
+            if name not in arrivals or not targets:
                 continue
-            walk, channel = (torch.cat(each) for each in zip(*waiting.pop(name), strict=True))
-            doors = torch.stack(
+            walk, channel = (torch.cat(each) for each in zip(*arrivals.pop(name), strict=True))
+            ranges = torch.stack(
                 [
-                    _doors(layers[t], here, channel, backwards, tables[t][backwards], random)
+                    _ranges(layers[t], here, channel, backwards, tables[t][backwards], random)
                     for t in targets
                 ]
             )
-            widths = (doors[:, 1] - doors[:, 0]).cumsum(0)
+            widths = (ranges[:, 1] - ranges[:, 0]).cumsum(0)
             draw = torch.rand(len(walk), generator=random, dtype=torch.float64) * widths[-1]
             # the draw chooses the target layer and, by its remainder, the weight in that layer
             which = (widths <= draw).sum(0)
             for i, target in enumerate(targets):
                 taken = ((which == i) & (widths[-1] > 0)).nonzero().view(-1)
-                low, high = doors[i, :, taken]
+                low, high = ranges[i, :, taken]
                 into = low + draw[taken] - (widths[i - 1, taken] if i else 0.0)
                 # rounded sums may exceed the range
                 into = torch.minimum(into, torch.nextafter(high, low))
@@ -142,11 +142,11 @@ def sample_walks(
                 place, arrived = _entry(layers[target], entry, backwards)
                 found.append(place)
                 walks.append(walk[taken])
-                waiting.setdefault(target, []).append((walk[taken], arrived))
+                arrivals.setdefault(target, []).append((walk[taken], arrived))
     return torch.cat(found), torch.cat(walks)
 
 
-def _doors(
+def _ranges(
     target: Layer,
     here: Layer | None,
     channel: Tensor,
@@ -200,20 +200,20 @@ def _bridges(layers: Mapping[str, Layer], order: Tensor) -> Tensor:
     }
     out = []
     for name, layer in layers.items():
-        fed = torch.zeros(layer.size.shape[0], dtype=torch.bool) | (not layer.before)
+        reached = torch.zeros(layer.size.shape[0], dtype=torch.bool) | (not layer.before)
         for maker in layer.before:
-            was = torch.arange(len(fed)) // _flattened(layers[maker], layer)
+            was = torch.arange(len(reached)) // _flattened(layers[maker], layer)
             live = used[maker].any(2).any(0)
-            fed |= live[was.clamp(max=len(live) - 1)] & (was < len(live))
-        heard = torch.zeros(layer.size.shape[1], dtype=torch.bool) | (not layer.after)
+            reached |= live[was.clamp(max=len(live) - 1)] & (was < len(live))
+        continued = torch.zeros(layer.size.shape[1], dtype=torch.bool) | (not layer.after)
         for reader in layer.after:
             features = used[reader].any(2).any(1)
-            heard |= (
-                features[: len(heard) * _flattened(layer, layers[reader])]
-                .view(len(heard), -1)
+            continued |= (
+                features[: len(continued) * _flattened(layer, layers[reader])]
+                .view(len(continued), -1)
                 .any(1)
             )
-        free = fed[:, None, None] & heard[None, :, None] & ~used[name] & (layer.place >= 0)
+        free = reached[:, None, None] & continued[None, :, None] & ~used[name] & (layer.place >= 0)
         out.append(layer.place[free])
     return torch.cat(out)
 
@@ -231,15 +231,15 @@ def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
         if isinstance(m, kinds)
     }
     require_walkable(net, modules.keys())
-    reads: dict[str, Tensor] = {}
-    makes: dict[str, Tensor] = {}
+    inputs_of: dict[str, Tensor] = {}
+    outputs_of: dict[str, Tensor] = {}
 
     def watch(name: str, module: nn.Module) -> None:
         def cut(_: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
             # cut the graph at every layer: a gradient then reaches the directly preceding layers
             # alone. Zeros suffice as images, since only the existence of gradients matters
-            reads[name], makes[name] = inputs[0].sum(), out.detach().requires_grad_()
-            return makes[name].clone()
+            inputs_of[name], outputs_of[name] = inputs[0].sum(), out.detach().requires_grad_()
+            return outputs_of[name].clone()
 
         module.register_forward_hook(cut)
 
@@ -248,17 +248,19 @@ def read_layers(net: Net, shape: Sequence[int]) -> dict[str, Layer]:
     dtype = next(iter(twin.dense_weights().values())).dtype
     twin(torch.zeros(1, *shape, dtype=dtype).requires_grad_())
     before: dict[str, list[str]] = {}
-    for name, total in reads.items():
+    for name, total in inputs_of.items():
         grads = torch.autograd.grad(
-            total, list(makes.values()), allow_unused=True, retain_graph=True
+            total, list(outputs_of.values()), allow_unused=True, retain_graph=True
         )
-        before[name] = [maker for maker, grad in zip(makes, grads, strict=True) if grad is not None]
+        before[name] = [
+            maker for maker, grad in zip(outputs_of, grads, strict=True) if grad is not None
+        ]
     layers, offset = {}, {}
     at = 0
     for name, w in net.weights.items():
         offset[name] = at
         at += w.size
-    for name in reads:
+    for name in inputs_of:
         size, place = _by_channel(twin, name, modules[name], offset[name])
         after = [reader for reader, makers in before.items() if name in makers]
         layers[name] = Layer(size, place, after, before[name])

@@ -40,7 +40,7 @@ class Exploration:
         if self._version == self.net.support_version and self._maps == maps:
             return
         self._version, self._maps, now = self.net.support_version, maps, self.net.supports
-        self._look_at_others()
+        self._count_others()
         if not self.first:
             self.first = now
         elif self.seen or any(now[name] is not support for name, support in self.first.items()):
@@ -50,7 +50,7 @@ class Exploration:
             for name, support in now.items():
                 self.seen[name][slice(None) if support is None else support] = True
 
-    def _look_at_others(self) -> None:
+    def _count_others(self) -> None:
         """Count the parameters of transforms and bases. Each parameter counts once, even if
         transforms share it."""
         now, known, self.in_place = dict[str, int](), set[int](), 0

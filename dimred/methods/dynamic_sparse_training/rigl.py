@@ -62,7 +62,7 @@ class RigL(RandomStart):
                 fraction = decayed(
                     self.drop_fraction, self.drop_schedule, t / (self.update_until * len(train))
                 )
-                self.swap(net, drop_counts(net, fraction))
+                self.drop_and_grow(net, drop_counts(net, fraction))
                 net.zero_grad()
 
     def add_gradients(self, net: Net) -> None:
@@ -71,7 +71,7 @@ class RigL(RandomStart):
             so_far = net.method_state.get(f"gradient/{name}")
             net.method_state[f"gradient/{name}"] = grad.clone() if so_far is None else so_far + grad
 
-    def swap(self, net: Net, counts: Mapping[str, int]) -> None:
+    def drop_and_grow(self, net: Net, counts: Mapping[str, int]) -> None:
         # popped: the next update sums anew
         gradient = {name: net.method_state.pop(f"gradient/{name}").abs() for name in net.weights}
         # candidates are all weights that are not kept, so that a dropped one may return at once

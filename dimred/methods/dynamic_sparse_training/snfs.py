@@ -49,13 +49,15 @@ class SNFS(RandomStart):
         due = train.every(self.update_every)
         for t in train.steps(dense_grad=lambda t: True):
             if due(t):
-                self.rewire(net, cosine(self.drop_fraction, self.min_drop_fraction, t / len(train)))
+                self.update_mask(
+                    net, cosine(self.drop_fraction, self.min_drop_fraction, t / len(train))
+                )
             # after the update of the mask, which sees the momentum of completed steps alone
             for name, grad in net.grads().items():
                 momentum = net.method_state.setdefault(f"momentum/{name}", torch.zeros_like(grad))
                 momentum.mul_(self.momentum).add_(grad)
 
-    def rewire(self, net: Net, fraction: float) -> None:
+    def update_mask(self, net: Net, fraction: float) -> None:
         """Update the mask by the momentum after the previous step. This step's gradient then trains
         old and grown weights alike."""
         counts = drop_counts(net, fraction, math.ceil)

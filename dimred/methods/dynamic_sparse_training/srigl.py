@@ -67,7 +67,7 @@ class SRigL(RandomStart):
                 )
                 net.keep(
                     {
-                        name: self.rewired(
+                        name: self.updated_support(
                             rows(size[name]),
                             rows(gradient[name].abs()),
                             net.weights[name],
@@ -80,7 +80,7 @@ class SRigL(RandomStart):
                 )
                 net.zero_grad()
 
-    def rewired(
+    def updated_support(
         self,
         size: Tensor,
         gradient: Tensor,

@@ -42,7 +42,7 @@ class TopKAST(Checked):
     penalty: NotNegative = 1e-4  # strength of the L2 penalty
 
     def run(self, net: Net, train: Train) -> None:
-        sets = {name: Explored(w.param, self.penalty) for name, w in net.weights.items()}
+        sets = {name: TopKASTMask(w.param, self.penalty) for name, w in net.weights.items()}
         net.add_transforms(sets)
         self.choose(net, sets)
         due = train.every(self.update_every)
@@ -51,7 +51,7 @@ class TopKAST(Checked):
                 self.choose(net, sets)
         net.keep({name: each.support() for name, each in sets.items()}, merge=True)
 
-    def choose(self, net: Net, sets: Mapping[str, Explored]) -> None:
+    def choose(self, net: Net, sets: Mapping[str, TopKASTMask]) -> None:
         """Choose A and B by the magnitude of all weights, trained or not."""
         density = 1 - self.sparsity
         size = {name: theta.abs() for name, theta in net.dense_weights().items()}
@@ -61,10 +61,10 @@ class TopKAST(Checked):
         net.keep(trained, base="held")
         for name, each in sets.items():
             each.keep(used[name])
-            each.weigh(trained[name])
+            each.set_penalty_weights(trained[name])
 
 
-class Explored(StraightThroughMask):
+class TopKASTMask(StraightThroughMask):
     """theta at `kept` in the forward pass, the gradient of all of theta, and the L2 penalty."""
 
     weights: Tensor
@@ -75,7 +75,7 @@ class Explored(StraightThroughMask):
         self.register_buffer("weights", torch.zeros_like(weight, requires_grad=False))
 
     @torch.no_grad()
-    def weigh(self, trained: Tensor | None) -> None:
+    def set_penalty_weights(self, trained: Tensor | None) -> None:
         """Set the factor of each square in the penalty: 1 at `kept`, 1 / D at the other trained
         weights."""
         self.weights.zero_()

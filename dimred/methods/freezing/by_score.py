@@ -60,17 +60,17 @@ class FreezeNetWD(ByScore):
 
     def run(self, net: Net, train: Train) -> None:
         net.keep(self.choose(net, train), base="init")
-        decaying: dict[str, Fading] = {}
+        decaying: dict[str, Decaying] = {}
         for name, w in net.weights.items():
             if w.support is not None:
-                decaying[name] = Fading(w.param)
+                decaying[name] = Decaying(w.param)
                 decaying[name].keep(w.support)
         net.add_transforms(decaying)
         left = self.left(train.recipe, len(train))
         for t in train.steps():
             last = t == len(train) - 1
-            for fading in decaying.values():
-                fading.left.fill_(0.0 if last else float(left[t]))
+            for each in decaying.values():
+                each.left.fill_(0.0 if last else float(left[t]))
             if last:
                 train.forget_best()  # earlier evaluations were of a dense net
         # the supports of the net, not those chosen above: on a GPU, scores of a resumed run may
@@ -92,7 +92,7 @@ class FreezeNetWD(ByScore):
         return torch.cumprod(1 - lr * decay, 0)
 
 
-class Fading(Masked):
+class Decaying(Masked):
     """theta at `kept`, and `left` times theta elsewhere."""
 
     left: Tensor

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dimred.fields import Checked, PositiveFraction, Sparsity
-from dimred.methods.own_density import note_own_density
+from dimred.methods.own_density import report_own_density
 from dimred.net import Net
 from dimred.select.allocate import Allocation, Global
 from dimred.select.topk import topk
@@ -18,7 +18,7 @@ from dimred.training.loop import Train
 
 
 @dataclass(frozen=True, kw_only=True)
-class Emergent(Checked):
+class LearnedSparsity(Checked):
     """A soft phase, in which the sparsity emerges from training, then exact pruning to the
     requested sparsity by the largest margins, and fine-tuning."""
 
@@ -44,11 +44,11 @@ class Emergent(Checked):
             for name, theta in net.dense_weights().items()
         )
 
-    def cut(self, net: Net, train: Train, margins: Mapping[str, Tensor]) -> None:
+    def prune_and_finetune(self, net: Net, train: Train, margins: Mapping[str, Tensor]) -> None:
         """Keep exactly the weights with the largest margins, and train them to the end."""
         density, advice = 1 - self.sparsity, f"Choose a larger method.{self.strength}"
         # once: a resumed run passes here with initial weights, before it loads its checkpoint
-        train.once(lambda: note_own_density(net, self.used(net), density, advice))
+        train.once(lambda: report_own_density(net, self.used(net), density, advice))
         chosen = topk(margins, self.allocation(net, density))
         net.keep(chosen, merge=True)
         train(self.stop(train))

@@ -19,7 +19,7 @@ from dimred.fields import (
     UnitInterval,
     within,
 )
-from dimred.methods.learned_sparsity.base import Emergent
+from dimred.methods.learned_sparsity.base import LearnedSparsity
 from dimred.net import Net
 from dimred.net.transforms import ScoredMask
 from dimred.select.allocate import Allocation, Uniform
@@ -80,7 +80,7 @@ class Movement(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftMovement(Emergent):
+class SoftMovement(LearnedSparsity):
     """Soft movement pruning: prune by a threshold on the scores, and learn the number of weights to
     keep, with a penalty on it.
 
@@ -114,7 +114,7 @@ class SoftMovement(Emergent):
             for gate in gates.values():
                 # 1 - (1 - x)^3: the cubic schedule, as a fraction of its final value
                 gate.rise.fill_(1 - cubic(1.0, (t + 1) / stop))
-        self.cut(net, train, scores_of(gates))
+        self.prune_and_finetune(net, train, scores_of(gates))
 
 
 class SigmoidGate(ScoredMask):

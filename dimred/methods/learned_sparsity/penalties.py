@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from dimred.fields import NotNegative
-from dimred.methods.learned_sparsity.base import Emergent
+from dimred.methods.learned_sparsity.base import LearnedSparsity
 from dimred.net import Net
 from dimred.net.transforms import Transform
 from dimred.training.loop import Train
 
 
 @dataclass(frozen=True, kw_only=True)
-class HALO(Emergent):
+class HALO(LearnedSparsity):
     """Hierarchical adaptive lasso: an L1 penalty with a learned strength for every weight, which
     shrinks large weights less.
 
@@ -53,7 +53,9 @@ class HALO(Emergent):
             {name: AdaptiveLasso(w.param, xi, strength) for name, w in net.weights.items()}
         )
         train(0, self.stop(train))
-        self.cut(net, train, {name: theta.abs() for name, theta in net.dense_weights().items()})
+        self.prune_and_finetune(
+            net, train, {name: theta.abs() for name, theta in net.dense_weights().items()}
+        )
 
 
 class AdaptiveLasso(Transform):

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dimred.fields import NotNegative
-from dimred.methods.learned_sparsity.base import Emergent
+from dimred.methods.learned_sparsity.base import LearnedSparsity
 from dimred.net import Net
 from dimred.net.transforms import Transform, straight_through
 from dimred.training.loop import Train
 
 
 @dataclass(frozen=True, kw_only=True)
-class STR(Emergent):
+class STR(LearnedSparsity):
     """Soft threshold reparameterisation: learn one threshold for each layer, and shrink all of its
     weights by it.
 
@@ -45,7 +45,7 @@ class STR(Emergent):
         }
         net.add_transforms(thresholds, decay=self.per_step(train, self.weight_decay))
         train(0, self.stop(train))
-        self.cut(
+        self.prune_and_finetune(
             net,
             train,
             {name: thresholds[name].margin(theta) for name, theta in net.dense_weights().items()},
@@ -68,7 +68,7 @@ class SoftThreshold(Transform):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DST(Emergent):
+class DST(LearnedSparsity):
     """Dynamic sparse training with trainable thresholds: learn a threshold for each neuron or
     filter, and set smaller weights to zero.
 
@@ -97,8 +97,8 @@ class DST(Emergent):
         net.add_transforms(thresholds, decay=0.0)
         for _ in train.steps(0, self.stop(train)):
             for name, theta in net.dense_weights().items():
-                thresholds[name].reopen(theta)
-        self.cut(
+                thresholds[name].reset_if_closed(theta)
+        self.prune_and_finetune(
             net,
             train,
             {name: thresholds[name].margin(theta) for name, theta in net.dense_weights().items()},
@@ -126,7 +126,7 @@ class RowThresholds(Transform):
         return torch.where(theta.abs() > self.tau, theta.abs(), theta.abs() - self.tau)
 
     @torch.no_grad()
-    def reopen(self, theta: Tensor) -> None:
+    def reset_if_closed(self, theta: Tensor) -> None:
         # an (almost) empty layer passes no signal on: all of its weights are opened again
         self.tau.mul_((theta.abs() > self.tau).to(theta.dtype).mean() > 0.01)
 

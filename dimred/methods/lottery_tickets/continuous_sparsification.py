@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dimred.fields import Checked, Count, NotNegative, Sparsity, Step, at_least
-from dimred.methods.own_density import note_own_density
+from dimred.methods.own_density import report_own_density
 from dimred.net import Net
 from dimred.net.transforms import Transform
 from dimred.select.allocate import Allocation, Global
@@ -65,7 +65,7 @@ class ContinuousSparsification(Checked):
             self.allocation(net, 1 - self.sparsity),
         )
         train.once(
-            lambda: note_own_density(
+            lambda: report_own_density(
                 net, used(masks), 1 - self.sparsity, "Choose a smaller method.initial_score"
             )
         )

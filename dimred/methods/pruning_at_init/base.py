@@ -18,7 +18,7 @@ from dimred.training.loop import Train
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtInit(Checked):
+class PruningAtInit(Checked):
     """Score every weight, train those with the highest scores, and leave the others at zero or at
     their initial value.
 
@@ -55,7 +55,7 @@ class AtInit(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored(AtInit):
+class Scored(PruningAtInit):
     """A method that scores weights on training examples."""
 
     # score with crops and flips, as in training

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from dimred.fields import Count, Positive
-from dimred.methods.pruning_at_init.base import AtInit, Scored, batches
+from dimred.methods.pruning_at_init.base import PruningAtInit, Scored, batches
 from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.scores import Scores, generator, gradients, masked, ntk_sap, synflow
@@ -18,7 +18,7 @@ from dimred.training.loop import Train
 
 
 @dataclass(frozen=True, kw_only=True)
-class Iterative(AtInit):
+class Iterative(PruningAtInit):
     """Score, prune a part, and score the remaining weights again, in `rounds` rounds."""
 
     rounds: Count = 60  # T

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from dimred.methods.pruning_at_init.base import AtInit
+from dimred.methods.pruning_at_init.base import PruningAtInit
 from dimred.net import Net
 from dimred.scores import Scores, generator, phew
 from dimred.training.loop import Train
 
 
 @dataclass(frozen=True, kw_only=True)
-class PHEW(AtInit):
+class PHEW(PruningAtInit):
     """Paths with higher edge-weights: keep the weights visited by random walks between inputs and
     outputs that prefer large weights.
 

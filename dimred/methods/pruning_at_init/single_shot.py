@@ -8,7 +8,7 @@ from typing import Literal
 
 from dimred.errors import require
 from dimred.fields import Count, NotNegative, Positive, Step
-from dimred.methods.pruning_at_init.base import AtInit, Scored, balanced_batch, batches
+from dimred.methods.pruning_at_init.base import PruningAtInit, Scored, balanced_batch, batches
 from dimred.methods.random_start import scale_by_fan_in
 from dimred.net import Net
 from dimred.scores import (
@@ -25,7 +25,7 @@ from dimred.training.loop import Train
 
 
 @dataclass(frozen=True, kw_only=True)
-class Random(AtInit):
+class Random(PruningAtInit):
     """Prune at random at initialisation: the reference for every score.
 
         score ~ N(0, 1)
@@ -61,7 +61,7 @@ class Random(AtInit):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Magnitude(AtInit):
+class Magnitude(PruningAtInit):
     """Prune at initialisation by magnitude: keep the largest initial weights.
 
         score = |theta_0|
@@ -76,7 +76,7 @@ class Magnitude(AtInit):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LAMP(AtInit):
+class LAMP(PruningAtInit):
     """Prune at initialisation by layer-adaptive magnitude: the square of a weight relative to the
     weights of its layer that are at least as large.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dimred.errors import require
 from dimred.fields import Count, NotNegative, at_least
-from dimred.methods.pruning_at_init.base import AtInit
+from dimred.methods.pruning_at_init.base import PruningAtInit
 from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.scores import Thetas, generator, magnitude, masked, transfer, untouched
@@ -21,7 +21,7 @@ from dimred.training.loop import Train
 
 
 @dataclass(frozen=True, kw_only=True)
-class NTT(AtInit):
+class NTT(PruningAtInit):
     """Neural tangent transfer: before training, and without labels, adapt the kept weights until
     the sparse network has the outputs and the neural tangent kernel of the dense one.
 

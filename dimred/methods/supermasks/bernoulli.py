@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dimred.fields import Positive
 from dimred.methods.supermasks.base import Mask, Supermask, Weights, weights_of
-from dimred.methods.supermasks.edge_popup import best_of, of_each
+from dimred.methods.supermasks.edge_popup import best_of, counts_of_layers
 from dimred.net import Net
 from dimred.net.transforms import straight_through
 from dimred.scores import generator
@@ -50,7 +50,7 @@ class BernoulliSupermask(Supermask):
 
     def add_masks(self, net: Net) -> dict[str, Bernoulli]:
         """Freeze all parameters, and add scores that are equal within each layer."""
-        counts = of_each(net, self.allocation(net, 1 - self.sparsity))
+        counts = counts_of_layers(net, self.allocation(net, 1 - self.sparsity))
         net.freeze(dict.fromkeys(net.parameters()))
         seeds = torch.randint(2**62, (len(counts),), generator=generator(net, "bernoulli")).tolist()
         masks = {

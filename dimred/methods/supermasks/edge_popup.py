@@ -47,7 +47,7 @@ class EdgePopup(Supermask):
 
     def add_masks(self, net: Net) -> Mapping[str, TopK]:
         """Freeze all parameters, and train scores, U(-1, 1) / sqrt(fan in)."""
-        counts = of_each(net, self.allocation(net, 1 - self.sparsity))
+        counts = counts_of_layers(net, self.allocation(net, 1 - self.sparsity))
         net.freeze(dict.fromkeys(net.parameters()))
         masks = {
             name: TopK(
@@ -63,7 +63,7 @@ class EdgePopup(Supermask):
         return masks
 
 
-def of_each(net: Net, budget: Budget) -> Mapping[str, int]:
+def counts_of_layers(net: Net, budget: Budget) -> Mapping[str, int]:
     """The number of weights to use in each layer. UserError if the allocation gives only one number
     for all layers together."""
     if not isinstance(budget, Mapping):

@@ -55,12 +55,12 @@ class RareGems(Checked):
                     {name: gem.rank() for name, gem in gems.items()}, budget
                 ).items():
                     gems[name].keep(kept)
-        self.release(net, gems)
+        self.start_finetuning(net, gems)
         train.scale_lr(dict.fromkeys(net.parameters(), self.finetune_lr_scale))
         train()
 
     @torch.no_grad()
-    def release(self, net: Net, gems: Mapping[str, Gem]) -> None:
+    def start_finetuning(self, net: Net, gems: Mapping[str, Gem]) -> None:
         """Train the remaining weights, biases and norms. Weights start from the values that the
         scores were trained on."""
         net.remove_transforms()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dimred.fields import NotNegative, Positive
 from dimred.methods.supermasks.base import Weights, uniform, weights_of
-from dimred.methods.supermasks.edge_popup import EdgePopup, TopK, of_each
+from dimred.methods.supermasks.edge_popup import EdgePopup, TopK, counts_of_layers
 from dimred.net import Net
 from dimred.net.transforms import straight_through
 
@@ -40,7 +40,7 @@ class SignedSupermask(EdgePopup):
 
     def add_masks(self, net: Net) -> dict[str, Ternary]:
         """Freeze all parameters, and train scores, U(-1, 1) * sqrt(6 / (fan in + fan out))."""
-        counts = of_each(net, self.allocation(net, 1 - self.sparsity))
+        counts = counts_of_layers(net, self.allocation(net, 1 - self.sparsity))
         net.freeze(dict.fromkeys(net.parameters()))
         masks = {
             name: Ternary(
