@@ -119,7 +119,7 @@ def test_masks_of_a_schedule_are_nested_in_tiny_nets(allocation: Uniform) -> Non
 
 
 @pytest.mark.parametrize("density, counts", [(0.05, [92, 183]), (0.5, [500, 2250])])
-def test_uniform_plus_shares_a_budget_that_its_two_layers_have_to_themselves(
+def test_uniform_plus_with_two_layers_shares_the_budget_between_them(
     density: float, counts: list[int]
 ) -> None:
     """They are to keep 500 and 1000 weights: 275 are shared 1 to 2, and from 1500 on both have what
@@ -148,6 +148,6 @@ def test_smart_ratio_falls_with_depth_and_faster_for_vgg() -> None:
             assert abs(count / counts[0] - ratio / 20) < 0.01
 
 
-def test_a_last_layer_that_wants_more_than_there_is_gets_half() -> None:
+def test_a_last_layer_larger_than_the_budget_gets_half_of_it() -> None:
     counts = SmartRatio(power=0.0, last_density=0.3)(Net(lenet300()), 0.001)
     assert sum(counts.values()) == 266 and counts["4.weight"] == 133

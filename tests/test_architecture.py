@@ -82,7 +82,7 @@ def foreign(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_from_the_rooms_below_it_alone(room: str) -> None:
+def test_a_room_imports_only_from_the_rooms_below_it(room: str) -> None:
     for module, path in MODULES.items():
         if room_of(module) == room:
             found = {room_of(each) for each in own(path)}
@@ -93,7 +93,7 @@ def test_every_folder_is_a_room() -> None:
     assert {room_of(module) for module in MODULES if module} - {"__main__"} == ROOMS.keys()
 
 
-def test_no_imports_go_round_in_a_circle() -> None:
+def test_there_are_no_import_cycles() -> None:
     """Of rooms: where one imports from another, the other is above it in the list."""
     order = list(ROOMS)
     for room, below in ROOMS.items():
@@ -101,17 +101,17 @@ def test_no_imports_go_round_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize("module", FILES_THAT_NEED_LESS)
-def test_some_files_need_less_than_their_room(module: str) -> None:
+def test_some_files_import_less_than_their_room(module: str) -> None:
     assert {room_of(each) for each in own(MODULES[module])} <= FILES_THAT_NEED_LESS[module]
 
 
-def test_the_mathematics_needs_torch_and_numpy_alone() -> None:
+def test_the_mathematics_imports_only_torch_and_numpy() -> None:
     for module, path in MODULES.items():
         if room_of(module) in ("net", "scores", "select", "channels"):
             assert foreign(path) <= {"torch", "numpy"}, module
 
 
-def test_methods_and_the_loop_need_torch_alone() -> None:
+def test_methods_and_the_loop_import_only_torch() -> None:
     for module, path in MODULES.items():
         if room_of(module) == "methods" or module == "training.loop":
             assert foreign(path) <= {"torch"}, module
@@ -127,7 +127,7 @@ def test_no_method_imports_a_method_of_another_family() -> None:
             assert used & families <= {own_family}, module
 
 
-def test_hydra_is_known_where_configurations_are_read_alone() -> None:
+def test_only_the_reading_of_configurations_imports_hydra() -> None:
     for module, path in MODULES.items():
         if room_of(module) not in ("runs", "runs.config", "cli"):
             assert not foreign(path) & {"hydra", "omegaconf"}, module

@@ -44,7 +44,7 @@ from dimred.training.loop import Train
 # -- every method --------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.parametrize(("base", "allocation"), [("zero", Global()), ("init", ERK(power=1.0))])
-def test_counts_are_exact_and_the_others_read_their_base(
+def test_counts_are_exact_and_untrained_weights_equal_their_base(
     kind: type, base: str, allocation: object
 ) -> None:
     net, train = set_up(steps=3)
@@ -127,7 +127,7 @@ def test_reinitialising_keeps_the_mask_and_draws_from_the_same_values(
         assert base == "zero" or torch.equal(w.dense()[~w.trained()], initial[~w.trained()])
 
 
-def test_inverting_trains_what_the_score_ranks_last() -> None:
+def test_inverting_trains_the_weights_with_the_lowest_scores() -> None:
     net, train = set_up()
     scores = snip(net, train.sample(32))
     worst = topk({name: -score for name, score in scores.items()}, 166)
@@ -137,7 +137,7 @@ def test_inverting_trains_what_the_score_ranks_last() -> None:
     assert same(net.supports, worst)  # type: ignore[arg-type]
 
 
-def test_inverted_rounds_never_bring_back_what_was_pruned() -> None:
+def test_inverted_rounds_never_bring_back_pruned_weights() -> None:
     net, train = set_up()
     method = IterSNIP(
         sparsity=0.8,

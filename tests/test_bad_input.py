@@ -237,7 +237,7 @@ def test_mistakes_in_other_commands_are_answered(
     assert_answer(dimred(*arguments.split()))
 
 
-def test_a_traceback_is_shown_to_those_who_ask(dimred: Callable[..., Outcome]) -> None:
+def test_debug_shows_a_traceback(dimred: Callable[..., Outcome]) -> None:
     code, _, err = dimred("train", "--debug", "method=rigel")
     assert code == 1 and "Traceback" in err and "Did you mean 'rigl'" in err
 
@@ -245,9 +245,7 @@ def test_a_traceback_is_shown_to_those_who_ask(dimred: Callable[..., Outcome]) -
 @pytest.mark.skipif(
     os.path.exists("/dev/nvidia0"), reason="has a GPU, so that device=cuda is no mistake"
 )
-def test_a_device_that_is_not_there_is_named(
-    dimred: Callable[..., Outcome], tmp_path: Path
-) -> None:
+def test_a_missing_device_is_named(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
     assert_answer(
         dimred("train", "device=cuda", f"outputs={tmp_path}"),
         "one of auto, cpu (what this machine has)",
@@ -307,7 +305,7 @@ def bounded(kind: int, spare: int) -> None:
 @pytest.mark.skipif(
     not Path("/proc/self/statm").exists(), reason="memory can be limited on Linux only"
 )
-def test_too_little_memory_is_said_and_the_run_is_failed(
+def test_too_little_memory_is_reported_and_the_run_has_failed(
     dimred: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     outcome = dimred(
@@ -322,7 +320,7 @@ def test_too_little_memory_is_said_and_the_run_is_failed(
     assert result_of(next(tmp_path.glob("runs/*/*/*")))["status"] == "failed"
 
 
-def test_a_full_disk_is_said_and_the_next_try_ends_well(
+def test_a_full_disk_is_reported_and_the_next_attempt_succeeds(
     dimred: Callable[..., Outcome], train: Callable[..., Path], tmp_path: Path
 ) -> None:
     command = ("train", SHORT, "checkpoint_seconds=0", f"outputs={tmp_path / 'outputs'}")
@@ -339,7 +337,7 @@ def test_a_full_disk_is_said_and_the_next_try_ends_well(
 
 @pytest.mark.parametrize("outputs", ["{tmp_path}/file", "{tmp_path}/file/inside", "/proc/nowhere"])
 @pytest.mark.parametrize("sweep", [(), ("-m", "seed=0,1")])
-def test_outputs_that_cannot_be_written_are_said(
+def test_unwritable_outputs_are_reported(
     outputs: str, sweep: tuple[str, ...], dimred: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -423,7 +421,7 @@ def test_a_damaged_model_is_not_exported(
 @pytest.mark.parametrize(
     "content", ["", '{"status": "do', "[]", "null", "\x00\x01", '{"status": "dune"}']
 )
-def test_a_damaged_result_is_said_by_train_and_show(
+def test_a_damaged_result_is_reported_by_train_and_show(
     content: str, dimred: Callable[..., Outcome], train: Callable[..., Path]
 ) -> None:
     run = train(SHORT)
@@ -441,7 +439,7 @@ def test_a_damaged_result_is_said_by_train_and_show(
     assert train(SHORT) == run
 
 
-def test_a_damaged_config_is_said_and_nothing_depends_on_it(
+def test_a_damaged_config_is_reported_and_nothing_depends_on_it(
     dimred: Callable[..., Outcome], train: Callable[..., Path], tmp_path: Path
 ) -> None:
     run = train(SHORT)
@@ -452,7 +450,7 @@ def test_a_damaged_config_is_said_and_nothing_depends_on_it(
     assert train(SHORT) == run
 
 
-def test_a_model_file_does_not_say_which_code_is_run(
+def test_a_model_file_does_not_decide_which_code_is_run(
     dimred: Callable[..., Outcome], train: Callable[..., Path], tmp_path: Path
 ) -> None:
     run = train(SHORT)

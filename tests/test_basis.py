@@ -120,7 +120,9 @@ def test_gradients_of_coefficients_and_basis_are_those_of_the_paper() -> None:
         ("network", [["0", "2", "4"], ["6"]]),
     ],
 )
-def test_bases_are_shared_as_told_and_counted_once(share: Any, groups: list[list[str]]) -> None:
+def test_bases_are_shared_as_configured_and_counted_once(
+    share: Any, groups: list[list[str]]
+) -> None:
     net = spanned(Interspace(share=share, init="random_orthonormal", trainable=True))
     found: dict[int, list[str]] = {}
     for name, basis in bases(net).items():
@@ -159,7 +161,7 @@ def test_a_basis_makes_no_rounding_in_bfloat16() -> None:
         )
 
 
-def test_a_model_without_filters_is_told_what_is_missing() -> None:
+def test_a_model_without_filters_is_refused_with_the_reason() -> None:
     with pytest.raises(
         UserError, match=r"no covered weight of Sequential is one. Choose .* model=resnet20"
     ):
@@ -207,7 +209,7 @@ def attempt(
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_with_the_standard_basis_at_rest_every_method_does_what_it_did_to_the_bit(
+def test_with_a_fixed_standard_basis_every_method_gives_the_same_bits_as_without(
     name: str,
 ) -> None:
     net, plain = (
@@ -268,7 +270,7 @@ def test_freezenet_freezes_coefficients_at_their_initial_value() -> None:
         assert still.any() and torch.equal(w.dense()[still], net.initial()[name].view(-1)[still])
 
 
-def test_a_basis_rests_as_soon_as_all_its_weights_do() -> None:
+def test_a_basis_is_frozen_once_all_its_weights_are() -> None:
     net, _ = set_up()
     STANDARD.apply(net)
     net.freeze({"4.weight": None, "6.weight": None})
@@ -285,7 +287,7 @@ def name_of(*overrides: str) -> str:
     return folder_of(cfg, {"method": "M", "model": "N", "dataset": "D"}, describe(cfg)).name
 
 
-def test_runs_without_a_basis_are_called_what_they_were_before_there_were_any() -> None:
+def test_runs_without_a_basis_keep_the_names_of_versions_without_bases() -> None:
     assert "basis" not in describe(compose()) and name_of() == name_of("basis=none")
     names = {
         name_of(*overrides)
@@ -361,7 +363,7 @@ def test_initial_weights_come_from_the_seed_whatever_the_device_or_precision() -
     )
 
 
-def test_weights_that_join_where_roots_have_no_gradient_are_warned_of(
+def test_new_weights_where_roots_have_no_gradient_cause_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for method, says in (("rigl method.update_every=3", True), ("snip method.examples=32", False)):

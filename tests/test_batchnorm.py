@@ -77,7 +77,7 @@ def test_other_layouts_devices_and_precisions_stay_with_torch() -> None:
         assert groups_of(other) == 0
 
 
-def test_a_norm_is_itself_again_afterwards() -> None:
+def test_a_norm_is_restored_afterwards() -> None:
     class Own(nn.BatchNorm2d):
         def forward(self, x: Tensor) -> Tensor:
             return x

@@ -55,7 +55,7 @@ def test_channels_of_a_residual_net_worked_out_by_hand() -> None:
     }
 
 
-def test_a_removed_channel_loses_its_filters_and_its_readers_columns() -> None:
+def test_a_removed_channel_loses_its_filters_and_the_columns_of_the_next_layer() -> None:
     net = Net(Residual())
     channels = Channels(net, IMAGES)
     kept = channels.everything()
@@ -80,7 +80,7 @@ def of(*layers: nn.Module, **how: Any) -> Channels:
     return Channels(Net(nn.Sequential(*layers)), IMAGES, **how)
 
 
-def test_a_depthwise_filter_belongs_to_the_channel_it_reads() -> None:
+def test_a_depthwise_filter_belongs_to_its_input_channel() -> None:
     channels = of(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 4, 3, groups=2), nn.Conv2d(4, 2, 1))
     assert table(channels.filters) == {"0.weight": [0, 1], "1.weight": [0, 0, 1, 1]}
     assert table(channels.columns) == {"2.weight": [0, 0, 1, 1]}
@@ -141,7 +141,7 @@ def test_a_removed_channel_takes_its_bias_and_norm_along_where_they_are_covered(
     }
 
 
-def test_what_is_not_understood_stays() -> None:
+def test_channels_of_unknown_operations_stay() -> None:
     channels = Channels(Net(Odd()), IMAGES)
     assert table(channels.filters) == {"a.weight": [0, 1, 2, 3], "d.weight": [4, 5, 6, 7]}
     channels = Channels(Net(Odd(), exclude=["^e"]), IMAGES)
@@ -156,7 +156,7 @@ def test_what_is_not_understood_stays() -> None:
         nn.Sequential(nn.Flatten(2), nn.Linear(256, 4), nn.Linear(4, 2)),
     ],
 )
-def test_a_model_without_removable_channels_is_told_what_is_missing(model: nn.Module) -> None:
+def test_a_model_without_removable_channels_is_refused_with_the_reason(model: nn.Module) -> None:
     with pytest.raises(
         UserError, match=r"no channel that can be removed: it needs .* such as model=vgg11"
     ):
@@ -208,7 +208,7 @@ def test_a_compacted_model_has_the_logits_of_the_masked_one(name: str) -> None:
     small.train()(images).sum().backward()  # a model like any other
 
 
-def test_the_attributes_of_compacted_layers_say_what_they_are() -> None:
+def test_the_attributes_of_compacted_layers_match_their_weights() -> None:
     net = evaluated(ZOO["mobilenet"])
     channels = Channels(net, IMAGES)
     kept = channels.everything()
@@ -222,7 +222,7 @@ def test_the_attributes_of_compacted_layers_say_what_they_are() -> None:
     )
 
 
-def test_channels_that_nobody_reads_are_cut_even_if_weights_were_pruned_one_by_one() -> None:
+def test_unused_channels_are_removed_even_if_weights_were_pruned_one_by_one() -> None:
     net = Net(
         nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     )

@@ -47,7 +47,7 @@ SHORT = ("recipe.steps=2", "method=random")
         ("+model.hidden=[3]", "unknown key model.hidden"),
     ],
 )
-def test_a_value_that_cannot_be_is_named(
+def test_an_impossible_value_is_named(
     override: str, part: str, dimred: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     code, _, err = dimred("train", *SHORT, *override.split(), f"outputs={tmp_path}")
@@ -149,13 +149,13 @@ def test_a_write_that_is_interrupted_leaves_nothing(
 
 
 # -- places --------------------
-def test_a_working_folder_that_was_deleted_is_named(tmp_path: Path) -> None:
+def test_a_deleted_working_folder_is_named(tmp_path: Path) -> None:
     command = f"mkdir gone && cd gone && rmdir ../gone && {SCRIPT} methods"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "dimred: the working folder no longer exists" in done.stderr
 
 
-def test_a_full_disk_behind_stdout_is_said_in_words() -> None:
+def test_a_full_disk_behind_stdout_is_reported() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([SCRIPT, "methods"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1

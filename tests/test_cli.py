@@ -1,4 +1,4 @@
-"""The command line: what answers at once, where runs lie, what is in them, sweeps, export and
+"""The command line: help, runs and their names, export and
 configuration."""
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ import json
 import os
 import pkgutil
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ import torch
 import yaml
 from conftest import ROOT, SCRIPT, Outcome, compose, result_of
 from omegaconf import OmegaConf
+from run_settings import ALONE, METHODS, QUICK, SHORT, SUITABLE
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -31,22 +31,7 @@ from dimred.runs.config.files import GROUPS, targets
 from dimred.runs.config.schema import checked, checked_group
 from dimred.runs.identity import describe, folder_of
 from dimred.runs.nets import build_net
-from dimred.runs.sweep import require_maximum
 from dimred.training.loop import Train
-
-METHODS = sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml"))
-#: of the methods that cannot do with LeNet-300-100
-SUITABLE = dict.fromkeys(("norm_only", "network_slimming", "early_bird"), "resnet20")
-#: from_mask needs another run: see test_masks.py
-ALONE = [method for method in METHODS if method != "from_mask"]
-SHORT = "recipe.steps=3"
-#: what takes long, whatever the recipe
-QUICK = {
-    "imp": ["method.prune_rate=0.9"],
-    "ntt": ["method.transfer_steps=2"],
-    "ntk_sap": ["method.rounds=2"],
-    "synflow": ["method.rounds=5"],
-}
 
 
 # -- what answers at once --------------------
@@ -67,9 +52,7 @@ QUICK = {
         ("train --foo", 1, "unknown option --foo"),
     ],
 )
-def test_questions_and_typos_are_answered_without_torch(
-    arguments: str, code: int, part: str
-) -> None:
+def test_help_and_typos_are_answered_without_torch(arguments: str, code: int, part: str) -> None:
     program = (
         "import sys; from dimred.cli.main import main; code = main(sys.argv[1:]); "
         "assert 'torch' not in sys.modules; sys.exit(code)"
@@ -96,7 +79,7 @@ def test_methods_are_listed_with_family_line_and_source(dimred: Callable[..., Ou
 
 
 # -- runs --------------------
-def test_a_result_says_what_was_reached_and_what_it_took(
+def test_the_summary_states_accuracies_counts_and_time(
     train: Callable[..., Path], dimred: Callable[..., Outcome]
 ) -> None:
     run = train(SHORT)
@@ -345,210 +328,6 @@ def test_export_gives_the_plain_model(
         assert result_of(run)["density"] == (1 if "freezenet" in arguments[0] else 0.1)
 
 
-# -- sweeps --------------------
-def test_a_sweep_survives_a_failing_cell_and_skips_what_is_finished(
-    dimred: Callable[..., Outcome], train: Callable[..., Path], tmp_path: Path
-) -> None:
-    single = train("method=snip", SHORT)
-    command = (
-        "train",
-        SHORT,
-        f"outputs={tmp_path / 'outputs'}",
-        "-m",
-        "method=norm_only,dense,snip",
-        "sparsity=0.5,0.9",
-    )
-    times: list[dict[Path, int]] = []
-    for _ in range(2):
-        code, out, err = dimred(*command)
-        assert (
-            code == 1
-            and "6 runs, 2 failed (1 the same as another)" in out
-            and "Traceback" not in err
-        )
-        assert out.count("FAILED: method norm_only trains") == 1
-        assert out.count("method=norm_only sparsity=") == 2
-        table = [line.split() for line in out.splitlines() if line.startswith("method=")]
-        # dense is one run
-        assert [row[0] for row in table] == ["method=dense", "method=snip", "method=snip"]
-        # sparsity=0.9 is below its name
-        assert f"{100 * result_of(single)['test_accuracy']:.2f}" in table[2]
-        assert (
-            "run 3 of 6 (method=dense sparsity=0.5): method=dense has no sparsity: "
-            "sparsity=0.5 is not used" in err
-        )
-        results = list(tmp_path.glob("outputs/runs/*/*/*/result.json"))
-        times.append(
-            {
-                path: path.stat().st_mtime_ns
-                for path in results
-                if result_of(path.parent)["status"] == "done"
-            }
-        )
-    assert times[0] == times[1] and len(times[0]) == 3
-
-
-def test_a_sweep_of_good_cells_succeeds(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
-    code, out, _ = dimred("train", "-m", SHORT, "seed=0,1", f"outputs={tmp_path}")
-    assert code == 0 and "2 runs, 0 failed" in out
-
-
-def test_a_search_finds_the_highest_validation_accuracy(
-    dimred: Callable[..., Outcome], tmp_path: Path
-) -> None:
-    command = (
-        "train",
-        "-m",
-        "hydra/sweeper=optuna",
-        "hydra.sweeper.n_trials=4",
-        "hydra.sweeper.n_jobs=1",
-        SHORT,
-        "hydra.sweeper.sampler.seed=0",
-        "recipe.lr=choice(0.001,0.1,1e10)",
-        "recipe.momentum=interval(0.5,0.9)",
-        f"outputs={tmp_path}",
-    )
-    # runs at 1e10 fail, and the search goes on
-    done = dimred(*command, "hydra.sweeper.direction=maximize")
-    assert "4 runs" in done.out, done.err
-    best = yaml.safe_load(next(tmp_path.glob("sweeps/*/optimization_results.yaml")).read_text())
-    found = [result_of(path.parent) for path in tmp_path.glob("runs/*/*/*/result.json")]
-    assert best["best_value"] == max(result.get("val_accuracy", 0) for result in found)
-    lowest = dimred(*command)
-    assert lowest.code == 1 and "Add hydra.sweeper.direction=maximize" in lowest.err
-    without = dimred(
-        *command, "hydra.sweeper.direction=maximize", "dataset.val_fraction=0", "recipe.lr=0.1"
-    )
-    assert without.code == 1 and "there is no validation split" in without.err
-
-
-@pytest.mark.parametrize(
-    "minimises, maximises, key",
-    [
-        # optuna, nevergrad, ax
-        ({"direction": "minimize"}, {"direction": "maximize"}, "direction=maximize"),
-        ({"optim": {"maximize": False}}, {"optim": {"maximize": True}}, "optim.maximize=true"),
-        (
-            {"ax_config": {"experiment": {"minimize": True}}},
-            {"ax_config": {"experiment": {"minimize": False}}},
-            "ax_config.experiment.minimize=false",
-        ),
-    ],
-)
-def test_a_sweeper_that_would_find_the_lowest_accuracy_is_refused(
-    minimises: dict[str, Any], maximises: dict[str, Any], key: str
-) -> None:
-    with pytest.raises(UserError, match=f"Add hydra.sweeper.{key}"):
-        require_maximum(OmegaConf.create(minimises))
-    require_maximum(OmegaConf.create(maximises))
-
-
-def test_a_sweep_leaves_no_folders_of_its_jobs(
-    dimred: Callable[..., Outcome], tmp_path: Path
-) -> None:
-    assert dimred("train", "-m", SHORT, "seed=0,1", f"outputs={tmp_path}").code == 0
-    assert sorted(path.name for path in tmp_path.glob("sweeps/*/*")) == [
-        "0.json",
-        "1.json",
-        "multirun.yaml",
-    ]
-    assert "name: dimred" in dimred("train", "--cfg", "hydra").out
-
-
-# -- a run again --------------------
-def test_a_run_is_run_again_from_its_folder(
-    train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path
-) -> None:
-    first = train(
-        "method=rigl", "sparsity=0.8", "method.update_every=1", SHORT, "dataset.val_fraction=0.2"
-    )
-    again = ("train", "--from", str(first))
-    same = dimred(*again, before=partial(os.chdir, "/"))
-    assert same.code == 0 and f"finished already: {first}" in same.err
-    other = result_of(Path(dimred(*again, "seed=1", "sparsity=0.9").out.splitlines()[-1].strip()))
-    assert (other["method"], other["dim"], other["seed"]) == ("rigl", 5020, 1)
-    overridden = Path(
-        dimred(*again, "method=snip", "allocation=uniform").out.splitlines()[-1].strip()
-    )
-    assert overridden.name.startswith("snip-s0.8-") and overridden.parent == first.parent
-    assert result_of(overridden)["allocation"] == "uniform" and result_of(overridden)["steps"] == 3
-    swept = dimred(*again, "-m", "seed=0,2")
-    assert "2 runs, 0 failed" in swept.out
-    wrong = dimred(*again, "recipe.lrr=1")
-    assert wrong.code == 1 and "unknown key recipe.lrr. Did you mean 'lr'" in wrong.err
-    shutil.copytree(first, tmp_path / "elsewhere")
-    copied = dimred("train", "--from", "elsewhere", before=partial(os.chdir, tmp_path))
-    assert "finished already" in copied.err
-
-
-def test_an_older_run_is_run_again(
-    train: Callable[..., Path], dimred: Callable[..., Outcome]
-) -> None:
-    run = train("method=rigl", SHORT, "method.update_every=1")
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    del config["choices"], config["recipe"]["decay_all"]
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
-    assert f"finished already: {run}" in dimred("train", "--from", str(run)).err
-
-
-CALLS_MKDIR = {"version": 1, "formatters": {"any": {"()": "os.mkdir", "path": "made"}}}
-
-
-@pytest.mark.parametrize(
-    "change, part",
-    [
-        (
-            lambda config: config["method"].update(_target_="os.mkdir", path="made"),
-            "asks for os.mkdir",
-        ),
-        (
-            lambda config: config["method"].update(examples="${oc.env:HOME}"),
-            "a run's values are plain",
-        ),
-        (
-            lambda config: config["recipe"].update(defaults=["/method: rigl"]),
-            "a run's values are plain",
-        ),
-        (lambda config: config.pop("method"), "describes no run"),
-        (lambda config: config["recipe"].update(x=1), "recipe.x"),
-        (
-            lambda config: config.update(hydra={"job_logging": CALLS_MKDIR}),
-            "says hydra; a run's values are plain",
-        ),
-    ],
-)
-def test_a_run_that_is_run_again_is_data(
-    change: Callable[[Any], object],
-    part: str,
-    train: Callable[..., Path],
-    dimred: Callable[..., Outcome],
-) -> None:
-    run = train(SHORT)
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    change(config)
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
-    done = dimred("train", "--from", str(run))
-    assert (
-        done.code == 1
-        and part in done.err
-        and "unexpected" not in done.err
-        and not Path("made").exists()
-    )
-
-
-def test_files_that_would_not_be_used_are_refused(
-    train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path
-) -> None:
-    run = train(SHORT)
-    done = dimred("train", "--config-dir", str(run), "--config-name", "config")
-    assert done.code == 1 and f"dimred train --from {run}" in done.err
-    (tmp_path / "conf/method").mkdir(parents=True)
-    (tmp_path / "conf/method/rigl.yaml").write_text((ROOT / "conf/method/rigl.yaml").read_text())
-    for command in (("train",), ("table", "cops"), ("check", "rigl")):
-        shadowed = dimred(*command, "--config-dir", str(tmp_path / "conf"))
-        assert shadowed.code == 1 and "method/rigl.yaml would not be used" in shadowed.err
-
-
 # -- configuration --------------------
 @pytest.mark.parametrize(
     "path",
@@ -610,7 +389,7 @@ class Mine:
 """
 
 
-def test_a_method_of_ones_own_needs_two_files(tmp_path: Path) -> None:
+def test_a_method_of_the_user_needs_two_files(tmp_path: Path) -> None:
     (tmp_path / "a=b, c/method").mkdir(parents=True)
     (tmp_path / "a=b, c/method/mine.yaml").write_text("_target_: mine.Mine\nsteps: 2\n")
     (tmp_path / "mine.py").write_text(MINE)

@@ -70,7 +70,7 @@ def test_half_precision_halves_the_numbers_and_hardly_changes_the_logits(tmp_pat
     assert torch.allclose(logits, expected, atol=5e-3) and not torch.equal(logits, expected)
 
 
-def test_a_number_too_large_for_half_precision_is_said(tmp_path: Path) -> None:
+def test_a_number_too_large_for_half_precision_is_reported(tmp_path: Path) -> None:
     net, about = sparse(0.1, "zero", "model=lenet300")
     with torch.no_grad():
         net.weights["fc1.weight"].psi[3] = 1e5
@@ -221,7 +221,7 @@ def test_equal_runs_write_equal_bytes(train: Callable[..., Path], tmp_path: Path
         assert one == other and str(tmp_path).encode() not in one
 
 
-def test_an_export_never_takes_a_run_or_its_source_away(
+def test_an_export_never_overwrites_a_run_or_its_source(
     train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     run, file = train("recipe.steps=3"), tmp_path / "net.dimred"

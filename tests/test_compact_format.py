@@ -42,7 +42,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_files_of_version_1_can_be_read_for_ever(name: str) -> None:
+def test_files_of_version_1_can_still_be_read(name: str) -> None:
     """If this fails, files that people have written cannot be read any more: repair the reader, not
     the test."""
     model = load_compact(ROOT / f"tests/golden/{name}.dimred")
@@ -154,7 +154,9 @@ def test_every_damage_is_found_by_the_checksum(whole: bytes, tmp_path: Path) -> 
     refused(whole + b"\0", tmp_path / "f", "f is damaged")
 
 
-def test_other_files_newer_files_and_none_are_told_apart(whole: bytes, tmp_path: Path) -> None:
+def test_other_newer_and_missing_files_have_different_messages(
+    whole: bytes, tmp_path: Path
+) -> None:
     refused(b"", tmp_path / "f", "f is no compact file of dimred")
     refused(
         b"PK\3\4" + whole,

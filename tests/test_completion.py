@@ -51,7 +51,7 @@ PATH = f"{Path(SCRIPT).parent}:{os.environ['PATH']}"
         ("dimred train color=re", []),
     ],
 )
-def test_what_a_line_may_become(line: str, found: list[str]) -> None:
+def test_completions_of_a_line(line: str, found: list[str]) -> None:
     assert [each for each in complete(line) if not each.startswith("pretraining_")] == found
 
 
@@ -72,7 +72,7 @@ def test_run_folders_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert f"{run}0-aa" in complete("dimred mask diff ")
 
 
-def test_ones_own_names_and_fields_are_offered(tmp_path: Path) -> None:
+def test_names_and_fields_of_the_user_are_offered(tmp_path: Path) -> None:
     (tmp_path / "method").mkdir()
     (tmp_path / "method/mine.yaml").write_text("_target_: mine.Mine\nspeed: 2     # of light\n")
     own = f"dimred train --config-dir {tmp_path}"

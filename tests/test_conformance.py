@@ -409,7 +409,7 @@ def test_check_tells_what_holds(dimred: Callable[..., Outcome]) -> None:
     assert code == 0 and "not applicable  it has no sparsity" in out
 
 
-def test_check_takes_a_class_of_ones_own(dimred: Callable[..., Outcome]) -> None:
+def test_check_accepts_a_class_of_the_user(dimred: Callable[..., Outcome]) -> None:
     code, out, err = dimred("check", f"{__name__}.Greedy")
     assert code == 1 and "15 checks, 2 failed" in out and "Traceback" not in err
     assert "fails    sparsity 0.6 must leave 293 of 732 weights, not 234" in out
@@ -447,7 +447,7 @@ def test_check_takes_a_folder_of_configurations(
         ("snip --config-dir", "--config-dir needs a value"),
     ],
 )
-def test_check_says_what_is_wrong_with_the_question(
+def test_check_reports_mistakes_in_its_arguments(
     arguments: str, answer: str, dimred: Callable[..., Outcome]
 ) -> None:
     code, _, err = dimred("check", *arguments.replace("MODULE", __name__).split())

@@ -228,7 +228,7 @@ def test_dense_gradients_cost_the_weight_gradient_of_all() -> None:
     assert other.steps - one.steps == 4 * 2 * (600 - 7)
 
 
-def test_nothing_is_paid_for_below_the_first_layer_that_trains() -> None:
+def test_no_gradients_are_counted_below_the_first_layer_that_trains() -> None:
     net = Net(Layers())
     costs = Costs(net, (3, 9, 9))
     dense = costs.dense_step
@@ -371,7 +371,7 @@ def test_exploration_is_the_union_of_all_supports_and_overlap_that_with_the_firs
     assert (again.overlap(), again.explored()) == (2 / 4, 5 / 8)
 
 
-def test_what_never_moves_is_not_copied() -> None:
+def test_a_support_that_never_changes_is_not_copied() -> None:
     net, train = set_up()
     net.keep({name: torch.arange(3) for name in net.weights})
     train()

@@ -144,7 +144,7 @@ def test_what_was_frozen_after_training_has_trained_values_and_what_returned_has
     }
 
 
-def test_newcomers_add_to_the_weights_that_were_ever_trained() -> None:
+def test_new_weights_add_to_the_weights_that_were_ever_trained() -> None:
     net, train = set_up()
     seen = {name: torch.zeros(w.size, dtype=torch.bool) for name, w in net.weights.items()}
 
@@ -171,7 +171,7 @@ def test_the_numbers_of_a_filter_basis_count_with_its_coefficients() -> None:
     assert found["trained_parameters"] == LEFT + 81 + 26
 
 
-def test_what_is_not_covered_is_named() -> None:
+def test_uncovered_weights_are_named() -> None:
     found = counted(Dense(), exclude=["^4"])
     assert found["uncovered"] == {"biases": 18, "norms": 8, "weights": 768} and found[
         "uncovered_layers"

@@ -88,7 +88,7 @@ def test_a_parameter_is_covered_where_its_zeros_are_zeros_of_the_weight() -> Non
 
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
-def test_what_a_sparse_parameter_would_ruin_stays_dense_and_is_named() -> None:
+def test_parameters_that_cannot_be_sparse_stay_dense_and_are_named() -> None:
     """An orthogonal weight has no zeros; weight norm divides a row of zeros by its length."""
     for make, name in (
         (P.orthogonal, "parametrizations.weight.original"),

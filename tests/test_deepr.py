@@ -51,7 +51,7 @@ def test_deepr_walks_towards_zero_and_at_random() -> None:
     assert torch.allclose(net.weights["weight"].psi, expected)
 
 
-def test_deepr_a_weight_at_zero_feels_its_gradient_and_one_of_the_wrong_sign_none() -> None:
+def test_deepr_a_weight_at_zero_has_its_gradient_and_one_of_the_wrong_sign_none() -> None:
     theta = torch.tensor([0.0, 2.0, -1.0, -3.0], requires_grad=True)
     used = Signed(torch.tensor([1.0, 1.0, 1.0, -1.0]))(theta)
     used.sum().backward()

@@ -55,7 +55,7 @@ def test_there_are_as_many_weights_in_every_step(method: SET) -> None:
 
 @pytest.mark.parametrize("method", IN_LAYERS + ACROSS[1:] + GROWING, ids=label)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_who_joins_starts_at_zero_without_momentum(method: SET, optimizer: str) -> None:
+def test_new_weights_start_at_zero_without_momentum(method: SET, optimizer: str) -> None:
     net, train = set_up(optimizer=optimizer, lr=0.03)
     keep, joined_ever = net.keep, 0
 
@@ -100,7 +100,7 @@ def test_the_fraction_falls_from_alpha_to_zero() -> None:
     assert cosine(0.5, 0.005, 0.5) == pytest.approx(0.2525) and cosine(0.5, 0.005, 1.0) == 0.005
 
 
-def test_rigl_that_grows_by_size_stands_still() -> None:
+def test_rigl_that_grows_by_magnitude_changes_nothing() -> None:
     net, train = set_up()
     net.grads = net.dense_weights  # type: ignore[method-assign]
     seen: list[dict[str, Tensor]] = []
@@ -140,7 +140,7 @@ def test_rigl_drops_the_smallest_weights_and_grows_where_the_gradient_is_largest
     assert updates == 5 and returned > 0
 
 
-def test_a_full_layer_has_nothing_to_swap() -> None:
+def test_a_full_layer_drops_and_grows_nothing() -> None:
     net, _ = set_up()
     net.keep({"4.weight": torch.arange(100)})
     assert drop_counts(net, 0.301) == {"0.weight": 0, "4.weight": 30, "6.weight": 0}
@@ -149,7 +149,7 @@ def test_a_full_layer_has_nothing_to_swap() -> None:
     assert drop_counts(net, 0.5, math.ceil)["4.weight"] == 0  # no layer loses its last weight
 
 
-def test_random_growth_draws_any_free_place_alike() -> None:
+def test_random_growth_draws_free_positions_uniformly() -> None:
     net = Net(nn.Linear(20, 1, bias=False))
     support = torch.tensor([0, 1, 5, 6, 19])
     drawn = torch.zeros(20)
@@ -196,7 +196,7 @@ def test_random_exploration_is_as_predicted() -> None:
     assert train.exploration.explored() > 0.3
 
 
-def test_what_was_explored_is_the_union_of_all_supports() -> None:
+def test_explored_weights_are_the_union_of_all_supports() -> None:
     net, train = set_up()
     union = {name: torch.zeros(w.size, dtype=torch.bool) for name, w in net.weights.items()}
 

@@ -143,7 +143,9 @@ def test_a_run_without_the_number_counts_in_no_mean_and_a_single_seed_has_no_dev
     )
 
 
-def test_more_weights_than_were_asked_for_are_not_hidden(trained: Path) -> None:
+def test_runs_with_more_weights_than_requested_are_drawn_at_the_measured_fraction(
+    trained: Path,
+) -> None:
     (run,) = find_runs(folders(trained, "snip-s0.9-seed0-*")[0])
     for dim, density, share in ((20_000, 0.5, 0.3984), (50_200, 0.2, 0.2), (4_000, 0.05, 0.1)):
         changed = Run(run.folder, 0, {}, "done", run.result | {"dim": dim, "density": density})
@@ -201,7 +203,7 @@ def test_a_band_of_losses_never_reaches_zero(tmp_path: Path) -> None:
     )
 
 
-def test_the_pareto_front_is_what_nothing_else_beats() -> None:
+def test_the_pareto_front_has_the_points_that_no_other_dominates() -> None:
     def mark(x: float, y: float) -> Mark:
         return Mark("m", None, x, Stat(y, 0.0, 1))
 
@@ -268,7 +270,7 @@ def test_a_method_with_other_values_has_a_curve_of_its_own(runs: Path) -> None:
         (["method.lr=0.1"], [], ""),
     ],
 )
-def test_what_tells_methods_apart_is_said_in_few_words(
+def test_labels_name_only_the_settings_that_distinguish_methods(
     own: list[str], others: list[list[str]], name: str
 ) -> None:
     assert differing(own, [own, *others]) == name
@@ -313,7 +315,7 @@ def test_a_run_in_two_folders_is_one_seed(trained: Path, runs: Path) -> None:
     assert len(notes) == 10 and all("the same run as" in note for note in notes)
 
 
-def test_many_methods_stand_in_panels_by_family_and_every_one_has_its_style() -> None:
+def test_many_methods_have_panels_by_family_and_a_style_each() -> None:
     methods = {f"m{i}": f"family {i // 12}" for i in range(60)}
     groups = grouped(methods)
     assert [m for _, members in groups for m in members] == list(methods)
@@ -447,7 +449,7 @@ def test_unfinished_failed_and_damaged_runs_are_one_line_each(
     assert "out of memory" in notes
 
 
-def test_values_that_are_no_numbers_are_as_good_as_none(runs: Path) -> None:
+def test_values_that_are_not_numbers_count_as_missing(runs: Path) -> None:
     values = [None, "0.9", [1], True, float("nan"), float("inf"), {}]
     for folder, value in zip(folders(runs, "s*"), values, strict=False):
         change(folder, test_accuracy=value, layers=value, storage_bytes=value, training_flops=value)
@@ -511,7 +513,7 @@ def test_a_missing_library_is_named_with_the_extra_to_install() -> None:
     )
 
 
-def test_what_may_stand_before_and_behind_the_folders(tmp_path: Path) -> None:
+def test_options_may_come_before_and_after_the_folders(tmp_path: Path) -> None:
     from dimred.cli.plot import parse
 
     def parsed(*arguments: str) -> tuple[list[str], list[Path], Path, str]:

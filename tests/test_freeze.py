@@ -71,7 +71,7 @@ def test_norm_only_may_train_the_output_and_shortcuts() -> None:
         assert trained(net) == 2 * 4 + more
 
 
-def test_norm_only_says_what_it_needs() -> None:
+def test_norm_only_refuses_a_model_without_norms() -> None:
     net = Net(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)))
     with pytest.raises(
         UserError, match="norm_only trains normalisation layers, and Sequential has none"
@@ -132,7 +132,7 @@ def solved(model: nn.Module, ridge: float) -> tuple[Net, Train]:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_what_elm_leaves_unexplained_is_orthogonal_to_the_features_but_for_the_ridge(
+def test_the_residual_of_elm_is_orthogonal_to_the_features_except_for_the_ridge(
     bias: bool,
 ) -> None:
     torch.manual_seed(0)
@@ -337,7 +337,7 @@ def test_initial_values_make_freezenet_and_zeros_make_snip() -> None:
 
 # -- DropBack ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_dropback_resets_what_it_does_not_track_in_every_step(optimizer: str) -> None:
+def test_dropback_resets_untracked_weights_in_every_step(optimizer: str) -> None:
     net, train = set_up(optimizer=optimizer)
     first = net.initial()
     supports: list[Tensor] = []

@@ -78,7 +78,7 @@ def test_cut_archives_are_named(pictures: Path, tmp_path: Path, name: str) -> No
             imagefolder(path=str(tmp_path / name), **FOLDER)
 
 
-def test_links_in_archives_are_passed_over(pictures: Path, tmp_path: Path) -> None:
+def test_links_in_archives_are_skipped(pictures: Path, tmp_path: Path) -> None:
     with tarfile.open(archived(pictures, tmp_path / "x.tar"), "a") as tar:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
             link = tarfile.TarInfo("set/train/a/link.png")

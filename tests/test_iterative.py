@@ -65,7 +65,7 @@ def test_rounds_keep_a_rounded_number_of_weights_or_one_that_is_rounded_down(kin
         assert [sum(int(m.sum()) for m in mask.values()) for mask in masks] == expected
 
 
-def test_a_number_of_weights_that_is_meant_to_be_whole_is_not_rounded_down() -> None:
+def test_a_whole_number_of_weights_with_float_error_is_not_rounded_down() -> None:
     assert (1 - 0.9) * 830 < 83 and rounded_down((1 - 0.9) * 830) == 83 and rounded_down(83.9) == 83
 
 

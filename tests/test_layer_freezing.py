@@ -65,7 +65,7 @@ def test_freeze_out_trains_each_layer_at_its_rate_whatever_the_recipes_schedule(
     )  # of each layer, what decays and what does not
 
 
-def test_what_freeze_out_has_frozen_is_not_computed_and_stays() -> None:
+def test_layers_frozen_by_freeze_out_are_not_computed_and_do_not_change() -> None:
     net, train = set_up()
     images = train.sample(8)[0]
     behind: list[tuple[bool, bool]] = []
@@ -93,7 +93,7 @@ def test_what_freeze_out_has_frozen_is_not_computed_and_stays() -> None:
     assert not torch.equal(states[4]["1.running_mean"], states[3]["1.running_mean"])
 
 
-def test_a_still_norm_uses_its_statistics_in_training_after_evaluation_and_a_resume() -> None:
+def test_a_frozen_norm_uses_its_statistics_in_training_after_evaluation_and_a_resume() -> None:
     net, train = set_up()
     net.freeze({"1.running_mean": None})
     train(0, 16)  # evaluates, and goes back to training mode

@@ -181,7 +181,7 @@ def test_a_graph_from_before_a_change_of_psi_is_refused() -> None:
         loss.backward()
 
 
-def test_writes_that_leave_no_trace_reach_theta() -> None:
+def test_writes_without_a_version_change_reach_theta() -> None:
     net = Net(small())
     net.keep(some(net))
     images, _ = batch()
@@ -230,7 +230,7 @@ def test_gradients_can_be_differentiated_again() -> None:
     )
 
 
-def test_a_copy_is_a_twin_of_its_own() -> None:
+def test_a_copy_is_independent() -> None:
     net = Net(small())
     net.keep({"0.weight": some(net)["0.weight"]})  # one part trained in part, two as a whole
     images, _ = batch()
@@ -287,7 +287,7 @@ def test_bfloat16_autocast_trains_psi_in_single_precision() -> None:
 
 # -- the verbs -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_survivors_keep_value_and_memory_and_newcomers_have_none(kind: str) -> None:
+def test_weights_that_stay_keep_value_and_momentum_and_new_ones_have_none(kind: str) -> None:
     net = Net(small())
     net.keep(some(net))
     optimizer = optimizer_of(net, kind)
@@ -336,7 +336,7 @@ def test_keep_can_give_everything_back() -> None:
     assert torch.equal(net.weights["0.weight"].psi, net.model[0].weight.view(-1))  # one memory
 
 
-def test_keep_at_the_pause_lets_survivors_take_the_step() -> None:
+def test_weights_that_keep_retains_at_the_pause_take_the_step() -> None:
     net, (images, labels) = Net(small()), batch()
     optimizer = optimizer_of(net, "sgd")
     F.cross_entropy(net(images), labels).backward()
@@ -350,7 +350,7 @@ def test_keep_at_the_pause_lets_survivors_take_the_step() -> None:
     )
 
 
-def test_freezing_does_not_move_theta() -> None:
+def test_freezing_does_not_change_theta() -> None:
     net = Net(small())
     optimizer = optimizer_of(net, "adam")
     descend(net, optimizer, 3)
@@ -418,7 +418,7 @@ def test_state_says_positions_only_where_needed_and_theta_only_when_held() -> No
     assert state["zero/4.weight"].dtype == torch.int32 and state["psi/4.weight"].numel() == 7
 
 
-def test_restore_rewinds_values_norms_and_memory_but_not_what_is_trained() -> None:
+def test_restore_rewinds_values_norms_and_momentum_but_not_the_support() -> None:
     net = Net(small())
     optimizer = optimizer_of(net, "sgd")
     descend(net, optimizer, 2)

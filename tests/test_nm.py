@@ -32,7 +32,7 @@ def test_nm_keeps_exactly_the_n_largest_of_every_m_channels_first() -> None:
         )
 
 
-def test_nm_what_is_not_used_learns_and_decays() -> None:
+def test_nm_unused_weights_train_and_decay() -> None:
     theta = torch.tensor([[4.0, 1.0, -3.0, 2.0]], requires_grad=True)
     each, g = LargestOf(2, 4, 0.5), torch.tensor([[1.0, 2.0, 3.0, 4.0]])
     ((each(theta) * g).sum() + each.penalty(theta)).backward()

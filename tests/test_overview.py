@@ -93,7 +93,7 @@ def test_nothing_of_a_run_becomes_markup_or_script(hostile: str) -> None:
     assert "<script>document.title" not in hostile and "&lt;script&gt;document.title" in hostile
 
 
-def test_the_browser_is_told_to_run_the_one_script_alone_and_to_fetch_nothing(hostile: str) -> None:
+def test_the_page_allows_only_its_own_script_and_no_requests(hostile: str) -> None:
     found = Page(hostile)
     policy = next(
         str(a["content"])
@@ -116,7 +116,7 @@ def test_the_browser_is_told_to_run_the_one_script_alone_and_to_fetch_nothing(ho
     assert addresses and all(address.startswith(("#", "data:image/png")) for address in addresses)
 
 
-def test_the_page_has_every_run_with_its_configuration_and_can_be_read_by_anybody(
+def test_the_page_has_every_run_with_its_configuration_and_is_accessible(
     trained: Path,
 ) -> None:
     found = settings(trained)

@@ -91,7 +91,7 @@ def test_a_mistake_is_answered_in_one_message(
 
 
 @pytest.mark.parametrize("command", ["mask show {}", "export {} file.dimred"])
-def test_what_is_no_run_is_told_from_one_that_is_not_finished(
+def test_a_folder_without_a_run_is_distinguished_from_an_unfinished_run(
     command: str, tmp_path: Path, dimred: Callable[..., Outcome]
 ) -> None:
     assert "that is no run (it has no config.yaml)" in dimred(*command.format(tmp_path).split()).err
@@ -141,7 +141,7 @@ def test_what_is_no_run_is_told_from_one_that_is_not_finished(
         (("seeds: [0, 1]", "parts: [one]"), "parts by their name"),
     ],
 )
-def test_a_table_of_ones_own_is_read_strictly(
+def test_a_table_of_the_user_is_checked_strictly(
     change: tuple[str, str], part: str, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.yaml").write_text(TINY.replace(*change))
@@ -149,7 +149,7 @@ def test_a_table_of_ones_own_is_read_strictly(
         read_table(str(tmp_path / "mine.yaml"))
 
 
-def test_a_method_of_ones_own_has_a_table_too(
+def test_a_method_of_the_user_can_have_a_table(
     tmp_path: Path, dimred: Callable[..., Outcome]
 ) -> None:
     (tmp_path / "mine/method").mkdir(parents=True)
@@ -213,7 +213,7 @@ def test_old_runs_are_found_however_their_numbers_were_written(tiny: str, tmp_pa
     assert cell(filled(tiny, tmp_path), "SNIP", "0.5")["n"] == 1
 
 
-def test_a_table_of_ones_own_never_overwrites_another(
+def test_a_table_of_the_user_never_overwrites_another(
     tmp_path: Path, dimred: Callable[..., Outcome]
 ) -> None:
     (tmp_path / "cops.yaml").write_text(TINY)
@@ -274,7 +274,7 @@ def test_tables_that_extend_each_other_are_refused(tmp_path: Path) -> None:
             read_table(str(one))
 
 
-def test_a_null_is_as_good_as_nothing(tiny: str) -> None:
+def test_null_means_that_a_key_is_absent(tiny: str) -> None:
     Path(tiny).write_text(
         TINY.replace("tolerance: 0.5", "tolerance: null, measure: null, note: null").replace(
             "ratio_at_least: 0.99", "ratio_at_least: 0.99, difference_at_least: null, measure: null"

@@ -46,7 +46,7 @@ def on_paths(net: Net, shape: tuple[int, ...]) -> int:
         (lenet5, (1, 28, 28), 0.02),
     ],
 )
-def test_all_that_walks_keep_lies_on_paths(
+def test_all_weights_visited_by_walks_lie_on_paths(
     model: object, shape: tuple[int, ...], density: float
 ) -> None:
     net = Net(model())  # type: ignore[operator]
@@ -103,7 +103,7 @@ def test_walks_leave_a_channel_by_any_of_its_pixels_alike() -> None:
     assert backwards[3] > 3400 and backwards[0] < 40
 
 
-def test_walks_say_what_they_need() -> None:
+def test_walks_report_models_that_they_cannot_traverse() -> None:
     class Split(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -45,7 +45,7 @@ def test_a_cell_whose_method_left_much_to_the_final_cut_is_marked(
 
 
 # -- finding runs --------------------
-def test_where_data_lie_and_how_they_are_read_does_not_matter() -> None:
+def test_the_place_of_data_and_how_they_are_read_do_not_matter() -> None:
     one, other = (
         compose("dataset=cifar10_jpeg", f"data_dir={where}", f"dataset.workers={n}", "device=cpu")
         for where, n in (("/here", 0), ("/there", 3))
@@ -102,7 +102,7 @@ def test_a_run_without_config_is_damaged(tiny: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ['"abc"', "[1]", "{}", "true", "NaN", "1e400", "1" + 400 * "0"])
-def test_what_is_no_number_is_unknown_and_named_and_the_rest_is_shown(
+def test_values_that_are_not_numbers_are_unknown_and_named_and_the_rest_is_shown(
     value: str, tiny: str, tmp_path: Path
 ) -> None:
     names = ("test_accuracy", "total", "dim", "storage_bytes", "seconds", "training_flops")
@@ -138,14 +138,14 @@ def test_what_is_no_number_is_unknown_and_named_and_the_rest_is_shown(
 
 
 @pytest.mark.parametrize("seed", ["abc", "[0]", "1.5", "true"])
-def test_a_seed_that_is_none_is_damage(seed: str, tiny: str, tmp_path: Path) -> None:
+def test_a_seed_that_is_not_a_number_is_damage(seed: str, tiny: str, tmp_path: Path) -> None:
     config = put(tmp_path, SNIP, 5, test_accuracy=0.9) / "config.yaml"
     put(tmp_path, SNIP, 7, test_accuracy=0.9)
     config.write_text(config.read_text().replace("seed: 5", f"seed: {seed}"))
     assert any("config.yaml describes no run" in line for line in filled(tiny, tmp_path)["remarks"])
 
 
-def test_runs_of_several_versions_of_dimred_are_told(tiny: str, tmp_path: Path) -> None:
+def test_runs_of_several_versions_of_dimred_are_reported(tiny: str, tmp_path: Path) -> None:
     put(tmp_path, SNIP, 0, test_accuracy=0.9, commit="a" * 40)
     assert len(environment(find_runs(tmp_path))) == 1
     put(tmp_path, SNIP, 1, test_accuracy=0.9, commit="b" * 40)
@@ -153,7 +153,7 @@ def test_runs_of_several_versions_of_dimred_are_told(tiny: str, tmp_path: Path) 
     assert "2 versions of dimred" in line and "aaaaaaaaaaaa (1 runs), bbbbbbbbbbbb (1 runs)" in line
 
 
-def test_of_a_run_that_is_there_twice_the_newest_counts_and_that_is_said(
+def test_of_two_folders_with_the_same_run_the_newest_counts_and_both_are_named(
     tiny: str, tmp_path: Path
 ) -> None:
     put(tmp_path, SNIP, 0, test_accuracy=0.8)

@@ -163,7 +163,9 @@ def test_an_excerpt_shows_what_the_whole_shows(
         ("recipe.epochs=3", "the rows of the table set recipe.steps"),
     ],
 )
-def test_what_tells_cells_apart_cannot_be_typed(typed: str, what: str, tmp_path: Path) -> None:
+def test_settings_that_distinguish_cells_cannot_be_changed(
+    typed: str, what: str, tmp_path: Path
+) -> None:
     (tmp_path / "mine.yaml").write_text(
         TINY.split("published")[0].replace(
             "random: method=random", ("random: method=random recipe.steps=3")
@@ -194,7 +196,9 @@ def test_a_scaled_recipe_is_shorter_and_the_methods_steps_stay() -> None:
             assert one.description["method"] == other.description["method"]
 
 
-def test_costs_are_judged_by_runs_of_the_same_model_and_data(tiny: str, tmp_path: Path) -> None:
+def test_costs_are_estimated_from_runs_with_the_same_model_and_data(
+    tiny: str, tmp_path: Path
+) -> None:
     put(
         tmp_path,
         SNIP.replace("steps=2", "steps=4"),

@@ -64,7 +64,7 @@ def often(method: str) -> list[str]:
         ("norm_only", ["model=resnet20", "recipe.steps=6"]),
     ],
 )
-def test_a_killed_run_ends_with_the_same_bits(
+def test_a_killed_run_resumes_to_the_same_bits(
     method: str,
     more: list[str],
     train: Callable[..., Path],

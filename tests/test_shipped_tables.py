@@ -28,7 +28,7 @@ def with_places(group: str, described: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_cell_of_a_shipped_table_is_a_run_that_can_be(name: str) -> None:
+def test_every_cell_of_a_shipped_table_is_a_valid_run(name: str) -> None:
     table = shipped(name)
     assert table.title and table.source and table.notes
     cells = [cell for part in table.parts for cell in part.cells if cell.description]
@@ -90,7 +90,7 @@ def test_the_page_on_tables_names_them_all() -> None:
     assert all(f"`{name}`" in page for name in TABLES)
 
 
-def test_published_numbers_that_were_recalled_are_marked_so() -> None:
+def test_recalled_published_numbers_are_marked() -> None:
     """Of 331 numbers that were once recalled, sources confirm 130: all of RigL's on ImageNet,
     SNIP's dense networks, and 37 of the comparison on CIFAR."""
     recalled = {
@@ -109,7 +109,7 @@ def test_published_numbers_that_were_recalled_are_marked_so() -> None:
     }
 
 
-def test_freezenet_and_snip_differ_in_what_the_others_read_alone() -> None:
+def test_freezenet_and_snip_differ_only_in_the_values_of_untrained_weights() -> None:
     part = shipped("freezenet_mnist").parts[0]
     one, other = (
         {

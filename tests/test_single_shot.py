@@ -62,7 +62,7 @@ def test_lamp_does_not_depend_on_the_scale_of_a_layer() -> None:
     )
 
 
-def test_a_balanced_batch_has_as_many_of_each_class() -> None:
+def test_a_balanced_batch_has_equally_many_examples_of_each_class() -> None:
     labels = torch.tensor([0, 0, 1, 0, 2, 1, 1, 0])
     images, chosen = balanced((torch.arange(8), labels), 2)
     assert images.tolist() == [0, 1, 2, 4, 5] and chosen.tolist() == [0, 0, 1, 2, 1]
@@ -125,7 +125,7 @@ def test_gradient_flow_of_batches_is_that_of_the_sum_of_their_gradients() -> Non
         assert torch.allclose(score, weight * slope / 2, rtol=1e-10, atol=1e-15)
 
 
-def test_halves_are_of_the_first_classes_and_of_the_last() -> None:
+def test_halves_contain_the_first_and_the_last_classes() -> None:
     labels = torch.tensor([2, 0, 1, 3, 2, 0, 3, 1])
     first, second = halves_by_class((torch.arange(8), labels))
     assert first[0].tolist() == [1, 5, 2, 7] and first[1].tolist() == [0, 0, 1, 1]
@@ -173,7 +173,7 @@ def test_crop_is_the_size_of_the_gradient_flow_of_plain_batches() -> None:
     assert any((score < 0).any() for score in signed.values())
 
 
-def test_snip_is_blind_to_scales_that_cancel_and_sums_to_the_same_in_every_layer() -> None:
+def test_snip_ignores_scales_that_cancel_and_sums_to_the_same_in_every_layer() -> None:
     """The net is homogeneous in each layer, so the sum of theta * dL/dtheta is that of logits *
     dL/dlogits in all."""
     net = Net(mlp(16, 12, 8, 5))
@@ -188,7 +188,7 @@ def test_snip_is_blind_to_scales_that_cancel_and_sums_to_the_same_in_every_layer
     assert all(torch.allclose(scores[name], again[name], rtol=1e-4, atol=1e-9) for name in scores)
 
 
-def test_prospr_without_steps_or_without_their_length_is_snip() -> None:
+def test_prospr_without_steps_or_with_learning_rate_zero_is_snip() -> None:
     net = Net(mlp(6, 5, 3, bias=True).double())
     first, last = batch(), batch(9)
     expected = snip(net, last)

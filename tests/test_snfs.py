@@ -32,7 +32,7 @@ def test_snfs_momentum_is_dense_and_that_of_sgd() -> None:
     assert expected.view(-1)[~net.weights[name].trained()].any()
 
 
-def test_snfs_newcomers_start_with_the_momentum_that_chose_them() -> None:
+def test_snfs_new_weights_start_with_the_momentum_that_chose_them() -> None:
     """In the step that rewires they train like the others: v <- mu v + g, theta = 0 - lr v, with
     the dense momentum v of all steps before and the gradient g of this one."""
     net, train = set_up(lr=0.1, momentum=0.9, weight_decay=0.0)
@@ -55,7 +55,7 @@ def test_snfs_newcomers_start_with_the_momentum_that_chose_them() -> None:
     assert joined > 20
 
 
-def test_snfs_newcomers_train_at_once_where_their_layer_becomes_full() -> None:
+def test_snfs_new_weights_train_at_once_where_their_layer_becomes_full() -> None:
     net, train = set_up()
     method, (full, *others) = (
         SNFS(sparsity=0.2, update_every=2, min_drop_fraction=0.5),
@@ -74,7 +74,7 @@ def test_snfs_newcomers_train_at_once_where_their_layer_becomes_full() -> None:
         assert torch.equal(net.grads()[full].view(-1), gradient)
 
 
-def test_a_momentum_that_is_not_a_number_is_said() -> None:
+def test_a_nan_momentum_is_reported() -> None:
     net, train = set_up()
     method = SNFS(sparsity=0.8, update_every=2, min_drop_fraction=0.5)
     method.keep_random(net)
@@ -104,7 +104,7 @@ def test_snfs_shares_sum_to_one_and_are_mean_sizes_over_trained_weights() -> Non
     }
 
 
-def test_what_does_not_fit_into_a_layer_goes_to_the_others() -> None:
+def test_weights_that_do_not_fit_into_a_layer_go_to_the_others() -> None:
     net, _ = set_up()  # 36, 768 and 24 weights
     names = list(net.weights)
     net.keep({name: torch.arange(20) for name in names})

@@ -147,7 +147,7 @@ def test_halo_counts_weights_below_its_tolerance_as_pruned() -> None:
 
 
 # -- thresholds --------------------
-def test_str_shrinks_by_the_sigmoid_and_its_threshold_feels_the_signs_of_what_is_active() -> None:
+def test_str_shrinks_by_the_sigmoid_and_its_threshold_has_the_gradient_of_active_signs() -> None:
     theta = torch.tensor([[0.9, -0.8], [0.1, -0.2]], requires_grad=True)
     g = torch.tensor([[1.0, 2.0], [4.0, 8.0]])
     each = SoftThreshold(theta, -1.0)
@@ -184,7 +184,7 @@ def test_dst_step_has_the_derivative_of_the_paper() -> None:
     assert torch.allclose(x.grad, torch.tensor([0, 0.4, 0.4, 0.4, 1.6, 2, 1.6, 0.4, 0.4, 0.4, 0]))  # type: ignore
 
 
-def test_dst_thresholds_are_of_rows_and_feel_weights_and_price() -> None:
+def test_dst_thresholds_of_rows_have_gradients_of_weights_and_penalty() -> None:
     theta = torch.tensor([[0.5, -0.3], [0.05, -2.0]], requires_grad=True)
     each = RowThresholds(theta, alpha=0.1)
     with torch.no_grad():
@@ -221,7 +221,7 @@ def test_dst_reopens_a_layer_that_has_closed() -> None:
 
 
 # -- gates --------------------
-def test_a_gated_weight_feels_its_mask_and_a_score_feels_the_weight() -> None:
+def test_a_mask_gates_gradients_of_weights_and_scores_have_gradient_times_weight() -> None:
     theta, g = torch.tensor([3.0, -2.0, 5.0], requires_grad=True), torch.tensor([1.0, 10.0, 100.0])
     gate = ScoredMask(theta)
     gate.keep(torch.tensor([0, 2]))
@@ -298,7 +298,7 @@ def test_a_sigmoid_gate_opens_above_its_threshold_and_costs_what_it_is_open() ->
     assert torch.equal(gate(theta), theta)
 
 
-def test_a_higher_price_closes_more_gates() -> None:
+def test_a_higher_penalty_closes_more_gates() -> None:
     densities = []
     for price in (0.0, 0.04, 0.12):
         net, train = set_up()
@@ -330,7 +330,7 @@ def test_halo_profile_is_a_concave_penalty() -> None:
     assert torch.equal(each(w), w)
 
 
-def test_halo_without_a_price_is_dense_training_pruned_at_the_end() -> None:
+def test_halo_without_a_penalty_is_dense_training_pruned_at_the_end() -> None:
     net, train = set_up()
     HALO(sparsity=0.8, allocation=Global(), soft_until=1.0, xi=0.0, penalty=0.0, tolerance=0.0).run(
         net, train
@@ -403,7 +403,7 @@ def test_powers_begin_at_the_same_weights_and_leave_scores_of_snip_as_they_are()
     )
 
 
-def test_what_is_frozen_in_powers_keeps_its_initial_weight() -> None:
+def test_frozen_powerpropagation_weights_keep_their_initial_value() -> None:
     before = model().state_dict()
     net, train = set_up_powers(3.0)
     FreezeNet(sparsity=0.8, allocation=Global(), base="init", ablation="none", examples=32).run(
@@ -481,7 +481,7 @@ def test_what_is_frozen_in_powers_keeps_its_initial_weight() -> None:
         ),
     ],
 )
-def test_what_cannot_be_is_refused(make: object, message: str) -> None:
+def test_impossible_values_are_refused(make: object, message: str) -> None:
     with pytest.raises(UserError) as error:
         make()  # type: ignore[operator]
     assert message in str(error.value)

@@ -14,7 +14,7 @@ from dimred.select.allocate import ERK, Uniform
 
 
 @pytest.mark.parametrize("ablation", [0.0, 0.5])
-def test_srigl_every_neuron_that_lives_has_as_many_inputs(ablation: float) -> None:
+def test_srigl_all_remaining_neurons_have_equally_many_inputs(ablation: float) -> None:
     net, train = set_up()
     ablated = changes = 0
     support = None

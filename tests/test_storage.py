@@ -110,7 +110,7 @@ def of(net: Net, name: str = "fc1.weight") -> tuple[np.ndarray, StoredTensor]:
     return value, from_seed(value, net.draws[name], pruned(value))
 
 
-def test_an_initial_weight_is_nothing_but_its_draw() -> None:
+def test_an_initial_weight_is_stored_as_its_draw() -> None:
     value, stored = of(lenet())
     assert (
         stored.count == 0
@@ -255,7 +255,7 @@ def test_norms_and_running_statistics_count() -> None:
     )  # statistics; a count, a scale of one
 
 
-def test_maps_are_stored_as_what_they_make_of_theta() -> None:
+def test_transforms_are_stored_as_the_weights_that_they_give() -> None:
     net = lenet()
     w = net.weights["fc1.weight"]
     gate = Masked(w.param)
@@ -286,7 +286,7 @@ def test_filters_in_a_basis_are_stored_as_coefficients() -> None:
         (["method=intrinsic_dimension", "method.dim=50"], 4 + 4 * 50),
     ],
 )
-def test_runs_that_leave_weights_to_the_seed_are_smallest_so(
+def test_runs_with_weights_of_the_seed_are_smallest_in_that_form(
     overrides: list[str], most: float, train: Callable[..., Path]
 ) -> None:
     result = result_of(train("recipe.steps=5", *overrides))

@@ -99,7 +99,7 @@ def test_a_channel_scores_the_sum_over_all_filters_that_make_it() -> None:
     assert torch.allclose(sums[6:].float(), w["fc.weight"].sum(1))
 
 
-def test_what_was_removed_does_not_come_back() -> None:
+def test_removed_channels_do_not_come_back() -> None:
     net = Net(Residual())
     channels = Channels(net, IMAGES)
     kept = channels.everything()
@@ -139,7 +139,7 @@ METHODS = [
 @pytest.mark.parametrize(
     "method", METHODS, ids=lambda m: f"{type(m).__name__}-{getattr(m, 'score', '')}"
 )
-def test_whole_channels_are_removed_and_what_is_left_fits_the_budget(method: Any) -> None:
+def test_whole_channels_are_removed_and_the_rest_fits_the_budget(method: Any) -> None:
     net, train = set_up()
     method.run(net, train)
     assert 0.2 * net.total < net.dim <= 0.5 * net.total
@@ -244,7 +244,7 @@ def test_the_penalty_of_slimming_shrinks_every_scale_by_the_same_amount() -> Non
     assert torch.allclose(net.uncovered["1.weight"], torch.tensor([0.45, -0.45, 0.45, -0.45]))
 
 
-def test_slimming_keeps_the_largest_scales_wherever_they_are_and_the_first_of_equal_ones() -> None:
+def test_slimming_keeps_the_largest_scales_of_all_layers_and_the_first_of_equal_ones() -> None:
     net = Net(
         nn.Sequential(
             nn.Conv2d(3, 3, 1),

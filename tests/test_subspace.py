@@ -112,7 +112,7 @@ def test_the_fast_hadamard_transform_of_a_known_vector() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_at_z_0_the_net_is_where_it_began_and_dz_is_the_projected_gradient(kind: str) -> None:
+def test_at_z_0_the_net_has_its_initial_weights_and_dz_is_the_projected_gradient(kind: str) -> None:
     net = wide()
     z = nn.Parameter(torch.zeros(6, dtype=torch.float64))
     maps, p = projections(net, z, kind), matrix(net, 6, kind)
@@ -337,7 +337,7 @@ def test_corners_start_as_other_orders_of_the_initial_weights_and_grow_orthogona
     assert abs(cosines[-1]) < 0.2
 
 
-def test_what_is_left_is_the_plain_net_in_the_middle_with_its_own_statistics() -> None:
+def test_the_result_is_the_plain_net_in_the_middle_with_its_own_statistics() -> None:
     last: dict[str, Tensor] = {}
 
     def see(net: Net, t: int) -> None:

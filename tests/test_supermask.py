@@ -337,7 +337,7 @@ def test_a_bernoulli_supermask_ends_as_constants_at_its_most_probable_weights() 
 
 
 # -- rare gems -----------------------------------------------------------------------------------
-def test_a_gem_is_what_is_left_with_a_score_above_one_half() -> None:
+def test_gems_are_remaining_weights_with_a_score_above_one_half() -> None:
     gem = Gem(torch.tensor([[0.2, 0.7, 0.9], [0.6, 0.5, 1.0]]), 0.1, "init")
     gem.keep(torch.tensor([0, 1, 4, 5]))
     assert torch.equal(gem(THETA), THETA * torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
@@ -418,7 +418,7 @@ def test_nothing_but_scores_trains_until_gems_are_found() -> None:
     assert during
 
 
-def test_nothing_but_their_price_pulls_at_gems() -> None:
+def test_only_the_penalty_acts_on_gems() -> None:
     net, train = set_up(weight_decay=0.5, lr=0.1)
     seen: list[dict[str, torch.Tensor]] = []
 

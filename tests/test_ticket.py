@@ -246,7 +246,7 @@ def test_imp_by_any_criterion_ends_at_the_density(criterion: Any) -> None:
     assert net.dim == round(0.3 * net.total)
 
 
-def test_pruned_weights_read_what_they_moved_towards() -> None:
+def test_pruned_weights_take_the_value_that_they_moved_towards() -> None:
     layer = nn.Linear(6, 1, bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0, -2.0, 3.0, -4.0, 5.0, 6.0]]))
@@ -306,7 +306,7 @@ def test_a_reset_lets_no_pruned_weight_back_and_gives_others_their_start() -> No
     assert torch.allclose(mask.s, torch.tensor([-100.0, -0.01, -0.01, -0.01])) and mask.beta == 1
 
 
-def test_the_price_of_the_mask_is_the_sum_of_its_entries() -> None:
+def test_the_penalty_on_the_mask_is_the_sum_of_its_entries() -> None:
     mask = SoftMask(torch.zeros(5), 0.0, 0.1)
     assert torch.allclose(mask.penalty(torch.zeros(5)), torch.tensor(0.25))
 
@@ -399,7 +399,7 @@ def test_masks_agree_where_there_are_enough_and_all_are_near_the_newest() -> Non
     assert not method.agree(masks)  # two of ten from the oldest
 
 
-def test_an_early_bird_that_does_not_settle_is_taken_at_the_end_of_the_search(
+def test_an_early_bird_that_is_not_found_is_drawn_at_the_end_of_the_search(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("dimred"), "propagate", True)
@@ -433,7 +433,7 @@ def test_the_penalty_pulls_scales_to_zero_until_the_bird_is_found() -> None:
     assert torch.allclose(net.uncovered["1.weight"], before - 0.01 * 1e-4 * pulled)
 
 
-def test_early_bird_says_what_it_needs() -> None:
+def test_early_bird_refuses_a_model_without_norms() -> None:
     net = Net(nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2)))
     _, train = set_up()
     with pytest.raises(

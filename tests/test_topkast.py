@@ -29,7 +29,7 @@ def test_topkast_without_exploration_is_static_pruning() -> None:
     )
 
 
-def test_topkast_trains_the_next_largest_too_and_holds_the_rest() -> None:
+def test_topkast_trains_the_next_largest_too_and_freezes_the_rest() -> None:
     net, train = set_up()
     looks: list[tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]] = []
     watch(
@@ -67,7 +67,7 @@ def test_topkast_trains_the_next_largest_too_and_holds_the_rest() -> None:
     )
 
 
-def test_topkast_penalty_weighs_what_is_explored_by_one_over_the_density() -> None:
+def test_topkast_penalty_weighs_explored_weights_by_one_over_the_density() -> None:
     net = line(4.0, 3.0, 2.0, 1.0)
     maps = {"weight": TopKASTMask(net.weights["weight"].param, 0.5)}
     TopKAST(sparsity=0.75, allocation=Uniform(), update_every=1, penalty=0.5).choose(net, maps)
@@ -79,7 +79,7 @@ def test_topkast_penalty_weighs_what_is_explored_by_one_over_the_density() -> No
     assert theta.grad.tolist() == [[1.0, 1.0, 1.0, 1.0]]
 
 
-def test_weights_held_by_keep_stay_where_they_are() -> None:
+def test_weights_held_by_keep_do_not_change() -> None:
     net = line(4.0, 3.0, 2.0, 1.0)
     net.keep({"weight": torch.tensor([0, 1])}, base="held")
     with torch.no_grad():

@@ -118,7 +118,7 @@ def test_the_loop_is_plain_sgd() -> None:
 
 
 @pytest.mark.parametrize("option", ["bf16", "channels_last", "compile"])
-def test_options_of_speed_train_as_well(option: str) -> None:
+def test_options_of_speed_train_equally_well(option: str) -> None:
     net, train = set_up(**{option: True})
     SNIP(sparsity=0.8, allocation=Global(), base="zero", ablation="none", examples=32).run(
         net, train

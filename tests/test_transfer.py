@@ -54,7 +54,7 @@ def test_the_kernel_product_is_that_of_the_jacobians() -> None:
     )
 
 
-def test_both_distances_move_the_student() -> None:
+def test_both_distances_change_the_student() -> None:
     net, train = set_up()
     pruned, (images, _) = topk(random_scores(net), 400), train.sample(8)
     teacher, student = (
@@ -75,7 +75,7 @@ def test_both_distances_move_the_student() -> None:
             )  # what is pruned does not move
 
 
-def test_a_dense_student_is_no_distance_from_its_teacher() -> None:
+def test_a_dense_student_has_distance_zero_from_its_teacher() -> None:
     net, train = set_up()
     thetas = {name: theta.clone().requires_grad_() for name, theta in net.dense_weights().items()}
     images, _ = train.sample(8)

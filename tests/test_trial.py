@@ -113,7 +113,7 @@ def test_a_model_for_other_images_is_refused(model: nn.Module, why: str) -> None
         give_logits(model, SHAPE, CLASSES, "own.build")
 
 
-def test_a_trial_changes_nothing() -> None:
+def test_trying_a_batch_changes_nothing() -> None:
     model = Restless()
     model.norm.eval()  # as a builder may do
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -162,7 +162,7 @@ class Odd(Blobs):
         (lambda images, labels: (images, labels - 10), "gives the labels"),
     ],
 )
-def test_batches_that_are_not_what_they_have_to_be_are_refused(change: Any, problem: str) -> None:
+def test_batches_of_the_wrong_form_are_refused(change: Any, problem: str) -> None:
     data = Odd(change)
     model = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(data.shape)), data.classes))
     with pytest.raises(UserError, match=problem):
@@ -201,9 +201,7 @@ def test_exported_models_give_logits_for_batches_of_any_size(
 
 
 @pytest.mark.parametrize(("write", "run"), FORMS)
-def test_a_model_that_fixes_the_size_of_its_batches_is_exported_with_a_word(
-    write: Any, run: Any
-) -> None:
+def test_a_model_with_a_fixed_batch_size_is_exported_with_a_warning(write: Any, run: Any) -> None:
     model, images = OneByOne().eval(), torch.zeros(2, *SHAPE)
     assert "NOT for batches of 1 or 5" in batches(run(write(model, images)), model, images)
 
