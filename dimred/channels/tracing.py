@@ -100,6 +100,7 @@ class ChannelTracer(TorchFunctionMode):
             if ids is None:
                 for tensor in read:
                     self.stay(self._ids.get(id(tensor)))
+                # a parameter of a function without a rule keeps its shape, so its channels stay
                 self._elsewhere |= {self._names[id(t)] for t in read if id(t) in self._names}
             for tensor in made:
                 if ids is not None:

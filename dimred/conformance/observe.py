@@ -114,6 +114,8 @@ class Watch(Observer):
         for group in train.optimizer.param_groups:
             known |= {id(p) for p in group["params"]}
         for name, p in self.net.parameters().items():
+            # a change of coordinates makes psi a new parameter, which the optimiser has to take
+            # over
             if p.requires_grad and p.numel() and id(p) not in known:
                 trace.optimizer.append(f"the optimiser does not train {name} {when}")
         self._last = now

@@ -180,6 +180,7 @@ class ACDC(Checked):
             if name == "compress":
                 net.keep(topk(magnitude(net), self.allocation(net, 1 - self.sparsity)))
             else:
+                # all supports are None, the whole weight: pruned entries train again, from zero
                 net.keep(dict.fromkeys(net.weights))
                 # as in the official code: momentum of the sparse phase is not that of the dense
                 # network

@@ -37,6 +37,7 @@ def combined(
         ones = masked(named(torch.ones_like(flat)), supports)
         return torch.cat([part.view(-1) for part in ones.values()]) > 0
 
+    # scores differ by orders of magnitude; normalised, their multipliers are comparable
     flat = [_normalised(torch.cat([score[name].reshape(-1) for name in like])) for score in scores]
     tops = [float(score[best(score)].sum()) for score in flat[1:]]
     # the absolute value, because the best attainable sum may be negative: a level below 1 has to

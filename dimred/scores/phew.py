@@ -180,6 +180,8 @@ def _entry(layer: Layer, entry: Tensor, backwards: bool) -> tuple[Tensor, Tensor
 
 def path_tables(layer: Layer) -> tuple[Tensor, Tensor]:
     """Cumulative magnitudes, ordered by input channel and by output channel."""
+    # a uniform draw below the last sum falls between the sums i and i + 1 with probability
+    # proportional to the magnitude of entry i
     both = layer.size, layer.size.transpose(0, 1)
     read, made = (torch.cat([size.new_zeros(1), size.reshape(-1).cumsum(0)]) for size in both)
     return read, made

@@ -32,6 +32,7 @@ def synflow(
         for value in values:
             if value.is_floating_point():
                 value.abs_()
+    # with the statistics of the batch, BatchNorm would undo every scale and R would be constant
     flow.train(False)
     ones = torch.ones(1, *shape, dtype=torch.float64, device=next(iter(thetas.values())).device)
     grads = gradients(flow, (ones, ones), lambda out, _: out.sum(), at=thetas)

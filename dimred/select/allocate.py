@@ -65,10 +65,11 @@ class UniformPlus(Checked):
 
 @dataclass(frozen=True)
 class ER:
-    """Erdos-Renyi: d_l = min(1, eps * (n_in + n_out) / (n_in * n_out)), eps so that the budget is
-    met.
+    """Erdos-Renyi: d_l = min(1, eps * (n_in + n_out) / (n_in * n_out)), with eps such that the
+    budget is met.
 
-    Mocanu et al., Nature Communications 2018 (arXiv:1707.04780). Kernels do not count; see ERK.
+    Mocanu et al., Nature Communications 2018 (arXiv:1707.04780). The size of kernels has no
+    influence; see ERK.
     """
 
     def __call__(self, net: Net, density: float) -> Budget:
@@ -80,11 +81,12 @@ class ER:
 
 @dataclass(frozen=True, kw_only=True)
 class ERK(Checked):
-    """Erdos-Renyi-Kernel: d_l = min(1, eps * (sum(shape_l) / prod(shape_l))^power), eps so that the
-    budget is met.
+    """Erdos-Renyi-Kernel: d_l = min(1, eps * (sum(shape_l) / prod(shape_l))^power), with eps such
+    that the budget is met.
 
-    Evci et al., ICML 2020 (arXiv:1911.11134), after Mocanu et al., 2018 (arXiv:1707.04780). eps is
-    solved with the saturated layers in place, so that the budget is met (clamping alone misses it).
+    Evci et al., ICML 2020 (arXiv:1911.11134), after Mocanu et al., 2018 (arXiv:1707.04780). eps
+    accounts for full layers, so that the budget is met exactly; clamping their densities afterwards
+    would miss it.
     """
 
     group: ClassVar[str] = "allocation"
@@ -105,6 +107,7 @@ class IGQ:
 
     def __call__(self, net: Net, density: float) -> Budget:
         sizes = _sizes(net)
+        # n_l d_l with F = 1 / eps
         return _meet(
             net, density, lambda eps: {name: eps * n / (eps + n) for name, n in sizes.items()}
         )

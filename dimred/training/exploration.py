@@ -118,6 +118,7 @@ class Exploration:
             counts[name] = w.dim
             if w.base == "held" and w.support is not None:
                 initial, now = initial or self.net.initial(), w.dense()
+                # a value made by training: neither pruned to zero nor back at its initial value
                 moved = (now != 0) & (now != initial[name].to(now).view(-1))
                 counts[name] += int((self._ever(name) & moved & ~w.trained()).sum())
         return counts

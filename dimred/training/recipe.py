@@ -57,6 +57,7 @@ class Recipe(Checked):
         """The learning rate of a step in a training of `total` steps."""
         warmup = round(self.warmup * total)
         if step < warmup:
+            # step + 1, so that the first step has a learning rate above 0
             return self.lr * (step + 1) / warmup
         if self.schedule == "cosine":
             return self.lr / 2 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))

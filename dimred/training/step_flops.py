@@ -54,6 +54,7 @@ class Entries:
 
     def of(self, flops: int, use: Use) -> int:
         """The FLOPs of a use if only these entries count."""
+        # in proportion to the count: a mask is needed only where a part of the weight is used
         if use.where is None or self.count in (0, self.size):
             return flops * self.count // self.size
         if self._made is None:

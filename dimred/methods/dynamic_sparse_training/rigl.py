@@ -58,11 +58,13 @@ class RigL(RandomStart):
         for t in train.steps(dense_grad=summed):
             if summed(t) and net.dim < net.total:
                 self.add_gradients(net)
+            # a dense network (sparsity 0) has no weights to grow
             if due(t) and net.dim < net.total:
                 fraction = decayed(
                     self.drop_fraction, self.drop_schedule, t / (self.update_until * len(train))
                 )
                 self.drop_and_grow(net, drop_counts(net, fraction))
+                # no gradient, no step: the update of the mask replaces it, as in the official code
                 net.zero_grad()
 
     def add_gradients(self, net: Net) -> None:

@@ -59,6 +59,7 @@ class FreezeNetWD(ByScore):
     final_fraction: PositiveFraction | None = 0.001
 
     def run(self, net: Net, train: Train) -> None:
+        # frozen at their initial values; the transform below scales them
         net.keep(self.choose(net, train), base="init")
         decaying: dict[str, Decaying] = {}
         for name, w in net.weights.items():

@@ -101,16 +101,16 @@ class IMP(Checked):
         train(0, self.rewind_step)
         # a training phase of its own: a resumed run reads it from its file (training/resume.py)
         ticket = train.snapshot()
-        self.begin(net)
+        self.start_training(net)
         train(self.rewind_step)
         for left in train.rounds(self.counts_left(net.total)):
             prune(net, self.choose(net, left), self.pruned_value)
             if self.rewind == "weights":
                 net.restore(ticket)
-            self.begin(net)
+            self.start_training(net)
             train(self.rewind_step, lr_of=len(train) - 1 if self.rewind == "none" else None)
 
-    def begin(self, net: Net) -> None:
+    def start_training(self, net: Net) -> None:
         if self.reset_momentum:
             net.optimizer_state.clear()
 

@@ -77,5 +77,6 @@ def batches(train: Train, examples: int, count: int, augment: bool) -> list[Batc
 def balanced_batch(train: Train, per_class: int, augment: bool) -> Batch:
     """A batch of `per_class` examples of each class, from a sample of eight times as many examples
     as needed; fewer of a class that is rarer than that."""
+    # a random sample has few examples of some classes; one of eight times the size has enough
     pool = min(8 * per_class * train.data.classes, train.data.sizes["train"])
     return balanced(train.sample(pool, augment), per_class)

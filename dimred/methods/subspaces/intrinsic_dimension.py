@@ -141,6 +141,7 @@ class DenseProjection(Offset):
                     lambda x, i=i: self.chunk(i) @ x,
                     z,
                     use_reentrant=False,
+                    # a chunk is generated from its own seed, not from torch's random state
                     preserve_rng_state=False,
                 )
                 for i in range(0, self.size, self.step)

@@ -55,6 +55,7 @@ class Supermask(Checked):
     def run(self, net: Net, train: Train) -> None:
         masks = self.add_masks(net)
         self.search(net, train, masks)
+        # in evaluation mode a random mask is that of the most probable weights
         used = {name: each.eval().mask() for name, each in masks.items()}
         net.keep(
             {name: mask.view(-1).nonzero().view(-1) for name, mask in used.items()}, merge=True
