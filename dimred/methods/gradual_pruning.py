@@ -10,7 +10,7 @@ from dimred.net import Net
 from dimred.net.transforms import StraightThroughMask
 from dimred.scores import magnitude, trained_only
 from dimred.select.allocate import Allocation, Global, Uniform
-from dimred.select.schedules import cubic, steps_between
+from dimred.select.schedules import cubic, require_period, steps_between
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 
@@ -39,12 +39,7 @@ class GMP(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.prune_from < self.prune_until,
-            "method.prune_from, method.prune_until",
-            (self.prune_from, self.prune_until),
-            "prune_from < prune_until",
-        )
+        require_period(self.prune_from, self.prune_until)
 
     def density(self, t: int, total: int) -> float | None:
         """The density to prune to at step t of `total`; None if this step does not prune."""

@@ -53,8 +53,10 @@ def find_runs(folder: Path) -> list[Run]:
             f"no folder {folder}. Name a folder of runs (`dimred train` writes to outputs), or "
             "train some"
         )
+    # either may be missing from a damaged run
     files = chain(folder.rglob("config.yaml"), folder.rglob("result.json"))
-    runs = [read_run(place) for place in sorted({path.parent for path in files})]
+    places = sorted({path.parent for path in files})
+    runs = [read_run(place) for place in places]
     return [run for run in runs if run.description or was_left_by_run(run.folder)]
 
 
@@ -76,6 +78,7 @@ def read_run(folder: Path) -> Run:
     try:
         what = description(read_yaml(path))
         seed = what.pop("seed")
+        # raise here, where it is the damage of one run, what comparisons would raise later
         flat(what)["method._target_"]
         key(what)
         if type(seed) is not int:

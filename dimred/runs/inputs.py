@@ -106,6 +106,7 @@ def require_same(recorded: Mapping[str, Json], now: Mapping[str, Json], folder: 
     changed."""
     for key, old in recorded.items():
         path = Path(old["path"])
+        # what a data set reads besides (run.add_inputs) is not in `now`: no data set is built yet
         new = now.get(key) or (fingerprint(path) if path.exists() else None)
         if new and (what := difference(old, new)):
             raise UserError(

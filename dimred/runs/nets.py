@@ -96,6 +96,7 @@ def load_run(folder: Path, trust: bool = False, targets: Collection[str] = ()) -
     writer, advice = about.get("dimred"), "remove the folder and give the run's command again"
     with written_by(path, writer, advice):
         built = {key: about["config"][key] for key in BUILT}
+    # outside of the blocks, which turn every error into one about the file
     require_own(path, built, trust, targets)
     with written_by(path, writer, advice):
         built["model"] = own_weights(built["model"])
@@ -119,8 +120,8 @@ def left_to_the_seed(net: Net, state: State, drawn: Json) -> State:
     ]
     if missing := [name for name in left if name not in drawn]:
         raise ValueError(f"it does not say how {missing[0]} was drawn")
-    draws = {name: Draw(*(drawn[name][field] for field in Draw._fields)) for name in left}
-    return {
-        f"theta/{name}": redraw(net.weights[name], draw, drawn[name]["checksum"])
-        for name, draw in draws.items()
-    }
+    weights = {}
+    for name in left:
+        draw = Draw(*(drawn[name][field] for field in Draw._fields))
+        weights[f"theta/{name}"] = redraw(net.weights[name], draw, drawn[name]["checksum"])
+    return weights

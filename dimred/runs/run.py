@@ -68,9 +68,11 @@ def run(
     with RunFolder(path) as folder:
         finished = folder.result()
         folder.inputs = inputs_of(cfg)
+        # also of a finished run: its result is of the inputs as they were
         require_same(folder.recorded_inputs(finished), folder.inputs, path)
         if finished and finished["status"] == "done":
             log.info("finished already: %s", path)
+            # a process that was killed after it wrote the result has left one
             folder.forget_checkpoint()
             return finished
         with logging_to(path / "log.txt"):

@@ -108,17 +108,19 @@ def sample_walks(
     found, walks = [], []
     for backwards in (False, True):
         mine = torch.tensor([i for i in ids if i % 2 == backwards])
-        ends = [
-            name
-            for name, layer in layers.items()
-            if not (layer.after if backwards else layer.before)
-        ]
+        if backwards:
+            ends = [name for name, layer in layers.items() if not layer.after]
+        else:
+            ends = [name for name, layer in layers.items() if not layer.before]
         channels = layers[ends[0]].size.shape[1 if backwards else 0]
         # all walks advance together, layer by layer; "" is the outside of the network
         arrivals = {"": [(mine, (mine // 2) % channels)]}
         for name in ["", *(reversed(list(layers)) if backwards else layers)]:
             here = layers.get(name)
-            targets = ends if not here else here.before if backwards else here.after
+            if here is None:
+                targets = ends
+            else:
+                targets = here.before if backwards else here.after
             if name not in arrivals or not targets:
                 continue
             walk, channel = (torch.cat(each) for each in zip(*arrivals.pop(name), strict=True))

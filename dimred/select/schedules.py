@@ -5,8 +5,20 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from dimred.errors import require
+
 LEAST = 5  # the shortest period, in steps, that a fraction of training gives
 Decay = Literal["cosine", "constant", "linear", "inverse_power"]
+
+
+def require_period(prune_from: float, prune_until: float) -> None:
+    """UserError unless pruning begins before it ends."""
+    require(
+        prune_from < prune_until,
+        "method.prune_from, method.prune_until",
+        (prune_from, prune_until),
+        "prune_from < prune_until",
+    )
 
 
 def steps_between(every: float, total: int) -> int:

@@ -28,10 +28,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checkpoint, self.metrics = (
-            path / "checkpoint" / "last.safetensors",
-            path / "metrics.jsonl",
-        )
+        self.checkpoint = path / "checkpoint" / "last.safetensors"
+        self.metrics = path / "metrics.jsonl"
         # fingerprints of what the run reads (runs/inputs.py); checkpoints store them
         self.inputs: Json = {}
         self._written = digest_of()  # the checksum of metrics.jsonl
@@ -42,6 +40,7 @@ class RunFolder:
         locked it."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            # not truncated yet: a process that holds the lock has written its name into it
             lock = open(self.path / ".lock", "a+")
         except OSError as error:
             raise UserError(

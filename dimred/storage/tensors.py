@@ -54,6 +54,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Json]:
 def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors, with copies of those that share memory with an earlier one, as tied weights
     do."""
+    # safetensors refuses tensors that share memory
     seen, out = set[int](), {}
     for name, tensor in tensors.items():
         place = tensor.untyped_storage().data_ptr()

@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from dimred.errors import require
 from dimred.fields import (
     Checked,
     NotNegative,
@@ -23,7 +22,7 @@ from dimred.methods.learned_sparsity.base import LearnedSparsity
 from dimred.net import Net
 from dimred.net.transforms import ScoredMask
 from dimred.select.allocate import Allocation, Uniform
-from dimred.select.schedules import cubic
+from dimred.select.schedules import cubic, require_period
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 
@@ -55,12 +54,7 @@ class Movement(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.prune_from < self.prune_until,
-            "method.prune_from, method.prune_until",
-            (self.prune_from, self.prune_until),
-            "prune_from < prune_until",
-        )
+        require_period(self.prune_from, self.prune_until)
 
     def run(self, net: Net, train: Train) -> None:
         gates = {name: ScoredMask(w.param) for name, w in net.weights.items()}

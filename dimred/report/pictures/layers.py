@@ -106,10 +106,9 @@ def draw_rows(
     axes.tick_params(axis="x", labelrotation=90, pad=2)
     for (i, j), value in np.ndenumerate(values):
         if cell > 0.4 and not math.isnan(value):
-            bright = (
-                float(np.dot(to_rgb(colours(float(norm(max(value, 1e-12))))), (0.21, 0.72, 0.07)))
-                > 0.42
-            )
+            colour = to_rgb(colours(float(norm(max(value, 1e-12)))))
+            # luminance: black letters on a bright colour, white ones on a dark
+            bright = float(np.dot(colour, (0.21, 0.72, 0.07))) > 0.42
             axes.text(
                 j,
                 i,
@@ -158,5 +157,7 @@ def scale(sheet: Sheet, norm: LogNorm, least: float) -> None:
 def means(point: Point, names: Sequence[str]) -> np.ndarray:
     """Means over seeds; nan if the network has no such layer."""
     of_runs = [layer_shares(run) for run in point.runs]
-    values = [[shares.get(name, math.nan) for name in names] for shares in of_runs]
+    values = []
+    for shares in of_runs:
+        values.append([shares.get(name, math.nan) for name in names])
     return np.mean(values, axis=0)

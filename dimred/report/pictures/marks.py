@@ -96,6 +96,7 @@ def marks_of(setting: Setting, cost: Cost) -> list[Mark]:
 def pareto(marks: Sequence[Mark]) -> list[Mark]:
     """The marks that no other dominates, by their cost."""
     front: list[Mark] = []
+    # cheap ones first, and of equal cost the best: each has to beat the last one of the front
     for mark in sorted(marks, key=lambda m: (m.x, -m.y.mean)):
         if not front or mark.y.mean > front[-1].y.mean:
             front.append(mark)

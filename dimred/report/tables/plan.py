@@ -60,6 +60,7 @@ def sweeps(jobs: Iterable[Job]) -> list[Box]:
             if name in box and (alike := merged.get(rest)):
                 alike[name] = tuple(dict.fromkeys((*alike[name], *box[name])))
             else:
+                # a box without the key must not be found by one that has it
                 merged[rest if name in box else (rest, "without")] = dict(box)
         boxes = list(merged.values())
     return boxes

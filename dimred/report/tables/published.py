@@ -54,6 +54,7 @@ def read_table(
         raw = raw_table(name)
         needed = ("title",) if raw.get("parts") else ("title", "rows", "seeds")
         schema.checked(f"table {name}", raw, schema.TABLE, needed)
+        # a table without parts is one part without a name
         owns = {part: own or {} for part, own in (raw.get("parts") or {"": {}}).items()}
         for part, own in owns.items():
             change.require_allowed(owners(part, raw | own, own.get("settings")))
@@ -147,6 +148,7 @@ def read_part(name: str, raw: Json, change: Change) -> Part:
             description = composed(overrides)
             size_of(description["recipe"])
             del description["seed"]
+            # a run would warn that its method does not use it
             for unused in {"sparsity", "allocation"} - set(description["method"]):
                 overrides.pop(unused, None)
             cells.append(Cell(row, column, overrides, description))

@@ -126,6 +126,8 @@ def quoted(text: str, always: bool = False) -> str:
     """As a value for Hydra: quoted where its grammar would read more than letters into it."""
     if not always and re.fullmatch(r"[A-Za-z0-9_/.:~-]+", text):
         return text
+    # Hydra reads a backslash as an escape only before a quote: there, and before the closing quote,
+    # it is doubled
     escaped = re.sub(r'(\\*)(")', r"\1\1\\\2", text)
     ending = re.search(r"\\*$", escaped)
     return f'"{escaped}{ending[0] if ending else ""}"'
