@@ -10,8 +10,8 @@ layer once, a convolution at every position of its output), its costs are
 
     forward          2 S nonzero(E(theta))
     backward         2 S nonzero(E(theta)), the gradient of its input, if anything before it trains
-                     2 S dim(psi), the gradient of its weight; 2 S D where it is taken densely: for
-                     a map E or a basis, or because the method asked for it
+                     2 S dim(psi), the gradient of its weight; 2 S D for a dense gradient: with a
+                     transform E or a basis, or if the method uses dense gradients
 
 (Evci et al., ICML 2020, arXiv:1911.11134, app. H, who set both parts of the backward pass to the
 forward one's.)

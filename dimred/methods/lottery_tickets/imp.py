@@ -101,16 +101,17 @@ class IMP(Checked):
         train(0, self.rewind_step)
         # a training phase of its own: a resumed run reads it from its file (training/resume.py)
         ticket = train.snapshot()
-        self.start_training(net)
+        self.reset_optimizer(net)
         train(self.rewind_step)
         for left in train.rounds(self.counts_left(net.total)):
             prune(net, self.choose(net, left), self.pruned_value)
             if self.rewind == "weights":
                 net.restore(ticket)
-            self.start_training(net)
+            self.reset_optimizer(net)
             train(self.rewind_step, lr_of=len(train) - 1 if self.rewind == "none" else None)
 
-    def start_training(self, net: Net) -> None:
+    def reset_optimizer(self, net: Net) -> None:
+        """Clear the optimiser's state, if reset_momentum says so."""
         if self.reset_momentum:
             net.optimizer_state.clear()
 
