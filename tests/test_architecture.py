@@ -1,4 +1,4 @@
-"""Which room may import from which: the drawing of docs/design.md, kept true."""
+"""Imports between rooms, as docs/design.md draws them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Whatever is wrong is answered by one message that says what was got and what is allowed; nothing
-written is lost."""
+"""Bad input is answered by one message that says what was got and what is allowed, and damages
+nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interspace pruning: filters as coefficients in a basis that trains, with whichever method."""
+"""Interspace pruning: filters as coefficients in a trained basis, combined with any method."""
 
 from __future__ import annotations
 

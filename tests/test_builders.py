@@ -1,5 +1,4 @@
-"""Models that others build: what is stored is the network that was trained, however its builder
-makes it."""
+"""Models of other builders: the stored network is the trained one, however its builder makes it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Values, files, terminals, disks and processes that are not as they should be: a sentence says
-what is wrong."""
+"""Error messages for bad values, damaged files, full disks, terminals and killed processes."""
 
 from __future__ import annotations
 

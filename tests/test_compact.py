@@ -1,5 +1,4 @@
-"""Export and import: a compact file makes the same network again, to the bit, and a bad file makes
-one message."""
+"""Export and import: a compact file gives the same network again, to the bit."""
 
 from __future__ import annotations
 

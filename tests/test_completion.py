@@ -1,4 +1,4 @@
-"""Tab completion: what is offered, and that real shells offer it."""
+"""Tab completion: the completions of a line, and that real shells offer them."""
 
 from __future__ import annotations
 

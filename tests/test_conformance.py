@@ -1,5 +1,4 @@
-"""Every method keeps the promises of all methods, and every check finds a method that breaks its
-promise."""
+"""Every method passes the conformance suite, and every check finds a method that violates it."""
 
 from __future__ import annotations
 

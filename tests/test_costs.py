@@ -1,4 +1,5 @@
-"""FLOPs: those of dense networks against PyTorch's own counter, those of sparse ones by hand."""
+"""FLOPs: those of dense networks against PyTorch's counter, those of sparse ones worked out by
+hand."""
 
 import random
 from collections.abc import Callable

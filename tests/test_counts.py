@@ -1,5 +1,4 @@
-"""What a result says of trained weights: to the end, at any time, in place of weights, and besides
-them."""
+"""The counts of a result: weights trained to the end, at any time, and other parameters."""
 
 from __future__ import annotations
 

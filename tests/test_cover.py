@@ -1,4 +1,4 @@
-"""Which weights are covered: those that multiply activations, wherever the model keeps them."""
+"""Covered weights: those that multiply activations, wherever the model keeps them."""
 
 from __future__ import annotations
 

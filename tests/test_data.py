@@ -1,4 +1,4 @@
-"""Data sets: purity of the batches, splits, readers, damage, downloads and the YAMLs."""
+"""Data sets: batches, splits, augmentation, and the YAML files."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""docs/methods.md says what docstrings and configurations say, and these say all there is to
-say."""
+"""docs/methods.md agrees with docstrings and configurations, and these are complete."""
 
 import importlib.util
 from types import ModuleType

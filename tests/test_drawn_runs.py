@@ -1,4 +1,4 @@
-"""scripts/drawn_runs: what it examines is there, and what does not agree is found."""
+"""scripts/drawn_runs: it examines existing files, and finds disagreements."""
 
 import importlib.util
 import random

@@ -1,4 +1,4 @@
-"""What a seed means: the same numbers on every machine, in every version, with the right
+"""Random numbers of a seed: the same on every machine and in every version, with the right
 distribution."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures of runs: that what they show is right, and what is said of runs that cannot be drawn."""
+"""Pictures of runs: their numbers, labels and colours, and runs that cannot be drawn."""
 
 from __future__ import annotations
 

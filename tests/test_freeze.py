@@ -1,5 +1,5 @@
-"""Freezing: what trains, what stays to the bit, what fades and how, and that what is frozen is not
-computed."""
+"""Freezing: which weights train, which keep their bits, how weights fade, and that frozen ones are
+not computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""dimred from Python: what `import dimred` gives, and that its runs are those of the command
+"""dimred from Python: the names of `import dimred`, and that its runs are those of the command
 line."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From dense to sparse: schedules, feedback, phases."""
+"""Gradual pruning: schedules, feedback, phases."""
 
 from __future__ import annotations
 

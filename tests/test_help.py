@@ -1,4 +1,4 @@
-"""Help: every command, every method, its fields with defaults and ranges, in lines that fit."""
+"""Help: every command, every method, and its fields with defaults and ranges, in lines that fit."""
 
 from __future__ import annotations
 

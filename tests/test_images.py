@@ -1,4 +1,4 @@
-"""Images of one's own: names of splits, classes, channels, depths, arrays, and what is refused."""
+"""A user's own images: names of splits, classes, channels, depths, arrays, and errors."""
 
 from __future__ import annotations
 

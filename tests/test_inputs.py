@@ -1,5 +1,4 @@
-"""A run knows what it read: changed images, weights, metrics and caches are noticed, and nothing
-else is."""
+"""Inputs of a run: changed images, weights, metrics and caches are detected, nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process asks of the machine holds, in a process of its own."""
+"""The settings that a process makes for speed, checked in a process of its own."""
 
 import subprocess
 import sys

@@ -1,5 +1,4 @@
-"""Networks: their sizes, their starting weights, and what happens when images or files do not
-fit."""
+"""Networks: their sizes, their initial weights, and errors for unsuitable images or files."""
 
 from __future__ import annotations
 

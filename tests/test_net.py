@@ -1,4 +1,4 @@
-"""theta = base; theta[support] = psi, and the verbs that change it."""
+"""theta = base; theta[support] = psi, and the verbs that change them."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The page docs/own_loop.md: its code is run as it stands, on handwritten digits."""
+"""The code of docs/own_loop.md, run exactly as written, on handwritten digits."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What the README and the pages of docs/ show: their commands typed as they stand, their Python run
-as it stands."""
+"""The commands and the Python of the README and of docs/, run exactly as written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is interrupted, however and wherever, ends with the same bits as one that is not."""
+"""A run that is interrupted anywhere, in any way, ends with the same bits as one that is not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When sparse training rewires, how much, and what it starts from."""
+"""Sparse training: when it rewires, how many weights, and its initial weights."""
 
 from __future__ import annotations
 

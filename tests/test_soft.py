@@ -1,5 +1,4 @@
-"""Thresholds, gates, penalties and powers: the maps against closed forms, and the methods to the
-weight."""
+"""Thresholds, gates, penalties and powers: transforms against closed forms, exact counts."""
 
 from __future__ import annotations
 

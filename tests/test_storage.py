@@ -1,5 +1,5 @@
-"""Storage: codes can be read back and have the length of their formula, and a net costs what it
-must and no more."""
+"""Storage: codes can be decoded and have the length of their formula, and sizes are the minimal
+ones."""
 
 from __future__ import annotations
 

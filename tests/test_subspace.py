@@ -1,5 +1,5 @@
-"""Subspaces: projections keep lengths, only z trains, lines go through their ends and are judged in
-the middle."""
+"""Subspaces: projections keep lengths, only z trains, lines pass through their ends and are
+evaluated in the middle."""
 
 from __future__ import annotations
 

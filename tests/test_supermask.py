@@ -1,4 +1,4 @@
-"""Strong tickets: what is trained, what never is, and which masks follow."""
+"""Strong tickets: which scores train, which weights never do, and the masks that follow."""
 
 from __future__ import annotations
 

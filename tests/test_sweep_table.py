@@ -1,4 +1,4 @@
-"""The table that closes a sweep: mean and standard deviation over seeds, every run once, in 100
+"""The table at the end of a sweep: mean and standard deviation over seeds, every run once, in 100
 columns."""
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""What a run says while it is computed, and how it is stopped: in a terminal, without one, in a
-sweep."""
+"""The output of a run and its interruption: in a terminal, without one, in a sweep."""
 
 from __future__ import annotations
 

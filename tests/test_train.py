@@ -1,4 +1,4 @@
-"""The recipe, the loop, and what it reports."""
+"""The recipe, the training loop and its metrics."""
 
 import dataclasses
 import math

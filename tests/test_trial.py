@@ -1,5 +1,5 @@
-"""One batch is tried on a model and its data: what fits is used, what does not is one sentence, and
-nothing changes."""
+"""Trying one batch on a model and its data: other outputs are converted or refused in one
+sentence, and nothing changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fields of methods, recipes, allocations and bases: which values they allow.
+"""Types and ranges of the fields of methods, recipes, allocations and bases.
 
     @dataclass(frozen=True, kw_only=True)
     class Mine(Checked):
@@ -6,8 +6,8 @@
         update_every: Period = 0.02
         rounds: Annotated[int, at_least(2)] = 5
 
-The annotation of a field says its type and its range. Ranges are checked where a configuration is
-read and where an object is made, and help shows them. Needs neither torch nor Hydra.
+The annotation of a field states its type and its range. Ranges are checked when a configuration is
+read and when an object is made, and help prints them. Needs neither torch nor Hydra.
 """
 
 from dimred.fields.checked import Checked

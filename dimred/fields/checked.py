@@ -12,9 +12,9 @@ from dimred.fields.values import typed
 
 
 class Checked:
-    """Base of dataclasses: UserError where a field has a value that its annotation does not allow.
+    """A base class of dataclasses: UserError if a value does not fit the annotation of its field.
 
-    What relates several fields is checked in the `__post_init__` of a subclass, after
+    Subclasses check conditions on several fields in their own `__post_init__`, after
     `super().__post_init__()`."""
 
     group: ClassVar[str] = "method"  # of the configuration; messages name group.field

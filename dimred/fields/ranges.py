@@ -9,7 +9,7 @@ from typing import Annotated
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a field allows; `words` name them in messages and in help."""
+    """The numbers that a field allows. Messages and help print `words`."""
 
     words: str
     allows: Callable[[float], bool]
@@ -24,7 +24,7 @@ def above(limit: float) -> Range:
 
 
 def within(interval: str, what: str = "a number") -> Range:
-    """An interval as mathematics writes it: within("[0, 1)") includes 0 and excludes 1."""
+    """An interval in mathematical notation: within("[0, 1)") includes 0 and excludes 1."""
     low, high = map(float, interval[1:-1].split(","))
 
     def allows(value: float) -> bool:

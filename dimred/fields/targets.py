@@ -27,7 +27,7 @@ def resolve(name: str, group: str) -> tuple[Any, Parameters]:
 
 
 def hints_of(target: Any) -> Mapping[str, Any]:
-    """The annotations of its parameters, with their ranges; none if they cannot be resolved."""
+    """The annotations of a target's parameters, with ranges. Empty if they cannot be resolved."""
     plain_class = inspect.isclass(target) and not dataclasses.is_dataclass(target)
     try:
         return typing.get_type_hints(

@@ -1,7 +1,7 @@
-"""One value and its annotation: whether it fits, and the one form that it takes.
+"""Checks a value against an annotation and converts it to one form.
 
-1 is 1.0 where a float is expected, and 2.0 is 2 where a whole number is. So a run has one name,
-however its numbers were typed.
+1 becomes 1.0 if a float is expected, and 2.0 becomes 2 if a whole number is. So the name of a run
+does not depend on how its numbers were typed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ LARGEST_FLOAT = 3.4028e38  # of float32, in which training computes
 
 
 class Misfit(Exception):
-    """A value is not what its annotation allows."""
+    """The value does not fit its annotation."""
 
 
 def typed(value: Any, hint: Any, key: str) -> Any:
-    """The value in the form of its annotation. UserError if it has none."""
+    """The value in the form of its annotation. UserError if it does not fit."""
     try:
         return form(value, hint, key)
     except Misfit:
@@ -48,7 +48,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def form(value: Any, hint: Any, key: str) -> Any:
-    """The value, from a YAML file or from Python, in the form of `hint`; Misfit if it has none."""
+    """A value, from YAML or from Python, in the form of `hint`. Misfit if it does not fit."""
     origin = typing.get_origin(hint)
     if isinstance(value, dict) and "_target_" in value:
         return described(value, key)
@@ -78,7 +78,7 @@ def form(value: Any, hint: Any, key: str) -> Any:
 
 
 def within_ranges(value: Any, hint: Any, key: str) -> Any:
-    """Of an Annotated type: its form, if every range allows it."""
+    """The form of a value of an Annotated type. Misfit unless all its ranges allow it."""
     formed = form(value, typing.get_args(hint)[0], key)
     if not all(each.allows(formed) for each in ranges_of(hint)):
         raise Misfit
@@ -90,8 +90,8 @@ def ranges_of(hint: Any) -> list[Range]:
 
 
 def described(value: dict[str, Any], key: str) -> dict[str, Any]:
-    """The description of an object within a group: its values in their form. What is missing, its
-    class reports."""
+    """The description of an object (`_target_`) within a group, its values in their form. Missing
+    values are reported by its class."""
     target, _ = resolve(value["_target_"], key)
     hints = hints_of(target)
     out = dict(value)
@@ -102,7 +102,7 @@ def described(value: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def numeric(value: Any, hint: type) -> int | float:
-    """2.0 is the whole number 2, and 1 is the real number 1.0."""
+    """A number as int or float: 2.0 becomes the whole number 2, and 1 the real number 1.0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Misfit
     if isinstance(value, int) and hint is int and abs(value) <= LARGEST_INT:
@@ -144,8 +144,7 @@ def first(fit: Callable[[Any], Any], choices: tuple[Any, ...]) -> Any:
 
 
 def items(value: Collection[Any], hint: Any, key: str) -> list[Any]:
-    """A list, each of the type that the annotation says: list[float], tuple[int, int],
-    Sequence[str]."""
+    """A list whose items fit the annotation: list[float], tuple[int, int], Sequence[str]."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is None or not issubclass(origin, Collection) or issubclass(origin, Mapping):
         if hint in (list, tuple):
@@ -159,7 +158,7 @@ def items(value: Collection[Any], hint: Any, key: str) -> list[Any]:
 
 
 def entries(value: dict[str, Any], hint: Any, key: str) -> dict[str, Any]:
-    """A dictionary, its values of the type that the annotation says: dict[str, float]."""
+    """A dictionary whose keys and values fit the annotation: dict[str, float]."""
     origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
     if not issubclass(origin, Mapping):
         raise Misfit
@@ -171,7 +170,7 @@ def entries(value: dict[str, Any], hint: Any, key: str) -> dict[str, Any]:
 
 
 def plain_values(value: Any) -> Any:
-    """Without an annotation: as it is, but decimals in their short form."""
+    """A value without an annotation, unchanged except that decimals take their short form."""
     if isinstance(value, dict):
         return {key: plain_values(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -180,7 +179,7 @@ def plain_values(value: Any) -> Any:
 
 
 def short_decimal(value: float) -> float:
-    """The short decimal that is meant: 0.7 by 0.7000000000000001 (from range(0.5,1,0.2)), 0.0 by
+    """A number without rounding error: 0.7 for 0.7000000000000001 (of range(0.5,1,0.2)), 0.0 for
     -0.0."""
     short = float(f"{value:.12g}")
     return (short if math.isclose(value, short, rel_tol=1e-15) else value) + 0.0
@@ -197,7 +196,7 @@ WORDS = {
 
 
 def named(hint: Any) -> str:
-    """What an annotation allows."""
+    """An annotation in words, for messages and help."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return " and ".join(named_range(arguments[0], each) for each in ranges_of(hint)) or named(
