@@ -57,7 +57,8 @@ def commands(runs: Sequence[str], folder: str) -> dict[str, list[str]]:
     method.write_text(snip.replace(f"{SNIP.__module__}.SNIP", "start.UntilFirstStep"))
     dimred = [str(Path(sys.executable).with_name("dimred")), "train", f"--config-dir={folder}"]
     dimred.append("method=until_first_step")
-    torch = [sys.executable, "-c", "import torch"]
+    # which ends as abruptly as the runs do
+    torch = [sys.executable, "-c", "import os, torch; os._exit(0)"]
     return {"import torch": torch, **{run: [*dimred, *run.split()] for run in runs}}
 
 
