@@ -1,4 +1,4 @@
-"""Warnings about weights that no training can change: a net is told of them once."""
+"""Warnings about weights that cannot train, each given once."""
 
 from __future__ import annotations
 
