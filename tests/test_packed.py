@@ -20,10 +20,11 @@ import dimred as front_door
 from dimred.cli.main import main
 from dimred.models import lenet300
 from dimred.runs.packed import pool
-from dimred.runs.packed.mps import CONTROL, MPS
+from dimred.runs.packed.mps import CONTROL, MPS, exclusive
 from dimred.runs.packed.places import CONTEXT, CPU, MARGIN, Place, fitting, homes, place
 from dimred.runs.packed.pool import shared_pool
-from dimred.runs.packed.worker import threads_of
+from dimred.runs.packed.process import Worker
+from dimred.runs.packed.worker import Task, threads_of
 
 LONG = ("method=rigl", "recipe.epochs=100000", "checkpoint_seconds=1000")
 
@@ -118,9 +119,24 @@ def worker_of(run: Path) -> int:
     return int((run / ".lock").read_text().split()[1])
 
 
+def was_resumed(run: Path) -> bool:
+    log = run / "log.txt"
+    return log.exists() and "resumed at" in log.read_text()
+
+
 def training(folder: Path) -> list[Path]:
     """The runs that have evaluated once."""
     return [path.parent for path in folder.glob("runs/*/*/*/metrics.jsonl") if path.stat().st_size]
+
+
+def test_workers_that_cannot_start_are_reported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    runs = front_door.sweep("snip", seed=range(3), jobs=3, outputs=str(tmp_path))
+    assert [run.reason for run in runs] == 3 * [
+        "not begun: a worker process ended before it was ready (exit status 1)"
+    ]
 
 
 @pytest.fixture
@@ -165,13 +181,21 @@ def test_a_worker_that_is_killed_costs_its_run_alone(
     )
 
 
-def test_reproduce_packs_its_sweeps(
+def test_reproduce_packs_all_runs_of_a_table(
     in_this_process: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    command = ("reproduce", "freezenet_mnist", "--dry-run", f"outputs={tmp_path}", "--jobs")
-    assert in_this_process(*command, "3") == 0
+    command = ("reproduce", "survey_digits", "--only", "init: crop", "--seeds", "1")
+    command = (*command, "recipe.epochs=1", f"outputs={tmp_path}", "--jobs")
+    assert in_this_process(*command, "2", "--dry-run") == 0
     out = capsys.readouterr().out
-    assert out.count("hydra/launcher=packed hydra.launcher.n_jobs=3") == out.count("dimred train")
+    assert out.endswith("hydra/launcher=packed hydra.launcher.n_jobs=2\n")
+    assert in_this_process(*command, "2") == 0
+    out = capsys.readouterr().out
+    for i, sparsity in enumerate((0.9, 0.95, 0.98)):
+        assert f"run {i + 1} of 3 (sparsity={sparsity}): test accuracy " in out
+    assert "| at init: crop | " in out
+    assert in_this_process(*command, "2") == 0
+    assert "no runs are missing" in capsys.readouterr().out
     assert in_this_process(*command, "0") == 1
     assert "--jobs=0 is not allowed. It must be 1 or more, or auto" in capsys.readouterr().err
 
@@ -205,7 +229,7 @@ def test_ctrl_c_saves_all_runs_and_the_same_command_resumes_them(
     assert all(saved)
 
     command = start(*arguments)
-    until(lambda: all("resumed at" in (run / "log.txt").read_text() for run in runs))
+    until(lambda: all(was_resumed(run) for run in runs))
     workers = [worker_of(run) for run in runs]
     os.kill(command.pid, signal.SIGKILL)  # its workers save their runs and end all the same
     until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
@@ -247,15 +271,34 @@ def test_workers_have_their_share_of_threads_or_fewer_if_asked_for(
         assert threads_of(4) == threads
 
 
-def test_runs_whose_gpu_is_gone_are_not_begun_and_not_computed_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def task(device: str) -> Task:
+    return Task("", device, {}, [], [], "run", "")
+
+
+def environment_of(worker: Worker) -> dict[str, str]:
+    lines = Path(f"/proc/{worker.process.pid}/environ").read_text().split("\0")
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+@pytest.mark.parametrize("device, gpus", [("auto", ["3", "5"]), ("cuda:1", ["5"])])
+def test_a_worker_sees_one_gpu_and_runs_are_spread_over_them(
+    device: str, gpus: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if torch.cuda.is_available():
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(pool, "visible_gpus", lambda: ["99"])
-    runs = front_door.sweep("snip", seed=[0], jobs=2, outputs=str(tmp_path))
-    assert [run.reason[:11] for run in runs] == ["not begun: "]
-    assert not list(tmp_path.glob("runs/*/*/*/result.json"))
+    monkeypatch.setattr(pool, "visible_gpus", lambda: ["3", "5"])
+    monkeypatch.setattr(pool, "cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    spread = pool.Pool(given=1)
+    spread.settle([task(device) for _ in range(3)], more=False)
+    spread.assign()
+    assert [worker.place.visible for worker in spread.busy()] == gpus
+    assert len(spread.waiting) == 3 - len(gpus)
+    for worker in spread.workers:
+        until(lambda: environment_of(worker))  # noqa: B023
+        environment = environment_of(worker)
+        worker.kill()
+        assert environment["CUDA_VISIBLE_DEVICES"] == worker.place.visible
+        assert environment["OMP_NUM_THREADS"] == str(8 // len(gpus))
+    spread.close()
 
 
 # -- MPS --------------------
@@ -327,3 +370,28 @@ def test_without_rights_or_mps_one_line_says_so(
         "NVIDIA MPS cannot be used (Insufficient permissions): runs on a GPU take turns",
         f"no NVIDIA MPS ({CONTROL} is not installed): runs on a GPU take turns",
     ]
+
+
+def test_runs_whose_gpu_is_gone_are_not_begun_and_mps_is_ended(
+    control: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(pool, "visible_gpus", lambda: ["99"])
+    (run,) = front_door.sweep("snip", seed=[0], jobs=2, outputs=str(tmp_path))
+    # at first the sweep's MPS may be at fault, so the GPU is tried again without it
+    assert control.read_text().split() == ["get_server_list", "-d", "quit"]
+    assert caplog.records[0].message.startswith("NVIDIA MPS cannot be used (")
+    assert run.status == "failed" and run.reason.startswith("not begun: ")
+    assert not list(tmp_path.glob("runs/*/*/*"))  # nor computed on the CPU
+
+
+def test_a_gpu_in_exclusive_mode_is_recognised(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\n[ "$2" = 1 ] && echo Exclusive_Process || echo Default\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert exclusive("1") and not exclusive("0")

@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 from argparse import SUPPRESS
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from dimred.runs.terminal import printable
 
 if TYPE_CHECKING:
     from dimred.report.runs import Run
-    from dimred.report.tables.plan import Box
+    from dimred.report.tables.plan import Box, Job
 
 
 def parser() -> Parser:
@@ -50,8 +50,9 @@ def run(arguments: list[str]) -> int:
             "outputs=DIR"
         )
     asked = request(given)
-    if given.jobs:
-        asked.where.update(launcher(given.jobs))
+    if given.jobs and "hydra/launcher" in asked.where:
+        raise UserError("--jobs and hydra/launcher=... both say how to run. Leave out one")
+    at_once = number_of(given.jobs) if given.jobs else 1
     from dimred.report.runs import find_runs
     from dimred.report.tables.plan import estimate, left, sweeps
 
@@ -63,26 +64,44 @@ def run(arguments: list[str]) -> int:
     print(f"{asked.table.heading}\n{estimate(jobs, runs)}")
     if given.dry_run:
         for box in boxes:
-            print(shlex.join(["dimred", "train", *words(box, asked)]))
+            print(shlex.join(["dimred", "train", *words(box, asked), *launcher(at_once)]))
         return 0
-    from dimred.runs.packed.pool import shared_pool
-
-    status = 0
-    with shared_pool():
-        for i, box in enumerate(boxes):
-            print(f"\n-- sweep {i + 1} of {len(boxes)} --", flush=True)
-            status = max(status, sweep(words(box, asked)))
+    status = pack(jobs, asked, at_once) if given.jobs else one_by_one(boxes, asked)
     show(asked, command_of_whole(arguments), find_runs(place) if place.is_dir() else [])
     return status
 
 
-def launcher(jobs: str) -> dict[str, str]:
-    """The settings of --jobs."""
-    require(
-        jobs == "auto" or (jobs.isdecimal() and int(jobs) > 0), "--jobs", jobs, "1 or more, or auto"
-    )
-    packed = {"hydra/launcher": "packed"}
-    return packed if jobs == "auto" else {**packed, "hydra.launcher.n_jobs": jobs}
+def one_by_one(boxes: Sequence[Box], asked: Request) -> int:
+    """Sweep after sweep; the exit status."""
+    status = 0
+    for i, box in enumerate(boxes):
+        print(f"\n-- sweep {i + 1} of {len(boxes)} --", flush=True)
+        status = max(status, sweep(words(box, asked)))
+    return status
+
+
+def pack(jobs: Iterable[Job], asked: Request, at_once: int | None) -> int:
+    """All runs as one sweep, several at once; the exit status."""
+    from dimred.runs.packed.commands import run_commands
+
+    settings = [{**job.overrides, **asked.where} for job in jobs]
+    commands = [[f"{key}={value}" for key, value in each.items()] for each in settings]
+    return int(not run_commands(commands, at_once))
+
+
+def number_of(jobs: str) -> int | None:
+    """The value of --jobs; None for auto."""
+    whole = jobs.isdecimal() and int(jobs) > 0
+    require(jobs == "auto" or whole, "--jobs", jobs, "1 or more, or auto")
+    return int(jobs) if whole else None
+
+
+def launcher(at_once: int | None) -> list[str]:
+    """The settings of a sweep that computes so many runs at once."""
+    if at_once == 1:
+        return []
+    packed = ["hydra/launcher=packed"]
+    return packed if at_once is None else [*packed, f"hydra.launcher.n_jobs={at_once}"]
 
 
 def command_of_whole(arguments: list[str]) -> str:

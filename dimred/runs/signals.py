@@ -44,6 +44,13 @@ def noting_signals() -> Iterator[Signals]:
 
 
 @contextmanager
+def ignoring_signals() -> Iterator[None]:
+    """For a block that takes seconds and has to come to its end."""
+    with handling(lambda number, frame: None):
+        yield
+
+
+@contextmanager
 def stopping_at_signals(train: Stoppable) -> Iterator[None]:
     """At the first signal a step in progress is finished and saved before Interrupted is raised.
     Outside of steps, where nothing could be saved, it is raised at once. The second signal ends the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from types import TracebackType
 
@@ -45,3 +46,9 @@ def line(task: Task, outcome: Outcome) -> str:
     accuracy, seconds = percent(outcome["test_accuracy"]), outcome["seconds"]
     about = f"{task.label} ({printable(task.values)})"
     return f"{about}: test accuracy {accuracy}, {seconds:.1f} s"
+
+
+def level_of_screen() -> int:
+    """Of several runs at once, a screen shows warnings and errors; with --debug, all."""
+    levels = [handler.level for handler in logging.getLogger("dimred").handlers]
+    return logging.DEBUG if logging.DEBUG in levels else logging.WARNING

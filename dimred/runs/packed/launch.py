@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dimred.errors import require
 from dimred.runs import sweep
-from dimred.runs.packed.display import Display
+from dimred.runs.packed.display import Display, level_of_screen
 from dimred.runs.packed.pool import the_pool
 from dimred.runs.packed.worker import Task, task_of
 
@@ -60,9 +59,3 @@ def job(context: HydraContext, config: DictConfig, number: int, overrides: Seque
         return task_of(cfg, choices, typed, sys.argv, label, level_of_screen())
     finally:
         HydraConfig.instance().cfg = before
-
-
-def level_of_screen() -> int:
-    """Of several runs at once, a screen shows warnings and errors; with --debug, all."""
-    levels = [handler.level for handler in logging.getLogger("dimred").handlers]
-    return logging.DEBUG if logging.DEBUG in levels else logging.WARNING

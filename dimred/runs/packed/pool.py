@@ -19,7 +19,7 @@ from dimred.runs.packed.mps import MPS, exclusive
 from dimred.runs.packed.places import CPU, Place, cores, homes, place, visible_gpus
 from dimred.runs.packed.process import Worker
 from dimred.runs.packed.worker import Message, Outcome, Task
-from dimred.runs.signals import Signals, noting_signals
+from dimred.runs.signals import Signals, ignoring_signals, noting_signals
 from dimred.training.sweep_label import named_run
 
 POLL = 0.2  # seconds between two looks for signals, and for workers that died without a word
@@ -85,14 +85,20 @@ class Pool:
         SweepInterrupted after a signal, when all that was training is saved.
 
         more: these are more tasks of the sweep before, which need no less memory"""
-        self.settle(tasks, more)
         left = len(tasks)
         with noting_signals() as signals:
-            while left:
-                self.obey(signals)
-                for number, outcome in self.events():
-                    left -= 1
-                    yield number, outcome
+            if tasks:
+                self.settle(tasks, more)
+            try:
+                while left:
+                    self.obey(signals)
+                    for number, outcome in self.events():
+                        left -= 1
+                        yield number, outcome
+                if signals.came:  # at the very end
+                    self.obey(signals)
+            finally:
+                self.end(self.busy())  # there are none unless an error has ended the sweep
 
     def obey(self, signals: Signals) -> None:
         """At the first signal all workers save the step in progress and end; at the second they
@@ -222,14 +228,17 @@ class Pool:
 
     def close(self) -> None:
         """End all workers, and this sweep's MPS."""
-        self.end([*self.workers])
-        self.mps.stop()
+        with ignoring_signals():  # else MPS would go on
+            self.end([*self.workers])
+            self.mps.stop()
 
     # -- what comes back --------------------
     def events(self) -> Iterator[tuple[int, Outcome]]:
         """Wait for messages; the outcomes among them."""
         ready: list[Any] = wait([worker.connection for worker in self.workers], POLL)
         for worker in [*self.workers]:
+            if worker not in self.workers:  # ended because of another's message
+                continue
             if worker.connection in ready:
                 message = worker.receive()
                 yield from self.answered(worker, message) if message else self.died(worker)
@@ -266,7 +275,8 @@ class Pool:
         self.blocked = []
         if message.get("broken"):  # another process may be able to use the GPU
             self.end([worker])
-        if message.get("peak") and place.at_once is None:
+        done = message["outcome"]["status"] == "done"
+        if done and message.get("peak") and place.at_once is None:
             place.measure(message["peak"], message["free"])
             log.info("runs at once on GPU %s: %s", place.visible, place.at_once)
             self.end_surplus(place)
@@ -277,7 +287,7 @@ class Pool:
             self.end_surplus(place)
             self.too_large.append(queued)
             queued.say(logging.WARNING, "out of memory beside other runs. It is tried again alone")
-        elif message["outcome"]["status"] == "done":
+        elif done:
             yield queued.number, {"overrides": [*queued.task.overrides], **message["outcome"]}
         else:
             yield self.failed(queued, message["outcome"]["reason"])
@@ -285,13 +295,14 @@ class Pool:
     def died(self, worker: Worker) -> Iterator[tuple[int, Outcome]]:
         """A worker that ended before its time. Its run fails, unless the sweep is to stop."""
         queued, worker.queued = worker.queued, None
-        how = worker.manner_of_death()
+        interrupted, how = worker.interrupted, worker.manner_of_death()
         self.end([worker])
-        if worker.interrupted:
+        if interrupted:
             return
-        if not worker.ready:  # neither would the next one be
+        if not worker.ready:
             self.waiting += [queued] if queued else []
-            self.lose(worker.place, f"a worker process ended before it was ready ({how})")
+            if not any(each.ready for each in self.here(worker.place)):  # nor would the next be
+                self.lose(worker.place, f"a worker process ended before it was ready ({how})")
         elif queued is not None:
             yield self.failed(
                 queued,

@@ -115,17 +115,20 @@ def serve(connection: Connection, screen: Reported, on_gpu: bool) -> None:
         if on_gpu and (reason := failure_of_gpu()):
             return screen.report({"no_gpu": reason})
         try:
-            screen.report(computed(task, on_gpu))
+            message = computed(task, on_gpu)
         except Interrupted as stop:
             return screen.report({"interrupted": stop.step})
+        if message.get("broken"):
+            return screen.report(message)
+        free_memory()
+        screen.report({**message, **gpu_memory()})
 
 
 def computed(task: Task, on_gpu: bool) -> Message:
     """The outcome of a run, and what decides how its sweep goes on.
 
     out_of_memory: it may fit when it runs alone. busy: another process computes this very run.
-    broken: the GPU has failed, and this process cannot use it any more. peak, free: bytes of GPU
-    memory, if the run has trained on one."""
+    broken: the GPU has failed, and this process cannot use it any more."""
     import torch
     from omegaconf import OmegaConf
 
@@ -136,7 +139,7 @@ def computed(task: Task, on_gpu: bool) -> Message:
     if on_gpu:
         cfg.device = "cuda"
     try:
-        result = compute_run(cfg, task.choices, task.overrides, task.command)
+        return {"outcome": compute_run(cfg, task.choices, task.overrides, task.command)}
     except Exception as exception:
         error = readable(exception)
         return {
@@ -146,9 +149,6 @@ def computed(task: Task, on_gpu: bool) -> Message:
             "broken": isinstance(error.__cause__ or exception, torch.AcceleratorError)
             and not isinstance(error, OutOfMemory),
         }
-    finally:
-        free_memory()
-    return {"outcome": result, **gpu_memory()}
 
 
 def failure_of_gpu() -> str:
@@ -175,7 +175,8 @@ def free_memory() -> None:
 
 
 def gpu_memory() -> Message:
-    """The peak of this process, and what is free now. Nothing if no GPU was used."""
+    """Bytes: the peak of the run, which is 0 if it was finished before, and what is free now.
+    Nothing if no GPU is used."""
     import torch
 
     if not torch.cuda.is_initialized():
