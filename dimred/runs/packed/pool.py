@@ -15,11 +15,11 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from dimred.errors import Interrupted
-from dimred.runs.packed.mps import MPS, exclusive
-from dimred.runs.packed.places import CPU, Place, cores, homes, place, visible_gpus
+from dimred.runs.packed.places import Place, homes, visible_gpus
 from dimred.runs.packed.process import Worker
 from dimred.runs.packed.worker import Message, Outcome, Task
-from dimred.runs.signals import Signals, ignoring_signals, noting_signals
+from dimred.runs.packed.workers import Workers
+from dimred.runs.signals import Signals, noting_signals
 from dimred.training.sweep_label import named_run
 
 POLL = 0.2  # seconds between two looks for signals, and for workers that died without a word
@@ -59,26 +59,17 @@ class Queued:
 
 @dataclass
 class Pool:
-    """Workers for one sweep after another.
+    """Hands out the tasks of one sweep after another.
 
-    given: runs at once on each GPU, or on the CPU; None: as many as fit
     waiting: tasks that are to be computed next
     blocked: the same run is being computed by another worker
     too_large: to be tried again alone, after the others
-    lost: why places cannot be used
     """
 
-    given: int | None
-    places: dict[int, Place] = field(default_factory=dict)  # by their numbers
-    settled: tuple[list[int], int | None] = ([], None)  # the places and `given` that they are for
-    workers: list[Worker] = field(default_factory=list)
-    mps: MPS = field(default_factory=MPS)
-    mps_failure: str = ""
-    threads: int = 1  # of each worker, at most
+    workers: Workers
     waiting: list[Queued] = field(default_factory=list)
     blocked: list[Queued] = field(default_factory=list)
     too_large: list[Queued] = field(default_factory=list)
-    lost: dict[Place, str] = field(default_factory=dict)
 
     def outcomes(self, tasks: Sequence[Task], more: bool = False) -> Iterator[tuple[int, Outcome]]:
         """Compute the tasks; the number and the outcome of each as soon as it is known.
@@ -97,147 +88,79 @@ class Pool:
                         yield number, outcome
                 if signals.came:  # at the very end
                     self.obey(signals)
-            finally:
-                self.end(self.busy())  # there are none unless an error has ended the sweep
+            finally:  # none is busy unless an error has ended the sweep
+                self.workers.end(self.workers.busy())
 
     def obey(self, signals: Signals) -> None:
         """At the first signal all workers save the step in progress and end; at the second they
         end at once."""
         if not signals.came:
             return self.assign()
-        for worker in self.workers:
-            worker.interrupt() if len(signals.came) == 1 else worker.kill()
-        if not self.busy():
+        for worker in self.workers.processes:
+            worker.interrupt()
+            if len(signals.came) > 1:
+                worker.kill()
+        if not self.workers.busy():
             raise SweepInterrupted(signals.came[0])
 
-    # -- places --------------------
     def settle(self, tasks: Sequence[Task], more: bool) -> None:
-        """Choose the places and threads for tasks. Workers that fit are kept."""
+        """Choose the places and threads for tasks."""
         gpus = visible_gpus()
         allowed = [homes(task.device, len(gpus)) for task in tasks]
-        used = sorted({number for each in allowed for number in each})
-        if (used, self.given) != self.settled or self.lost:
-            self.close()
-            self.settled = used, self.given
-            share = max(1, cores() // len(used))
-            self.places = {number: place(number, self.given, share, gpus) for number in used}
-            self.lost = {}
-            self.start_mps()
-        elif not more:
-            for each in self.places.values():
-                each.forget()
-        workers = sum(min(each.most, len(tasks)) for each in self.places.values())
-        threads = max(1, cores() // min(workers, len(tasks)))
-        if threads != self.threads:
-            self.end([*self.workers])
-        self.threads = threads
+        self.workers.settle(allowed, gpus, more)
         self.waiting = [
-            Queued(i, task, [self.places[number] for number in allowed[i]])
+            Queued(i, task, [self.workers.places[number] for number in allowed[i]])
             for i, task in enumerate(tasks)
         ]
         self.blocked, self.too_large = [], []
 
-    def start_mps(self) -> None:
-        if any(number != CPU and each.most > 1 for number, each in self.places.items()):
-            self.mps.start()
-            self.respect_exclusive_mode()
-
-    def respect_exclusive_mode(self) -> None:
-        """Without MPS, such a GPU takes one process."""
-        for each in self.places.values():
-            if each.visible is not None and not self.mps.running and exclusive(each.visible):
-                each.most = each.first = each.at_once = 1
-                log.warning("GPU %s is in exclusive mode: one run at a time", each.visible)
-
-    def lose(self, place: Place, reason: str) -> None:
-        """Use a place no more. If its workers are clients of this sweep's MPS, that may be at
-        fault, and all goes on without it."""
-        if self.mps.environment:
-            self.mps_failure = reason
-        else:
-            self.lost[place] = reason
-
     # -- handing out --------------------
-    def busy(self) -> list[Worker]:
-        return [worker for worker in self.workers if worker.queued]
-
-    def here(self, place: Place) -> list[Worker]:
-        return [worker for worker in self.workers if worker.place is place]
-
     def assign(self) -> None:
         """Give tasks to idle workers, and start workers where more can be used."""
-        idle = not self.busy()
-        if self.mps_failure:
+        idle = not self.workers.busy()
+        if self.workers.mps_failure:
             if idle:
-                self.end([*self.workers])
-                self.mps.give_up(self.mps_failure)
-                self.respect_exclusive_mode()
-                self.mps_failure = ""
+                self.workers.without_mps()
             return
         if idle and not self.waiting:
             self.waiting, self.blocked = self.blocked, []
         if idle and not self.waiting and self.too_large:
             return self.assign_alone(self.too_large.pop(0))
-        for each in self.places.values():
-            if each not in self.lost:
+        for each in self.workers.places.values():
+            if each not in self.workers.lost:
                 self.fill(each)
 
     def fill(self, place: Place) -> None:
         tasks = [queued for queued in self.waiting if place in queued.places]
-        busy = [worker for worker in self.here(place) if worker.queued]
+        busy = [worker for worker in self.workers.here(place) if worker.queued]
         wanted = min(place.workers(), len(tasks) + len(busy))
-        for _ in range(wanted - len(self.here(place))):
-            self.start(place)
-        idle = [worker for worker in self.here(place) if not worker.queued]
+        for _ in range(wanted - len(self.workers.here(place))):
+            self.workers.start(place)
+        idle = [worker for worker in self.workers.here(place) if not worker.queued]
         free = idle[: max(0, place.room() - len(busy))]
         for worker, queued in zip(free, tasks, strict=False):
             self.waiting.remove(queued)
             self.give(worker, queued)
 
     def give(self, worker: Worker, queued: Queued) -> None:
-        queued.alone = len(self.here(worker.place)) == 1
+        queued.alone = len(self.workers.here(worker.place)) == 1
         worker.give(queued)
 
     def assign_alone(self, queued: Queued) -> None:
         """With no other worker in the memory of its place."""
-        place = next((each for each in queued.places if each not in self.lost), queued.places[0])
-        keep = self.here(place)[:1]
-        self.end([worker for worker in self.workers if worker not in keep])
-        self.give((keep or [self.start(place)])[0], queued)
-
-    def start(self, place: Place) -> Worker:
-        for each in self.here(place):
-            if each.queued:
-                each.queued.alone = False
-        worker = Worker(place, self.threads, self.mps.environment)
-        self.workers.append(worker)
-        return worker
-
-    def end(self, workers: Sequence[Worker]) -> None:
-        """What they are computing is saved."""
-        for worker in workers:
-            worker.end()
-        for worker in workers:
-            worker.wait()
-            self.workers.remove(worker)
-
-    def end_surplus(self, place: Place) -> None:
-        """End idle workers that a place has no room for."""
-        idle = [worker for worker in self.here(place) if not worker.queued]
-        self.end(idle[: max(0, len(self.here(place)) - place.workers())])
-
-    def close(self) -> None:
-        """End all workers, and this sweep's MPS."""
-        with ignoring_signals():  # else MPS would go on
-            self.end([*self.workers])
-            self.mps.stop()
+        place = next(
+            (each for each in queued.places if each not in self.workers.lost), queued.places[0]
+        )
+        keep = self.workers.here(place)[:1]
+        self.workers.end([each for each in self.workers.processes if each not in keep])
+        self.give((keep or [self.workers.start(place)])[0], queued)
 
     # -- what comes back --------------------
     def events(self) -> Iterator[tuple[int, Outcome]]:
         """Wait for messages; the outcomes among them."""
-        ready: list[Any] = wait([worker.connection for worker in self.workers], POLL)
-        for worker in [*self.workers]:
-            if worker not in self.workers:  # ended because of another's message
+        ready: list[Any] = wait([worker.connection for worker in self.workers.processes], POLL)
+        for worker in [*self.workers.processes]:
+            if worker not in self.workers.processes:  # ended because of another's message
                 continue
             if worker.connection in ready:
                 message = worker.receive()
@@ -245,9 +168,9 @@ class Pool:
             elif worker.has_died():
                 yield from self.died(worker)
         for queued in [*self.waiting]:
-            if all(place in self.lost for place in queued.places):
+            if all(place in self.workers.lost for place in queued.places):
                 self.waiting.remove(queued)
-                yield self.failed(queued, f"not begun: {self.lost[queued.places[0]]}")
+                yield self.failed(queued, f"not begun: {self.workers.lost[queued.places[0]]}")
 
     def answered(self, worker: Worker, message: Message) -> Iterator[tuple[int, Outcome]]:
         queued = worker.queued
@@ -262,7 +185,7 @@ class Pool:
         elif "no_gpu" in message:
             worker.queued = None
             self.waiting.insert(0, queued)
-            self.lose(worker.place, message["no_gpu"])
+            self.workers.lose(worker.place, message["no_gpu"])
         else:
             worker.queued = None
             yield from self.finished(worker, queued, message)
@@ -274,17 +197,17 @@ class Pool:
         self.waiting += self.blocked  # this run may have been the one that they wait for
         self.blocked = []
         if message.get("broken"):  # another process may be able to use the GPU
-            self.end([worker])
+            self.workers.end([worker])
         done = message["outcome"]["status"] == "done"
         if done and message.get("peak") and place.at_once is None:
             place.measure(message["peak"], message["free"])
             log.info("runs at once on GPU %s: %s", place.visible, place.at_once)
-            self.end_surplus(place)
-        if message.get("busy") and self.busy():
+            self.workers.end_surplus(place)
+        if message.get("busy") and self.workers.busy():
             self.blocked.append(queued)
         elif message.get("out_of_memory") and not queued.alone:
             place.one_fewer()
-            self.end_surplus(place)
+            self.workers.end_surplus(place)
             self.too_large.append(queued)
             queued.say(logging.WARNING, "out of memory beside other runs. It is tried again alone")
         elif done:
@@ -296,13 +219,17 @@ class Pool:
         """A worker that ended before its time. Its run fails, unless the sweep is to stop."""
         queued, worker.queued = worker.queued, None
         interrupted, how = worker.interrupted, worker.manner_of_death()
-        self.end([worker])
+        self.workers.end([worker])
         if interrupted:
             return
         if not worker.ready:
             self.waiting += [queued] if queued else []
-            if not any(each.ready for each in self.here(worker.place)):  # nor would the next be
-                self.lose(worker.place, f"a worker process ended before it was ready ({how})")
+            if not any(
+                each.ready for each in self.workers.here(worker.place)
+            ):  # nor would the next be
+                self.workers.lose(
+                    worker.place, f"a worker process ended before it was ready ({how})"
+                )
         elif queued is not None:
             yield self.failed(
                 queued,
@@ -329,13 +256,13 @@ def shared_pool() -> Iterator[None]:
         yield
     finally:
         for pool in _blocks.pop():
-            pool.close()
+            pool.workers.close()
 
 
 def the_pool(given: int | None) -> Pool:
     """The pool of the blocks of `shared_pool` that this is called in."""
     outermost = _blocks[0]
     if not outermost:
-        outermost.append(Pool(given))
-    outermost[0].given = given
+        outermost.append(Pool(Workers(given)))
+    outermost[0].workers.given = given
     return outermost[0]
