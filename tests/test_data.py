@@ -173,7 +173,7 @@ def test_resizing_makes_squares() -> None:
     )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_all_devices_see_the_same_batches(data: Data) -> None:
     batches = list(data.to(torch.device("cuda")).train_batches(4, seed=0, epoch=0))
     assert all(t.is_cuda for batch in batches for t in batch)

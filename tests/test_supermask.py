@@ -276,7 +276,7 @@ def test_a_bernoulli_mask_is_drawn_with_its_probabilities_and_anew_in_every_step
     with torch.no_grad():
         bernoulli.score[1] = 2.0  # sigmoid: 0.881
     first, again = bernoulli.mask(), bernoulli.mask()
-    bernoulli.step.fill_(1)
+    bernoulli.uniform.copy_(bernoulli.drawn(1))
     second = bernoulli.mask()
     assert torch.equal(first, again) and not torch.equal(first, second)
     counts = (first.int() + second.int()).sum(1).tolist()  # of 1000: 250 and 881 are expected
@@ -290,7 +290,8 @@ def test_scores_of_a_bernoulli_mask_shift_until_as_many_weights_as_asked_for_are
     with torch.no_grad():
         bernoulli.score.zero_()
     bernoulli.advance(1)  # sum p = 3 of 6, two are asked for, its slope is 6 * 0.25
-    assert torch.allclose(bernoulli.score, torch.tensor(-1 / 1.5)) and bernoulli.step == 1
+    assert torch.allclose(bernoulli.score, torch.tensor(-1 / 1.5))
+    assert torch.equal(bernoulli.uniform, bernoulli.drawn(1))
     with torch.no_grad():
         bernoulli.score.copy_(SCORE * 20)
     for step in range(2, 40):

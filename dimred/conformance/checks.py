@@ -262,6 +262,19 @@ def check_compile(make: Make) -> None:
     assert not name, f"translated by torch.compile, it ends with another {name}"
 
 
+def check_capture(make: Make) -> None:
+    """Steps that are captured, as on a GPU (by emulated CUDA graphs), end with the same bits."""
+    eager, captured = train(make, emulated=False), train(make, emulated=True)
+    name = difference(eager.trace.state, captured.trace.state)
+    assert not name, (
+        f"with captured steps, it ends with another {name}: a number that a method changes between "
+        "steps has to lie in a tensor, which is changed in place"
+    )
+    expect_none(captured.trace.frozen + captured.trace.optimizer, "with captured steps")
+    why = captured.trace.reason or "coordinates change in every step"
+    assert captured.trace.captured, f"no step can be captured in a CUDA graph: {why}"
+
+
 CHECKS: dict[str, Check] = {
     name.removeprefix("check_"): check
     for name, check in list(globals().items())

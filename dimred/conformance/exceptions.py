@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 WHOLE_CHANNELS = "it keeps whole channels: as many as fit into the budget, and seldom all of it"
 NEVER_TRAINS = "it trains scores of weights and never, or only in the end, the weights"
+RANKS_ON_HOST = "on a CPU, numpy ranks its scores; on a GPU its steps are captured (scripts/gpu)"
 LEARNS_GATES = (
     "what it trains besides the weights (thresholds, gates or penalties) acts at any sparsity"
 )
@@ -41,5 +42,9 @@ EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
             "its L1 penalty on the scales of norms does not depend on the sparsity",
         ),
         "acdc": "every decompression forgets the optimiser's state",
+    },
+    "capture": {
+        **dict.fromkeys(("edge_popup", "iter_rand", "signed_supermask"), RANKS_ON_HOST),
+        "deepr": "its coordinates change in every step",
     },
 }

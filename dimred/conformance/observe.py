@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dimred.conformance.emulated_graph import EmulatedGraph
 from dimred.conformance.toy import NETS, RECIPE, Blobs
 from dimred.methods.base import Method
 from dimred.net import Net, State
 from dimred.net.coordinates import Base, Support
 from dimred.storage.folder import RunFolder
+from dimred.training.capture import CapturedStep
 from dimred.training.loop import Train
 from dimred.training.observers import Observer
 
@@ -33,6 +35,8 @@ class Trace:
     optimizer: list[str] = field(default_factory=list)
     # statistics or random states that scoring changed
     scoring: list[str] = field(default_factory=list)
+    captured: int = 0  # steps that were replayed
+    reason: str = ""  # why steps cannot be captured
     state: State = field(default_factory=dict)  # of the net, at the end
 
 
@@ -94,6 +98,8 @@ class Watch(Observer):
     def after_update(self, train: Train, step: int) -> None:
         self._check_untrained(train, f"in step {step}", updated=True)
         self.net.trace.counts.append(trained(self.net))
+        self.net.trace.captured = train.step.captured
+        self.net.trace.reason = train.step.reason
         save_every_third_step(train)
 
     def _check_scoring(self, when: str) -> None:
@@ -195,13 +201,26 @@ def run(
     folder: RunFolder | None = None,
     crash: int = -1,
     include: Iterable[str] = (),
+    device: str = "cpu",
+    emulated: bool | None = None,
+    observers: Iterable[Observer] = (),
     **recipe: Any,
 ) -> WatchedNet:
-    """Train a toy net by the method, from scratch or from the folder's checkpoint."""
+    """Train a toy net by the method, from scratch or from the folder's checkpoint.
+
+    emulated: with the optimisers of GPUs, capture steps by emulated graphs, or compute them
+        eagerly; None for the optimisers of CPUs."""
     net = toy_net(kind, basis, seed, dtype, include)
+    net.to(device)
     settings = dataclasses.replace(RECIPE, **{"steps": STEPS, "batch_size": 16, **recipe})
-    train = Train(net, Blobs(dtype), settings, seed=seed, folder=folder)
-    train.observers.append(Watch(net, crash))
+    train = Train(net, Blobs(dtype, device), settings, seed=seed, folder=folder)
+    train.observers += [Watch(net, crash), *observers]
+    if emulated is not None:
+        use_fused_optimizer(train)
+    if emulated:
+        feed = train.data.feed(settings.batch_size, fixed=True)
+        parts = net, settings, feed, train.optimizer, train.running_loss
+        train.step = CapturedStep(*parts, capture=EmulatedGraph)
     if compiled:  # "eager" traces without generating code, which would take ten seconds a net
         torch._dynamo.reset()
         net.compile(backend="eager")
@@ -209,6 +228,15 @@ def run(
         method.run(net, train)
     net.trace.state = net.state()
     return net
+
+
+def use_fused_optimizer(train: Train) -> None:
+    """Let the optimiser update all parameters in one kernel, with a learning rate in a tensor, as
+    on a GPU."""
+    train.optimizer.defaults["fused"] = True
+    for group in train.optimizer.param_groups:
+        group["fused"] = True
+    train.net.optimizer_state.set_lr(train.recipe.lr_at(0, len(train)))
 
 
 @contextmanager

@@ -25,17 +25,18 @@ class Blobs(Data):
     name, classes, shape = "blobs", 2, (1, 4, 4)
     sizes = {"train": 64, "val": 16, "test": 16}  # noqa: RUF012
 
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
+        self.dtype, self.device = dtype, torch.device(device)
 
     def to(self, device: torch.device) -> Data:
-        return self
+        return Blobs(self.dtype, str(device))
 
     def examples(self, n: int, *key: int) -> tuple[Tensor, Tensor]:
         draws = np.random.default_rng(key)
         labels = draws.integers(2, size=n)
         images = draws.normal(size=(n, 1, 4, 4)) + 0.7 * (2 * labels - 1).reshape(n, 1, 1, 1)
-        return torch.tensor(images, dtype=self.dtype), torch.tensor(labels)
+        inputs = torch.tensor(images, dtype=self.dtype), torch.tensor(labels)
+        return inputs[0].to(self.device), inputs[1].to(self.device)
 
     def train_batches(
         self, batch_size: int, seed: int, epoch: int, start: int = 0

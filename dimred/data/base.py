@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dimred.data.feed import Feed
 from dimred.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,11 @@ class Data(ABC):
 
         Order and augmentation depend on (seed, epoch) and an example's position alone: starting at
         k gives the same bits as skipping k batches. UserError as in `steps_per_epoch`."""
+
+    def feed(self, batch_size: int, fixed: bool = False) -> Feed:
+        """The same batches for a training step, which may be captured if they are `fixed`; see
+        feed.py."""
+        return Feed(self, batch_size, fixed)
 
     @abstractmethod
     def eval_batches(self, split: str, batch_size: int = 1024) -> Batches:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +27,18 @@ from dimred.data.base import (
     require_examples,
     require_range,
 )
+from dimred.data.feed import Feed
 from dimred.errors import UserError
 
 __all__ = ["Examples", "Memory"]
+
+
+class Draws(NamedTuple):
+    """The random choices of an epoch of n examples; None where there is nothing to choose."""
+
+    order: Tensor  # (n,)
+    corner: Tensor | None  # (2, n): upper left corners of the crops
+    mirrored: Tensor | None  # (n,): which images to mirror
 
 
 @dataclass(kw_only=True)
@@ -90,22 +100,15 @@ class Memory(Data):
 
     def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Batches:
         steps = self.steps_per_epoch(batch_size)
-        padded, labels = self.splits["train"]
-        order, corner, mirrored = self.random_order(seed, epoch)
-        labels = labels[order]
+        draws = self.random_order(seed, epoch)
         for first in range(start * batch_size, steps * batch_size, batch_size):
-            at = slice(first, first + batch_size)
-            if corner is None:
-                images = padded.index_select(0, order[at])
-            else:
-                images = crop(padded, order[at], corner[:, at], self.shape[1:])
-            if mirrored is not None:
-                images = mirror(images, mirrored[at])
-            yield self.normalise(images), labels[at]
+            yield self.select(draws, slice(first, first + batch_size))
 
-    def random_order(self, seed: int, epoch: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The order (n,), the upper left corners (2, n) of the crops, and which images (n,) to
-        mirror. None if there are no crops or no mirroring.
+    def feed(self, batch_size: int, fixed: bool = False) -> Feed:
+        return Selection(self, batch_size, fixed) if fixed else super().feed(batch_size)
+
+    def random_order(self, seed: int, epoch: int) -> Draws:
+        """The random choices of an epoch.
 
         Drawn for the whole epoch and on the CPU, so that they depend neither on the batch to start
         from nor on the device."""
@@ -118,7 +121,19 @@ class Memory(Data):
             )
         if self.flip:
             mirrored = torch.from_numpy(rng.random(n) < 0.5).to(self.device)
-        return order, corner, mirrored
+        return Draws(order, corner, mirrored)
+
+    def select(self, draws: Draws, at: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """The augmented, normalised images and the labels at these places of an epoch's order."""
+        padded, labels = self.splits["train"]
+        chosen = draws.order[at]
+        if draws.corner is None:
+            images = padded.index_select(0, chosen)
+        else:
+            images = crop(padded, chosen, draws.corner[:, at], self.shape[1:])
+        if draws.mirrored is not None:
+            images = mirror(images, draws.mirrored[at])
+        return self.normalise(images), labels.index_select(0, chosen)
 
     def eval_batches(self, split: str, batch_size: int = 1024) -> Batches:
         images, labels = self.plain(split)
@@ -141,6 +156,35 @@ class Memory(Data):
         """float32 (pixel - mean) / std, of pixels in [0, 1]."""
         plain = images.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         return plain.mul_(self.scale).add_(self.shift)
+
+
+class Selection(Feed):
+    """Batches that are selected and augmented within the step, on the device.
+
+    The random choices of an epoch and the places of the batch in it lie in fixed tensors."""
+
+    data: Memory
+
+    def __init__(self, data: Memory, batch_size: int, fixed: bool) -> None:
+        super().__init__(data, batch_size, fixed)
+        self._first = torch.arange(batch_size, device=data.device)
+        self._at = self._first.clone()
+        self._draws: Draws | None = None
+
+    def steps(self, seed: int, epoch: int, start: int = 0) -> Iterator[None]:
+        fresh = self.data.random_order(seed, epoch)
+        if self._draws is None:
+            self._draws = fresh
+        for held, drawn in zip(self._draws, fresh, strict=True):
+            if held is not None and drawn is not None:
+                held.copy_(drawn)
+        for step in range(start, self.data.steps_per_epoch(self.batch_size)):
+            torch.add(self._first, step * self.batch_size, out=self._at)
+            yield
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        assert self._draws, "steps moves to the first batch"
+        return self.data.select(self._draws, self._at)
 
 
 def crop(padded: Tensor, index: Tensor, corner: Tensor, size: tuple[int, ...]) -> Tensor:

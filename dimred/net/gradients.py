@@ -16,29 +16,30 @@ class DenseGradients:
 
     def __init__(self, weights: Mapping[str, Coordinates]) -> None:
         self.weights = weights
-        self._sums: dict[str, Tensor] | None = None
+        #: the sums so far, by weight
+        self.sums: dict[str, Tensor] | None = None
 
     @property
     def kept(self) -> bool:
-        return self._sums is not None
+        return self.sums is not None
 
     def keep(self, on: bool) -> None:
         """Collect the gradients of the next backward passes, or stop."""
-        self._sums = {} if on else None
+        self.sums = {} if on else None
         for name, w in self.weights.items():
             # where all of a weight trains, its psi.grad is dense already
-            partly = self._sums is not None and w.support is not None
-            w.hook = _add_to(self._sums, name) if self._sums is not None and partly else None
+            partly = self.sums is not None and w.support is not None
+            w.hook = _add_to(self.sums, name) if self.sums is not None and partly else None
 
     def of_all(self) -> dict[str, Tensor]:
-        if self._sums is None:
+        if self.sums is None:
             raise UserError(
                 "dense gradients were not kept in this step: "
                 "ask for them by train.steps(dense_grad=...)"
             )
         out = {}
         for name, w in self.weights.items():
-            grad = w.psi.grad if w.support is None else self._sums[name]
+            grad = w.psi.grad if w.support is None else self.sums[name]
             assert grad is not None, name
             out[name] = grad.view(w.param.shape)
         return out

@@ -23,6 +23,8 @@ class OptimizerState:
 
     def __init__(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         self.optimizer = optimizer
+        #: how often tensors of the state were replaced by others
+        self.version = 0
 
     def of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """The state of a parameter, to read or change; empty before its first step."""
@@ -30,9 +32,18 @@ class OptimizerState:
             return {}
         return self.optimizer.state[parameter]
 
+    def is_complete(self, parameter: nn.Parameter) -> bool:
+        """Whether the optimiser has made the state that it keeps for a parameter: it does so in its
+        first step."""
+        if self.optimizer is None or not self.optimizer.defaults.get("momentum", True):
+            return True
+        state = self.of(parameter)
+        return bool(state) and all(value is not None for value in state.values())
+
     def set(self, parameter: nn.Parameter, state: Mapping[str, Tensor]) -> None:
         if self.optimizer is None:
             return
+        self.version += 1
         self.optimizer.state.pop(parameter, None)
         if state:
             # step counts are scalars: fused kernels read them on the device, others on the CPU
@@ -43,6 +54,7 @@ class OptimizerState:
     def clear(self) -> None:
         """Start again without momentum."""
         if self.optimizer is not None:
+            self.version += 1
             self.optimizer.state.clear()
 
     @contextmanager
@@ -95,6 +107,23 @@ class OptimizerState:
                     self.optimizer.state.pop(p, None)
             group["params"] = [p for p in group["params"] if id(p) not in removed]
 
+    def set_lr(self, lr: float) -> None:
+        """Take the next steps at this learning rate, times the multiple of each group."""
+        if self.optimizer is None:
+            return
+        for group in self.optimizer.param_groups:
+            rate, now = lr * group.get("scale", 1.0), group["lr"]
+            if not self.optimizer.defaults.get("fused"):
+                group["lr"] = rate
+            elif not group["params"]:
+                continue
+            # a tensor of its own on the device, which a captured step reads
+            elif not isinstance(now, Tensor):
+                group["lr"] = torch.tensor(rate, device=group["params"][0].device)
+            elif group.get("rate") != rate:
+                now.fill_(rate)
+            group["rate"] = rate
+
     def scale_lr(self, scales: Mapping[nn.Parameter, float]) -> None:
         """Train parameters at a multiple of the learning rate. A group is split where its
         parameters have different multiples."""
@@ -107,6 +136,6 @@ class OptimizerState:
                 parts.setdefault(scale, []).append(parameter)
             for i, (scale, parameters) in enumerate(parts.items()):
                 if i:
-                    group = {**group}
+                    group = {**group, "lr": self.optimizer.defaults["lr"]}
                     self.optimizer.param_groups.append(group)
                 group["scale"], group["params"] = scale, parameters

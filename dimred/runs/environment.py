@@ -28,6 +28,8 @@ def prepare_process() -> None:
     # 60x slower beside another busy process; sleeping costs them 20 % on an idle machine, and large
     # nets nothing.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # cuBLAS adds up in the same order in every run if it has a workspace of its own for each stream
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # glibc returns large blocks to the system as soon as they are free, so every activation of
     # every batch costs its page faults again: half of the time of ResNet-20's evaluation. Keep and
     # reuse them.

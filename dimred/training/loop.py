@@ -26,6 +26,7 @@ from dimred.net import Net, State
 from dimred.net.seeded import seed_generators
 from dimred.select.schedules import steps_between
 from dimred.storage.folder import RunFolder
+from dimred.training.capture import CapturedStep, CudaCapture
 from dimred.training.evaluate import Best, RunningLoss, evaluate
 from dimred.training.exploration import Exploration
 from dimred.training.flops import Costs
@@ -33,6 +34,7 @@ from dimred.training.observers import Observer
 from dimred.training.progress import Progress
 from dimred.training.recipe import Recipe
 from dimred.training.resume import Replay, Stateful
+from dimred.training.step import Step
 
 T = TypeVar("T")
 SCORING_EPOCH = 2**31 - 1  # the epoch of augmented scoring examples: training never reaches it
@@ -70,15 +72,21 @@ class Train:
         self.progress = Progress(self.total, self.epoch_steps)
         self.costs, self.exploration = Costs(net, data.shape), Exploration(net)
         self.best, self.running_loss = Best(), RunningLoss(recipe.batch_size, self.device)
+        net.optimizer_state.set_lr(recipe.lr_at(0, self.total))
+        self.step = self._make_step()
         numbers: dict[str, Stateful] = {
             "best": self.best,
             "running_loss": self.running_loss,
             "costs": self.costs,
+            "captured_steps": self.step,
         }
         self.replay = Replay(net, self.exploration, numbers, folder, checkpoint_seconds)
         self._lr_of: int | None = None  # the step whose learning rate all steps have
         # Dropout and other people's models draw from torch's generators; nothing in dimred does.
         seed_generators(seed)
+        if self.device.type == "cuda":
+            # cuDNN's fastest gradients of convolutions add up in another order in every run
+            torch.backends.cudnn.deterministic = True
 
     def __len__(self) -> int:
         """Steps of one whole training."""
@@ -126,8 +134,8 @@ class Train:
             self.progress.steps(start, stop, now),
             executed.set(False) as counted,
         ):
-            for t, images, labels in self._batches(now, stop):
-                self._backward(t, images, labels, dense_grad)
+            for t in self._batches(now, stop):
+                self._backward(t, dense_grad)
                 with executed.set(counted):  # what the method executes at its pause
                     yield t
                 self._update(t)
@@ -202,36 +210,44 @@ class Train:
 
     # -- one step: _backward, the pause, _update --------------------
     # At the pause a method may give a weight another psi, so a captured step ends there.
-    def _batches(self, start: int, stop: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def _make_step(self) -> Step:
+        on_gpu, capture = self.device.type == "cuda", self.recipe.capture
+        require(
+            on_gpu or capture is not True,
+            "recipe.capture",
+            capture,
+            f"auto or false on device={self.device}: only a GPU has graphs of steps",
+        )
+        captured = on_gpu and capture is not False
+        feed = self.data.feed(self.recipe.batch_size, fixed=captured)
+        parts = self.net, self.recipe, feed, self.optimizer, self.running_loss
+        if captured:
+            return CapturedStep(*parts, capture=CudaCapture(), required=capture is True)
+        return Step(*parts, fused=on_gpu)
+
+    def _batches(self, start: int, stop: int) -> Iterator[int]:
+        """The steps, with the feed at the batch of each."""
         t = start
         while t < stop:
             epoch, first = divmod(t, self.epoch_steps)
-            batches = self.data.train_batches(self.recipe.batch_size, self.seed, epoch, first)
-            for images, labels in batches:
-                yield t, images, labels
+            for _ in self.step.feed.steps(self.seed, epoch, first):
+                yield t
                 t += 1
                 if t == stop:
                     return
 
-    def _backward(
-        self, t: int, images: Tensor, labels: Tensor, dense_grad: Callable[[int], bool] | None
-    ) -> None:
+    def _backward(self, t: int, dense_grad: Callable[[int], bool] | None) -> None:
         """Compute the gradients of step t."""
         dense = dense_grad is not None and dense_grad(t)
         self.exploration.look()
         # before gradients are kept, since it may compute some of its own
-        self.costs.step(len(images), dense)
+        self.costs.step(self.recipe.batch_size, dense)
         if dense_grad:
             self.net.retain_grad(dense)
         for observer in self.observers:
             observer.before_step(self, t)
-        self.net.zero_grad()
-        with self.net.weights_in_place(channels_last=self.recipe.channels_last) as model:
-            logits = self.recipe.logits(model, images)
-            loss = self.recipe.loss(logits, labels) + self.net.penalty()
-            if loss.requires_grad:  # else nothing is trained
-                loss.backward()
-        self.running_loss.add(loss, logits, labels)
+        self.step.gradients()
+        self.running_loss.count()
         for observer in self.observers:
             observer.after_backward(self, t)
 
@@ -242,11 +258,8 @@ class Train:
         """Take the optimiser's step."""
         for observer in self.observers:
             observer.before_update(self, t)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._lr(t) * group.get("scale", 1.0)
-        if self.recipe.clip:
-            torch.nn.utils.clip_grad_norm_(self.net.parameters().values(), self.recipe.clip)
-        self.optimizer.step()
+        self.net.optimizer_state.set_lr(self._lr(t))
+        self.step.update()
         self.net.has_trained = True
         self.replay.steps_done += 1
         for observer in self.observers:

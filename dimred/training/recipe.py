@@ -43,6 +43,8 @@ class Recipe(Checked):
     bf16: bool = False  # autocast to bfloat16
     channels_last: bool = True
     compile: bool = False  # torch.compile
+    # steps as CUDA graphs: true, false, or auto, where there is a GPU (see training/capture.py)
+    capture: Literal["auto", True, False] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,7 +105,7 @@ class Recipe(Checked):
                 groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused
             )
         kind = Adam if self.optimizer == "adam" else AdamW
-        return kind(groups, lr=self.lr, fused=fused)
+        return kind(groups, lr=self.lr, fused=fused, capturable=fused)
 
 
 def orthogonal(model: nn.Module) -> set[str]:

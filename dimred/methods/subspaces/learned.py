@@ -132,7 +132,7 @@ class Penalised(Corners):
             [corners.points.flatten(1) @ corners.points.flatten(1).T for corners in self.family]
         ).sum(0)
         cos2 = gram.square() / torch.outer(gram.diag(), gram.diag())
-        i, j = torch.triu_indices(len(gram), len(gram), 1)
+        i, j = torch.triu_indices(len(gram), len(gram), 1, device=gram.device)
         return self.beta * cos2[i, j].mean()
 
 

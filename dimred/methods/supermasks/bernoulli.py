@@ -64,7 +64,7 @@ class BernoulliSupermask(Supermask):
 class Bernoulli(Mask):
     """A mask drawn anew in every step; in evaluation mode, the k largest scores."""
 
-    step: Tensor
+    uniform: Tensor
 
     def __init__(self, weight: Tensor, k: int, weights: Weights, rescale: bool, seed: int) -> None:
         super().__init__()
@@ -72,8 +72,9 @@ class Bernoulli(Mask):
         score = torch.full_like(weight, math.log(p / (1 - p)), requires_grad=False)
         self.score = nn.Parameter(score)
         self.k, self.weights, self.rescale, self.seed = k, weights, rescale, seed
-        # saved, so that a resumed run draws the same masks
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        # drawn at the pause of the step before, since a captured step cannot draw from a generator
+        # of its own; saved, so that a resumed run draws the same masks
+        self.register_buffer("uniform", self.drawn(0))
 
     @torch.no_grad()
     def advance(self, step: int) -> None:
@@ -83,16 +84,20 @@ class Bernoulli(Mask):
         shift = (p.sum() - self.k) / (p * (1 - p)).sum().clamp(min=1e-6)
         # limited, because the slope sum p (1 - p) vanishes where all probabilities are near 0 or 1
         self.score.sub_(shift.clamp(-1, 1))
-        self.step.fill_(step)
+        self.uniform.copy_(self.drawn(step))
+
+    def drawn(self, step: int) -> Tensor:
+        """U(0, 1) for every weight, with a seed for each step."""
+        device = self.score.device
+        draws = torch.Generator(device).manual_seed(self.seed + step)
+        return torch.rand(self.score.shape, generator=draws, device=device)
 
     def mask(self) -> Tensor:
         """True where a weight is used."""
         score = self.score.detach()
         if not self.training:
             return best_of(score, self.k)
-        # a seed for each step: repeated passes and resumed runs draw the same mask
-        draws = torch.Generator(score.device).manual_seed(self.seed + int(self.step))
-        return torch.rand(score.shape, generator=draws, device=score.device) < torch.sigmoid(score)
+        return self.uniform < torch.sigmoid(score)
 
     def forward(self, theta: Tensor) -> Tensor:
         mask = straight_through(self.mask().to(theta.dtype), torch.sigmoid(self.score))

@@ -75,10 +75,24 @@ def counts_of_layers(net: Net, budget: Budget) -> Mapping[str, int]:
 
 
 def best_of(score: Tensor, k: int) -> Tensor:
-    """A mask that is True at the k largest scores."""
+    """A mask that is True at the k largest scores; among equals the first positions win."""
+    if score.is_cuda:
+        return best_on_device(score, k)
     mask = torch.zeros_like(score, dtype=torch.bool)
     mask.view(-1)[largest(score.view(-1), k)] = True
     return mask
+
+
+def best_on_device(score: Tensor, k: int) -> Tensor:
+    """The same, without waiting for the device as `largest` does, so that a step can be captured.
+    On a CPU it takes longer."""
+    n = score.numel()
+    if not 0 < k < n:
+        return torch.full_like(score, k > 0, dtype=torch.bool)
+    threshold = score.flatten().kthvalue(n - k + 1).values
+    above, ties = score > threshold, score == threshold
+    rank = ties.flatten().cumsum(0).view_as(ties)
+    return above | (ties & (rank <= k - above.sum()))
 
 
 class TopK(Mask):

@@ -55,6 +55,7 @@ def description(cfg: Mapping[str, Any]) -> dict[str, Any]:
             for key, value in found[group].items()
             if key not in before or value != before[key]
         }
+    found["recipe"].pop("capture", None)  # the bits are the same
     found["dataset"] = {
         key: anywhere(value, str(cfg["data_dir"]))
         for key, value in found["dataset"].items()

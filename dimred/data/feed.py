@@ -1,0 +1,45 @@
+"""The batches of training steps, in tensors that stay where they are.
+
+A CUDA graph replays a step on the storages of the step that was captured. So a step asks its feed
+for the batch, and the feed moves to the next one outside of the step:
+
+    for _ in feed.steps(seed, epoch):
+        images, labels = feed.batch()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from dimred.data.base import Data
+
+
+class Feed:
+    """The batches of `data.train_batches`.
+
+    fixed: `batch` executes the same operations on the same storages in every step. That costs a
+    copy of the batch here, so it is asked for where steps are captured.
+    """
+
+    def __init__(self, data: Data, batch_size: int, fixed: bool) -> None:
+        self.data, self.batch_size, self.fixed = data, batch_size, fixed
+        self._now: tuple[Tensor, Tensor] | None = None
+
+    def steps(self, seed: int, epoch: int, start: int = 0) -> Iterator[None]:
+        """Move through the batches of an epoch, from batch `start` on."""
+        for images, labels in self.data.train_batches(self.batch_size, seed, epoch, start):
+            if self.fixed and self._now:
+                for held, fresh in zip(self._now, (images, labels), strict=True):
+                    held.copy_(fresh, non_blocking=True)
+            else:
+                self._now = images, labels
+            yield
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) and labels (N,) of the present step."""
+        assert self._now, "feed.steps moves to the first batch"
+        return self._now

@@ -1,0 +1,249 @@
+"""Training steps as CUDA graphs.
+
+On a GPU the networks of the surveys are computed faster than Python can launch their kernels. So a
+step is captured once, as two graphs with the method's pause between them, and replayed: the same
+kernels on the same storages, hence the same bits. What is assumed of the net is compared before
+every replay; when coordinates change, the step is captured again.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dimred.errors import UserError
+from dimred.net import Net
+from dimred.training.step import Step
+from dimred.training.tape import Recorder, Tape
+
+log = logging.getLogger(__name__)
+
+
+class Graph(Protocol):
+    """Captured work."""
+
+    def replay(self) -> None: ...
+
+
+class Capture(Protocol):
+    def __call__(self, work: Callable[[], None]) -> Graph:
+        """The graph of what `work` launches, which is not executed before it is replayed."""
+        ...
+
+
+class CudaCapture:
+    """Captures CUDA graphs on the current device.
+
+    All graphs share one pool of memory: a new one takes the place of those that are gone, and those
+    of one step use the same memory in turn.
+    """
+
+    def __init__(self) -> None:
+        self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        # a pool can be joined as long as one graph uses it: this one, for ever
+        self._keeper = self(launch_something)
+
+    def __call__(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        # a graph that the garbage collector finds must not be destroyed while another is captured
+        with without_collector(), torch.cuda.stream(self._stream):
+            # other threads may go on: those of a DataLoader copy to the device
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                work()
+            except BaseException:
+                with suppress(RuntimeError):
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return graph
+
+
+def launch_something() -> None:
+    torch.zeros(1, device="cuda")
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@dataclass
+class Captured:
+    """The graphs of a step.
+
+    gradients: what backward left, by parameter; the graph writes into these tensors.
+    dense: the dense gradients it keeps.
+    """
+
+    backward: Graph
+    gradients: Mapping[str, Tensor | None]
+    dense: dict[str, Tensor] | None
+    update: Graph | None = None
+
+
+class CapturedStep(Step):
+    """A step that is captured where it may be, and computed eagerly where not.
+
+    capture: what makes graphs.
+    required: raise UserError where steps cannot be captured.
+    """
+
+    #: eager steps, without a captured one, after which a required capture is given up
+    PATIENCE = 100
+
+    def __init__(self, *parts: Any, capture: Capture, required: bool = False) -> None:
+        super().__init__(*parts, fused=True)
+        self.required = required
+        self._capture = capture
+        self._graphs = dict[bool, Captured]()  # by whether dense gradients are kept
+        self._now: Captured | None = None  # whose gradients are those of this step
+        self._places: Places = {}  # where the tensors lie that the update's graph changes
+        self._named: dict[str, nn.Parameter] = {}  # the parameters by their names
+        self._proved = set[Kind]()
+        self._tape: tuple[Kind, Tape] | None = None
+        self._eager = 0
+
+    # -- the two parts --------------------
+    def gradients(self) -> None:
+        self.prepare()
+        dense = self.net.dense_gradients.kept
+        self._now = self._graphs.get(dense)
+        if self._now is None and self._kind() in self._proved:
+            self._now = self._graphs[dense] = self._capture_gradients()
+        if self._now is None:
+            self._compute_eagerly()
+            return
+        self._now.backward.replay()
+        for name, parameter in self._named.items():
+            parameter.grad = self._now.gradients[name]
+        self.net.dense_gradients.sums = self._now.dense
+        self.captured += 1
+
+    def update(self) -> None:
+        now = self._now
+        if now is None or not self._is_as_captured(now):
+            super().update()
+            return
+        if now.update is None:
+            self._places = places(self.net, self._named)
+            now.update = self._capture(super().update)
+        now.update.replay()
+
+    def _is_as_captured(self, now: Captured) -> bool:
+        """Whether the pause has left parameters and gradients as they were."""
+        for name, parameter in self._named.items():
+            gradient = now.gradients[name]
+            if parameter.grad is not gradient:
+                return False
+            if gradient is not None and not self.net.optimizer_state.is_complete(parameter):
+                return False
+        return self.is_prepared()
+
+    # -- coordinates that have changed --------------------
+    def coordinates_changed(self, in_place: bool) -> None:
+        self._named, self._tape = self.net.parameters(), None
+        if not (in_place and self._move_to_places()):
+            self._graphs.clear()
+            self._places.clear()
+
+    def _move_to_places(self) -> bool:
+        """Move the new coordinates to where the old ones were, so that graphs hold for them, too;
+        whether that is possible."""
+        now = places(self.net, self._named)
+        if now.keys() != self._places.keys():
+            return False
+        if not all(same_form(self._places[key], new) for key, new in now.items()):
+            return False
+        for (name, key), new in now.items():
+            old = self._places[name, key]
+            if old.data_ptr() == new.data_ptr():
+                continue
+            old.copy_(new)
+            if key:
+                self.net.optimizer_state.of(self._named[name])[key] = old
+            else:
+                self._named[name].data = old
+        return True
+
+    def _kind(self) -> Kind:
+        """Steps of one kind differ in coordinates, and in whether dense gradients are kept."""
+        kinds = tuple(type(each) for each in self.net.transforms.values())
+        return kinds, self.net.model.training
+
+    # -- proof and capture --------------------
+    def _compute_eagerly(self) -> None:
+        """Compute the gradients eagerly; of a new kind of step, record two in a row."""
+        self._eager += 1
+        if self.required and not self.captured and self._eager > self.PATIENCE:
+            raise UserError(
+                f"recipe.capture=true, but none of the first {self.PATIENCE} steps could be "
+                "captured, as coordinates changed in every one. Choose recipe.capture=auto"
+            )
+        kind = self._kind()
+        if self.reason or kind in self._proved:
+            super().compute()
+            return
+        if self.net.forward.compiled:
+            self._proved.add(kind)  # compiled code is not seen by a recorder
+            super().compute()
+            return
+        with Recorder() as recorder:
+            super().compute()
+        if self._tape and self._tape[0] == kind:
+            self._judge(kind, self._tape[1].difference(recorder.tape))
+        else:
+            self._tape = kind, recorder.tape
+
+    def _judge(self, kind: Kind, why: str) -> None:
+        self._tape = None
+        if not why:
+            self._proved.add(kind)
+            return
+        self.reason = why
+        if self.required:
+            raise UserError(
+                f"recipe.capture=true, but this step cannot be captured in a CUDA graph: {why}. "
+                "Choose recipe.capture=auto to compute it eagerly"
+            )
+        log.info("steps are not captured: %s", why)
+
+    def _capture_gradients(self) -> Captured:
+        graph = self._capture(super().compute)
+        gradients = {name: p.grad for name, p in self._named.items()}
+        return Captured(graph, gradients, self.net.dense_gradients.sums)
+
+
+#: the types of the transforms, and whether the model is in training mode
+Kind = tuple[tuple[type, ...], bool]
+#: by parameter and key of the optimiser's state; the parameter itself under the empty key
+Places = dict[tuple[str, str], Tensor]
+
+
+def places(net: Net, parameters: Mapping[str, nn.Parameter]) -> Places:
+    """The tensors that an optimiser's step changes."""
+    found: Places = {}
+    for name, parameter in parameters.items():
+        found[name, ""] = parameter.data
+        for key, value in net.optimizer_state.of(parameter).items():
+            found[name, key] = value
+    return found
+
+
+def same_form(old: Tensor, new: Tensor) -> bool:
+    return old.shape == new.shape and old.dtype == new.dtype and old.stride() == new.stride()

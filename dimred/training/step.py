@@ -1,0 +1,137 @@
+"""One training step, in two parts with the method's pause between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dimred.data.feed import Feed
+from dimred.net import Net
+from dimred.net.fused import FusedWeights, fuse, used_in_half
+from dimred.training.evaluate import RunningLoss
+from dimred.training.recipe import Recipe
+
+
+class Step:
+    """Computes gradients, and takes the optimiser's step.
+
+    Each part executes the same operations on the same storages, step after step, until coordinates
+    change. So it may be captured (capture.py).
+
+    fused: write the weights of which a part trains by one kernel (net/fused.py), as GPUs need.
+    captured: how many steps of this run were replayed graphs; of this class, none.
+    reason: why steps are not captured, where that was tried.
+    """
+
+    captured, reason = 0, ""
+
+    def __init__(
+        self,
+        net: Net,
+        recipe: Recipe,
+        feed: Feed,
+        optimizer: torch.optim.Optimizer,
+        running_loss: RunningLoss,
+        *,
+        fused: bool,
+    ) -> None:
+        self.net, self.recipe, self.feed = net, recipe, feed
+        self.optimizer, self.running_loss = optimizer, running_loss
+        self._fuses = fused
+        self._fused: list[FusedWeights] = []
+        # what `prepare` has found
+        self._parameters, self._settings = list[Any](), list[Any]()
+
+    def gradients(self) -> None:
+        """Compute the gradients of the feed's batch."""
+        self.prepare()
+        self.compute()
+
+    def compute(self) -> None:
+        """The part of `gradients` that may be captured."""
+        self.net.zero_grad()
+        images, labels = self.feed.batch()
+        thetas = self._thetas() if self._fuses else None
+        with self.net.weights_in_place(thetas, self.recipe.channels_last) as model:
+            logits = self.recipe.logits(model, images)
+            loss = self.recipe.loss(logits, labels) + self.net.penalty()
+            if loss.requires_grad:  # else nothing is trained
+                loss.backward()
+        self.running_loss.add(loss, logits, labels)
+
+    def update(self) -> None:
+        """Take the optimiser's step with the gradients that are there after the pause."""
+        if self.recipe.clip:
+            torch.nn.utils.clip_grad_norm_(self.net.parameters().values(), self.recipe.clip)
+        self.optimizer.step()
+
+    def state(self) -> dict[str, int]:
+        """For a checkpoint, as JSON."""
+        return {"captured": self.captured}
+
+    def load(self, state: Mapping[str, int]) -> None:
+        self.captured = state["captured"]
+
+    # -- coordinates --------------------
+    def prepare(self) -> None:
+        """Look for changes of what a step depends on besides the contents of its tensors: of the
+        parameters, which are others where coordinates have changed, and of settings."""
+        if not self._fuses:
+            return
+        parameters, settings = self.assumptions()
+        same_settings = same(settings, self._settings)
+        if same_settings and same(parameters, self._parameters):
+            return
+        # the objects themselves are kept, so that no other gets their identity
+        self._parameters, self._settings = parameters, settings
+        in_place = same_settings and self._refill()
+        if not in_place:
+            self._fused = self._fuse()
+        self.coordinates_changed(in_place)
+
+    def coordinates_changed(self, in_place: bool) -> None:
+        """Called by `prepare`. in_place: the same weights have as many coordinates as before, and
+        are written where the old ones were."""
+
+    def is_prepared(self) -> bool:
+        """Whether nothing has changed since `prepare`."""
+        parameters, settings = self.assumptions()
+        return same(parameters, self._parameters) and same(settings, self._settings)
+
+    def assumptions(self) -> tuple[list[Any], list[Any]]:
+        net = self.net
+        parameters: list[Any] = [*net.parameters().values()]
+        settings = [*net.transforms.values(), net.model.training, len(net.frozen_norms)]
+        settings += [parameter.requires_grad for parameter in parameters]
+        settings += [group["lr"] for group in self.optimizer.param_groups]
+        return [*parameters, net.optimizer_state.version], settings
+
+    def _refill(self) -> bool:
+        partly = {name for name, w in self.net.weights.items() if w.support is not None and w.dim}
+        fused = {name for each in self._fused for name in each.weights}
+        return partly == fused and all(each.refill() for each in self._fused)
+
+    def _fuse(self) -> list[FusedWeights]:
+        net = self.net
+        made = net.transforms.keys() | net.bases.keys()
+        half = used_in_half(net.model) if self.recipe.bf16 else set()
+        plain = {name: w for name, w in net.weights.items() if name not in made}
+        return fuse(plain, half, self.recipe.channels_last)
+
+    def _thetas(self) -> dict[str, Tensor]:
+        """All weights, by as few kernels as possible."""
+        written = dict[str, Tensor]()
+        for fused in self._fused:
+            written |= fused.thetas()
+        others = {n: w.theta() for n, w in self.net.weights.items() if n not in written}
+        return others | written
+
+
+def same(one: list[Any], other: list[Any]) -> bool:
+    """Whether two lists hold the same objects."""
+    if len(one) != len(other):
+        return False
+    return all(a is b for a, b in zip(one, other, strict=True))

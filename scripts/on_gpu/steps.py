@@ -1,0 +1,210 @@
+"""The step table and the throughput of whole loops, on data in the GPU's memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from dimred.data.arrays import Examples
+from dimred.data.memory import Memory
+from dimred.methods.dynamic_sparse_training.rigl import RigL
+from dimred.models import lenet300, resnet, vgg, wide_resnet
+from dimred.net import Net
+from dimred.scores import random_scores
+from dimred.select.allocate import ERK
+from dimred.select.topk import topk
+from dimred.training.loop import Train
+from dimred.training.observers import Observer
+from dimred.training.recipe import Recipe
+
+DENSITY = 0.05
+INITS = {"init": "kaiming_normal", "pretrained": None}
+CIFAR, MNIST = (3, 32, 32), (1, 28, 28)
+MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
+    "LeNet-300-100": (lambda: lenet300(shape=MNIST, classes=10, **INITS), MNIST),
+    "ResNet-20": (
+        lambda: resnet(shape=CIFAR, classes=10, depth=20, width=1, shortcut="conv", **INITS),
+        CIFAR,
+    ),
+    "VGG-16": (lambda: vgg(shape=CIFAR, classes=10, depth=16, **INITS), CIFAR),
+    "WRN-28-2": (
+        lambda: wide_resnet(shape=CIFAR, classes=10, depth=28, width=2, **INITS),
+        CIFAR,
+    ),
+    "ResNet-50": (lambda: torchvision.models.resnet50(num_classes=10), (3, 224, 224)),
+}
+
+
+class Noise(Memory):
+    """Random images of the shape of CIFAR or MNIST, in memory."""
+
+    def read(self) -> tuple[Examples, ...]:
+        draws = torch.Generator().manual_seed(0)
+        parts = []
+        for count in (self.examples, 64):
+            images = torch.randint(256, (count, *self.image), dtype=torch.uint8, generator=draws)
+            parts.append(Examples(images, torch.randint(10, (count,), generator=draws)))
+        return tuple(parts)
+
+
+def noise(shape: tuple[int, int, int], examples: int = 12800, augment: bool = True) -> Memory:
+    Noise.image, Noise.examples, Noise.name = shape, examples, "noise"
+    data = Noise(val_fraction=0.0, resize=None, mean=None, std=None,
+                 crop_padding=4 if augment else 0, flip=augment)  # fmt: skip
+    return data.to(torch.device("cuda"))
+
+
+def recipe(bf16: bool, compiled: bool = False, **more: Any) -> Recipe:
+    return Recipe(
+        batch_size=128,
+        lr=0.01,
+        epochs=1000,
+        bf16=bf16,
+        compile=compiled,
+        schedule="constant",
+        **more,
+    )
+
+
+def graphed(step: Callable[[], None]) -> Callable[[], None]:
+    """A step of plain PyTorch, captured."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+
+    def replay(kept: Callable[[], None] = step) -> None:  # with the step, its parameters are kept
+        graph.replay()
+
+    return replay
+
+
+def dense_step(build: Callable[[], nn.Module], images: Tensor, labels: Tensor, bf16: bool,
+               compiled: bool) -> Callable[[], None]:  # fmt: skip
+    """forward, backward and fused SGD of plain PyTorch in channels_last."""
+    model = build().cuda().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True
+    )
+    net = torch.compile(model) if compiled else model
+    if images.dim() == 4:
+        images = images.to(memory_format=torch.channels_last)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+            logits = net(images).float()
+        F.cross_entropy(logits, labels).backward()
+        optimizer.step()
+
+    return step
+
+
+class Sparse:
+    """dimred's own step, of a static random support by ERK."""
+
+    def __init__(self, build: Callable[[], nn.Module], data: Memory, bf16: bool, compiled: bool,
+                 capture: Any) -> None:  # fmt: skip
+        net = Net(build(), seed=0).to("cuda")
+        train = Train(net, data, recipe(bf16, compiled, capture=capture))
+        scores = random_scores(net, "support")
+        net.keep(topk(scores, ERK(power=1.0)(net, DENSITY)))
+        net.optimizer_state.set_lr(0.01)
+        self.train, self.count = train, 0
+        self.batches = iter(train.step.feed.steps(0, 0))
+        next(self.batches)
+
+    def __call__(self) -> None:
+        """The same batch again and again, as plain PyTorch has it; without the loop."""
+        self.train.step.gradients()
+        self.train.step.update()
+        self.train.running_loss._row.zero_()
+
+
+def timed(step: Callable[[], None], steps: int) -> float:
+    """Milliseconds a step."""
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    for _ in range(steps):
+        step()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end) / steps
+
+
+def steps() -> dict[str, Any]:
+    """Milliseconds a step: dense PyTorch and dimred at 5 % density, eager and captured."""
+    rows = {}
+    for name, (build, shape) in MODELS.items():
+        for bf16 in (False, True):
+            data = noise(shape, augment=False)
+            images, labels = next(data.train_batches(128, 0, 0))
+            contestants: dict[str, Callable[[], None]] = {}
+            eager = dense_step(build, images, labels, bf16, False)
+            contestants["dense eager"] = eager
+            contestants["dense captured"] = graphed(dense_step(build, images, labels, bf16, False))
+            contestants["dimred eager"] = Sparse(build, data, bf16, False, False)
+            sparse = Sparse(build, data, bf16, False, True)
+            contestants["dimred captured"] = sparse
+            for each in contestants.values():
+                timed(each, 12)
+            found: dict[str, list[float]] = {each: [] for each in contestants}
+            for _ in range(7):
+                for each, step in contestants.items():
+                    found[each].append(timed(step, 30))
+            row = {each: round(median(times), 3) for each, times in found.items()}
+            row["ratio captured"] = round(row["dimred captured"] / row["dense captured"], 3)
+            row["ratio eager"] = round(row["dimred eager"] / row["dense eager"], 3)
+            row["memory MB"] = round(torch.cuda.max_memory_allocated() / 1e6)
+            torch.cuda.reset_peak_memory_stats()
+            label = f"{name} {'bf16' if bf16 else 'fp32'}"
+            rows[label] = row
+            seen = sparse.train.step
+            print(f"{label:20}", row, seen.captured, seen.reason, flush=True)
+    return rows
+
+
+def loop() -> dict[str, Any]:
+    """Images a second of whole loops of RigL: batches, augmentation, rewiring every 100 steps."""
+    rows = {}
+    for name, (build, shape) in MODELS.items():
+        if shape[1] == 224:
+            continue
+        for bf16 in (False, True):
+            for capture in (False, "auto"):
+                data = noise(shape, 45056, augment=shape == CIFAR)
+                net = Net(build(), seed=0).to("cuda")
+                seconds = []
+                how = recipe(bf16, capture=capture)
+                train = Train(net, data, dataclasses.replace(how, steps=1100))
+                train.observers.append(Clock(seconds))
+                RigL(sparsity=1 - DENSITY, update_every=100).run(net, train)
+                rate = 128 * 1000 / (seconds[1] - seconds[0])
+                label = f"{name} {'bf16' if bf16 else 'fp32'} capture={capture}"
+                rows[label] = round(rate)
+                captured = getattr(train.step, "captured", 0)
+                print(f"{label:40} {rate:10,.0f} images/s, {captured} captured", flush=True)
+    return rows
+
+
+class Clock(Observer):
+    def __init__(self, seconds: list[float]) -> None:
+        self.seconds = seconds
+
+    def after_update(self, train: Train, step: int) -> None:
+        if step in (99, 1099):
+            torch.cuda.synchronize()
+            self.seconds.append(time.monotonic())

@@ -1,0 +1,342 @@
+"""Captured training steps: what may be captured, and that captured steps end with the same bits.
+
+On a CPU, CUDA graphs are emulated (conformance/emulated_graph.py). The conformance suite does so
+for every method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from conftest import Outcome, compose
+from torch import Tensor
+
+from dimred.conformance.emulated_graph import EmulatedGraph
+from dimred.conformance.observe import use_fused_optimizer
+from dimred.conformance.toy import RECIPE, Blobs, conv_norm
+from dimred.data.arrays import Examples
+from dimred.data.memory import Memory
+from dimred.errors import UserError
+from dimred.methods.supermasks.edge_popup import best_of, best_on_device
+from dimred.net import Net
+from dimred.net.fused import FusedWeights, fuse, used_in_half
+from dimred.net.transforms import Transform
+from dimred.runs.identity import describe
+from dimred.training.capture import CapturedStep
+from dimred.training.loop import Train
+from dimred.training.tape import Recorder
+
+
+# -- what may be captured --------------------
+def recorded(step: Callable[[], Any], changed: Callable[[], Any]) -> str:
+    """Why a step and the next one cannot be the same graph."""
+    tapes = []
+    for _ in range(2):
+        with Recorder() as recorder:
+            step()
+        tapes.append(recorder.tape)
+        changed()
+    return tapes[0].difference(tapes[1])
+
+
+class Numbers:
+    """A step of one operation, on a number or a tensor that changes between steps."""
+
+    def __init__(self) -> None:
+        self.tensor, self.number, self.place = torch.arange(6.0), 2.0, torch.zeros(1)
+
+    def change(self) -> None:
+        self.number += 1
+        self.place = self.place + 1
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        (lambda n: n.tensor * 2 + n.tensor.sum(), ""),
+        (lambda n: n.tensor.clone().mul_(3).sort(), ""),
+        (lambda n: n.tensor * n.number, "aten.mul.Tensor has 2.0 in one step and 3.0 in the next"),
+        (lambda n: n.tensor + n.place, "aten.add.Tensor has 0x"),
+        (lambda n: n.tensor[2].item(), "reads a number back from the device"),
+        (lambda n: n.tensor.nonzero(), "size depends on its values"),
+        (lambda n: n.tensor[n.tensor > 2], "selects by a mask"),
+        (lambda n: n.tensor * torch.tensor([1.0] * 6), "puts a number of Python into a tensor"),
+        (lambda n: torch.rand(3, generator=torch.Generator()), "generator of its own"),
+        (lambda n: torch.zeros(int(n.number)), "aten.zeros.default has 2 in one step and 3"),
+        (lambda n: [n.tensor + 1] * int(n.number), ""),
+        (lambda n: [n.tensor + 1 for _ in range(int(n.number))], "one step has 2 operations, the"),
+    ],
+)
+def test_a_step_may_be_captured_if_it_repeats_itself(
+    step: Callable[[Numbers], Any], why: str
+) -> None:
+    numbers = Numbers()
+    found = recorded(lambda: step(numbers), numbers.change)
+    assert (why in found) if why else not found, found
+
+
+# -- weights written at once --------------------
+def sparse_net(**how: Any) -> Net:
+    torch.manual_seed(0)
+    net = Net(conv_norm(), **how)
+    draws = torch.Generator().manual_seed(1)
+    for name in net.weights:
+        size = net.weights[name].size
+        support = torch.randperm(size, generator=draws)[: size // 3].sort().values
+        net.keep({name: support}, "init" if name == "3.weight" else "zero")
+    return net
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_written_at_once_are_the_base_with_psi_at_the_support(
+    dtype: torch.dtype, channels_last: bool
+) -> None:
+    net = sparse_net()
+    fused = FusedWeights(net.weights, dtype, channels_last)
+    draws = torch.Generator().manual_seed(2)
+    for _ in range(2):
+        thetas = fused.thetas()
+        dense = {name: torch.randn(t.shape, generator=draws) for name, t in thetas.items()}
+        loss = torch.stack([(thetas[name] * dense[name]).sum() for name in thetas]).sum()
+        loss.backward()
+        for name, w in net.weights.items():
+            expected = net.initial()[name].flatten() if name == "3.weight" else torch.zeros(w.size)
+            expected[w.support] = w.psi.detach()
+            assert torch.equal(thetas[name].flatten(), expected.to(dtype))
+            assert thetas[name].data_ptr() % 64 == 0
+            if channels_last and thetas[name].dim() == 4:
+                assert thetas[name].is_contiguous(memory_format=torch.channels_last)
+            gradient = dense[name].flatten()[w.support].to(dtype).float()
+            assert w.psi.grad is not None and torch.equal(w.psi.grad, gradient)
+            with torch.no_grad():
+                w.psi.add_(0.5)
+            w.psi.grad = None
+
+
+def test_other_coordinates_of_the_same_number_are_written_in_the_same_place() -> None:
+    net = sparse_net()
+    fused = FusedWeights(net.weights, torch.float32, True)
+    place = fused.thetas()["0.weight"].data_ptr()
+    net.keep({"0.weight": torch.arange(12)})
+    assert fused.refill()
+    theta = fused.thetas()["0.weight"]
+    assert theta.data_ptr() == place
+    assert torch.equal(theta.flatten(), net.weights["0.weight"].dense())
+    net.keep({"0.weight": torch.arange(11)})
+    assert not fused.refill()
+
+
+def test_only_weights_of_which_a_part_trains_are_written_at_once() -> None:
+    net = sparse_net()
+    net.keep({"0.weight": None, "3.weight": torch.arange(0)})
+    halves = used_in_half(net.model)
+    assert {name for name in net.weights if name not in halves} == set()
+    names = [list(each.weights) for each in fuse(net.weights, {"9.weight"}, True)]
+    assert names == [["9.weight"], ["11.weight"]]
+
+
+# -- batches --------------------
+class Images(Memory):
+    """20 images of 3x8x8 with random pixels."""
+
+    name = "images"
+
+    def read(self) -> tuple[Examples, ...]:
+        draws = torch.Generator().manual_seed(0)
+        pixels = torch.randint(256, (30, 3, 8, 8), dtype=torch.uint8, generator=draws)
+        labels = torch.arange(30) % 4
+        return Examples(pixels[:20], labels[:20]), Examples(pixels[20:], labels[20:])
+
+
+@pytest.mark.parametrize(("crop_padding", "flip"), [(0, False), (2, True)])
+def test_batches_selected_in_the_step_are_those_of_the_epoch(crop_padding: int, flip: bool) -> None:
+    data = Images(
+        val_fraction=0.0, resize=None, mean=None, std=None, crop_padding=crop_padding, flip=flip
+    )
+    feed, tapes = data.feed(6, fixed=True), []
+    for epoch, start in ((0, 0), (1, 0), (2, 1)):
+        expected = list(data.train_batches(6, 5, epoch, start))
+        seen = 0
+        for _ in feed.steps(5, epoch, start):
+            with Recorder() as recorder:
+                images, labels = feed.batch()
+            tapes.append(recorder.tape)
+            assert torch.equal(images, expected[seen][0]) and torch.equal(labels, expected[seen][1])
+            seen += 1
+        assert seen == len(expected) == 3 - start
+    assert not any(tapes[0].difference(tape) for tape in tapes[1:])
+
+
+def test_batches_of_other_data_are_copied_to_the_same_place() -> None:
+    feed = Blobs().feed(8, fixed=True)
+    places = set()
+    for _, expected in zip(feed.steps(0, 0), Blobs().train_batches(8, 0, 0), strict=True):
+        batch = feed.batch()
+        places.add((batch[0].data_ptr(), batch[1].data_ptr()))
+        assert torch.equal(batch[0], expected[0]) and torch.equal(batch[1], expected[1])
+    assert len(places) == 1
+
+
+# -- captured steps --------------------
+def training(captured: bool, **recipe: Any) -> Train:
+    settings = dataclasses.replace(RECIPE, **recipe)
+    train = Train(sparse_net(), Blobs(), settings)
+    use_fused_optimizer(train)
+    if captured:
+        parts = (
+            train.net,
+            settings,
+            train.data.feed(settings.batch_size, fixed=True),
+            train.optimizer,
+            train.running_loss,
+        )
+        train.step = CapturedStep(*parts, capture=EmulatedGraph)
+    return train
+
+
+def psi(net: Net) -> Tensor:
+    return torch.cat([w.psi.detach() for w in net.weights.values()])
+
+
+def test_zero_grad_at_the_pause_of_a_captured_step_takes_no_step() -> None:
+    train = training(True)
+    kept = psi(train.net)
+    for t in train.steps(0, 12):
+        before = psi(train.net)
+        if t == 8:
+            train.net.zero_grad()
+        if t == 9:
+            assert torch.equal(before, kept)
+        kept = before
+    assert train.step.captured == 10
+
+
+def test_gradients_changed_at_the_pause_of_a_captured_step_count() -> None:
+    nets = []
+    for captured in (False, True):
+        train = training(captured, clip=0.5)
+        for t in train.steps(0, 12):
+            weight = train.net.weights["9.weight"].psi
+            assert weight.grad is not None
+            if t == 7:
+                weight.grad = torch.ones_like(weight.grad)
+            if t == 8:
+                weight.grad.mul_(2)
+        nets.append(train.net)
+        assert train.step.captured == 10 * captured
+    assert torch.equal(psi(nets[0]), psi(nets[1]))
+
+
+def test_dense_gradients_of_captured_steps_are_those_of_eager_ones() -> None:
+    seen: list[list[Tensor]] = [[], []]
+    for captured in (False, True):
+        train = training(captured)
+        for t in train.steps(0, 16, dense_grad=lambda t: t % 4 == 3):
+            if t % 4 == 3:
+                seen[captured] += [grad.clone() for grad in train.net.grads().values()]
+        assert train.step.captured == 14 * captured
+    assert len(seen[0]) == 16
+    assert all(torch.equal(one, two) for one, two in zip(*seen, strict=True))
+
+
+def test_new_supports_of_the_same_size_need_no_new_capture() -> None:
+    captures = 0
+
+    def counted(work: Callable[[], None]) -> EmulatedGraph:
+        nonlocal captures
+        captures += 1
+        return EmulatedGraph(work)
+
+    train = training(True)
+    assert isinstance(train.step, CapturedStep)
+    train.step._capture = counted
+    for t in train.steps(0, 24):
+        if t in (8, 16):
+            name = "9.weight"
+            support = train.net.weights[name].support
+            assert support is not None
+            train.net.keep({name: (support + 1) % train.net.weights[name].size})
+        if t == 20:
+            train.net.keep({"9.weight": torch.arange(5)})
+    assert captures == 4  # gradients and update, for two numbers of coordinates
+    assert train.step.captured == 22
+
+
+class Drifting(Transform):
+    """theta times a Python number that changes in every step."""
+
+    factor = 1.0
+
+    def forward(self, theta: Tensor) -> Tensor:
+        self.factor += 0.01
+        return theta * self.factor
+
+
+def test_a_required_capture_that_is_impossible_is_refused() -> None:
+    train = training(True)
+    assert isinstance(train.step, CapturedStep)
+    train.step.required = True
+    train.net.add_transforms({"9.weight": Drifting()})
+    with pytest.raises(UserError, match=r"aten.mul.Tensor has 1.\d+ in one step and 1.\d+ in the"):
+        train(0, 4)
+
+
+def test_a_required_capture_ends_where_coordinates_change_in_every_step() -> None:
+    train = training(True)
+    assert isinstance(train.step, CapturedStep)
+    train.step.required, train.step.PATIENCE = True, 6
+    with pytest.raises(UserError, match="none of the first 6 steps could be captured"):
+        for t in train.steps(0, 12):
+            train.net.keep({"9.weight": torch.arange(3 + t % 2)})
+
+
+def test_a_captured_net_compiles() -> None:
+    nets = []
+    for captured in (False, True):
+        torch._dynamo.reset()
+        train = training(captured)
+        train.net.compile(backend="eager")
+        train(0, 8)
+        nets.append(train.net)
+        assert train.step.captured == 7 * captured
+    assert torch.equal(psi(nets[0]), psi(nets[1]))
+
+
+# -- runs --------------------
+def test_capture_is_refused_without_a_gpu(dimred: Callable[..., Outcome]) -> None:
+    code, _, err = dimred("train", "recipe.capture=true", "recipe.steps=3", "device=cpu")
+    assert code == 1 and "recipe.capture=true is not allowed" in err and "only a GPU" in err
+
+
+def test_capture_does_not_change_the_name_of_a_run() -> None:
+    net_names = []
+    for capture in ("auto", "false"):
+        net_names.append(describe(compose(f"recipe.capture={capture}")))
+    assert net_names[0] == net_names[1]
+
+
+# -- masks --------------------
+def test_masks_made_on_the_device_are_those_made_on_the_host() -> None:
+    draws = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        score = torch.randint(8, (5, 7), generator=draws).float()
+        for k in (0, 1, 9, 20, 34, 35):
+            host, device = best_of(score, k), best_on_device(score, k)
+            assert torch.equal(host, device) and device.sum() == k
+
+
+@pytest.mark.gpu
+def test_captured_steps_on_a_gpu_end_with_the_same_bits() -> None:
+    states = []
+    for capture in (False, "auto"):
+        net = sparse_net().to("cuda")
+        settings = dataclasses.replace(RECIPE, capture=capture)
+        train = Train(net, Blobs(device="cuda"), settings)
+        train()
+        states.append(net.state())
+        assert train.step.captured == (38 if capture else 0)
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
