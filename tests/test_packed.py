@@ -243,8 +243,8 @@ def test_ctrl_c_saves_all_runs_and_the_same_command_resumes_them(
     presser.join()
     assert capfd.readouterr().err.splitlines() == [
         "dimred: SIGINT: saving all runs. Once more: at once",
-        "dimred: stopped by signal 2. Finished runs are kept, and those that were training are "
-        "saved up to their last step. Repeat the command to resume",
+        "dimred: stopped by signal 2. Finished runs are kept, and those that were training up to "
+        "their last step. Repeat the command to resume",
     ]
     runs = training(tmp_path)
     saved = [steps_done(run) for run in runs]

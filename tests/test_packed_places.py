@@ -89,7 +89,7 @@ state="${CUDA_MPS_PIPE_DIRECTORY:-$DEFAULT}/running"
 echo "$@" >> "$CALLS"
 if [ "$1" = -d ]; then
     [ -z "$REFUSES" ] || { echo "$REFUSES" >&2; exit 1; }
-    touch "$state"
+    [ -z "$ENDS" ] || exit 0
     sleep 60 &      # a daemon that holds its output open
     echo $! > "$state"
     exit 0
@@ -126,7 +126,20 @@ def test_mps_is_started_in_folders_of_its_own_and_ended(control: Path) -> None:
     mps.stop()
     until(lambda: not Path(f"/proc/{daemon}").exists())
     assert not pipes.exists() and not mps.running and mps.environment == {}
-    assert control.read_text().split() == ["get_server_list", "-d", "quit"]
+    assert control.read_text().split() == ["get_server_list", "-d", "get_server_list", "quit"]
+
+
+def test_an_mps_that_ends_at_once_is_given_up(
+    control: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ENDS", "1")
+    mps = MPS()
+    mps.start()
+    assert not mps.running and mps.environment == {}
+    assert [record.message for record in caplog.records] == [
+        "NVIDIA MPS cannot be used (Cannot find MPS control daemon process): runs on a GPU take "
+        "turns"
+    ]
 
 
 def test_an_mps_that_is_running_is_used_and_left_alone(control: Path) -> None:
@@ -162,7 +175,7 @@ def test_runs_whose_gpu_is_gone_are_not_begun_and_mps_is_ended(
     monkeypatch.setattr(pool, "visible_gpus", lambda: ["99"])
     (run,) = front_door.sweep("snip", seed=[0], jobs=2, outputs=str(tmp_path))
     # at first the sweep's MPS may be at fault, so the GPU is tried again without it
-    assert control.read_text().split() == ["get_server_list", "-d", "quit"]
+    assert control.read_text().split() == ["get_server_list", "-d", "get_server_list", "quit"]
     assert caplog.records[0].message.startswith("NVIDIA MPS cannot be used (")
     assert run.status == "failed" and run.reason.startswith("not begun: ")
     assert not list(tmp_path.glob("runs/*/*/*"))  # nor computed on the CPU

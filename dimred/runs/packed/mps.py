@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class MPS:
         # with CUDA_VISIBLE_DEVICES, MPS would number the GPUs anew
         environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
         failure = executed([CONTROL, "-d"], environment | self.environment)
+        # a daemon that cannot make its socket ends without a word
+        failure = failure or unanswered("get_server_list", environment | self.environment)
         self.running = not failure
         if failure:
             self.give_up(failure)
@@ -70,6 +73,15 @@ class MPS:
 def ask(request: str, environment: Mapping[str, str]) -> str:
     """Send a request to the control program; what went wrong, or nothing."""
     return executed([CONTROL], environment, f"{request}\n")
+
+
+def unanswered(request: str, environment: Mapping[str, str]) -> str:
+    """Ask until there is an answer, for a second; what went wrong, or nothing."""
+    for _ in range(5):
+        if not (failure := ask(request, environment)):
+            return ""
+        time.sleep(0.2)
+    return failure
 
 
 def executed(command: list[str], environment: Mapping[str, str], given: str = "") -> str:

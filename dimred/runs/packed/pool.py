@@ -28,12 +28,17 @@ log = logging.getLogger(__name__)
 
 
 class SweepInterrupted(Interrupted):
-    """A signal ended a sweep; its runs are saved."""
+    """Signals ended a sweep: one, after which its runs were saved, or more, which ended them at
+    once."""
+
+    def __init__(self, signals: Sequence[int]) -> None:
+        super().__init__(signals[0])
+        self.saved = "step" if len(signals) == 1 else "checkpoint"
 
     def __str__(self) -> str:
         return (
             f"stopped by signal {self.signal}. Finished runs are kept, and those that were "
-            "training are saved up to their last step. Repeat the command to resume"
+            f"training up to their last {self.saved}. Repeat the command to resume"
         )
 
 
@@ -101,7 +106,7 @@ class Pool:
             if len(signals.came) > 1:
                 worker.kill()
         if not self.workers.busy():
-            raise SweepInterrupted(signals.came[0])
+            raise SweepInterrupted(signals.came)
 
     def settle(self, tasks: Sequence[Task], more: bool) -> None:
         """Choose the places and threads for tasks."""
