@@ -336,7 +336,12 @@ def test_captured_steps_on_a_gpu_end_with_the_same_bits() -> None:
         net = sparse_net().to("cuda")
         settings = dataclasses.replace(RECIPE, capture=capture)
         train = Train(net, Blobs(device="cuda"), settings)
+        net.train(False)
+        images, labels = train.sample(16)
+        scored = torch.nn.functional.cross_entropy(net(images), labels)  # its graph stays alive
+        net.train()
         train()
+        assert scored.grad_fn is not None
         states.append(net.state())
         assert train.step.captured == (38 if capture else 0)
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -46,15 +46,14 @@ class CudaCapture:
     """
 
     def __init__(self) -> None:
-        self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        self._pool = torch.cuda.graph_pool_handle()
         # a pool can be joined as long as one graph uses it: this one, for ever
         self._keeper = self(launch_something)
 
     def __call__(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        self._stream.wait_stream(torch.cuda.current_stream())
         # a graph that the garbage collector finds must not be destroyed while another is captured
-        with without_collector(), torch.cuda.stream(self._stream):
+        with without_collector():
             # other threads may go on: those of a DataLoader copy to the device
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
@@ -64,8 +63,25 @@ class CudaCapture:
                     graph.capture_end()
                 raise
             graph.capture_end()
-        torch.cuda.current_stream().wait_stream(self._stream)
         return graph
+
+
+def use_own_stream(device: torch.device) -> None:
+    """Compute everything that follows on a stream of dimred's.
+
+    The default stream cannot be captured. And gradients of a parameter are added up on the stream
+    on which autograd has seen it first, be it while weights were scored: if that is another one
+    than the captured one, capture fails."""
+    if device not in STREAMS:
+        STREAMS[device] = torch.cuda.Stream(device)
+    own, current = STREAMS[device], torch.cuda.current_stream(device)
+    if own != current:
+        own.wait_stream(current)
+        torch.cuda.set_stream(own)
+
+
+#: one for all runs of a process, so that they reuse each other's memory
+STREAMS: dict[torch.device, torch.cuda.Stream] = {}
 
 
 def launch_something() -> None:

@@ -26,7 +26,7 @@ from dimred.net import Net, State
 from dimred.net.seeded import seed_generators
 from dimred.select.schedules import steps_between
 from dimred.storage.folder import RunFolder
-from dimred.training.capture import CapturedStep, CudaCapture
+from dimred.training.capture import CapturedStep, CudaCapture, use_own_stream
 from dimred.training.evaluate import Best, RunningLoss, evaluate
 from dimred.training.exploration import Exploration
 from dimred.training.flops import Costs
@@ -63,6 +63,10 @@ class Train:
         self.epoch_steps = data.steps_per_epoch(recipe.batch_size)
         self.total = recipe.steps or max(1, round(recipe.epochs * self.epoch_steps))
         self.device = next(net.model.parameters()).device
+        if self.device.type == "cuda":
+            use_own_stream(self.device)
+            # cuDNN's fastest gradients of convolutions add up in another order in every run
+            torch.backends.cudnn.deterministic = True
         net.optimizer = self.optimizer = recipe.make_optimizer(net)
         if recipe.compile:
             net.compile()
@@ -84,9 +88,6 @@ class Train:
         self._lr_of: int | None = None  # the step whose learning rate all steps have
         # Dropout and other people's models draw from torch's generators; nothing in dimred does.
         seed_generators(seed)
-        if self.device.type == "cuda":
-            # cuDNN's fastest gradients of convolutions add up in another order in every run
-            torch.backends.cudnn.deterministic = True
 
     def __len__(self) -> int:
         """Steps of one whole training."""

@@ -30,7 +30,7 @@ class Recipe(Checked):
     nesterov: bool = False
     weight_decay: NotNegative = 0.0005  # of weights; see decay_all
     decay_all: bool = False  # weight decay of biases and norms, too
-    schedule: Literal["constant", "step", "cosine"] = "step"
+    schedule: Literal["constant", "step", "cosine", "linear"] = "step"
     # schedule=step multiplies lr by gamma at these fractions of training
     milestones: tuple[OpenFraction, ...] = (0.5, 0.75)
     gamma: NotNegative = 0.1
@@ -63,6 +63,8 @@ class Recipe(Checked):
             return self.lr * (step + 1) / warmup
         if self.schedule == "cosine":
             return self.lr / 2 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+        if self.schedule == "linear":
+            return self.lr * (total - step) / (total - warmup)
         passed = [m for m in self.milestones if step >= round(m * total)]
         return self.lr * self.gamma ** (len(passed) if self.schedule == "step" else 0)
 
