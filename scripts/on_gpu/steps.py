@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -149,36 +150,51 @@ def timed(step: Callable[[], None], steps: int) -> float:
 def steps() -> dict[str, Any]:
     """Milliseconds a step: dense PyTorch and dimred at 5 % density, eager and captured."""
     rows = {}
-    for name, (build, shape) in MODELS.items():
+    for name in MODELS:
         for bf16 in (False, True):
-            data = noise(shape, augment=False)
-            images, labels = next(data.train_batches(128, 0, 0))
-            contestants: dict[str, Callable[[], None]] = {}
-            eager = dense_step(build, images, labels, bf16, False)
-            contestants["dense eager"] = eager
-            contestants["dense captured"] = graphed(dense_step(build, images, labels, bf16, False))
-            contestants["dimred eager"] = Sparse(build, data, bf16, False, False)
-            sparse = Sparse(build, data, bf16, False, True)
-            contestants["dimred captured"] = sparse
-            small = shape[1] < 224
-            for each in contestants.values():
-                timed(each, 12 if small else 4)
-            found: dict[str, list[float]] = {each: [] for each in contestants}
-            for _ in range(7 if small else 3):
-                for each, step in contestants.items():
-                    found[each].append(timed(step, 30 if small else 6))
-            row = {each: round(median(times), 3) for each, times in found.items()}
-            row["ratio captured"] = round(row["dimred captured"] / row["dense captured"], 3)
-            row["ratio eager"] = round(row["dimred eager"] / row["dense eager"], 3)
-            row["memory MB"] = round(torch.cuda.max_memory_allocated() / 1e6)
-            del contestants, eager, sparse, step
-            gc.collect()
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-            label = f"{name} {'bf16' if bf16 else 'fp32'}"
-            rows[label] = row
-            print(f"{label:20}", row, flush=True)
+            rows[label(name, bf16)] = row(name, bf16, compiled=False)
     return rows
+
+
+def compiled() -> dict[str, Any]:
+    """The same with torch.compile, of two models in bf16; it takes a minute or two."""
+    return {label(name, True): row(name, True, compiled=True) for name in ("ResNet-20", "VGG-16")}
+
+
+def label(name: str, bf16: bool) -> str:
+    return f"{name} {'bf16' if bf16 else 'fp32'}"
+
+
+def row(name: str, bf16: bool, compiled: bool) -> dict[str, float]:
+    """Milliseconds of each kind of step, and the peak memory of the captured ones."""
+    build, shape = MODELS[name]
+    data = noise(shape, augment=False)
+    images, labels = next(data.train_batches(128, 0, 0))
+    dense = partial(dense_step, build, images, labels, bf16, compiled)
+    sparse = partial(Sparse, build, data, bf16, compiled)
+    contestants: dict[str, Callable[[], Callable[[], None]]] = {
+        "dense captured": lambda: graphed(dense()),
+        "dimred captured": lambda: sparse(True),
+    }
+    if not compiled:
+        contestants |= {"dense eager": dense, "dimred eager": lambda: sparse(False)}
+    found: dict[str, float] = {}
+    for each, make in contestants.items():
+        torch.cuda.reset_peak_memory_stats()
+        found[each] = round(median_of(make(), shape[1] < 224), 3)
+        if "captured" in each:
+            found[f"{each}, MB"] = round(torch.cuda.max_memory_allocated() / 1e6)
+        # graphs hold memory until they are gone, and they are parts of cycles
+        gc.collect()
+        torch.cuda.empty_cache()
+    found["ratio captured"] = round(found["dimred captured"] / found["dense captured"], 3)
+    print(f"{label(name, bf16):20}", found, flush=True)
+    return found
+
+
+def median_of(step: Callable[[], None], small: bool) -> float:
+    timed(step, 12 if small else 4)
+    return median(timed(step, 30 if small else 6) for _ in range(7 if small else 3))
 
 
 def loop() -> dict[str, Any]:
@@ -197,10 +213,11 @@ def loop() -> dict[str, Any]:
                 train.observers.append(Clock(seconds))
                 RigL(sparsity=1 - DENSITY, update_every=100).run(net, train)
                 rate = 128 * 1000 / (seconds[1] - seconds[0])
-                label = f"{name} {'bf16' if bf16 else 'fp32'} capture={capture}"
-                rows[label] = round(rate)
-                captured = getattr(train.step, "captured", 0)
-                print(f"{label:40} {rate:10,.0f} images/s, {captured} captured", flush=True)
+                key = f"{label(name, bf16)} capture={capture}"
+                rows[key] = round(rate)
+                print(
+                    f"{key:40} {rate:10,.0f} images/s, {train.step.captured} captured", flush=True
+                )
     return rows
 
 
