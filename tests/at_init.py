@@ -29,7 +29,7 @@ from dimred.net import Net
 from dimred.scores import (
     masked,
 )
-from dimred.select.allocate import Global
+from dimred.select.allocations import Global
 
 
 def mlp(*sizes: int, bias: bool = False) -> nn.Sequential:

@@ -14,7 +14,7 @@ from dimred.methods.dynamic_sparse_training.rigl import RigL
 from dimred.methods.dynamic_sparse_training.set import SET
 from dimred.methods.dynamic_sparse_training.snfs import SNFS
 from dimred.net import Net
-from dimred.select.allocate import Uniform
+from dimred.select.allocations import Uniform
 
 TOTAL, LEFT = 828, 166  # covered weights of the toy, and what sparsity 0.8 leaves
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dimred.net import Net
-from dimred.select.allocate import ER, ERK, IGQ, Balanced, SmartRatio, Uniform, UniformPlus
+from dimred.select.allocations import ER, ERK, IGQ, Balanced, SmartRatio, Uniform, UniformPlus
 
 LEAST = 0.0015
 

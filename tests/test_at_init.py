@@ -36,7 +36,7 @@ from dimred.net import Net
 from dimred.scores import (
     snip,
 )
-from dimred.select.allocate import ERK, Global
+from dimred.select.allocations import ERK, Global
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 

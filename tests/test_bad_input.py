@@ -103,7 +103,7 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
         ("method.sparsity=0.5", "method.sparsity=0.5 is not allowed|Write sparsity=0.5"),
         ("-m method.sparsity=0.5,0.8", "Write sparsity=0.5,0.8"),
         ("method.allocation=erk", "Write allocation=erk"),
-        ("method.allocation._target_=dimred.select.allocate.ERK", "Choose one, allocation=NAME"),
+        ("method.allocation._target_=dimred.select.allocations.ERK", "Choose one, allocation=NAME"),
         ("method.allocation.power=2", "Write allocation.power=2"),
         ("+allocation@method.allocation=erk", "Write allocation=erk"),
         ("method=[rigl]", "It must be the plain name of one file: method=rigl"),

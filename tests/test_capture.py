@@ -194,7 +194,7 @@ def training(captured: bool, **recipe: Any) -> Train:
             train.optimizer,
             train.running_loss,
         )
-        train.step = CapturedStep(*parts, capture=EmulatedGraph)
+        train.stepper = CapturedStep(*parts, capture=EmulatedGraph)
     return train
 
 
@@ -212,7 +212,7 @@ def test_zero_grad_at_the_pause_of_a_captured_step_takes_no_step() -> None:
         if t == 9:
             assert torch.equal(before, kept)
         kept = before
-    assert train.step.captured == 10
+    assert train.stepper.captured == 10
 
 
 def test_gradients_changed_at_the_pause_of_a_captured_step_count() -> None:
@@ -227,7 +227,7 @@ def test_gradients_changed_at_the_pause_of_a_captured_step_count() -> None:
             if t == 8:
                 weight.grad.mul_(2)
         nets.append(train.net)
-        assert train.step.captured == 10 * captured
+        assert train.stepper.captured == 10 * captured
     assert torch.equal(psi(nets[0]), psi(nets[1]))
 
 
@@ -238,7 +238,7 @@ def test_dense_gradients_of_captured_steps_are_those_of_eager_ones() -> None:
         for t in train.steps(0, 16, dense_grad=lambda t: t % 4 == 3):
             if t % 4 == 3:
                 seen[captured] += [grad.clone() for grad in train.net.grads().values()]
-        assert train.step.captured == 14 * captured
+        assert train.stepper.captured == 14 * captured
     assert len(seen[0]) == 16
     assert all(torch.equal(one, two) for one, two in zip(*seen, strict=True))
 
@@ -252,8 +252,8 @@ def test_new_supports_of_the_same_size_need_no_new_capture() -> None:
         return EmulatedGraph(work)
 
     train = training(True)
-    assert isinstance(train.step, CapturedStep)
-    train.step._capture = counted
+    assert isinstance(train.stepper, CapturedStep)
+    train.stepper._capture = counted
     for t in train.steps(0, 24):
         if t in (8, 16):
             name = "9.weight"
@@ -263,7 +263,7 @@ def test_new_supports_of_the_same_size_need_no_new_capture() -> None:
         if t == 20:
             train.net.keep({"9.weight": torch.arange(5)})
     assert captures == 4  # gradients and update, for two numbers of coordinates
-    assert train.step.captured == 22
+    assert train.stepper.captured == 22
 
 
 class Drifting(Transform):
@@ -278,8 +278,8 @@ class Drifting(Transform):
 
 def test_a_required_capture_that_is_impossible_is_refused() -> None:
     train = training(True)
-    assert isinstance(train.step, CapturedStep)
-    train.step.required = True
+    assert isinstance(train.stepper, CapturedStep)
+    train.stepper.required = True
     train.net.add_transforms({"9.weight": Drifting()})
     with pytest.raises(UserError, match=r"aten.mul.Tensor has 1.\d+ in one step and 1.\d+ in the"):
         train(0, 4)
@@ -287,8 +287,8 @@ def test_a_required_capture_that_is_impossible_is_refused() -> None:
 
 def test_a_required_capture_ends_where_coordinates_change_in_every_step() -> None:
     train = training(True)
-    assert isinstance(train.step, CapturedStep)
-    train.step.required, train.step.PATIENCE = True, 6
+    assert isinstance(train.stepper, CapturedStep)
+    train.stepper.required, train.stepper.PATIENCE = True, 6
     with pytest.raises(UserError, match="none of the first 6 steps could be captured"):
         for t in train.steps(0, 12):
             train.net.keep({"9.weight": torch.arange(3 + t % 2)})
@@ -302,7 +302,7 @@ def test_a_captured_net_compiles() -> None:
         train.net.compile(backend="eager")
         train(0, 8)
         nets.append(train.net)
-        assert train.step.captured == 7 * captured
+        assert train.stepper.captured == 7 * captured
     assert torch.equal(psi(nets[0]), psi(nets[1]))
 
 
@@ -343,5 +343,5 @@ def test_captured_steps_on_a_gpu_end_with_the_same_bits() -> None:
         train()
         assert scored.grad_fn is not None
         states.append(net.state())
-        assert train.step.captured == (38 if capture else 0)
+        assert train.stepper.captured == (38 if capture else 0)
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

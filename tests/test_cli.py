@@ -239,7 +239,7 @@ def test_values_take_the_form_of_their_annotations() -> None:
         "pair": [1.0, 1],
         "named": {"a": 1},
         "anything": [1, 1.0, "x"],
-        "of": {"_target_": "dimred.select.allocate.ERK", "power": 2},
+        "of": {"_target_": "dimred.select.allocations.ERK", "power": 2},
     }
     values = checked_group(given, "method")
     assert repr(values) == repr(
@@ -252,7 +252,7 @@ def test_values_take_the_form_of_their_annotations() -> None:
             "several": [1.0, 2.5],
             "pair": [1, 1.0],
             "named": {"a": 1.0},
-            "of": {"_target_": "dimred.select.allocate.ERK", "power": 2.0},
+            "of": {"_target_": "dimred.select.allocations.ERK", "power": 2.0},
         }
     )
     for key, wrong in (

@@ -19,7 +19,7 @@ from scipy import special
 
 from dimred.errors import UserError
 from dimred.runs.compact_file import as_bytes, load_compact
-from dimred.storage.compact import CHECKSUM, MAGIC, START, VERSION, checksum
+from dimred.storage.compact_bytes import CHECKSUM, MAGIC, START, VERSION, checksum
 
 # -- ten years later --------------------
 #: dimred train method=NAME seed=3 recipe.epochs=10, with sparsity=0.98 (kaiming_normal),

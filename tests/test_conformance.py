@@ -18,7 +18,7 @@ from dimred.errors import UserError
 from dimred.net import Net
 from dimred.net.transforms import Transform
 from dimred.scores import magnitude, random_scores
-from dimred.select.allocate import Allocation
+from dimred.select.allocations import Allocation
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 

@@ -26,7 +26,7 @@ from dimred.methods.supermasks.rare_gems import RareGems
 from dimred.net import Net
 from dimred.runs.counts import counts, kind_of
 from dimred.runs.printing import summary
-from dimred.select.allocate import Global, Uniform
+from dimred.select.allocations import Global, Uniform
 from dimred.training.exploration import Exploration
 from dimred.training.loop import Train
 

@@ -9,7 +9,7 @@ from toy import set_up, watch
 
 from dimred.methods.dynamic_sparse_training.deep_r import DeepR, Signed
 from dimred.scores import generator
-from dimred.select.allocate import Uniform
+from dimred.select.allocations import Uniform
 
 
 def test_deepr_no_weight_changes_sign_and_flipped_ones_are_not_used() -> None:

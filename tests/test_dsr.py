@@ -8,7 +8,7 @@ from toy import set_up, watch
 
 from dimred.methods.dynamic_sparse_training.dsr import DSR, below
 from dimred.scores import random_scores
-from dimred.select.allocate import Uniform
+from dimred.select.allocations import Uniform
 from dimred.select.topk import topk
 
 

@@ -27,7 +27,7 @@ from dimred.methods.nm_sparsity import NM
 from dimred.methods.reference_networks import Dense
 from dimred.net import Net
 from dimred.net.coordinates import Supports
-from dimred.select.allocate import ERK, Uniform
+from dimred.select.allocations import ERK, Uniform
 from dimred.select.rewiring import drop_counts, grow_random
 from dimred.select.schedules import cosine
 from dimred.training.loop import Train

@@ -261,7 +261,7 @@ def test_a_method_with_other_values_has_a_curve_of_its_own(runs: Path) -> None:
             " (snip, grasp)",
         ),
         (
-            ["method.lr=0.1", 'method.allocation="dimred.select.allocate.ERK"'],
+            ["method.lr=0.1", 'method.allocation="dimred.select.allocations.ERK"'],
             [["method.lr=0.2"]],
             " (lr=0.1, ERK)",
         ),

@@ -25,7 +25,7 @@ from dimred.methods.pruning_at_init.single_shot import SNIP, FreezeNet
 from dimred.methods.reference_networks import Dense
 from dimred.net import Net
 from dimred.scores import NAMED, gradients
-from dimred.select.allocate import Global
+from dimred.select.allocations import Global
 from dimred.storage.folder import RunFolder
 from dimred.training.loop import Train
 from dimred.training.recipe import Recipe

@@ -18,7 +18,7 @@ from dimred.methods.reference_networks import Dense, MagnitudeAfter
 from dimred.net import Net
 from dimred.net.transforms import Masked, StraightThroughMask, straight_through
 from dimred.runs.build import build
-from dimred.select.allocate import Global, Uniform
+from dimred.select.allocations import Global, Uniform
 from dimred.select.schedules import cubic
 from dimred.select.topk import topk
 from dimred.training.loop import Train

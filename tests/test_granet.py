@@ -8,7 +8,7 @@ from toy import set_up, watch
 from dimred.methods.dynamic_sparse_training.granet import GraNet
 from dimred.methods.dynamic_sparse_training.itop import ITOP
 from dimred.methods.gradual_pruning import GMP
-from dimred.select.allocate import Global
+from dimred.select.allocations import Global
 
 
 def test_granet_without_regrowth_is_gmp() -> None:

@@ -32,7 +32,7 @@ from dimred.scores import (
     random_scores,
     synflow,
 )
-from dimred.select.allocate import Global
+from dimred.select.allocations import Global
 from dimred.select.topk import rounded_down, topk
 
 

@@ -7,7 +7,7 @@ from dynamic import LEFT, line
 from toy import set_up, watch
 
 from dimred.methods.dynamic_sparse_training.mest import MEST
-from dimred.select.allocate import Global
+from dimred.select.allocations import Global
 
 
 def test_mest_bounds_are_those_of_the_paper() -> None:

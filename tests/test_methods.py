@@ -16,7 +16,7 @@ from dimred.methods.pruning_at_init.single_shot import SNIP, FreezeNet, Magnitud
 from dimred.methods.reference_networks import Dense
 from dimred.net import Net
 from dimred.scores import snip
-from dimred.select.allocate import ERK, Global, Uniform
+from dimred.select.allocations import ERK, Global, Uniform
 from dimred.select.topk import topk
 
 METHODS = [

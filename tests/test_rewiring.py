@@ -31,7 +31,7 @@ from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.runs.build import build
 from dimred.scores import Scores, magnitude
-from dimred.select.allocate import Uniform
+from dimred.select.allocations import Uniform
 from dimred.select.schedules import decayed, steps_between
 
 TOTAL = 828  # covered weights of the toy

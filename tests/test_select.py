@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dimred.errors import UserError
 from dimred.net import Net
 from dimred.scores import gradients, magnitude, random_scores, snip
-from dimred.select.allocate import ERK, Global, Uniform
+from dimred.select.allocations import ERK, Global, Uniform
 from dimred.select.rewiring import drop, grow
 from dimred.select.topk import largest, topk
 

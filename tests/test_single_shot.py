@@ -36,7 +36,7 @@ from dimred.scores import (
     prospr,
     snip,
 )
-from dimred.select.allocate import Global
+from dimred.select.allocations import Global
 
 
 def test_lamp_by_hand() -> None:

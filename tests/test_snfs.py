@@ -11,7 +11,7 @@ from toy import set_up, watch
 from dimred.errors import UserError
 from dimred.methods.dynamic_sparse_training.snfs import SNFS, momentum_shares
 from dimred.net import Net
-from dimred.select.allocate import regrown
+from dimred.select.allocations import regrown
 
 
 def test_snfs_momentum_is_dense_and_that_of_sgd() -> None:

@@ -25,7 +25,7 @@ from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.net.transforms import ScoredMask
 from dimred.scores import gradients
-from dimred.select.allocate import Global, Uniform
+from dimred.select.allocations import Global, Uniform
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 

@@ -10,7 +10,7 @@ from toy import set_up, watch
 from dimred.methods.dynamic_sparse_training.srigl import SRigL, best_of_rows
 from dimred.net import Net
 from dimred.scores import magnitude
-from dimred.select.allocate import ERK, Uniform
+from dimred.select.allocations import ERK, Uniform
 
 
 @pytest.mark.parametrize("ablation", [0.0, 0.5])

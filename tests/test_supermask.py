@@ -17,7 +17,7 @@ from dimred.methods.supermasks.edge_popup import EdgePopup, IterRand, TopK
 from dimred.methods.supermasks.rare_gems import Gem, RareGems
 from dimred.methods.supermasks.signed import SignedSupermask, Ternary
 from dimred.net import Net
-from dimred.select.allocate import ERK, Allocation, Global, Uniform
+from dimred.select.allocations import ERK, Allocation, Global, Uniform
 from dimred.training.loop import Train
 
 SCORE = torch.tensor([[0.5, -0.9, 0.1], [-0.3, 0.4, -0.2]])

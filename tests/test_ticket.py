@@ -21,7 +21,7 @@ from dimred.methods.lottery_tickets.early_bird import EarlyBird
 from dimred.methods.lottery_tickets.imp import CRITERIA, IMP, prune, scores
 from dimred.methods.reference_networks import Dense
 from dimred.net import Net
-from dimred.select.allocate import Global, Uniform
+from dimred.select.allocations import Global, Uniform
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 

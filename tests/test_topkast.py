@@ -9,7 +9,7 @@ from toy import set_up, watch
 
 from dimred.methods.dynamic_sparse_training.top_kast import TopKAST, TopKASTMask
 from dimred.scores import magnitude
-from dimred.select.allocate import Uniform
+from dimred.select.allocations import Uniform
 from dimred.select.topk import topk
 
 

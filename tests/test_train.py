@@ -13,7 +13,7 @@ from dimred.errors import UserError
 from dimred.methods.pruning_at_init.single_shot import SNIP
 from dimred.methods.reference_networks import Dense
 from dimred.net import Net
-from dimred.select.allocate import Global
+from dimred.select.allocations import Global
 from dimred.training.loop import Train
 from dimred.training.recipe import Recipe
 

@@ -19,7 +19,7 @@ from dimred.scores import (
     random_scores,
     transfer,
 )
-from dimred.select.allocate import Uniform
+from dimred.select.allocations import Uniform
 from dimred.select.topk import topk
 
 

@@ -53,7 +53,7 @@ def check_training(make: Make) -> None:
 
 # -- counts --------------------
 ALLOCATIONS = {
-    name: {"_target_": f"dimred.select.allocate.{name}", **more}
+    name: {"_target_": f"dimred.select.allocations.{name}", **more}
     for name, more in (("Global", {}), ("Uniform", {}), ("ERK", {"power": 1.0}))
 }
 

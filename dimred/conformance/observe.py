@@ -98,8 +98,8 @@ class Watch(Observer):
     def after_update(self, train: Train, step: int) -> None:
         self._check_untrained(train, f"in step {step}", updated=True)
         self.net.trace.counts.append(trained(self.net))
-        self.net.trace.captured = train.step.captured
-        self.net.trace.reason = train.step.reason
+        self.net.trace.captured = train.stepper.captured
+        self.net.trace.reason = train.stepper.reason
         save_every_third_step(train)
 
     def _check_scoring(self, when: str) -> None:
@@ -220,7 +220,7 @@ def run(
     if emulated:
         feed = train.data.feed(settings.batch_size, fixed=True)
         parts = net, settings, feed, train.optimizer, train.running_loss
-        train.step = CapturedStep(*parts, capture=EmulatedGraph)
+        train.stepper = CapturedStep(*parts, capture=EmulatedGraph)
     if compiled:  # "eager" traces without generating code, which would take ten seconds a net
         torch._dynamo.reset()
         net.compile(backend="eager")

@@ -9,7 +9,7 @@ from dimred.fields import Checked, OpenFraction, Period, Sparsity, UnitInterval
 from dimred.net import Net
 from dimred.net.transforms import StraightThroughMask
 from dimred.scores import magnitude, trained_only
-from dimred.select.allocate import Allocation, Global, Uniform
+from dimred.select.allocations import Allocation, Global, Uniform
 from dimred.select.schedules import cubic, require_period, steps_between
 from dimred.select.topk import topk
 from dimred.training.loop import Train

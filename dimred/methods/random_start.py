@@ -10,7 +10,7 @@ from dimred.errors import UserError
 from dimred.fields import Checked, Sparsity
 from dimred.net import Net
 from dimred.scores import random_scores
-from dimred.select.allocate import ERK, Allocation
+from dimred.select.allocations import ERK, Allocation
 from dimred.select.topk import topk
 
 

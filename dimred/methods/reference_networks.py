@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dimred.fields import Checked, Count, Fraction, Sparsity
 from dimred.net import Net
 from dimred.scores import magnitude
-from dimred.select.allocate import Allocation, Global
+from dimred.select.allocations import Allocation, Global
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from dimred.errors import UserError, listed, nearest
-from dimred.net.products import Product, trace
+from dimred.net.product_flops import Product, trace
 
 if TYPE_CHECKING:
     from dimred.net import Net

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from dimred.net.coordinates import Base, Support, Supports
 from dimred.net.layers import covered_names
-from dimred.net.optimizer import OptimizerState
+from dimred.net.optimizer_state import OptimizerState
 from dimred.net.parametrised import ParametrisedModel
 from dimred.net.projections import Displacement
 from dimred.net.seeded import Draw
-from dimred.net.state import State, copied, restore, rewind, twin
+from dimred.net.state import State, copied, load_state, rewind, twin
 from dimred.net.transforms import Transform, coefficients
 from dimred.net.untrainable import warn_if_untrainable
 
@@ -67,7 +67,7 @@ class Net(ParametrisedModel):
         self.seed, self.draws = seed, draws or {}
         # frozen by the model's builder
         self.fixed = frozenset(name for name, p in self.uncovered.items() if not p.requires_grad)
-        self.displacement: Displacement | None = None  # what holds the weights of a subspace
+        self.displacement: Displacement | None = None  # of weights that train in a random subspace
         self.optimizer_state = OptimizerState()
         # whether a step was trained: until then, frozen weights are at their initial value
         self.has_trained = False
@@ -83,8 +83,8 @@ class Net(ParametrisedModel):
     # -- what is trained --------------------
     @property
     def dim(self) -> int:
-        """How many numbers train the covered weights: psi, the parameters of their transforms and
-        bases, and those that displace them."""
+        """How many numbers train the covered weights: psi, the parameters of transforms and bases,
+        and the coordinates of a random subspace (`displacement`)."""
         parameters = (self.transforms.parameters() | self.bases.parameters()).values()
         made_of = sum(p.numel() for p in parameters if p.requires_grad)
         displaced = self.displacement.dim if self.displacement else 0
@@ -97,10 +97,15 @@ class Net(ParametrisedModel):
     # -- the verbs --------------------
     @torch.no_grad()
     def keep(self, supports: Supports, base: Base = "zero", merge: bool = False) -> None:
-        """Train exactly these; the other entries have the value of their base. Survivors keep their
-        value and optimiser state; a coordinate that joins starts from its base without any. Weights
-        that are not named stay as they are; uncovered parameters may be named with None, for all of
-        them. merge: first merge all transforms."""
+        """Train exactly the entries at these positions; all others have the value of the base.
+
+        An entry that trained before keeps its value and its optimiser state. One that joins starts
+        at the base, without optimiser state. Weights that are not named stay as they are.
+
+        supports: positions by parameter name; None for all entries of a parameter. Of an uncovered
+            parameter, all entries train or none: name it with None.
+        merge: merge all transforms first.
+        """
         if merge:
             self._merge_transforms()
         initial = self.initial() if base == "init" else {}
@@ -116,8 +121,8 @@ class Net(ParametrisedModel):
             else:
                 theta = w.param.new_zeros(w.size)
             now = w.dense()
-            # Entries outside the support have a value of the former base. If they join now, they
-            # start from the new one.
+            # entries outside the old support have the value of the old base, and those of them that
+            # join start at the new one
             if w.support is not None and w.base != base:
                 now = torch.where(w.trained(), now, theta)
             if support is not None:
@@ -128,9 +133,11 @@ class Net(ParametrisedModel):
 
     @torch.no_grad()
     def freeze(self, supports: Supports) -> None:
-        """Stop training these and hold them at their values. Uncovered parameters may be named with
-        None, for all of them, and so may running statistics: their norm uses them from now on, in
-        training too."""
+        """Stop training the entries at these positions and hold them at their values.
+
+        supports: as for `keep`. A norm's running statistics may be named, too, with None: the norm
+            then normalises by them, in training as in evaluation.
+        """
         buffers = dict(self.model.named_buffers())
         self.frozen_norms |= {name.rpartition(".")[0] for name in supports if name in buffers}
         self.train(self.model.training)
@@ -142,8 +149,8 @@ class Net(ParametrisedModel):
                 w = self.weights[name]
                 trained = w.trained()
                 trained[slice(None) if frozen is None else frozen] = False
-                # Until something has trained, a weight is at its initial value: base `init`, which
-                # a file leaves to the seed.
+                # A weight that has never trained is at its initial value. Its base is then `init`,
+                # and files need not store it: the seed draws it again.
                 moved = self.has_trained or (w.support is not None and w.base != "init")
                 support = trained.nonzero().view(-1)
                 self.move(name, w.dense(), support, "held" if moved else "init")
@@ -235,7 +242,7 @@ class Net(ParametrisedModel):
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Return to a `state()`: coordinates, values and the optimiser's state."""
-        restore(self, state)
+        load_state(self, state)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Net:
         """Move and convert model and coordinates. Before an optimiser is made."""

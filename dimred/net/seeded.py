@@ -3,8 +3,7 @@
 Initial weights are drawn by Philox4x64-10, whose key is the seed and the number of the draw. Its
 words become uniform or normal numbers by + - * / and sqrt in double precision alone, which IEEE 754
 defines to the bit; no library's logarithm or cosine is used. So a weight that was never trained
-need
-not be stored: its `Draw` is enough.
+need not be stored: its `Draw` is enough.
 
 docs/storage.md describes the algorithm; tests/test_draws.py compares it with a second
 implementation.

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from dimred.net.coordinates import Base, Coordinates
 from dimred.net.forward import Forward
 from dimred.net.gradients import DenseGradients
-from dimred.net.optimizer import OptimizerState
+from dimred.net.optimizer_state import OptimizerState
 from dimred.net.projections import Displacement, Kind
 from dimred.net.seeded import Draw, bits
 
@@ -114,7 +114,7 @@ def redraw(w: Coordinates, draw: Draw, checksum: str) -> Tensor:
     return value.view(-1)
 
 
-def restore(net: Net, state: Mapping[str, Tensor]) -> None:
+def load_state(net: Net, state: Mapping[str, Tensor]) -> None:
     """Return to what `copied` copied: coordinates, values and the optimiser's state."""
     # what is frozen at its initial value is made again, and is stored nowhere
     left = {

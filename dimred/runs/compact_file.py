@@ -12,7 +12,7 @@ from dimred.errors import UserError
 from dimred.net import Net
 from dimred.net.state import unsaved
 from dimred.runs.build import build_model, require_own, written_by
-from dimred.storage.compact import encode, fill, opened, unpacked
+from dimred.storage.compact_bytes import encode, fill, opened, unpacked
 from dimred.storage.files import Json, write
 from dimred.storage.stored import array
 

@@ -36,7 +36,7 @@ def result_of(train: Train, model: Json, images: Json, inputs: Mapping[str, Json
         "measures": dict(net.reported),
         **costs(train),
         "steps": train.steps_done,
-        "captured_steps": train.step.captured,
+        "captured_steps": train.stepper.captured,
         "seconds": train.elapsed(),
         "peak_memory_bytes": peak_memory(train.device),
         "state_bytes": state_bytes(net),

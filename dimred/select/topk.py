@@ -1,4 +1,4 @@
-"""Exact selection of the weights with the highest scores. allocate.py decides the number in each
+"""Exact selection of the weights with the highest scores. allocations.py decides the number in each
 layer.
 
 The functions have no side effects and return exactly the requested number. Among equal scores the
@@ -16,7 +16,7 @@ from torch import Tensor
 from dimred.errors import UserError
 from dimred.net.coordinates import Supports
 from dimred.scores import Scores
-from dimred.select.allocate import ERK, Allocation, Budget, Global, Uniform
+from dimred.select.allocations import ERK, Allocation, Budget, Global, Uniform
 
 __all__ = [
     "ERK",

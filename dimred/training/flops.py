@@ -2,9 +2,9 @@
 
 Conventions. A multiplication and an addition are two FLOPs. Only convolutions and matrix products
 count, not norms, activations, biases and the optimiser. The products are those that the model
-executes (products.py), counted as torch.utils.flop_counter counts them; so dense training costs
-what PyTorch's counter counts, with attention as its MATH backend computes it (the counter has no
-formula for the fused kernel of CPUs). A zero weight is not multiplied, and an untrained weight
+executes (net/product_flops.py), counted as torch.utils.flop_counter counts them; so dense training
+costs what PyTorch's counter counts, with attention as its MATH backend computes it (the counter has
+no formula for the fused kernel of CPUs). A zero weight is not multiplied, and an untrained weight
 takes no gradient. If a product multiplies each entry of a weight S times for an example (a Linear
 layer once, a convolution at every position of its output), its costs are
 
@@ -40,7 +40,7 @@ from torch import nn
 from dimred.net import Net
 from dimred.net.eager import DispatchMode
 from dimred.net.flop_formulas import flops_of
-from dimred.net.products import trace
+from dimred.net.product_flops import trace
 from dimred.training.step_flops import (
     ALL,
     Entries,

@@ -77,12 +77,12 @@ class Train:
         self.costs, self.exploration = Costs(net, data.shape), Exploration(net)
         self.best, self.running_loss = Best(), RunningLoss(recipe.batch_size, self.device)
         net.optimizer_state.set_lr(recipe.lr_at(0, self.total))
-        self.step = self._make_step()
+        self.stepper = self._make_stepper()
         numbers: dict[str, Stateful] = {
             "best": self.best,
             "running_loss": self.running_loss,
             "costs": self.costs,
-            "captured_steps": self.step,
+            "captured_steps": self.stepper,
         }
         self.replay = Replay(net, self.exploration, numbers, folder, checkpoint_seconds)
         self._lr_of: int | None = None  # the step whose learning rate all steps have
@@ -112,10 +112,14 @@ class Train:
         dense_grad: Callable[[int], bool] | None = None,
         lr_of: int | None = None,
     ) -> Iterator[int]:
-        """Train, yielding each step t at its pause: weights are theta_t, gradients are fresh, and
-        changes of the net count in this very step; net.zero_grad() means "take no step". In steps
-        where dense_grad(t) holds, net.grads() gives the gradients of all covered weights. With
-        lr_of, all steps have the learning rate of that one."""
+        """Train, and yield each step t at its pause, between its gradients and its update.
+
+        At the pause the weights are theta_t. A change of coordinates counts in this step's update
+        already; after net.zero_grad() the step has no update.
+
+        dense_grad: the steps in which net.grads() has the gradients of all covered weights
+        lr_of: a step whose learning rate all these steps have
+        """
         stop = self.total if stop is None else stop
         if not 0 <= start <= stop <= self.total:
             raise UserError(
@@ -151,8 +155,9 @@ class Train:
     def every(
         self, every: float, until: float = 1.0, key: str = "method.update_every"
     ) -> Callable[[int], bool]:
-        """Whether something periodic is due at step t: not at step 0, and not after the fraction
-        `until` of training. UserError, naming the key, if it would never be due."""
+        """A function that tells whether something periodic is due at step t: never at step 0, and
+        not after the fraction `until` of training. UserError, naming the key, if it would never be
+        due."""
         period, end = self.period(every), until * self.total
         if period >= end:
             raise UserError(
@@ -211,7 +216,7 @@ class Train:
 
     # -- one step: _backward, the pause, _update --------------------
     # At the pause a method may give a weight another psi, so a captured step ends there.
-    def _make_step(self) -> Step:
+    def _make_stepper(self) -> Step:
         on_gpu, capture = self.device.type == "cuda", self.recipe.capture
         require(
             on_gpu or capture is not True,
@@ -231,7 +236,7 @@ class Train:
         t = start
         while t < stop:
             epoch, first = divmod(t, self.epoch_steps)
-            for _ in self.step.feed.steps(self.seed, epoch, first):
+            for _ in self.stepper.feed.steps(self.seed, epoch, first):
                 yield t
                 t += 1
                 if t == stop:
@@ -241,13 +246,13 @@ class Train:
         """Compute the gradients of step t."""
         dense = dense_grad is not None and dense_grad(t)
         self.exploration.look()
-        # before gradients are kept, since it may compute some of its own
+        # before dense gradients are collected: counting costs may compute gradients of its own
         self.costs.step(self.recipe.batch_size, dense)
         if dense_grad:
             self.net.retain_grad(dense)
         for observer in self.observers:
             observer.before_step(self, t)
-        self.step.gradients()
+        self.stepper.gradients()
         self.running_loss.count()
         for observer in self.observers:
             observer.after_backward(self, t)
@@ -260,7 +265,7 @@ class Train:
         for observer in self.observers:
             observer.before_update(self, t)
         self.net.optimizer_state.set_lr(self._lr(t))
-        self.step.update()
+        self.stepper.update()
         self.net.has_trained = True
         self.replay.steps_done += 1
         for observer in self.observers:

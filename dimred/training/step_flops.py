@@ -1,7 +1,7 @@
 """The FLOPs of one training step.
 
-net/products.py measures the products of the dense model, forward and backward. The functions here
-reduce them to the entries that are nonzero (forward) or trained (backward) and add them up.
+net/product_flops.py measures the products of the dense model, forward and backward. The functions
+here reduce them to the entries that are nonzero (forward) or trained (backward) and add them up.
 flops.py sums the steps of a run."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dimred.net.products import Trace, Use
+from dimred.net.product_flops import Trace, Use
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from dimred.models import lenet5, lenet300, resnet, vgg
 from dimred.net import Net
 from dimred.net.state import state_bytes
 from dimred.scores import magnitude, random_scores
-from dimred.select.allocate import ERK
+from dimred.select.allocations import ERK
 from dimred.select.rewiring import drop, grow
 from dimred.select.topk import topk
 

@@ -21,7 +21,7 @@ from dimred.methods.dynamic_sparse_training.rigl import RigL
 from dimred.models import lenet300, resnet, vgg, wide_resnet
 from dimred.net import Net
 from dimred.scores import random_scores
-from dimred.select.allocate import ERK
+from dimred.select.allocations import ERK
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 from dimred.training.observers import Observer
@@ -126,13 +126,13 @@ class Sparse:
         net.keep(topk(scores, ERK(power=1.0)(net, DENSITY)))
         net.optimizer_state.set_lr(0.01)
         self.train, self.count = train, 0
-        self.batches = iter(train.step.feed.steps(0, 0))
+        self.batches = iter(train.stepper.feed.steps(0, 0))
         next(self.batches)
 
     def __call__(self) -> None:
         """The same batch again and again, as plain PyTorch has it; without the loop."""
-        self.train.step.gradients()
-        self.train.step.update()
+        self.train.stepper.gradients()
+        self.train.stepper.update()
         self.train.running_loss._row.zero_()
 
 
@@ -216,7 +216,8 @@ def loop() -> dict[str, Any]:
                 key = f"{label(name, bf16)} capture={capture}"
                 rows[key] = round(rate)
                 print(
-                    f"{key:40} {rate:10,.0f} images/s, {train.step.captured} captured", flush=True
+                    f"{key:40} {rate:10,.0f} images/s, {train.stepper.captured} captured",
+                    flush=True,
                 )
     return rows
 

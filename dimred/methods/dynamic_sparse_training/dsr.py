@@ -8,7 +8,7 @@ from dimred.fields import Fraction, Period, Positive
 from dimred.methods.random_start import RandomStart
 from dimred.net import Net
 from dimred.scores import magnitude
-from dimred.select.allocate import regrown
+from dimred.select.allocations import regrown
 from dimred.select.rewiring import drop, drop_and_regrow
 from dimred.training.loop import Train
 

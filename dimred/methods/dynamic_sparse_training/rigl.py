@@ -23,10 +23,11 @@ class RigL(RandomStart):
         drop fraction alpha/2 (1 + cos(pi t / T_end)) of each layer, at t = k, 2 k, ... < T_end,
         k = update_every; these steps do not train
 
-    A dropped weight whose gradient is among the largest is regrown at once and keeps its value, as
-    in the official code. The drop fraction may also be constant or fall as alpha (1 - t / T_end)^p:
-    linear is p = 1, inverse_power p = 3. With gradient_batches > 1, gradients are summed over the
-    last gradient_batches steps, the update step included, to reduce the noise of small batches.
+    A dropped weight whose gradient is among the largest is regrown at once: it keeps its value, as
+    in the official code, and its momentum. The drop fraction may also be constant or fall as
+    alpha (1 - t / T_end)^p: linear is p = 1, inverse_power p = 3. gradient_batches > 1 reduces the
+    noise of small batches: the gradients of so many steps are summed, of which the update is the
+    last.
 
     Trains: d weights, not always the same; stores: their positions; needs: dense gradients in the
     steps that update the mask (and in those whose gradients are summed).

@@ -11,7 +11,7 @@ from dimred.fields import Fraction, Period, UnitInterval
 from dimred.methods.random_start import RandomStart
 from dimred.net import Net
 from dimred.scores import Scores, magnitude
-from dimred.select.allocate import Allocation, Uniform, regrown
+from dimred.select.allocations import Allocation, Uniform, regrown
 from dimred.select.rewiring import drop, drop_counts, grow
 from dimred.select.schedules import cosine
 from dimred.training.loop import Train

@@ -11,7 +11,7 @@ from torch import Tensor
 from dimred.fields import Checked, NotNegative, Period, Sparsity
 from dimred.net import Net
 from dimred.net.transforms import StraightThroughMask
-from dimred.select.allocate import ERK, Allocation
+from dimred.select.allocations import ERK, Allocation
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 

@@ -15,7 +15,7 @@ from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.net.transforms import Masked
 from dimred.scores import NAMED, Named, generator, masked, permuted, random_scores
-from dimred.select.allocate import Allocation, Global
+from dimred.select.allocations import Allocation, Global
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 from dimred.training.recipe import Recipe

@@ -12,7 +12,7 @@ from torch import Tensor
 from dimred.fields import Checked, PositiveFraction, Sparsity
 from dimred.methods.own_density import report_own_density
 from dimred.net import Net
-from dimred.select.allocate import Allocation, Global
+from dimred.select.allocations import Allocation, Global
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 

@@ -21,7 +21,7 @@ from dimred.fields import (
 from dimred.methods.learned_sparsity.base import LearnedSparsity
 from dimred.net import Net
 from dimred.net.transforms import ScoredMask
-from dimred.select.allocate import Allocation, Uniform
+from dimred.select.allocations import Allocation, Uniform
 from dimred.select.schedules import cubic, require_period
 from dimred.select.topk import topk
 from dimred.training.loop import Train

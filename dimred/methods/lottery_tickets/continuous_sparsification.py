@@ -14,7 +14,7 @@ from dimred.fields import Checked, Count, NotNegative, Sparsity, Step, at_least
 from dimred.methods.own_density import report_own_density
 from dimred.net import Net
 from dimred.net.transforms import Transform
-from dimred.select.allocate import Allocation, Global
+from dimred.select.allocations import Allocation, Global
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 

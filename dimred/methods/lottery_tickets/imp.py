@@ -17,7 +17,7 @@ from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.net.layers import last_matrix
 from dimred.scores import Scores, random_scores, trained_only
-from dimred.select.allocate import Allocation, Global
+from dimred.select.allocations import Allocation, Global
 from dimred.select.topk import rounded_down, topk
 from dimred.training.loop import Train
 

@@ -12,7 +12,7 @@ from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.scores import Batch, Scores, balanced, masked
 from dimred.select.ablations import Ablation, inverted, reinitialise, shuffled
-from dimred.select.allocate import Allocation, Budget, Global
+from dimred.select.allocations import Allocation, Budget, Global
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 

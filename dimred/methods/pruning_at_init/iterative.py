@@ -12,7 +12,7 @@ from dimred.methods.pruning_at_init.base import PruningAtInit, Scored, batches
 from dimred.net import Net
 from dimred.net.coordinates import Supports
 from dimred.scores import Scores, generator, gradients, masked, ntk_sap, synflow
-from dimred.select.allocate import Budget
+from dimred.select.allocations import Budget
 from dimred.select.topk import rounded_down
 from dimred.training.loop import Train
 

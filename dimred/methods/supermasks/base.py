@@ -14,7 +14,7 @@ from dimred.fields import Checked, Sparsity
 from dimred.net import Net
 from dimred.net.transforms import Transform
 from dimred.scores import generator
-from dimred.select.allocate import ERK, Allocation
+from dimred.select.allocations import ERK, Allocation
 from dimred.training.loop import Train
 
 #: the frozen weights under the mask: as initialised, or their signs times He's standard deviation

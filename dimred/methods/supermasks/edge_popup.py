@@ -16,7 +16,7 @@ from dimred.methods.supermasks.base import Mask, Supermask, Weights, uniform, we
 from dimred.net import Net
 from dimred.net.transforms import straight_through
 from dimred.scores import generator, permuted
-from dimred.select.allocate import Budget
+from dimred.select.allocations import Budget
 from dimred.select.topk import largest
 from dimred.training.loop import Train
 

@@ -12,7 +12,7 @@ from dimred.fields import Checked, Count, NotNegative, Positive, Sparsity
 from dimred.methods.supermasks.base import Weights, uniform, weights_of
 from dimred.net import Net
 from dimred.net.transforms import Masked, straight_through
-from dimred.select.allocate import Allocation, Global
+from dimred.select.allocations import Allocation, Global
 from dimred.select.topk import topk
 from dimred.training.loop import Train
 
