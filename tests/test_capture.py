@@ -19,7 +19,7 @@ from dimred.conformance.observe import use_fused_optimizer
 from dimred.conformance.toy import RECIPE, Blobs, conv_norm
 from dimred.data.arrays import Examples
 from dimred.data.memory import Memory
-from dimred.errors import UserError
+from dimred.errors import OutOfMemory, UserError
 from dimred.methods.supermasks.edge_popup import best_of, best_on_device
 from dimred.net import Net
 from dimred.net.fused import FusedWeights, fuse, used_in_half
@@ -212,7 +212,7 @@ def test_zero_grad_at_the_pause_of_a_captured_step_takes_no_step() -> None:
         if t == 9:
             assert torch.equal(before, kept)
         kept = before
-    assert train.stepper.captured == 10
+    assert train.stepper.captured == 9
 
 
 def test_gradients_changed_at_the_pause_of_a_captured_step_count() -> None:
@@ -227,7 +227,7 @@ def test_gradients_changed_at_the_pause_of_a_captured_step_count() -> None:
             if t == 8:
                 weight.grad.mul_(2)
         nets.append(train.net)
-        assert train.stepper.captured == 10 * captured
+        assert train.stepper.captured == 9 * captured
     assert torch.equal(psi(nets[0]), psi(nets[1]))
 
 
@@ -238,7 +238,7 @@ def test_dense_gradients_of_captured_steps_are_those_of_eager_ones() -> None:
         for t in train.steps(0, 16, dense_grad=lambda t: t % 4 == 3):
             if t % 4 == 3:
                 seen[captured] += [grad.clone() for grad in train.net.grads().values()]
-        assert train.stepper.captured == 14 * captured
+        assert train.stepper.captured == 13 * captured
     assert len(seen[0]) == 16
     assert all(torch.equal(one, two) for one, two in zip(*seen, strict=True))
 
@@ -263,7 +263,7 @@ def test_new_supports_of_the_same_size_need_no_new_capture() -> None:
         if t == 20:
             train.net.keep({"9.weight": torch.arange(5)})
     assert captures == 4  # gradients and update, for two numbers of coordinates
-    assert train.stepper.captured == 22
+    assert train.stepper.captured == 21
 
 
 class Drifting(Transform):
@@ -294,6 +294,20 @@ def test_a_required_capture_ends_where_coordinates_change_in_every_step() -> Non
             train.net.keep({"9.weight": torch.arange(3 + t % 2)})
 
 
+def test_a_capture_that_does_not_fit_into_memory_says_what_to_do() -> None:
+    def full(work: Callable[[], None]) -> EmulatedGraph:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    train = training(True)
+    assert isinstance(train.stepper, CapturedStep)
+    train.stepper._capture = full
+    with pytest.raises(
+        OutOfMemory, match=r"captured as a CUDA graph \(CUDA out of memory.*capture=f"
+    ):
+        train(0, 8)
+    assert train.steps_done == 3
+
+
 def test_a_captured_net_compiles() -> None:
     nets = []
     for captured in (False, True):
@@ -302,7 +316,7 @@ def test_a_captured_net_compiles() -> None:
         train.net.compile(backend="eager")
         train(0, 8)
         nets.append(train.net)
-        assert train.stepper.captured == 7 * captured
+        assert train.stepper.captured == 6 * captured
     assert torch.equal(psi(nets[0]), psi(nets[1]))
 
 
@@ -343,5 +357,5 @@ def test_captured_steps_on_a_gpu_end_with_the_same_bits() -> None:
         train()
         assert scored.grad_fn is not None
         states.append(net.state())
-        assert train.stepper.captured == (38 if capture else 0)
+        assert train.stepper.captured == (37 if capture else 0)
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dimred.errors import UserError
+from dimred.errors import OutOfMemory, UserError
 from dimred.net import Net
 from dimred.training.step import Step
 from dimred.training.tape import Recorder, Tape
@@ -131,8 +131,9 @@ class CapturedStep(Step):
         self._now: Captured | None = None  # whose gradients are those of this step
         self._places: Places = {}  # where the tensors lie that the update's graph changes
         self._named: dict[str, nn.Parameter] = {}  # the parameters by their names
-        self._proved = set[Kind]()
-        self._tape: tuple[Kind, Tape] | None = None
+        self._judged: dict[Kind, bool] = {}  # whether steps of a kind may be captured
+        self._tape: Tape | None = None  # of the last step, if coordinates are still the same
+        self._steady = False  # whether coordinates are those of the last step
         self._eager = 0
 
     # -- the two parts --------------------
@@ -140,7 +141,7 @@ class CapturedStep(Step):
         self.prepare()
         dense = self.net.dense_gradients.kept
         self._now = self._graphs.get(dense)
-        if self._now is None and self._kind() in self._proved:
+        if self._now is None and self._judged.get(self._kind()):
             self._now = self._graphs[dense] = self._capture_gradients()
         if self._now is None:
             self._compute_eagerly()
@@ -158,7 +159,7 @@ class CapturedStep(Step):
             return
         if now.update is None:
             self._places = places(self.net, self._named)
-            now.update = self._capture(super().update)
+            now.update = self._graph_of(super().update)
         now.update.replay()
 
     def _is_as_captured(self, now: Captured) -> bool:
@@ -173,7 +174,7 @@ class CapturedStep(Step):
 
     # -- coordinates that have changed --------------------
     def coordinates_changed(self, in_place: bool) -> None:
-        self._named, self._tape = self.net.parameters(), None
+        self._named, self._tape, self._steady = self.net.parameters(), None, False
         if not (in_place and self._move_to_places()):
             self._graphs.clear()
             self._places.clear()
@@ -212,24 +213,25 @@ class CapturedStep(Step):
                 "captured, as coordinates changed in every one. Choose recipe.capture=auto"
             )
         kind = self._kind()
-        if self.reason or kind in self._proved:
+        # recording is slow, and of no use where coordinates change in every step
+        if kind in self._judged or not self._steady:
             super().compute()
-            return
-        if self.net.forward.compiled:
-            self._proved.add(kind)  # compiled code is not seen by a recorder
+        elif self.net.forward.compiled:
+            self._judged[kind] = True  # compiled code is not seen by a recorder
             super().compute()
-            return
-        with Recorder() as recorder:
-            super().compute()
-        if self._tape and self._tape[0] == kind:
-            self._judge(kind, self._tape[1].difference(recorder.tape))
         else:
-            self._tape = kind, recorder.tape
+            with Recorder() as recorder:
+                super().compute()
+            if self._tape:
+                self._judge(kind, self._tape.difference(recorder.tape))
+                self._tape = None
+            else:
+                self._tape = recorder.tape
+        self._steady = True
 
     def _judge(self, kind: Kind, why: str) -> None:
-        self._tape = None
+        self._judged[kind] = not why
         if not why:
-            self._proved.add(kind)
             return
         self.reason = why
         if self.required:
@@ -239,8 +241,19 @@ class CapturedStep(Step):
             )
         log.info("steps are not captured: %s", why)
 
+    def _graph_of(self, work: Callable[[], None]) -> Graph:
+        try:
+            return self._capture(work)
+        except torch.OutOfMemoryError as error:
+            why = str(error).partition("\n")[0]
+            raise OutOfMemory(
+                f"out of memory while a training step was captured as a CUDA graph ({why}). "
+                "Graphs keep the memory of one step. Choose recipe.capture=false, or a smaller "
+                "recipe.batch_size or model; repeat the command to resume from the last checkpoint"
+            ) from error
+
     def _capture_gradients(self) -> Captured:
-        graph = self._capture(super().compute)
+        graph = self._graph_of(super().compute)
         gradients = {name: p.grad for name, p in self._named.items()}
         return Captured(graph, gradients, self.net.dense_gradients.sums)
 

@@ -9,6 +9,8 @@ prepare_process()  # as the command line does, before torch is imported
 import argparse
 import json
 import logging
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,15 @@ import packing
 import steps
 import torch
 
+
+def tests() -> dict[str, int]:
+    """The tests that need a GPU."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"]
+    return {"exit_code": subprocess.run(command, check=False).returncode}
+
+
 PARTS = {
+    "tests": tests,
     "bits": bits.bits,
     "resume": bits.resume,
     "steps": steps.steps,
