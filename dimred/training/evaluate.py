@@ -48,7 +48,8 @@ class RunningLoss:
         self._batch_size = batch_size
         # the loss and the number of right answers of each step, and the row of the next step; a
         # number on the device, since the step may be captured
-        self._rows = torch.zeros(READ_EVERY, 2, device=device)
+        self._losses = torch.zeros(READ_EVERY, device=device)
+        self._correct = torch.zeros(READ_EVERY, dtype=torch.int64, device=device)
         self._row = torch.zeros(1, dtype=torch.int64, device=device)
         self._unread = 0  # the number of losses on the device that have not been read
         self._sums: list[float] = [0.0, 0.0, 0]  # loss, correct and steps since the evaluation
@@ -62,8 +63,8 @@ class RunningLoss:
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add the loss and the accuracy of a step, on the device."""
         correct = (logits.argmax(1) == labels).sum()
-        row = torch.stack((loss.detach().to(self._rows), correct.to(self._rows)))
-        self._rows.index_copy_(0, self._row, row[None])
+        self._losses.index_copy_(0, self._row, loss.detach().to(self._losses).view(1))
+        self._correct.index_copy_(0, self._row, correct.view(1))
         self._row += 1
 
     def count(self) -> None:
@@ -73,9 +74,9 @@ class RunningLoss:
     def read(self, steps: int, describe: Callable[[int], str]) -> tuple[float, float]:
         """Mean loss and accuracy after `steps` steps of training. UserError if a loss is not
         finite; `describe` names its step."""
-        rows = self._rows[: self._unread].tolist()
-        losses = [loss for loss, _ in rows]
-        for i, (loss, correct) in enumerate(rows):
+        losses = self._losses[: self._unread].tolist()
+        correct = self._correct[: self._unread].tolist()
+        for i, loss in enumerate(losses):
             if not math.isfinite(loss):
                 before = [f"{each:.4g}" for each in (self._recent + losses[:i])[-SHOWN:]]
                 raise UserError(
@@ -83,7 +84,7 @@ class RunningLoss:
                     f"(losses before it: {', '.join(before) or 'none'}). "
                     "Try a smaller recipe.lr, recipe.warmup=0.05 or recipe.clip=1"
                 )
-            self._sums = [self._sums[0] + loss, self._sums[1] + correct, self._sums[2] + 1]
+            self._sums = [self._sums[0] + loss, self._sums[1] + correct[i], self._sums[2] + 1]
         self._recent, self._unread = (self._recent + losses)[-SHOWN:], 0
         self._row.zero_()
         loss_sum, right, count = self._sums
