@@ -23,19 +23,14 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 EPOCH, SAMPLE, SPLIT, ITEM = range(1, 5)
 
 
-class Data(ABC):
-    """A classification data set with a train, a val and a test split.
+class Source(ABC):
+    """Where training and evaluation take their batches from: inputs of a model, and labels.
 
     All random choices are pure functions of the arguments. torch's global random state is neither
     used nor changed."""
 
     name: str  # as reported, e.g. "CIFAR-10-JPEG"
-    classes: int
-    shape: tuple[int, int, int]  # (channels, height, width) of the images in a batch
     sizes: dict[str, int]  # examples in "train", "val" and "test"
-    #: files and folders that have no published checksum and are not named by the configuration; the
-    #: run records their fingerprints
-    read_from: tuple[Path, ...] = ()
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Whole batches in an epoch. UserError unless 1 <= batch_size <= sizes["train"].
@@ -51,10 +46,6 @@ class Data(ABC):
                 "examples (dataset.val_fraction)."
             )
         return examples // batch_size
-
-    @abstractmethod
-    def to(self, device: torch.device) -> Data:
-        """The same data with its batches on `device`."""
 
     @abstractmethod
     def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Batches:
@@ -73,6 +64,25 @@ class Data(ABC):
     def eval_batches(self, split: str, batch_size: int = 1024) -> Batches:
         """Every example of "train", "val" or "test" exactly once, in order, normalised and not
         augmented."""
+
+
+class Data(Source):
+    """A classification data set with a train, a val and a test split."""
+
+    classes: int
+    shape: tuple[int, int, int]  # (channels, height, width) of the images in a batch
+    #: files and folders that have no published checksum and are not named by the configuration; the
+    #: run records their fingerprints
+    read_from: tuple[Path, ...] = ()
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Data:
+        """The same data with its batches on `device`."""
+
+    def plain_order(self, seed: int, epoch: int) -> Tensor | None:
+        """The positions (n,) of an epoch's examples in the train split, if training uses them as
+        `eval_batches("train")` gives them, in every epoch; else None."""
+        return None
 
     @abstractmethod
     def sample(self, n: int, seed: int) -> tuple[Tensor, Tensor]:

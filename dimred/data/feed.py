@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from dimred.data.base import Data
+    from dimred.data.base import Source
 
 
 class Feed:
@@ -25,7 +25,7 @@ class Feed:
     copy of the batch here, so it is asked for where steps are captured.
     """
 
-    def __init__(self, data: Data, batch_size: int, fixed: bool) -> None:
+    def __init__(self, data: Source, batch_size: int, fixed: bool) -> None:
         self.data, self.batch_size, self.fixed = data, batch_size, fixed
         self._now: tuple[Tensor, Tensor] | None = None
 

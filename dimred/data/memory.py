@@ -107,6 +107,10 @@ class Memory(Data):
     def feed(self, batch_size: int, fixed: bool = False) -> Feed:
         return Selection(self, batch_size, fixed) if fixed else super().feed(batch_size)
 
+    def plain_order(self, seed: int, epoch: int) -> Tensor | None:
+        augments = self.crop_padding or self.flip
+        return None if augments else self.random_order(seed, epoch).order
+
     def random_order(self, seed: int, epoch: int) -> Draws:
         """The random choices of an epoch.
 

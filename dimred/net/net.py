@@ -90,6 +90,17 @@ class Net(ParametrisedModel):
         displaced = self.displacement.dim if self.displacement else 0
         return sum(w.dim for w in self.weights.values()) + made_of + displaced
 
+    def trained_parameters(self) -> tuple[str, ...]:
+        """The parameters of the model that train, directly or through a transform or a basis."""
+        made_of: dict[str, list[nn.Parameter]] = {name: [p] for name, p in self.uncovered.items()}
+        for name, w in self.weights.items():
+            made_of[name] = [w.psi] if w.dim else []
+        for each in (self.transforms, self.bases):
+            for name, part in each.items():
+                made_of[name] += part.parameters()
+        trains = {name for name, parts in made_of.items() if any(p.requires_grad for p in parts)}
+        return tuple(name for name, _ in self.model.named_parameters() if name in trains)
+
     @property
     def supports(self) -> dict[str, Support]:
         return {name: w.support for name, w in self.weights.items()}

@@ -10,7 +10,7 @@ computed from parameters alone belongs to these.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -82,8 +82,9 @@ class Trace(DispatchMode):
         if self.backward:
             self.backward_flops += flops
             return out
-        if flops:
-            operands = [args[i] for i in OPERANDS.get(func.overloadpacket, ())]
+        operands = [args[i] for i in OPERANDS.get(func.overloadpacket, ())]
+        # what is skipped is on `meta` (prefix.py)
+        if flops and not any(each.is_meta for each in operands):
             self.products.append(self._product(flops, operands))
         self._follow(func, out, (args, kwargs))
         return out
@@ -169,9 +170,16 @@ def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def trace(model: nn.Module, shape: Sequence[int], backward: bool = False) -> Trace:
+def trace(
+    model: nn.Module,
+    shape: Sequence[int],
+    backward: bool = False,
+    compute: Callable[[Tensor], Tensor] | None = None,
+) -> Trace:
     """The products of a model on two images of this shape, in evaluation mode, and the FLOPs of the
-    backward pass for all trained parameters. The model and all generators are left unchanged."""
+    backward pass for all trained parameters. The model and all generators are left unchanged.
+
+    compute: what calls the model; then `shape` is that of its inputs."""
     parameters = list(model.parameters())
     # in the precision of the model, whose first parameter may be integer or complex
     like = next((p for p in parameters if p.is_floating_point()), torch.zeros(()))
@@ -185,7 +193,7 @@ def trace(model: nn.Module, shape: Sequence[int], backward: bool = False) -> Tra
         plain_kernels(model),
         seen,
     ):
-        out = model(images)
+        out = (compute or model)(images)
         seen.backward = True
         # covered weights are replaced by tensors that are no parameters
         trained = []

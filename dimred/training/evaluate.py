@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dimred.data.base import Data
+from dimred.data.base import Source
 from dimred.errors import UserError
 from dimred.net import Net
+from dimred.net.prefix import Prefix
 from dimred.training.recipe import Recipe
 
 # Steps between two transfers of losses from the device: training waits for it only then.
@@ -21,16 +22,20 @@ READ_EVERY = 50
 SHOWN = 5  # the last losses, shown in an error message
 
 
-def evaluate(net: Net, data: Data, recipe: Recipe, split: str) -> tuple[float, float]:
-    """Mean loss and accuracy (a fraction) on "train", "val" or "test". Every example counts
-    once."""
+def evaluate(
+    net: Net, data: Source, recipe: Recipe, split: str, prefix: Prefix | None = None
+) -> tuple[float, float]:
+    """Mean loss and accuracy (a fraction) on "train", "val" or "test". Every example counts once.
+
+    prefix: of the net, if the data are its activations."""
     device = next(net.model.parameters()).device
     # summed on the device, so that evaluation waits for it once
     sums = torch.zeros(2, device=device, dtype=torch.float64)
     net.train(False)
     with torch.no_grad(), net.weights_in_place(channels_last=recipe.channels_last) as model:
+        compute = prefix.rest(model) if prefix else model
         for images, labels in data.eval_batches(split):
-            logits = recipe.logits(model, images)
+            logits = recipe.logits(compute, images)
             loss = F.cross_entropy(logits, labels, reduction="sum")
             sums += torch.stack((loss, (logits.argmax(1) == labels).sum()))
     net.train()

@@ -21,7 +21,9 @@ as q k^T, count whole. A parametrisation that keeps zeros (spectral norm) counts
 of its parameter; other parametrisations count the whole weight. Computing E(theta) counts once a
 step if it takes products (a projection, a filter basis) or as many sums (`flops` of a transform),
 as do products of weights alone. Other work of a method (scoring) counts as executed, densely.
-Evaluation is free. A weight that trains counts in training even while it is zero, as just-grown
+Evaluation is free. With `recipe.cache_frozen_mb`,
+steps do not count what precedes the stored activations; computing these counts once for each
+training example. A weight that trains counts in training even while it is zero, as just-grown
 weights are; at inference it does not. The zeros that a transform or a basis creates are counted
 again when supports change and at the end of every epoch; for a basis also one step after a change,
 because at first its filters are as sparse as their coefficients.
@@ -35,11 +37,11 @@ from dataclasses import astuple, replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from dimred.net import Net
 from dimred.net.eager import DispatchMode
 from dimred.net.flop_formulas import flops_of
+from dimred.net.prefix import Prefix
 from dimred.net.product_flops import trace
 from dimred.training.step_flops import (
     ALL,
@@ -94,7 +96,8 @@ class Costs:
     def __init__(self, net: Net, shape: Sequence[int]) -> None:
         self.net, self.shape = net, tuple(shape)
         self.steps, self.executed = 0, Executed()
-        self._sizes = {name: p.numel() for name, p in net.model.named_parameters()}
+        self.prefix: Prefix | None = None  # what steps do not compute (net/prefix.py)
+        self._entry, self._left = "", 0  # where steps begin, and the FLOPs of a forward pass then
         self._layouts: dict[tuple[str, ...], Layout] = {}
         self._everything = self._layout()
         dense = add_up(self._everything, ALL, ALL)
@@ -110,7 +113,7 @@ class Costs:
     def step(self, examples: int, dense_grad: bool) -> None:
         """Add the cost of a training step of the present net."""
         if self._now is None or self._now[0] != self.net.support_version:
-            self._now = self.net.support_version, self.of_a_pass()
+            self._now = self.net.support_version, self.of_a_pass(self.prefix)
         now = self._now[1]
         self.steps += now.making + examples * (
             now.forward + (now.dense_backward if dense_grad else now.backward)
@@ -119,6 +122,22 @@ class Costs:
         if self.net.bases and self._seen != self.net.support_version:
             self._now = None
         self._seen = self.net.support_version
+
+    def begin_after(self, prefix: Prefix | None, examples: int) -> None:
+        """Compute steps without this prefix from now on. What steps have computed of it until now
+        is computed once more, for each of so many examples."""
+        entry = prefix.entry if prefix else ""
+        resumed = self.prefix is None and entry == self._entry
+        self.prefix = prefix
+        if resumed:  # all of this was counted before
+            return
+        self._now, left = None, 0
+        if prefix:
+            left, before = self.of_a_pass(prefix).forward, self._left
+            if entry == self._entry or before <= left:
+                before = self.of_a_pass().forward
+            self.steps += examples * (before - left)
+        self._entry, self._left = entry, left
 
     def dense(self, steps: int, batch_size: int) -> int:
         """FLOPs of dense training."""
@@ -137,15 +156,23 @@ class Costs:
     def state(self) -> dict[str, Any]:
         """For a checkpoint, as JSON."""
         now = self._now and (self._now[0], *astuple(self._now[1]))
-        return {"steps": self.steps, "scoring": self.scoring, "now": now, "seen": self._seen}
+        return {
+            "steps": self.steps,
+            "scoring": self.scoring,
+            "now": now,
+            "seen": self._seen,
+            "begin": (self._entry, self._left),
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.steps, self.executed.total = state["steps"], state["scoring"]
         self._now = state["now"] and (state["now"][0], Pass(*state["now"][1:]))
         self._seen = state.get("seen")
+        self._entry, self._left = state.get("begin", ("", 0))
 
     # -- one step --------------------
-    def of_a_pass(self) -> Pass:
+    def of_a_pass(self, prefix: Prefix | None = None) -> Pass:
+        """Of the present net, without this prefix."""
         net = self.net
         made = {name for name in net.weights if name in net.transforms or name in net.bases}
         # their parameters take the gradient of the whole weight, trained or not
@@ -158,31 +185,22 @@ class Costs:
                 if name in made or w.base != "zero":
                     active[name] = nonzero(net.effective(name, w.theta()))
         own = {name: entries for name, entries in trained.items() if name not in whole}
-        now = add_up(self._layout(), active, own, covered=net.weights)
+        now = add_up(self._layout(prefix), active, own, covered=net.weights)
         return replace(now, making=now.making + (self._making() if made else 0))
 
-    def _trained(self) -> tuple[str, ...]:
-        """The parameters of the model that train, directly or through a transform or a basis."""
-        net = self.net
-        made_of: dict[str, list[nn.Parameter]] = {name: [p] for name, p in net.uncovered.items()}
-        for name, w in net.weights.items():
-            made_of[name] = [w.psi] if w.dim else []
-        for each in (net.transforms, net.bases):
-            for name, part in each.items():
-                made_of[name] += part.parameters()
-        trains = {name for name, parts in made_of.items() if any(p.requires_grad for p in parts)}
-        return tuple(name for name in self._sizes if name in trains)
-
-    def _layout(self) -> Layout:
+    def _layout(self, prefix: Prefix | None = None) -> Layout:
         """The products of a step with the present trained parameters, found by executing one."""
-        key = self._trained()
+        trained, model = self.net.trained_parameters(), self.net.model
+        key = (prefix.entry if prefix else "", *trained)
         if key not in self._layouts:
             values = {
-                name: w.param.detach().requires_grad_(name in key)
+                name: w.param.detach().requires_grad_(name in trained)
                 for name, w in self.net.weights.items()
             }
+            shape = prefix.activation.shape[1:] if prefix else self.shape
+            compute = prefix.rest(model) if prefix else model
             with self.executed.set(False), self.net.forward.with_weights(values):
-                self._layouts[key] = grouped(trace(self.net.model, self.shape, backward=True))
+                self._layouts[key] = grouped(trace(model, shape, backward=True, compute=compute))
         return self._layouts[key]
 
     def _making(self) -> int:

@@ -30,6 +30,7 @@ from dimred.training.capture import CapturedStep, CudaCapture, use_own_stream
 from dimred.training.evaluate import Best, RunningLoss, evaluate
 from dimred.training.exploration import Exploration
 from dimred.training.flops import Costs
+from dimred.training.frozen import FrozenLayers
 from dimred.training.observers import Observer
 from dimred.training.progress import Progress
 from dimred.training.recipe import Recipe
@@ -78,6 +79,7 @@ class Train:
         self.best, self.running_loss = Best(), RunningLoss(recipe.batch_size, self.device)
         net.optimizer_state.set_lr(recipe.lr_at(0, self.total))
         self.stepper = self._make_stepper()
+        self.frozen = FrozenLayers(net, data, recipe)
         numbers: dict[str, Stateful] = {
             "best": self.best,
             "running_loss": self.running_loss,
@@ -139,7 +141,7 @@ class Train:
             self.progress.steps(start, stop, now),
             executed.set(False) as counted,
         ):
-            for t in self._batches(now, stop):
+            for t in self._batches(now, stop, whole=dense_grad is not None):
                 self._backward(t, dense_grad)
                 with executed.set(counted):  # what the method executes at its pause
                     yield t
@@ -208,6 +210,9 @@ class Train:
     def evaluate(self, split: str) -> tuple[float, float]:
         """Mean loss and accuracy (a fraction) on "train", "val" or "test", every example counted
         once."""
+        if self.frozen.is_current():
+            begin = self.frozen.prefix
+            return evaluate(self.net, self.frozen.source, self.recipe, split, begin)
         return evaluate(self.net, self.data, self.recipe, split)
 
     def elapsed(self) -> float:
@@ -231,16 +236,29 @@ class Train:
             return CapturedStep(*parts, capture=CudaCapture(), required=capture is True)
         return Step(*parts, fused=on_gpu)
 
-    def _batches(self, start: int, stop: int) -> Iterator[int]:
-        """The steps, with the feed at the batch of each."""
+    def _batches(self, start: int, stop: int, whole: bool) -> Iterator[int]:
+        """The steps, with the feed at the batch of each. whole: compute frozen layers, too."""
         t = start
         while t < stop:
             epoch, first = divmod(t, self.epoch_steps)
+            self._skip_frozen_layers(whole)
             for _ in self.stepper.feed.steps(self.seed, epoch, first):
                 yield t
                 t += 1
                 if t == stop:
                     return
+                if self._skip_frozen_layers(whole):
+                    break
+
+    def _skip_frozen_layers(self, whole: bool) -> bool:
+        """Begin steps after the layers that are frozen now; whether the feed has changed."""
+        if not self.frozen.changed(whole):
+            return False
+        stepper, prefix = self.stepper, self.frozen.prefix
+        stepper.feed = self.frozen.source.feed(self.recipe.batch_size, stepper.feed.fixed)
+        stepper.prefix = prefix
+        self.costs.begin_after(prefix, self.data.sizes["train"])
+        return True
 
     def _backward(self, t: int, dense_grad: Callable[[int], bool] | None) -> None:
         """Compute the gradients of step t."""

@@ -16,6 +16,7 @@ from dimred.errors import require
 from dimred.fields import Checked, Count, NotNegative, OpenFraction, Positive, UnitInterval, above
 from dimred.net import Net
 from dimred.net.eager import SGD, Adam, AdamW
+from dimred.net.forward import in_channels_last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,8 @@ class Recipe(Checked):
     compile: bool = False  # torch.compile
     # steps as CUDA graphs: true, false, or auto, where there is a GPU (see training/capture.py)
     capture: Literal["auto", True, False] = "auto"
+    # megabytes for stored activations of frozen layers (see training/frozen.py)
+    cache_frozen_mb: NotNegative = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,6 +56,12 @@ class Recipe(Checked):
             "recipe.nesterov",
             self.nesterov,
             "false where momentum is 0",
+        )
+        require(
+            not (self.compile and self.cache_frozen_mb),
+            "recipe.cache_frozen_mb",
+            self.cache_frozen_mb,
+            "0 with recipe.compile=true: a compiled model computes all of its layers",
         )
 
     def lr_at(self, step: int, total: int) -> float:
@@ -71,7 +80,7 @@ class Recipe(Checked):
     def logits(self, model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """The logits of a batch in float32, computed in the recipe's memory and number format."""
         if self.channels_last:
-            images = images.to(memory_format=torch.channels_last)
+            images = in_channels_last(images)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             return model(images).float()
 

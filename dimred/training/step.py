@@ -11,6 +11,7 @@ from torch import Tensor
 from dimred.data.feed import Feed
 from dimred.net import Net
 from dimred.net.fused import FusedWeights, fuse, used_in_half
+from dimred.net.prefix import Prefix
 from dimred.training.evaluate import RunningLoss
 from dimred.training.recipe import Recipe
 
@@ -40,6 +41,7 @@ class Step:
     ) -> None:
         self.net, self.recipe, self.feed = net, recipe, feed
         self.optimizer, self.running_loss = optimizer, running_loss
+        self.prefix: Prefix | None = None  # if the feed's batches are its activations
         self._fuses = fused
         self._fused: list[FusedWeights] = []
         # what `prepare` has found
@@ -54,9 +56,10 @@ class Step:
         """The part of `gradients` that may be captured."""
         self.net.zero_grad()
         images, labels = self.feed.batch()
-        thetas = self._thetas() if self._fuses else None
+        thetas = self._thetas() if self._fuses or self.prefix else None
         with self.net.weights_in_place(thetas, self.recipe.channels_last) as model:
-            logits = self.recipe.logits(model, images)
+            compute = self.prefix.rest(model) if self.prefix else model
+            logits = self.recipe.logits(compute, images)
             loss = self.recipe.loss(logits, labels) + self.net.penalty()
             if loss.requires_grad:  # else nothing is trained
                 loss.backward()
@@ -105,6 +108,7 @@ class Step:
         net = self.net
         parameters: list[Any] = [*net.parameters().values()]
         settings = [*net.transforms.values(), net.model.training, len(net.frozen_norms)]
+        settings += [self.feed, self.prefix]
         settings += [parameter.requires_grad for parameter in parameters]
         settings += [group["lr"] for group in self.optimizer.param_groups]
         return [*parameters, net.optimizer_state.version], settings
@@ -122,12 +126,15 @@ class Step:
         return fuse(plain, half, self.recipe.channels_last)
 
     def _thetas(self) -> dict[str, Tensor]:
-        """All weights, by as few kernels as possible."""
+        """All weights that are used, by as few kernels as possible."""
         written = dict[str, Tensor]()
         for fused in self._fused:
             written |= fused.thetas()
         others = {n: w.theta() for n, w in self.net.weights.items() if n not in written}
-        return others | written
+        thetas = others | written
+        if self.prefix and not self.net.bases:  # else a parameter is not yet the weight
+            thetas = {n: theta for n, theta in thetas.items() if n not in self.prefix.tensors}
+        return thetas
 
 
 def same(one: list[Any], other: list[Any]) -> bool:

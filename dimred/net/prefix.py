@@ -1,0 +1,324 @@
+"""The frozen prefix of a model: all that it computes before the first parameter that trains.
+
+A model is an arbitrary program and cannot be cut into two. Instead, one of its modules, the
+`entry`, gets a stored input. The modules called before it are skipped: they return tensors of the
+right shapes on the device `meta`, which hold no values, and whatever the program computes between
+these modules is computed on `meta`, too. That is right if the model then uses nothing but the
+input of the entry, and if this input is the same in every step. Both are tried on a few examples.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from dimred.net.net import Net
+from dimred.net.seeded import bits, generators, generators_kept
+
+Compute = Callable[[Tensor], Tensor]
+Logits = Callable[[Compute, Tensor], Tensor]
+#: two computations of the same activations differ by no more than this fraction of the largest
+ROUNDING = 1e-4
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A prefix that ends where the model calls its module `entry`.
+
+    position: the number of calls of modules that begin before this one.
+    skipped: the modules called before, and what each returns, without values.
+    images: the shape of an image.
+    activation: an input of the entry, without values.
+    tensors: the frozen parameters and buffers that it may depend on, by name.
+    """
+
+    entry: str
+    position: int
+    skipped: Mapping[str, Any]
+    images: tuple[int, ...]
+    activation: Tensor
+    tensors: Mapping[str, Tensor]
+
+    def bytes_per_example(self) -> int:
+        return self.activation[0].numel() * self.activation.element_size()
+
+    def version(self) -> int:
+        """Changes whenever one of its tensors does."""
+        return sum(tensor._version for tensor in self.tensors.values())
+
+    def activations(self, model: nn.Module, compute: Compute, inputs: Tensor) -> Tensor:
+        """The input that the entry gets while compute(inputs) calls the model."""
+
+        def stop(given: Tensor, *_: Any, **__: Any) -> None:
+            raise _Reached(given)
+
+        with _replaced(model.get_submodule(self.entry), stop):
+            try:
+                compute(inputs)
+            except _Reached as reached:
+                return reached.given
+        raise _Reached(inputs)
+
+    def rest(self, model: nn.Module) -> Compute:
+        """The model as a function of the input of its entry."""
+
+        def compute(activations: Tensor) -> Tensor:
+            entry, examples = model.get_submodule(self.entry), len(activations)
+            forward = entry.forward
+            with ExitStack() as skipping:
+
+                def enter(*_: Any, **__: Any) -> Any:
+                    skipping.close()
+                    return forward(activations)
+
+                skipping.enter_context(_OnMeta())
+                for name, output in self.skipped.items():
+                    skip = _returns(_of_size(examples, output))
+                    skipping.enter_context(_replaced(model.get_submodule(name), skip))
+                with _replaced(entry, enter):
+                    return model(torch.empty(examples, *self.images, device="meta"))
+
+        return compute
+
+
+class _Reached(Exception):
+    def __init__(self, given: Tensor) -> None:
+        self.given = given
+
+
+class _OnMeta(TorchFunctionMode):
+    """Computes without values."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        args, kwargs = tree_map_only(Tensor, _without_values, (args, kwargs or {}))
+        return function(*args, **kwargs)
+
+
+def _without_values(tensor: Tensor) -> Tensor:
+    return tensor.to("meta")
+
+
+def _of_size(examples: int, output: Any) -> Any:
+    return tree_map_only(Tensor, lambda each: each.new_empty(examples, *each.shape[1:]), output)
+
+
+def _returns(value: Any) -> Callable[..., Any]:
+    return lambda *_, **__: value
+
+
+@contextmanager
+def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """The module with another `forward`, which hides that of its class."""
+    own = vars(module)
+    before = own.get("forward")
+    own["forward"] = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del own["forward"]
+        else:
+            own["forward"] = before
+
+
+# -- the longest prefix --------------------
+def longest_prefix(
+    net: Net,
+    images: Tensor,
+    logits: Logits,
+    fits: Callable[[Prefix], bool],
+    channels_last: bool = False,
+) -> Prefix | None:
+    """The longest frozen prefix that `fits`; None if there is none. The net stays as it is.
+
+    images: a few examples to try it with.
+    logits: computes the logits of images by a model."""
+    if net.transforms:  # methods may change them in every step
+        return None
+    with _unchanged(net), net.weights_in_place(channels_last=channels_last) as model:
+        trial = _Trial(net, model, images, logits)
+        for prefix in trial.candidates():
+            if fits(prefix) and trial.is_constant(prefix) and trial.is_complete(prefix):
+                return prefix
+    return None
+
+
+@contextmanager
+def _unchanged(net: Net) -> Iterator[None]:
+    """Afterwards buffers, modes and generators are as before."""
+    buffers = [(each, each.clone()) for each in net.model.buffers()]
+    training = net.model.training
+    devices = {each.device for each in net.model.parameters() if each.is_cuda}
+    try:
+        with generators_kept(list(devices)):
+            yield
+    finally:
+        net.train(training)
+        for buffer, value in buffers:
+            if not torch.equal(buffer, value):
+                buffer.copy_(value)
+
+
+class _Call(NamedTuple):
+    """A call of a module. begin, end: when, in numbers of beginnings and ends of calls.
+    given: its input, without values, if that is one frozen tensor and nothing else."""
+
+    name: str
+    begin: int
+    end: int
+    given: Tensor | None
+    output: Any
+
+    def contains(self, other: _Call) -> bool:
+        return self.begin < other.begin and other.end < self.end
+
+
+class _Trial:
+    """Computes the logits of some images in different ways."""
+
+    def __init__(
+        self,
+        net: Net,
+        model: nn.Module,
+        images: Tensor,
+        logits: Logits,
+    ) -> None:
+        self.net, self.model, self.images, self.logits = net, model, images, logits
+        net.train(False)
+        with _Calls(model) as seen, torch.enable_grad():
+            self.expected = self.whole(images).detach()
+        self.calls = sorted(seen.calls, key=lambda each: each.begin)
+
+    def whole(self, images: Tensor) -> Tensor:
+        return self.logits(self.model, images)
+
+    def candidates(self) -> Iterator[Prefix]:
+        """The longest first."""
+        times = Counter(each.name for each in self.calls)
+        for position in reversed(range(len(self.calls))):
+            entry = self.calls[position]
+            if entry.given is None:
+                continue
+            before = [each for each in self.calls if each.end < entry.begin]
+            skipped = [a for a in before if not any(b.contains(a) for b in before)]
+            once = all(times[each.name] == 1 for each in (entry, *skipped))
+            if once and self._is_by_example(skipped) and self._have_parameters(skipped):
+                tensors = self._tensors(entry, skipped)
+                outputs = {each.name: each.output for each in skipped}
+                shape = tuple(self.images.shape[1:])
+                yield Prefix(entry.name, position, outputs, shape, entry.given, tensors)
+
+    def _have_parameters(self, calls: list[_Call]) -> bool:
+        modules = [self.model.get_submodule(each.name) for each in calls]
+        return any(True for module in modules for _ in module.parameters())
+
+    def _is_by_example(self, calls: list[_Call]) -> bool:
+        leaves = tree_leaves([each.output for each in calls])
+        tensors = [each for each in leaves if isinstance(each, Tensor)]
+        return all(each.dim() and len(each) == len(self.images) for each in tensors)
+
+    def _tensors(self, entry: _Call, skipped: list[_Call]) -> dict[str, Tensor]:
+        """The frozen tensors of the skipped modules, and of those that contain the entry."""
+        trained = self.net.trained_parameters()
+        outer = ["", *(each.name for each in self.calls if each.contains(entry))]
+        found: dict[str, Tensor] = {}
+        model = self.net.model
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            owner = name.rpartition(".")[0]
+            inside = any(f"{owner}.".startswith(f"{each.name}.") for each in skipped)
+            if name not in trained and (inside or owner in outer):
+                found[name] = tensor
+        return found
+
+    @torch.no_grad()
+    def is_constant(self, prefix: Prefix) -> bool:
+        """Whether activations are the same in training and in evaluation, and in whatever batch;
+        training neither draws random numbers for them nor changes a tensor."""
+        evaluated = prefix.activations(self.model, self.whole, self.images)
+        alone = prefix.activations(self.model, self.whole, self.images[:1])
+        with _unchanged(self.net):
+            self.net.train(True)
+            before = self._state(prefix)
+            trained = prefix.activations(self.model, self.whole, self.images)
+            if self._state(prefix) != before:
+                return False
+        return _near(evaluated, trained) and _near(evaluated[:1], alone)
+
+    def _state(self, prefix: Prefix) -> list[Any]:
+        """Changes if a tensor does, or if random numbers are drawn."""
+        device = self.images.device
+        states = [prefix.version(), *generators(), bits(torch.get_rng_state())]
+        return (
+            [*states, bits(torch.cuda.get_rng_state(device))] if device.type == "cuda" else states
+        )
+
+    @torch.no_grad()
+    def is_complete(self, prefix: Prefix) -> bool:
+        """Whether the activations are all that the rest of the model uses."""
+        activations = prefix.activations(self.model, self.whole, self.images)
+        rest = partial(self.logits, prefix.rest(self.model))
+        try:
+            found = rest(activations.clone())
+            with _unchanged(self.net):  # a model may do something else in training
+                self.net.train(True)
+                rest(activations)
+        except (RuntimeError, TypeError, ValueError):  # something else was used, and is on `meta`
+            return False
+        return not found.is_meta and _near(self.expected, found)
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool((one - other).abs().max() <= ROUNDING * one.abs().max())
+
+
+@dataclass
+class _Calls:
+    """Records the calls of modules."""
+
+    model: nn.Module
+    calls: list[_Call] = field(default_factory=list)
+
+    def __enter__(self) -> _Calls:
+        self._clock = 0
+        self._open: list[tuple[int, Tensor | None]] = []
+        self._hooks: list[Any] = []
+        for name, module in self.model.named_modules():
+            if name:
+                begin, end = self._begin, self._end_of(name)
+                self._hooks += [
+                    module.register_forward_pre_hook(begin, with_kwargs=True),
+                    module.register_forward_hook(end),
+                ]
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._clock += 1
+        one = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
+        frozen = one and not args[0].requires_grad
+        self._open.append((self._clock, _without_values(args[0]) if frozen else None))
+
+    def _end_of(self, name: str) -> Callable[..., None]:
+        def end(module: nn.Module, args: Any, output: Any) -> None:
+            begin, given = self._open.pop()
+            self._clock += 1
+            output = tree_map_only(Tensor, lambda each: _without_values(each.detach()), output)
+            self.calls.append(_Call(name, begin, self._clock, given, output))
+
+        return end

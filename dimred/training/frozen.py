@@ -1,0 +1,138 @@
+"""Activations of the frozen first layers, computed once for each example and kept in memory.
+
+With `recipe.cache_frozen_mb`, training and evaluation begin with these activations as soon as and
+as long as they are the same in every step: no parameter before them trains, norms use running
+statistics, nothing is random, and the data does not augment its images. Whether this holds is
+decided from the net and the data alone, and activations are computed in the batches of evaluation.
+So a resumed run gets the bits that it had, and evaluation the bits that it has without a cache.
+Training batches are rounded as in evaluation, which may differ in the last bits from the batch
+sizes of training.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dimred.data.activations import Activations
+from dimred.data.base import Data, Source
+from dimred.net import Net
+from dimred.net.prefix import Compute, Prefix, longest_prefix
+from dimred.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+TRIED = 4  # examples that a prefix is tried with
+MB = 1e6
+
+
+class FrozenLayers:
+    """Follows the net.
+
+    prefix: the layers that are not computed any more, or None.
+    source: what is computed instead of images: the data, or the activations after the prefix.
+    """
+
+    def __init__(self, net: Net, data: Data, recipe: Recipe) -> None:
+        self.net, self.data, self.recipe = net, data, recipe
+        self.limit = recipe.cache_frozen_mb * MB
+        self.prefix: Prefix | None = None
+        self.source: Source = data
+        self._looked: tuple[int, ...] | None = None
+        self._frozen: tuple[Any, ...] | None = None
+        if self.limit and data.plain_order(0, 0) is None:
+            self.limit = 0
+            log.info(
+                "no activations are cached, because %s augments its training images", data.name
+            )
+
+    def changed(self, whole: bool = False) -> bool:
+        """Look at the net; whether `prefix` and `source` have changed.
+
+        whole: nothing may be skipped, because a method uses the gradients of frozen weights."""
+        if not self.limit or (not whole and self._state() == self._looked):
+            return False
+        before = self.source
+        if whole:
+            self._forget()
+            return before is not self.source
+        frozen, current = self._what_is_frozen(), self.is_current()
+        if frozen != self._frozen or not current:
+            self._find(current)
+        self._looked, self._frozen = self._state(), frozen
+        return before is not self.source
+
+    def _forget(self) -> None:
+        self.prefix, self.source = None, self.data
+        self._looked = self._frozen = None
+
+    def is_current(self) -> bool:
+        """Whether the activations are those of the present net."""
+        if self.prefix is None:
+            return True
+        return self._frozen == self._what_is_frozen() and self._version == self.prefix.version()
+
+    def _state(self) -> tuple[int, ...]:
+        """Differs whenever something may have changed; computed in every step."""
+        version = self.prefix.version() if self.prefix else 0
+        return self.net.support_version, len(self.net.transforms), version
+
+    def _what_is_frozen(self) -> tuple[Any, ...]:
+        net = self.net
+        return (*net.trained_parameters(), len(net.frozen_norms), len(net.transforms))
+
+    # -- the longest prefix, and its activations --------------------
+    def _find(self, current: bool) -> None:
+        """current: the present activations are still right, if there are any."""
+        images = self.data.sample(min(TRIED, self.data.sizes["train"]), 0)[0]
+        channels_last = self.recipe.channels_last
+        self._too_large = 0.0
+        found = longest_prefix(self.net, images, self.recipe.logits, self._fits, channels_last)
+        if found is None:
+            self._forget()
+            if self._too_large:
+                log.info(
+                    "activations of frozen layers are not cached: they take %.3g MB, more than "
+                    "recipe.cache_frozen_mb=%g",
+                    self._too_large / MB,
+                    self.recipe.cache_frozen_mb,
+                )
+            return
+        longer = self.prefix is not None and current and self.prefix.position < found.position
+        self.source = self._activations(found, self.prefix if longer else None)
+        self.prefix, self._version = found, found.version()
+        log.info(
+            "layers before %s are frozen: their activations (%.3g MB) are computed once",
+            found.entry,
+            self._size(found) / MB,
+        )
+
+    def _size(self, prefix: Prefix) -> int:
+        return prefix.bytes_per_example() * sum(self.data.sizes.values())
+
+    def _fits(self, prefix: Prefix) -> bool:
+        size = self._size(prefix)
+        if size > self.limit:
+            # of several, the one that takes the least
+            self._too_large = min(self._too_large or size, size)
+        return size <= self.limit
+
+    def _activations(self, prefix: Prefix, known: Prefix | None) -> Activations:
+        """The activations after a prefix, computed from those after a `known` part of it."""
+        net, recipe = self.net, self.recipe
+        source = self.source if known else self.data
+        net.train(False)
+        with torch.no_grad(), net.weights_in_place(channels_last=recipe.channels_last) as model:
+            start: Compute = known.rest(model) if known else model
+            logits = partial(recipe.logits, start)
+
+            def compute(inputs: Tensor) -> Tensor:
+                return prefix.activations(model, logits, inputs)
+
+            made = Activations(self.data, source, compute)
+        net.train()
+        return made

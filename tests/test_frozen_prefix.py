@@ -1,0 +1,277 @@
+"""Activations of frozen layers, which are computed once (recipe.cache_frozen_mb)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from toy import RECIPE, Blobs, Crash, Fragile
+
+from dimred.conformance.emulated_graph import EmulatedGraph
+from dimred.conformance.observe import use_fused_optimizer
+from dimred.methods.freezing.layers import LastLayer
+from dimred.methods.freezing.progressive import FreezeOut
+from dimred.models import resnet, vit
+from dimred.net import Net
+from dimred.net.prefix import Prefix, longest_prefix
+from dimred.storage.folder import RunFolder
+from dimred.training.capture import CapturedStep
+from dimred.training.loop import Train
+from dimred.training.tape import Recorder
+
+SETTINGS = {"init": "kaiming_normal", "pretrained": None}
+
+
+class Plain(Blobs):
+    """The same 64 examples in every epoch, in another order."""
+
+    def plain_order(self, seed: int, epoch: int) -> Tensor:
+        draws = torch.Generator().manual_seed(1000 * seed + epoch)
+        return torch.randperm(64, generator=draws)
+
+    def train_batches(
+        self, batch_size: int, seed: int, epoch: int, start: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        images, labels = self.examples(64, 2, len("train"))
+        order = self.plain_order(seed, epoch)
+        for i in range(start, 64 // batch_size):
+            chosen = order[i * batch_size : (i + 1) * batch_size]
+            yield images[chosen], labels[chosen]
+
+
+def conv_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(4, 8, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(128, 12),
+        nn.ReLU(inplace=True),
+        nn.Linear(12, 2),
+    )
+
+
+def trained(method: object, mb: float, folder: RunFolder | None = None, last: int = -1) -> Train:
+    net = Net(conv_net(), seed=3)
+    recipe = dataclasses.replace(RECIPE, cache_frozen_mb=mb)
+    observers = [Fragile(last)] if last >= 0 else []
+    train = Train(net, Plain(), recipe, seed=3, folder=folder, observers=observers)
+    method.run(net, train)  # type: ignore[attr-defined]
+    return train
+
+
+def end_at(net: Net, images: Tensor) -> str | None:
+    found = longest_prefix(net, images, lambda model, x: model(x), lambda prefix: True)
+    return found.entry if found else None
+
+
+# -- results --------------------
+def test_the_output_layer_trains_as_on_the_features_in_plain_pytorch() -> None:
+    net = Net(conv_net())
+    net.freeze({"1.running_mean": None})
+    model = conv_net()
+    model[1].eval()
+    data = Plain()
+    optimizer = torch.optim.SGD(model[8].parameters(), lr=0.1, momentum=0.9)
+    for epoch in range(5):
+        for images, labels in data.train_batches(8, 3, epoch):
+            optimizer.zero_grad()
+            with torch.no_grad():
+                features = model[:8](images)
+            F.cross_entropy(model[8](features), labels).backward()
+            optimizer.step()
+    recipe = dataclasses.replace(RECIPE, cache_frozen_mb=1, weight_decay=0.0)
+    train = Train(net, data, recipe, seed=3)
+    LastLayer().run(net, train)
+    assert train.frozen.prefix and train.frozen.prefix.entry == "8"
+    state, expected = net.state_dict(), model.state_dict()
+    for name in state:
+        assert torch.allclose(state[name], expected[name], atol=1e-6), name
+
+
+def test_layers_that_freeze_one_after_another_train_as_without_a_cache() -> None:
+    cached, plain = (trained(FreezeOut(t_0=0.5), mb) for mb in (1, 0))
+    assert cached.frozen.prefix and cached.frozen.prefix.entry == "8"
+    assert plain.frozen.prefix is None
+    states = cached.net.state_dict(), plain.net.state_dict()
+    for name in states[0]:
+        assert torch.allclose(states[0][name].double(), states[1][name].double(), atol=1e-5), name
+
+
+def test_evaluation_from_the_cache_has_the_bits_of_evaluation_without() -> None:
+    train = trained(FreezeOut(t_0=0.5), 1)
+    assert train.frozen.prefix and train.frozen.is_current()
+    cached = [train.evaluate(split) for split in ("train", "val", "test")]
+    train.frozen = Train(train.net, Plain(), RECIPE).frozen
+    assert [train.evaluate(split) for split in ("train", "val", "test")] == cached
+
+
+@pytest.mark.parametrize("last", [3, 6, 18, 30])  # layers freeze at steps 5, 12, 23 and 40
+def test_a_resumed_run_with_a_cache_has_the_bits_and_the_flops_of_one_that_was_not_interrupted(
+    tmp_path: Path, last: int
+) -> None:
+    with pytest.raises(Crash), RunFolder(tmp_path) as folder:
+        trained(FreezeOut(t_0=0.5), 1, folder, last)
+    with RunFolder(tmp_path) as folder:
+        resumed = trained(FreezeOut(t_0=0.5), 1, folder)
+    whole = trained(FreezeOut(t_0=0.5), 1)
+    states = resumed.net.state_dict(), whole.net.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert resumed.costs.steps == whole.costs.steps
+
+
+def test_steps_from_the_cache_can_be_captured() -> None:
+    states = []
+    for capture in (False, True):
+        net = Net(conv_net(), seed=3)
+        train = Train(net, Plain(), dataclasses.replace(RECIPE, cache_frozen_mb=1), seed=3)
+        use_fused_optimizer(train)
+        if capture:
+            feed = train.data.feed(8, fixed=True)
+            parts = net, train.recipe, feed, train.optimizer, train.running_loss
+            train.stepper = CapturedStep(*parts, capture=EmulatedGraph)
+        net.freeze({"1.running_mean": None})
+        LastLayer().run(net, train)
+        states.append(net.state_dict())
+        assert not capture or train.stepper.captured > 20
+    for name in states[0]:
+        assert torch.allclose(states[0][name].double(), states[1][name].double(), atol=1e-6), name
+
+
+# -- what is computed --------------------
+def test_frozen_layers_are_not_executed_in_a_step_and_executed_again_once_they_train() -> None:
+    net = Net(conv_net())
+    train = Train(net, Plain(), dataclasses.replace(RECIPE, cache_frozen_mb=1))
+    below = [name for name in net.parameters() if not name.startswith(("6", "8"))]
+    net.freeze(dict.fromkeys([*below, "1.running_mean"]))
+
+    def convolutions() -> int:
+        with Recorder() as recorder:
+            train.stepper.gradients()
+        real = [line for line in recorder.tape.lines if line[0] == "aten.convolution.default"]
+        return len(real)
+
+    counts = [convolutions() for _ in train.steps(0, 3)]
+    assert counts == [0, 0, 0]
+    net.keep({"3.weight": None})
+    assert [convolutions() for _ in train.steps(3, 4)] == [1]
+    assert train.frozen.prefix and train.frozen.prefix.entry == "3"
+    # a method that asks for the gradients of all weights gets them
+    assert [convolutions() for _ in train.steps(4, 5, dense_grad=lambda t: True)] == [2]
+    assert net.grads()["0.weight"].any()
+
+
+def test_the_flops_of_steps_begin_at_the_cache_which_counts_once() -> None:
+    train = trained(LastLayer(), 0)
+    # forward: convolutions at 16 positions and Linear layers; backward: the last weight
+    features = 16 * (4 * 9 + 8 * 36) + 128 * 12
+    assert train.costs.steps == 40 * 8 * 2 * (features + 24 + 24)
+    net = Net(conv_net())
+    net.freeze({"1.running_mean": None})
+    train = Train(net, Plain(), dataclasses.replace(RECIPE, cache_frozen_mb=1))
+    LastLayer().run(net, train)
+    assert train.costs.steps == 2 * (64 * features + 40 * 8 * (24 + 24))
+
+
+def test_changed_weights_of_frozen_layers_are_noticed() -> None:
+    net = Net(conv_net())
+    net.freeze({"1.running_mean": None})
+    train = Train(net, Plain(), dataclasses.replace(RECIPE, cache_frozen_mb=1))
+    before = net.state()
+    before["psi/0.weight"] = before["psi/0.weight"] * 2
+    net.freeze(dict.fromkeys(name for name in net.parameters() if not name.startswith("8")))
+    train(0, 2)
+    first = train.frozen.source
+    assert train.frozen.is_current()
+    net.restore(before)
+    assert not train.frozen.is_current()
+    train(0, 2)
+    assert train.frozen.is_current() and train.frozen.source is not first
+
+
+# -- where the prefix ends --------------------
+def test_a_prefix_ends_before_what_trains_what_is_random_and_norms_of_batches() -> None:
+    images = torch.randn(4, 1, 4, 4)
+    net = Net(conv_net())
+    assert end_at(net, images) is None  # the first layer trains
+    net.freeze(dict.fromkeys(["0.weight", "0.bias", "1.weight", "1.bias"]))
+    assert end_at(net, images) == "1"  # statistics are those of the batch
+    net.freeze({"1.running_mean": None})
+    assert end_at(net, images) == "3"
+    net.freeze(dict.fromkeys(net.parameters()))
+    assert end_at(net, images) == "8"
+    dropout = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Dropout(0.001), nn.Linear(8, 2))
+    net = Net(dropout)
+    net.freeze({"1.weight": None, "1.bias": None})
+    assert end_at(net, images) == "2"
+
+
+def test_a_prefix_ends_where_all_paths_meet() -> None:
+    torch.manual_seed(0)
+    sizes = {"depth": 8, "width": 0.25, "shortcut": "conv"}
+    net = Net(resnet(shape=(1, 8, 8), classes=2, **sizes, **SETTINGS))
+    statistics = [name for name, _ in net.model.named_buffers() if name.endswith("mean")]
+    frozen = [name for name in net.parameters() if not name.startswith(("stage3", "fc"))]
+    net.freeze(dict.fromkeys([*frozen, *statistics]))
+    images = torch.randn(4, 1, 8, 8)
+    assert end_at(net, images) == "stage3.0"
+    # the shortcut of the block needs its input, after conv1 as before
+    net.freeze(dict.fromkeys(["stage3.0.conv1.weight", "stage3.0.bn1.weight", "stage3.0.bn1.bias"]))
+    assert end_at(net, images) == "stage3.0"
+
+
+def test_a_prefix_may_use_parameters_of_the_whole_model() -> None:
+    torch.manual_seed(0)
+    sizes = {"patch": 2, "dim": 8, "depth": 2, "heads": 2, "mlp": 2}
+    net = Net(vit(shape=(1, 4, 4), classes=2, **sizes, **SETTINGS))
+    images = torch.randn(4, 1, 4, 4)
+    net.freeze(dict.fromkeys(name for name in net.parameters() if not name.startswith("head")))
+    assert end_at(net, images) == "head"
+    net.keep({"positions": None})  # which are added to the patches
+    assert end_at(net, images) is None
+
+
+def test_the_rest_of_a_model_computes_its_logits_from_the_activations() -> None:
+    net = Net(conv_net())
+    net.freeze(dict.fromkeys([*net.parameters(), "1.running_mean"]))
+    images = torch.randn(6, 1, 4, 4)
+    net.train(False)
+    with net.weights_in_place() as model:
+        found = longest_prefix(net, images[:4], lambda model, x: model(x), lambda prefix: True)
+        assert isinstance(found, Prefix)
+        features = found.activations(model, model, images)
+        assert torch.equal(features, model[:8](images))
+        assert torch.equal(found.rest(model)(features), model(images))
+    assert "forward" not in vars(net.model[8])
+
+
+# -- bounds --------------------
+def test_of_several_prefixes_the_longest_that_fits_is_cached(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # 96 examples of 128 numbers are 49,152 bytes, of 64 numbers 24,576
+    net = Net(conv_net())
+    net.freeze(dict.fromkeys(["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean"]))
+    with caplog.at_level("INFO"):
+        for mb, entry in ((0.02, ""), (0.03, "3")):
+            train = Train(net, Plain(), dataclasses.replace(RECIPE, cache_frozen_mb=mb))
+            train(0, 1)
+            assert (train.frozen.prefix.entry if train.frozen.prefix else "") == entry
+    assert "take 0.0246 MB, more than recipe.cache_frozen_mb=0.02" in caplog.text
+
+
+def test_nothing_is_cached_for_augmented_images(caplog: pytest.LogCaptureFixture) -> None:
+    net = Net(conv_net())
+    net.freeze(dict.fromkeys([*net.parameters(), "1.running_mean"]))
+    with caplog.at_level("INFO"):
+        train = Train(net, Blobs(), dataclasses.replace(RECIPE, cache_frozen_mb=1))
+        train(0, 2)
+    assert train.frozen.prefix is None and "blobs augments" in caplog.text
