@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -170,3 +171,9 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.001)
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The messages of warnings and errors: other tests of the process may have asked for more."""
+    found = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    return [each.getMessage() for each in found]

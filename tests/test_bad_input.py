@@ -37,7 +37,7 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
         ("model=lenet30", "unknown model 'lenet30'. Did you mean 'lenet300'"),
         ("dataset=digts", "unknown dataset 'digts'. Did you mean 'digits'?"),
         ("allocation=erkk", "unknown allocation 'erkk'. Did you mean 'erk' or 'er'?"),
-        ("recipe=cfar", "unknown recipe 'cfar'. Did you mean 'cifar'?"),
+        ("recipe=cfar", "unknown recipe 'cfar'. Did you mean 'cifar' or 'cifar_fast'?"),
         ("sparsty=0.3", "unknown key sparsty. Did you mean 'sparsity'?"),
         (
             "method=rigl method.every=3",

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dimred.data import Data
+from dimred.data.feed import Feed
 from dimred.errors import UserError
 from dimred.runs.build import build
 from dimred.runs.config.files import GROUPS, targets
@@ -418,6 +419,9 @@ class Watched:
         for images, labels in self.data.train_batches(*args):
             self.seen.append(images)
             yield images, labels
+
+    def feed(self, *args: Any, **kwargs: Any) -> Feed:
+        return Feed(self, *args, **kwargs)  # type: ignore[arg-type]
 
 
 def test_weights_and_batches_are_the_same_whatever_the_method() -> None:

@@ -445,7 +445,7 @@ def test_check_tells_what_holds(dimred: Callable[..., Outcome]) -> None:
 
 def test_check_accepts_a_class_of_the_user(dimred: Callable[..., Outcome]) -> None:
     code, out, err = dimred("check", f"{__name__}.Greedy")
-    assert code == 1 and "15 checks, 2 failed" in out and "Traceback" not in err
+    assert code == 1 and "16 checks, 2 failed" in out and "Traceback" not in err
     assert "fails    sparsity 0.6 must leave 293 of 732 weights, not 234" in out
 
 
@@ -455,7 +455,7 @@ def test_check_takes_a_folder_of_configurations(
     (tmp_path / "method").mkdir()
     (tmp_path / "method/mine.yaml").write_text(f"_target_: {__name__}.Waiting\nsteps: 100\n")
     code, out, _ = dimred("check", "mine", "--config-dir", str(tmp_path))
-    assert code == 0 and "mine: 15 checks, 0 failed" in out  # as a whole number, steps is 5
+    assert code == 0 and "mine: 16 checks, 0 failed" in out  # as a whole number, steps is 5
     code, out, _ = dimred("check", "mine", "steps=100", f"--config-dir={tmp_path}")
     assert (
         code == 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Command, assert_same, steps_done, until
+from conftest import Command, assert_same, steps_done, until, warnings_in
 from torch import nn
 
 import dimred as front_door
@@ -89,9 +89,7 @@ def test_a_run_that_does_not_fit_beside_others_is_tried_again_alone(
         recipe={"epochs": 1},
     )
     assert [run.status for run in runs] == ["done"] * 4
-    assert [record.message for record in caplog.records] == [
-        "out of memory beside other runs. It is tried again alone"
-    ]
+    assert warnings_in(caplog) == ["out of memory beside other runs. It is tried again alone"]
 
 
 def test_a_run_that_does_not_fit_alone_fails_and_the_others_go_on(

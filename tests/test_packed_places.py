@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import until
+from conftest import until, warnings_in
 
 import dimred as front_door
 from dimred.runs.packed import pool, workers
@@ -136,7 +136,7 @@ def test_an_mps_that_ends_at_once_is_given_up(
     mps = MPS()
     mps.start()
     assert not mps.running and mps.environment == {}
-    assert [record.message for record in caplog.records] == [
+    assert warnings_in(caplog) == [
         "NVIDIA MPS cannot be used (Cannot find MPS control daemon process): runs on a GPU take "
         "turns"
     ]
@@ -160,7 +160,7 @@ def test_without_rights_or_mps_one_line_says_so(
     assert not mps.running and not list(control.parent.glob("dimred-mps-*"))
     monkeypatch.setenv("PATH", "")
     mps.start()
-    assert [record.message for record in caplog.records] == [
+    assert warnings_in(caplog) == [
         "NVIDIA MPS cannot be used (Insufficient permissions): runs on a GPU take turns",
         f"no NVIDIA MPS ({CONTROL} is not installed): runs on a GPU take turns",
     ]
@@ -176,7 +176,7 @@ def test_runs_whose_gpu_is_gone_are_not_begun_and_mps_is_ended(
     (run,) = front_door.sweep("snip", seed=[0], jobs=2, outputs=str(tmp_path))
     # at first the sweep's MPS may be at fault, so the GPU is tried again without it
     assert control.read_text().split() == ["get_server_list", "-d", "get_server_list", "quit"]
-    assert caplog.records[0].message.startswith("NVIDIA MPS cannot be used (")
+    assert warnings_in(caplog)[0].startswith("NVIDIA MPS cannot be used (")
     assert run.status == "failed" and run.reason.startswith("not begun: ")
     assert not list(tmp_path.glob("runs/*/*/*"))  # nor computed on the CPU
 

@@ -11,7 +11,7 @@ from conftest import ROOT
 from tables import TABLES, shipped
 
 from dimred.report.compose import values_alone
-from dimred.runs.config.files import AS_BEFORE, GROUPS, names, read, targets
+from dimred.runs.config.files import AS_BEFORE, GROUPS, HOW_TO_COMPUTE, names, read, targets
 from dimred.runs.config.schema import checked, checked_group
 from dimred.runs.identity import describe
 
@@ -41,7 +41,7 @@ def test_every_cell_of_a_shipped_table_is_a_valid_run(name: str) -> None:
                 checked_group(
                     with_places(group, each.description[group]),
                     group,
-                    ("data_dir", "workers", *GROUPS[group], *left_out),
+                    (*HOW_TO_COMPUTE.get(group, ()), *GROUPS[group], *left_out),
                 )
     assert cells and all(each.overrides.get("method") for each in cells)
 

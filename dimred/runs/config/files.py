@@ -26,6 +26,11 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 #: keys that say where and how to compute, not what; of the last two, what a method uses is among
 #: its own values
 NOT_DESCRIPTIVE = ("device", "data_dir", "outputs", "checkpoint_seconds", "sparsity", "allocation")
+#: the same within a group: neither workers nor captured steps change a bit
+HOW_TO_COMPUTE: Mapping[str, tuple[str, ...]] = {
+    "dataset": ("data_dir", "workers"),
+    "recipe": ("capture",),
+}
 CHOICES = "choices"  # in a run's config.yaml: the names of the chosen files
 STORED = "stored/"  # a file of this name has the values of the run that is run again
 
@@ -55,11 +60,10 @@ def description(cfg: Mapping[str, Any]) -> dict[str, Any]:
             for key, value in found[group].items()
             if key not in before or value != before[key]
         }
-    found["recipe"].pop("capture", None)  # the bits are the same
+    for group, keys in HOW_TO_COMPUTE.items():
+        found[group] = {key: value for key, value in found[group].items() if key not in keys}
     found["dataset"] = {
-        key: anywhere(value, str(cfg["data_dir"]))
-        for key, value in found["dataset"].items()
-        if key not in ("data_dir", "workers")
+        key: anywhere(value, str(cfg["data_dir"])) for key, value in found["dataset"].items()
     }
     return without_places(found)
 
