@@ -128,7 +128,15 @@ def result_of(folder: Path) -> dict[str, Any]:
 
 
 #: what may differ in the results of two equal runs
-UNLIKE = {"seconds", "peak_memory_bytes", "folder", "command", "commit"}
+UNLIKE = {
+    "seconds",
+    "step_seconds",
+    "inference_seconds",
+    "peak_memory_bytes",
+    "folder",
+    "command",
+    "commit",
+}
 
 
 def assert_same(one: Path, other: Path) -> None:

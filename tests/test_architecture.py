@@ -16,7 +16,8 @@ FILES = sorted((ROOT / "dimred").rglob("*.py"))
 ROOMS = {
     "errors": set[str](),
     "fields": set[str](),
-    "net": set[str](),
+    "kernels": set[str](),
+    "net": {"kernels"},
     "models": set[str](),
     "data": set[str](),
     "runs.config": set[str](),

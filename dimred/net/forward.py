@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -42,12 +42,17 @@ class Forward:
 
     @contextmanager
     def with_weights(
-        self, values: Mapping[str, Tensor], channels_last: bool = False
+        self,
+        values: Mapping[str, Tensor],
+        channels_last: bool = False,
+        sparse: Mapping[str, Tensor] | None = None,
     ) -> Iterator[nn.Module]:
-        """The model, computing with these tensors in place of its parameters of these names."""
+        """The model, computing with these tensors in place of its parameters of these names.
+        sparse: those that have no values in a layout (see sparse.py)."""
         if channels_last:
             values = {name: in_channels_last(value) for name, value in values.items()}
         norms = self._norms() if channels_last else ()
+        values = {**values, **(sparse or {})}
         replaced = [
             (slots, key, slots[key], value)
             for name, value in values.items()
@@ -56,7 +61,7 @@ class Forward:
         try:
             for slots, key, _, value in replaced:
                 slots[key] = value
-            with exact_statistics(norms):
+            with exact_statistics(norms), batch_innermost(sparse or {}):
                 yield self.compiled or self.model
         finally:
             for slots, key, parameter, _ in replaced:
@@ -78,6 +83,15 @@ class Forward:
         if self._batchnorms is None:
             self._batchnorms = [module for module in self.model.modules() if applies_to(module)]
         return [] if self.compiled else self._batchnorms
+
+
+def batch_innermost(sparse: Mapping[str, Tensor]) -> AbstractContextManager[Any]:
+    """The layout of activations between sparse convolutions."""
+    if any(weight.dim() == 4 for weight in sparse.values()):
+        from dimred.net.layouts import BatchInnermost
+
+        return BatchInnermost()
+    return nullcontext()
 
 
 def in_channels_last(value: Tensor) -> Tensor:

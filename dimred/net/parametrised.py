@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from dimred.net.coordinates import Coordinates
 from dimred.net.forward import Forward
 from dimred.net.gradients import DenseGradients
 from dimred.net.transforms import Transforms
+
+if TYPE_CHECKING:
+    from dimred.net.sparse import SparseArithmetic
 
 
 class ParametrisedModel:
@@ -27,6 +31,8 @@ class ParametrisedModel:
         self.transforms, self.bases = Transforms("transform"), Transforms("basis")
         self.forward = Forward(model)
         self.dense_gradients = DenseGradients(self.weights)
+        #: multiplies by trained entries alone, where that is set
+        self.arithmetic: SparseArithmetic | None = None
         self.frozen_norms: set[str] = set()  # they use running statistics, in training too
 
     @property
@@ -55,10 +61,12 @@ class ParametrisedModel:
 
         channels_last: give convolutions their weights in this layout, which is faster. Scores do
         not use it: on a CPU, some of its kernels are less exact (docs/channels_last.md)."""
+        sparse: Mapping[str, Tensor] = {}
         if thetas is None:
-            thetas = {name: w.theta() for name, w in self.weights.items()}
+            sparse = self.arithmetic.weights(self) if self.arithmetic else {}
+            thetas = {n: w.theta() for n, w in self.weights.items() if n not in sparse}
         values = {name: self.effective(name, theta) for name, theta in thetas.items()}
-        with self.forward.with_weights(values, channels_last) as model:
+        with self.forward.with_weights(values, channels_last, sparse) as model:
             yield model
 
     def penalty(self) -> Tensor | float:

@@ -14,6 +14,9 @@ from dimred.storage.sizes import smallest, storage
 from dimred.training.evaluate import Best
 from dimred.training.loop import Train
 
+#: inference is timed with one image, and with as many
+LARGE_BATCH = 128
+
 
 def result_of(train: Train, model: Json, images: Json, inputs: Mapping[str, Json]) -> Json:
     """The result of a run that has trained.
@@ -38,6 +41,7 @@ def result_of(train: Train, model: Json, images: Json, inputs: Mapping[str, Json
         "steps": train.steps_done,
         "captured_steps": train.stepper.captured,
         "seconds": train.elapsed(),
+        **measured(train),
         "peak_memory_bytes": peak_memory(train.device),
         "state_bytes": state_bytes(net),
         "storage": sizes,
@@ -79,6 +83,26 @@ def costs(train: Train) -> dict[str, float]:
         "training_flops_relative": relative(training, dense),
         "inference_flops": inference,
         "inference_flops_relative": relative(inference, flops.dense_forward),
+    }
+
+
+def measured(train: Train) -> dict[str, Any]:
+    """How products were computed and how long training steps took; of sparse products also how
+    long inference takes, by batch size."""
+    found: dict[str, Any] = {
+        "arithmetic": train.arithmetic.kind,
+        "step_seconds": train.step_times.median(),
+    }
+    if train.arithmetic.kind == "dense":
+        return found
+    images, _ = train.data.sample(min(LARGE_BATCH, train.data.sizes["train"]), train.seed)
+    return {
+        **found,
+        "sparse_products": [name for name, why in train.arithmetic.layers().items() if not why],
+        "inference_seconds": {
+            str(size): train.arithmetic.inference_seconds(images[:size])
+            for size in (1, LARGE_BATCH)
+        },
     }
 
 

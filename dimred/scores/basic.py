@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dimred.net import Net
+from dimred.net.buffers import buffers_kept
 from dimred.net.coordinates import Supports
 from dimred.net.kernels import plain_kernels
 from dimred.net.seeded import generators_kept
@@ -134,16 +135,8 @@ def trained_only(net: Net, scores: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Restore buffers (BatchNorm statistics) and random states at the end of the block. Buffers
-    that the block creates or enlarges are caches and stay. In the block, attention and recurrent
-    layers use plain kernels, which have second derivatives."""
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    """Restore buffers (BatchNorm statistics) and random states at the end of the block. In it,
+    attention and recurrent layers use plain kernels, which have second derivatives."""
     devices = [b.device for b in model.parameters() if b.device.type == "cuda"][:1]
-    try:
-        with generators_kept(devices), plain_kernels(model):
-            yield
-    finally:
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                if name in buffers and buffer.shape == buffers[name].shape:
-                    buffer.copy_(buffers[name])
+    with buffers_kept(model), generators_kept(devices), plain_kernels(model):
+        yield

@@ -26,6 +26,7 @@ from dimred.net import Net, State
 from dimred.net.seeded import seed_generators
 from dimred.select.schedules import steps_between
 from dimred.storage.folder import RunFolder
+from dimred.training.arithmetic import Arithmetic
 from dimred.training.capture import CapturedStep, CudaCapture, use_own_stream
 from dimred.training.evaluate import Best, RunningLoss, evaluate
 from dimred.training.exploration import Exploration
@@ -36,6 +37,7 @@ from dimred.training.progress import Progress
 from dimred.training.recipe import Recipe
 from dimred.training.resume import Replay, Stateful
 from dimred.training.step import Step
+from dimred.training.timing import StepTimes
 
 T = TypeVar("T")
 SCORING_EPOCH = 2**31 - 1  # the epoch of augmented scoring examples: training never reaches it
@@ -80,11 +82,13 @@ class Train:
         net.optimizer_state.set_lr(recipe.lr_at(0, self.total))
         self.stepper = self._make_stepper()
         self.frozen = FrozenLayers(net, data, recipe)
+        self.arithmetic, self.step_times = Arithmetic(net, recipe), StepTimes()
         numbers: dict[str, Stateful] = {
             "best": self.best,
             "running_loss": self.running_loss,
             "costs": self.costs,
             "captured_steps": self.stepper,
+            "arithmetic": self.arithmetic,
         }
         self.replay = Replay(net, self.exploration, numbers, folder, checkpoint_seconds)
         self._lr_of: int | None = None  # the step whose learning rate all steps have
@@ -264,8 +268,10 @@ class Train:
         """Compute the gradients of step t."""
         dense = dense_grad is not None and dense_grad(t)
         self.exploration.look()
-        # before dense gradients are collected: counting costs may compute gradients of its own
+        # before dense gradients are collected: these may compute gradients of their own
         self.costs.step(self.recipe.batch_size, dense)
+        self.arithmetic.prepare(self.stepper.backward)
+        self.step_times.begin()
         if dense_grad:
             self.net.retain_grad(dense)
         for observer in self.observers:
@@ -284,6 +290,7 @@ class Train:
             observer.before_update(self, t)
         self.net.optimizer_state.set_lr(self._lr(t))
         self.stepper.update()
+        self.step_times.count()
         self.net.has_trained = True
         self.replay.steps_done += 1
         for observer in self.observers:
@@ -310,6 +317,7 @@ class Train:
     def _read(self, t: int) -> tuple[float, float]:
         """Mean training loss and accuracy since the last evaluation."""
         loss, accuracy = self.running_loss.read(t, self._describe)
+        self.step_times.end()
         self.progress.at(t - 1, accuracy)
         return loss, accuracy
 

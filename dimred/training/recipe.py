@@ -48,6 +48,8 @@ class Recipe(Checked):
     capture: Literal["auto", True, False] = "auto"
     # megabytes for stored activations of frozen layers (see training/frozen.py)
     cache_frozen_mb: NotNegative = 0
+    # products with weights of which a part trains (see training/arithmetic.py)
+    arithmetic: Literal["dense", "sparse", "auto"] = "dense"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -55,15 +55,21 @@ class Step:
     def compute(self) -> None:
         """The part of `gradients` that may be captured."""
         self.net.zero_grad()
+        self.running_loss.add(*self.backward())
+
+    def backward(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The forward and the backward pass: loss, logits and labels of the feed's batch."""
         images, labels = self.feed.batch()
-        thetas = self._thetas() if self._fuses or self.prefix else None
+        # sparse products need no thetas
+        dense = self._fuses or (self.prefix and not self.net.arithmetic)
+        thetas = self._thetas() if dense else None
         with self.net.weights_in_place(thetas, self.recipe.channels_last) as model:
             compute = self.prefix.rest(model) if self.prefix else model
             logits = self.recipe.logits(compute, images)
             loss = self.recipe.loss(logits, labels) + self.net.penalty()
             if loss.requires_grad:  # else nothing is trained
                 loss.backward()
-        self.running_loss.add(loss, logits, labels)
+        return loss, logits, labels
 
     def update(self) -> None:
         """Take the optimiser's step with the gradients that are there after the pause."""

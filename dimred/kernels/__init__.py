@@ -1,0 +1,1 @@
+"""Sparse arithmetic on CPUs: products with the trained entries of a weight alone."""

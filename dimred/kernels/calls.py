@@ -1,0 +1,163 @@
+"""The compiled kernels as functions of tensors, without derivatives.
+
+Activations lie with the batch innermost: a tensor (N, C, H, W) has strides (1, HWN, WN, N), one of
+(N, C) strides (1, N). It is an ordinary tensor, and most of what lies between layers keeps that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dimred.kernels.library import library
+
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+#: kernels count numbers in 32 bits
+LARGEST = 2**31 - 1
+
+
+def inner(x: Tensor) -> Tensor:
+    """A view of activations with the batch as the last dimension."""
+    return x.t() if x.dim() == 2 else x.permute(1, 2, 3, 0)
+
+
+def outer(x: Tensor) -> Tensor:
+    """The inverse of `inner`."""
+    return x.t() if x.dim() == 2 else x.permute(3, 0, 1, 2)
+
+
+def batch_innermost(x: Tensor) -> Tensor:
+    """The same activations with the batch innermost: themselves, or a copy."""
+    view = inner(x)
+    return x if view.is_contiguous() else outer(view.contiguous())
+
+
+# -- Linear --------------------
+def linear(x: Tensor, psi: Tensor, bias: Tensor | None, plan: Tensor, outputs: int) -> Tensor:
+    x = batch_innermost(x)
+    batch, inputs = x.shape
+    out = x.new_empty(outputs, batch)
+    function("linear_forward", x.dtype)(
+        *(outputs, inputs, batch, psi.numel(), torch.get_num_threads()),
+        *pointers(plan, psi, bias, x, out),
+    )
+    return out.t()
+
+
+def linear_backward(
+    grad: Tensor, x: Tensor, psi: Tensor, plan: Tensor, needs_input: bool
+) -> tuple[Tensor, Tensor]:
+    """The gradients of x (empty unless it is needed) and of psi."""
+    grad, x = batch_innermost(grad), batch_innermost(x)
+    batch, inputs = x.shape
+    dx, dpsi = inner(x).new_empty((inputs, batch) if needs_input else 0), torch.empty_like(psi)
+    function("linear_backward", x.dtype)(
+        *(grad.shape[1], inputs, batch, psi.numel(), torch.get_num_threads()),
+        *pointers(plan, psi, x, grad, dx if needs_input else None, dpsi),
+    )
+    return dx.t() if needs_input else dx, dpsi
+
+
+# -- Conv2d --------------------
+def conv2d(
+    x: Tensor,
+    psi: Tensor,
+    bias: Tensor | None,
+    plan: Tensor,
+    shape: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """shape: of the filters, (outputs, inputs, height, width)."""
+    x = batch_innermost(x)
+    size = out_size(x.shape, shape, stride, padding, dilation)
+    out = x.new_empty(shape[0], *size, x.shape[0])
+    function("conv2d_forward", x.dtype)(
+        geometry(x.shape, shape, size, stride, padding, dilation),
+        *(psi.numel(), torch.get_num_threads()),
+        *pointers(plan, psi, bias, x, out),
+    )
+    return outer(out)
+
+
+def conv2d_backward(
+    grad: Tensor,
+    x: Tensor,
+    psi: Tensor,
+    plan: Tensor,
+    shape: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    needs_input: bool,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of x (empty unless it is needed) and of psi."""
+    grad, x = batch_innermost(grad), batch_innermost(x)
+    dx = x.new_empty(inner(x).shape if needs_input else 0)
+    dpsi = torch.empty_like(psi)
+    function("conv2d_backward", x.dtype)(
+        geometry(x.shape, shape, grad.shape[2:], stride, padding, dilation),
+        *(psi.numel(), torch.get_num_threads()),
+        *pointers(plan, psi, x, grad, dx if needs_input else None, dpsi),
+    )
+    return outer(dx) if needs_input else dx, dpsi
+
+
+def out_size(
+    x: Sequence[int],
+    shape: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[Any, Any]:
+    """Height and width of the output of a convolution."""
+    height, width = (
+        (x[2 + d] + 2 * padding[d] - dilation[d] * (shape[2 + d] - 1) - 1) // stride[d] + 1
+        for d in (0, 1)
+    )
+    return height, width
+
+
+def scratch_numbers(x: Sequence[int], shape: Sequence[int], *how: Sequence[int]) -> int:
+    """About as many numbers of scratch memory as a convolution needs at most."""
+    reach = max(shape[2:]) * max(how[2]) + 2 * max(how[1])
+    return max(shape[:2]) * (x[2] + reach) * (x[3] + reach) * 16
+
+
+def geometry(
+    x: Sequence[int], shape: Sequence[int], size: Sequence[int], *rest: Sequence[int]
+) -> Any:
+    """As struct Geometry of conv2d.cpp."""
+    numbers = [*x, shape[0], *size, *shape[2:]]
+    for pair in rest:
+        numbers.extend(pair)
+    return (ctypes.c_int * len(numbers))(*numbers)
+
+
+# -- calls of the library --------------------
+def pointers(*tensors: Tensor | None) -> list[int | None]:
+    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+
+
+@cache
+def function(name: str, dtype: torch.dtype) -> Callable[..., None]:
+    """A kernel; all of its arguments are int, but for pointers."""
+    kernels = library()
+    assert kernels is not None, "the caller has asked for the library"
+    found = kernels[f"{name}_{DTYPES[dtype]}"]
+    numbers, tensors = {
+        "linear_forward": (5, 5),
+        "linear_backward": (5, 6),
+        "conv2d_forward": (2, 5),
+        "conv2d_backward": (2, 6),
+    }[name]
+    first = [ctypes.c_void_p] if name.startswith("conv2d") else []
+    found.argtypes = [*first, *[ctypes.c_int] * numbers, *[ctypes.c_void_p] * tensors]
+    found.restype = None
+    return found

@@ -1,0 +1,380 @@
+// Convolutions with sparse filters, and the gradients of their input and of the filters' entries.
+//
+// Activations lie [channels][height][width][batch]. A tile of the batch, as wide as a register, is
+// copied into padded scratch memory, where an entry of a filter multiplies whole vectors at a
+// constant distance from the output: neither borders nor strides are seen by the inner loops. Of a
+// batch that is smaller than a register, pixels lie side by side in one.
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "plan.h"
+#include "vectors.h"
+
+namespace {
+
+// as kernels.functions.Geometry
+struct Geometry {
+  int batch, inputs, height, width, outputs, out_height, out_width;
+  int kernel[2], stride[2], padding[2], dilation[2];
+};
+
+struct Free {
+  void operator()(void* p) const { free(p); }
+};
+template <typename T>
+using Memory = std::unique_ptr<T, Free>;
+
+// Uninitialised memory for n numbers and one vector more, aligned for vectors.
+template <typename T>
+Memory<T> memory(int64_t n) {
+  const size_t bytes = (n * sizeof(T) / kRegisterBytes + 2) * kRegisterBytes;
+  return Memory<T>(static_cast<T*>(aligned_alloc(kRegisterBytes, bytes)));
+}
+
+// Which columns of the batch a tile has, and how a row of its pixels is made of vectors.
+// side by side: vectors run over the pixels of a row, of which each has all of a small batch
+template <typename T>
+struct Columns {
+  int first, count, each, pitch;
+  bool side_by_side;
+  Columns(int batch, int tile, bool contiguous) {
+    side_by_side = contiguous && batch < kLanes<T>;
+    first = tile * kLanes<T>;
+    count = std::min(batch - first, kLanes<T>);
+    each = side_by_side ? batch : kLanes<T>;      // numbers of a pixel in scratch memory
+    pitch = side_by_side ? kLanes<T> : batch;     // from vector to vector in activations
+  }
+  int vectors(int pixels) const {
+    return side_by_side ? (pixels * each + kLanes<T> - 1) / kLanes<T> : pixels;
+  }
+  // numbers of the vectors of a row; of its last vector
+  int lanes() const { return side_by_side ? kLanes<T> : count; }
+  int last_lanes(int pixels) const {
+    return side_by_side ? pixels * each - (vectors(pixels) - 1) * kLanes<T> : count;
+  }
+};
+
+// Copies rows of pixels into scratch memory [channels][rows][phases][pixels of a phase], with zeros
+// around. Phase p of a row has its pixels p, p + phases, p + 2 * phases, ...
+template <typename T>
+struct Scratch {
+  int height, phases, pixels;  // of a phase
+  int64_t row, channel;        // sizes
+  int each;
+  Scratch(int height, int width, int phases, int each)
+      : height(height), phases(phases), pixels((width + phases - 1) / phases), each(each) {
+    row = int64_t{phases} * pixels * each;
+    channel = row * height;
+  }
+  int64_t at(int c, int y, int x) const {
+    return c * channel + y * row + (int64_t{x % phases} * pixels + x / phases) * each;
+  }
+  void fill(const T* in, int channels, int in_height, int in_width, int top, int left, int batch,
+            const Columns<T>& columns, T* out) const {
+    std::fill(out, out + channels * channel + kLanes<T>, T(0));
+    for (int c = 0; c < channels; c++) {
+      for (int y = 0; y < in_height; y++) {
+        const T* from = in + (int64_t{c} * in_height + y) * in_width * batch + columns.first;
+        for (int x = 0; x < in_width; x++, from += batch) {
+          T* to = out + at(c, y + top, x + left);
+          if (columns.side_by_side)
+            memcpy(to, from, batch * sizeof(T));
+          else
+            store<T, kLanes<T>>(to, load_some<T, kLanes<T>>(from, columns.count));
+        }
+      }
+    }
+  }
+};
+
+// A list of entries: what each multiplies, relative to the output, and by which number.
+template <typename T>
+struct Entries {
+  const int* offsets;
+  const T* values;
+  int count;
+};
+
+// The output of a row: its first number, the distance of its vectors and of rows, and how many
+// numbers the vectors have.
+template <typename T>
+struct Place {
+  T* p;
+  int64_t pitch, row;
+  int lanes, last_lanes;
+};
+
+// Y rows of X vectors of the output.
+template <typename T, int Y, int X>
+void forward_tile(const Entries<T>& entries, const T* in, int64_t in_row, T bias, const Place<T>& out) {
+  constexpr int L = kLanes<T>;
+  Vec<T, L> sums[Y * X];
+  for (int i = 0; i < Y * X; i++) sums[i] = Vec<T, L>{} + bias;
+  for (int k = 0; k < entries.count; k++) {
+    const T* at = in + entries.offsets[k];
+#pragma GCC unroll 16
+    for (int i = 0; i < Y * X; i++)
+      sums[i] += entries.values[k] * load<T, L>(at + i / X * in_row + i % X * L);
+  }
+  for (int i = 0; i < Y * X; i++)
+    store_some<T, L>(out.p + i / X * out.row + i % X * out.pitch, sums[i],
+                     i % X == X - 1 ? out.last_lanes : out.lanes);
+}
+
+// Y rows of X vectors of the input: their gradient, and products for those of the entries.
+template <typename T, int Y, int X>
+void backward_tile(const Entries<T>& entries, const T* grad, int64_t grad_row, const Place<const T>& in,
+                   T* dx, T* products) {
+  constexpr int L = kLanes<T>;
+  Vec<T, L> x[Y * X], sums[Y * X] = {};
+  for (int i = 0; i < Y * X; i++)
+    x[i] = load_some<T, L>(in.p + i / X * in.row + i % X * in.pitch,
+                           i % X == X - 1 ? in.last_lanes : in.lanes);
+  for (int k = 0; k < entries.count; k++) {
+    const T* at = grad + entries.offsets[k];
+    Vec<T, L> both[2] = {load<T, L>(products + int64_t{k} * L), {}};
+#pragma GCC unroll 8
+    for (int i = 0; i < Y * X; i++) {
+      const Vec<T, L> g = load<T, L>(at + i / X * grad_row + i % X * L);
+      sums[i] += entries.values[k] * g;
+      both[i % 2] += x[i] * g;
+    }
+    store<T, L>(products + int64_t{k} * L, both[0] + both[1]);
+  }
+  if (!dx) return;
+  for (int i = 0; i < Y * X; i++)
+    store_some<T, L>(dx + i / X * in.row + i % X * in.pitch, sums[i],
+                     i % X == X - 1 ? in.last_lanes : in.lanes);
+}
+
+// Calls work.tile<Y, X>(y, x) for tiles that cover an image of rows of vectors, of at most `Most`
+// vectors each: as wide as possible, then as high.
+template <int Most, typename Work>
+struct Cover {
+  Work work;
+  int rows, vectors;
+  template <int Y, int X>
+  void column(int x, int y = 0) {
+    for (; y + Y <= rows; y += Y) work.template operator()<Y, X>(y, x);
+    if constexpr (Y > 1) column<Y / 2, X>(x, y);
+  }
+  template <int X>
+  void from(int x) {
+    for (; x + X <= vectors; x += X) column<Most / X, X>(x);
+    if constexpr (X > 1) from<X / 2>(x);
+  }
+};
+
+constexpr int kForward = kRegisters / 2, kBackward = kRegisters / 4;
+constexpr int kWidest = 8;
+
+// -- forward --------------------
+template <typename T>
+struct ForwardTiles {
+  const Geometry& g;
+  const Columns<T>& columns;
+  const std::vector<int>& offsets;
+  const Plan& plan;
+  const T *psi, *bias, *scratch;
+  int64_t in_row;
+  T* out;
+  int from, to;
+
+  template <int Y, int X>
+  void operator()(int y, int x) {
+    const int64_t row = int64_t{g.out_width} * g.batch;
+    const bool ends = x + X == columns.vectors(g.out_width);
+    for (int c = from; c < to; c++) {
+      const int start = plan.row_starts[c], count = plan.row_starts[c + 1] - start;
+      const Entries<T> entries = {offsets.data() + start, psi + start, count};
+      T* p = out + (int64_t{c} * g.out_height + y) * row + columns.first + int64_t{x} * columns.pitch;
+      const Place<T> place = {p, columns.pitch, row, columns.lanes(),
+                              ends ? columns.last_lanes(g.out_width) : columns.lanes()};
+      forward_tile<T, Y, X>(entries, scratch + y * in_row + int64_t{x} * kLanes<T>, in_row,
+                            bias ? bias[c] : T(0), place);
+    }
+  }
+};
+
+// Tiles of the batch, and parts of the channels where there are fewer tiles than threads.
+struct Split {
+  int tiles, parts;
+  Split(int batch, int lanes, int threads)
+      : tiles((batch + lanes - 1) / lanes), parts((threads + tiles - 1) / tiles) {}
+};
+
+template <typename T>
+void forward(const Geometry& g, int entries, int threads, const int* p, const T* psi, const T* bias,
+             const T* x, T* out) {
+  const int window = g.kernel[0] * g.kernel[1];
+  const Plan plan(p, g.outputs, g.inputs * window, entries);
+  threads = threads_for(int64_t{entries} * g.batch * g.out_height * g.out_width, threads);
+  const Split split(g.batch, kLanes<T>, threads);
+  const int each = Columns<T>(g.batch, 0, true).each;
+  const Scratch<T> shape(g.height + 2 * g.padding[0], g.width + 2 * g.padding[1], g.stride[1], each);
+  std::vector<int> offsets(entries);
+  for (int k = 0; k < entries; k++) {
+    const int channel = plan.columns[k] / window, at = plan.columns[k] % window;
+    offsets[k] = static_cast<int>(shape.at(channel, at / g.kernel[1] * g.dilation[0],
+                                           at % g.kernel[1] * g.dilation[1]));
+  }
+#pragma omp parallel num_threads(threads)
+  {
+    const Memory<T> scratch = memory<T>(g.inputs * shape.channel);
+#pragma omp for schedule(static)
+    for (int i = 0; i < split.tiles * split.parts; i++) {
+      const Columns<T> columns(g.batch, i / split.parts, true);
+      shape.fill(x, g.inputs, g.height, g.width, g.padding[0], g.padding[1], g.batch, columns,
+                 scratch.get());
+      const int part = i % split.parts;
+      ForwardTiles<T> work = {g, columns, offsets, plan, psi, bias, scratch.get(),
+                              shape.row * g.stride[0], out, g.outputs * part / split.parts,
+                              g.outputs * (part + 1) / split.parts};
+      Cover<kForward, ForwardTiles<T>>{work, g.out_height, columns.vectors(g.out_width)}
+          .template from<kWidest>(0);
+    }
+  }
+}
+
+// -- backward --------------------
+int floor_div(int a, int b) { return a / b - (a % b < 0); }
+
+// The entries in the order in which the backward pass needs them. Pixels of the input whose
+// positions have the same remainders by the strides form a class: the same entries reach them.
+template <typename T>
+struct Backward {
+  const Geometry& g;
+  int top, left;  // zeros above the gradient of the output and left of it
+  Scratch<T> shape;
+  std::vector<int> starts, offsets, places;  // starts: by class and channel of the input
+  std::vector<T> values;
+
+  static int margin(const Geometry& g, int d) {
+    const int reach = (g.kernel[d] - 1) * g.dilation[d] - g.padding[d];
+    return std::max(0, -floor_div(-reach, g.stride[d]));
+  }
+  static int extent(const Geometry& g, int d, int in, int out) {
+    return margin(g, d) + std::max(out, (in - 1 + g.padding[d]) / g.stride[d] + 1);
+  }
+  Backward(const Geometry& g, const Plan& plan, int entries, int each, const T* psi)
+      : g(g),
+        top(margin(g, 0)),
+        left(margin(g, 1)),
+        shape(extent(g, 0, g.height, g.out_height), extent(g, 1, g.width, g.out_width), 1, each) {
+    starts.reserve(g.stride[0] * g.stride[1] * g.inputs + 1);
+    offsets.reserve(entries);
+    places.reserve(entries);
+    values.reserve(entries);
+    for (int y = 0; y < g.stride[0]; y++)
+      for (int x = 0; x < g.stride[1]; x++)
+        for (int c = 0; c < g.inputs; c++) add(plan, psi, y, x, c);
+    starts.push_back(static_cast<int>(offsets.size()));
+  }
+  void add(const Plan& plan, const T* psi, int y, int x, int channel) {
+    starts.push_back(static_cast<int>(offsets.size()));
+    for (int ky = 0; ky < g.kernel[0]; ky++) {
+      const int from_y = y + g.padding[0] - ky * g.dilation[0], dy = floor_div(from_y, g.stride[0]);
+      if (from_y != dy * g.stride[0]) continue;
+      for (int kx = 0; kx < g.kernel[1]; kx++) {
+        const int from_x = x + g.padding[1] - kx * g.dilation[1], dx = floor_div(from_x, g.stride[1]);
+        if (from_x != dx * g.stride[1]) continue;
+        const int column = (channel * g.kernel[0] + ky) * g.kernel[1] + kx;
+        for (int k = plan.column_starts[column]; k < plan.column_starts[column + 1]; k++) {
+          offsets.push_back(static_cast<int>(shape.at(plan.rows[k], top + dy, left + dx)));
+          places.push_back(plan.places[k]);
+          values.push_back(psi[plan.places[k]]);
+        }
+      }
+    }
+  }
+};
+
+template <typename T>
+struct BackwardTiles {
+  const Backward<T>& b;
+  const Columns<T>& columns;
+  const T *x, *scratch;
+  T *dx, *products;
+  int y0, x0, from, to;  // the class and the channels
+
+  int pixels() const { return (b.g.width - x0 + b.g.stride[1] - 1) / b.g.stride[1]; }
+  int rows() const { return (b.g.height - y0 + b.g.stride[0] - 1) / b.g.stride[0]; }
+
+  template <int Y, int X>
+  void operator()(int row, int vector) {
+    const Geometry& g = b.g;
+    const int64_t line = int64_t{g.width} * g.batch, pitch = int64_t{columns.pitch} * g.stride[1];
+    const bool ends = vector + X == columns.vectors(pixels());
+    for (int c = from; c < to; c++) {
+      const int list = (y0 * g.stride[1] + x0) * g.inputs + c, start = b.starts[list];
+      const Entries<T> entries = {b.offsets.data() + start, b.values.data() + start,
+                                  b.starts[list + 1] - start};
+      const int64_t at = (int64_t{c} * g.height + row * g.stride[0] + y0) * line +
+                         int64_t{x0} * g.batch + columns.first + vector * pitch;
+      const Place<const T> place = {x + at, pitch, line * g.stride[0], columns.lanes(),
+                                    ends ? columns.last_lanes(pixels()) : columns.lanes()};
+      backward_tile<T, Y, X>(entries, scratch + row * b.shape.row + int64_t{vector} * kLanes<T>,
+                             b.shape.row, place, dx ? dx + at : nullptr,
+                             products + int64_t{start} * kLanes<T>);
+    }
+  }
+};
+
+template <typename T>
+void backward(const Geometry& g, int entries, int threads, const int* p, const T* psi, const T* x,
+              const T* grad, T* dx, T* dpsi) {
+  constexpr int L = kLanes<T>;
+  const Plan plan(p, g.outputs, g.inputs * g.kernel[0] * g.kernel[1], entries);
+  threads = threads_for(2 * int64_t{entries} * g.batch * g.out_height * g.out_width, threads);
+  const Split split(g.batch, L, threads);
+  const bool contiguous = g.stride[1] == 1;
+  const Backward<T> b(g, plan, entries, Columns<T>(g.batch, 0, contiguous).each, psi);
+  // a vector of products for each entry and thread
+  const int64_t size = int64_t{entries} * L;
+  const Memory<T> products = memory<T>(size * threads);
+  const int items = split.tiles * split.parts;
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+  for (int t = 0; t < threads; t++) {
+    const Memory<T> scratch = memory<T>(g.outputs * b.shape.channel);
+    std::fill_n(products.get() + size * t, size, T(0));
+    for (int i = items * t / threads; i < items * (t + 1) / threads; i++) {
+      const Columns<T> columns(g.batch, i / split.parts, contiguous);
+      b.shape.fill(grad, g.outputs, g.out_height, g.out_width, b.top, b.left, g.batch, columns,
+                   scratch.get());
+      const int part = i % split.parts;
+      for (int y = 0; y < std::min(g.stride[0], g.height); y++) {
+        for (int z = 0; z < std::min(g.stride[1], g.width); z++) {
+          BackwardTiles<T> work = {b, columns, x, scratch.get(), dx, products.get() + size * t, y, z,
+                                   g.inputs * part / split.parts,
+                                   g.inputs * (part + 1) / split.parts};
+          Cover<kBackward, BackwardTiles<T>>{work, work.rows(), columns.vectors(work.pixels())}
+              .template from<std::min(kWidest, kBackward)>(0);
+        }
+      }
+    }
+  }
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int k = 0; k < entries; k++) {
+    Vec<T, L> total = {};
+    for (int t = 0; t < threads; t++) total += load<T, L>(products.get() + size * t + int64_t{k} * L);
+    dpsi[b.places[k]] = sum<T, L>(total);
+  }
+}
+
+}  // namespace
+
+#define DEFINE(T, NAME)                                                                           \
+  extern "C" void conv2d_forward_##NAME(const Geometry* g, int entries, int threads,              \
+                                        const int* plan, const T* psi, const T* bias, const T* x, \
+                                        T* out) {                                                 \
+    forward<T>(*g, entries, threads, plan, psi, bias, x, out);                                    \
+  }                                                                                               \
+  extern "C" void conv2d_backward_##NAME(const Geometry* g, int entries, int threads,             \
+                                         const int* plan, const T* psi, const T* x,               \
+                                         const T* grad, T* dx, T* dpsi) {                         \
+    backward<T>(*g, entries, threads, plan, psi, x, grad, dx, dpsi);                              \
+  }
+DEFINE(float, float32)
+DEFINE(double, float64)

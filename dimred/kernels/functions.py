@@ -1,0 +1,100 @@
+"""Products with sparse weights, differentiable once.
+
+These are autograd functions. operators.py has them as operators of torch.library, which compilers
+understand and which take 17 us more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dimred.kernels import calls
+from dimred.kernels.calls import inner
+from dimred.kernels.library import library
+from dimred.kernels.plan import Plan
+
+
+def linear(x: Tensor, psi: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+    """F.linear(x, W, bias) for the sparse W with entries psi."""
+    rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+    if library() is None:
+        out = by_embedding_bag(rows, psi, bias, plan)
+    else:
+        out = Linear.apply(calls.batch_innermost(rows), psi, bias, plan.numbers, plan.rows)
+    return out if x.dim() == 2 else out.reshape(*x.shape[:-1], plan.rows)
+
+
+def by_embedding_bag(x: Tensor, psi: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+    """The same by PyTorch alone: a row of the output is a weighted sum of rows of x^T."""
+    out = F.embedding_bag(
+        plan.entry_columns, x.t(), plan.row_starts, mode="sum", per_sample_weights=psi
+    )
+    return out.t() if bias is None else out.t() + bias
+
+
+def conv2d(
+    x: Tensor,
+    psi: Tensor,
+    bias: Tensor | None,
+    plan: Plan,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+) -> Tensor:
+    """F.conv2d(x, W, bias, ...) for the sparse W with entries psi."""
+    x = calls.batch_innermost(x)
+    return Conv2d.apply(x, psi, bias, plan.numbers, plan.shape, stride, padding, dilation)
+
+
+class Linear(torch.autograd.Function):
+    """See calls.py for the arguments."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> Tensor:
+        return calls.linear(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, psi, _, plan, _ = inputs
+        ctx.save_for_backward(x, psi, plan)
+        ctx.how = ()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return backward(ctx, grad, calls.linear_backward)
+
+
+class Conv2d(torch.autograd.Function):
+    """See calls.py for the arguments."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> Tensor:
+        return calls.conv2d(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, psi, _, plan, *ctx.how = inputs
+        ctx.save_for_backward(x, psi, plan)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return backward(ctx, grad, calls.conv2d_backward)
+
+
+def backward(ctx: Any, grad: Tensor, kernel: Callable[..., Any]) -> tuple[Tensor | None, ...]:
+    """The gradients of x, psi and bias, and none of what follows them."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "sparse kernels have no second derivatives (create_graph=True). Compute with dense "
+            "weights: recipe.arithmetic=dense"
+        )
+    needs_input, _, needs_bias, *others = ctx.needs_input_grad
+    x, psi, plan = ctx.saved_tensors
+    dx, dpsi = kernel(grad, x, psi, plan, *ctx.how, needs_input)
+    dbias = inner(grad).flatten(1).sum(1) if needs_bias else None
+    return dx if needs_input else None, dpsi, dbias, *[None] * len(others)

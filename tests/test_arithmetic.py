@@ -1,0 +1,217 @@
+"""recipe.arithmetic: sparse products in models that know nothing of them, and the choice between
+sparse and dense ones."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import Command, assert_same, compose, result_of, steps_done, twin, until
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from toy import set_up
+
+from dimred.net import Net
+from dimred.net.sparse import SparseArithmetic
+from dimred.runs.config.files import description
+from dimred.scores import random_scores
+from dimred.select.topk import topk
+from dimred.training.arithmetic import Arithmetic
+from dimred.training.recipe import Recipe
+
+
+class Block(nn.Module):
+    """All that may lie between convolutions: norms, a residual addition, poolings, a stride."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 8, 3, padding="same")
+        self.third = nn.Conv2d(8, 6, 1, stride=2, padding="valid")
+        self.last = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.norm(self.first(x))), 2)
+        x = F.avg_pool2d(F.relu(x + self.second(x)), 2, ceil_mode=True)
+        return self.last(F.adaptive_avg_pool2d(self.third(x), 1).flatten(1))
+
+
+def pruned(model: nn.Module, density: float = 0.3) -> Net:
+    net = Net(model)
+    net.keep(topk(random_scores(net), round(density * net.total)))
+    return net
+
+
+def gradients(net: Net, x: Tensor, dense: bool = False) -> dict[str, Tensor]:
+    """Of the sum of squared outputs; dense: of all covered weights."""
+    net.zero_grad()
+    net.retain_grad(dense)
+    with net.weights_in_place() as model:
+        model(x).square().sum().backward()
+    found = {name: p.grad.clone() for name, p in net.parameters().items() if p.grad is not None}
+    return net.grads() if dense else found
+
+
+def assert_same_gradients(net: Net, x: Tensor) -> None:
+    """With sparse products, all gradients are the dense ones of float64."""
+    for dense in (False, True):
+        net.arithmetic = SparseArithmetic()
+        found = gradients(net, x, dense)
+        net.arithmetic = None
+        expected = gradients(net, x, dense)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, msg=name)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 20])
+@pytest.mark.parametrize("training", [True, False])
+def test_sparse_products_have_the_gradients_of_dense_ones(batch: int, training: bool) -> None:
+    if training and batch == 1:
+        batch = 2
+    torch.manual_seed(0)
+    net = pruned(Block()).to(dtype=torch.float64)
+    net.train(training)
+    assert_same_gradients(net, torch.randn(batch, 3, 9, 9, dtype=torch.float64))
+
+
+class Sampled(nn.Module):
+    """A weight that is also used by something else than a product, and one in groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tied, self.groups = nn.Linear(8, 8), nn.Conv2d(2, 2, 3, groups=2)
+        self.plain = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.groups(x).flatten(1)
+        return self.plain(self.tied(x) @ self.tied.weight.t() + self.tied.weight.norm())
+
+
+def test_other_uses_of_a_weight_are_dense_and_right() -> None:
+    net = pruned(Sampled(), 0.5).to(dtype=torch.float64)
+    x = torch.randn(3, 2, 4, 4, dtype=torch.float64)
+    assert_same_gradients(net, x)
+    net.arithmetic = sparse = SparseArithmetic()
+    gradients(net, x)
+    assert sparse.refused.keys() == {"tied.weight", "groups.weight"}
+    assert sparse.refused["groups.weight"] == "groups=2"
+    assert sparse.weights(net).keys() == {"plain.weight"}
+
+
+def test_only_a_part_that_trains_with_zeros_around_is_multiplied_sparsely() -> None:
+    net = Net(nn.Sequential(*(nn.Linear(4, 4) for _ in range(4))))
+    some = torch.tensor([1, 5])
+    net.keep({"0.weight": some, "3.weight": some})
+    net.keep({"1.weight": some}, base="init")
+    net.freeze({"2.weight": None})
+    assert SparseArithmetic().weights(net).keys() == {"0.weight", "3.weight"}
+
+
+# -- runs --------------------
+SHORT = ("recipe.steps=20", "recipe.batch_size=50")
+
+
+@pytest.mark.parametrize("method", ["snip", "rigl", "gmp"])
+def test_losses_are_those_of_dense_arithmetic(
+    method: str, train: Callable[..., Path], tmp_path: Path
+) -> None:
+    lines = []
+    for arithmetic in ("dense", "sparse"):
+        run = train(f"method={method}", f"recipe.arithmetic={arithmetic}", *SHORT)
+        lines.append([json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()])
+        result = result_of(run)
+        assert result["arithmetic"] == arithmetic and result["step_seconds"] > 0
+        assert ("inference_seconds" in result) == (arithmetic == "sparse")
+    for dense, sparse in zip(*lines, strict=True):
+        for key in ("train_loss", "val_loss"):
+            assert sparse[key] == pytest.approx(dense[key], abs=1e-6)
+
+
+def test_a_killed_run_with_sparse_products_resumes_to_the_same_bits(
+    train: Callable[..., Path], start: Callable[..., Command], tmp_path: Path
+) -> None:
+    arguments = ["method=rigl", "recipe.arithmetic=sparse", "recipe.epochs=4"]
+    arguments.append("checkpoint_seconds=0")
+    whole = train(*arguments)
+    killed = twin(whole, tmp_path / "killed")
+    process = start("train", *arguments, f"outputs={tmp_path / 'killed'}").process
+    until(lambda: steps_done(killed) > 10)
+    process.kill()
+    process.join()
+    assert_same(train(*arguments, outputs=tmp_path / "killed"), whole)
+
+
+def test_a_resumed_run_keeps_what_auto_has_chosen(
+    train: Callable[..., Path], start: Callable[..., Command], tmp_path: Path
+) -> None:
+    """Two processes may measure otherwise, so a killed run is resumed twice."""
+    arguments = ["method=gmp", "recipe.arithmetic=auto", "recipe.epochs=4", "checkpoint_seconds=0"]
+    process = start("train", *arguments, f"outputs={tmp_path / 'one'}").process
+    until(lambda: any(steps_done(run) > 40 for run in tmp_path.glob("one/runs/*/*/*")))
+    process.kill()
+    process.join()
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    one, other = (train(*arguments, outputs=tmp_path / name) for name in ("one", "other"))
+    assert_same(one, other)
+
+
+def wide_and_narrow() -> Net:
+    net = Net(nn.Sequential(nn.Flatten(), nn.Linear(16, 2048), nn.Linear(2048, 2048)))
+    few = torch.arange(0, 2048 * 2048, 97)
+    net.keep({"2.weight": few})
+    return net
+
+
+def test_auto_chooses_what_is_faster_and_measures_again_when_density_changes() -> None:
+    net = wide_and_narrow()
+    arithmetic = Arithmetic(net, Recipe(arithmetic="auto"))
+    steps = []
+
+    def step() -> None:
+        steps.append(1)
+        with net.weights_in_place() as model:
+            model(torch.ones(64, 16)).sum().backward()
+
+    arithmetic.prepare(step)
+    # a hundredth of the products: faster on every machine
+    assert arithmetic.sparse and arithmetic.sparse.chosen == {"2.weight"} and steps
+    assert all(parameter.grad is None for parameter in net.parameters().values())
+    state = json.loads(json.dumps(arithmetic.state()))
+    steps.clear()
+    arithmetic.prepare(step)
+    assert not steps
+    resumed = Arithmetic(net, Recipe(arithmetic="auto"))
+    resumed.load(state)
+    resumed.prepare(step)
+    assert not steps and resumed.sparse and resumed.sparse.chosen == {"2.weight"}
+    net.keep({"2.weight": torch.arange(0, 2048 * 2048, 300)})
+    resumed.prepare(step)
+    assert steps
+
+
+@pytest.mark.parametrize("why", ["bf16", "compile"])
+def test_where_there_are_no_sparse_kernels_products_are_dense(
+    why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        net, _ = set_up(arithmetic="sparse")
+        assert net.arithmetic and not caplog.text
+        arithmetic = Arithmetic(Net(nn.Linear(2, 2)), Recipe(arithmetic="auto", **{why: True}))
+    assert arithmetic.sparse is None and len(caplog.records) == 1 and why in caplog.text
+
+
+def test_dense_runs_keep_their_names() -> None:
+    def described(*overrides: str) -> dict:
+        config = OmegaConf.to_container(compose(*overrides), resolve=True)
+        assert isinstance(config, dict)
+        return description({str(key): value for key, value in config.items()})
+
+    assert "arithmetic" not in described()["recipe"]
+    assert described("recipe.arithmetic=auto")["recipe"]["arithmetic"] == "auto"

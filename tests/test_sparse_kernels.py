@@ -1,0 +1,226 @@
+"""Sparse products on CPUs: the same numbers as dense ones in double precision, and the library of
+kernels, which is built, kept and verified."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dimred.kernels import functions
+from dimred.kernels.library import build, cache_folder, find_compiler, is_whole, library
+from dimred.kernels.operators import OPERATORS
+from dimred.kernels.plan import Plan
+
+BATCHES, DENSITIES = (1, 7, 16, 100, 128), (0, 0.01, 0.1, 0.5, 1)
+
+
+def sparse(
+    *shape: int, density: float, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """A weight with random entries and their positions. The first row is full, the second one
+    empty, if there are others."""
+    kept = torch.rand(shape) < density
+    if shape[0] > 2:
+        kept[0], kept[1] = True, False
+    return torch.randn(shape, dtype=dtype) * kept, kept.view(-1).nonzero().view(-1)
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    largest = float(expected.detach().abs().max()) if expected.numel() else 0.0
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 * largest)
+
+
+def assert_same_function(dense, product, x: Tensor, weight: Tensor, support: Tensor) -> None:
+    """Outputs and gradients of a sparse product are those of the dense one in float64."""
+    bias, psi = torch.randn(len(weight)), weight.view(-1)[support]
+    exact = [each.double().requires_grad_() for each in (x, weight, bias)]
+    single = [each.clone().requires_grad_() for each in (x, psi, bias)]
+    expected, found = dense(*exact), product(*single, Plan.of(support, weight.shape))
+    grad = torch.randn(expected.shape)
+    expected.backward(grad.double())
+    found.backward(grad)
+    assert_close(found, expected)
+    dx, dweight, dbias = (each.grad for each in exact)
+    for one, other in zip(single, (dx, dweight.view(-1)[support], dbias), strict=True):
+        assert_close(one.grad, other)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("by", [functions.linear, functions.by_embedding_bag])
+def test_a_sparse_linear_layer_is_the_dense_one(by, batch: int) -> None:
+    torch.manual_seed(batch)
+    for density in DENSITIES:
+        for outputs, inputs in ((10, 33), (2, 1), (64, 300)):
+            weight, support = sparse(outputs, inputs, density=density)
+            assert_same_function(F.linear, by, torch.randn(batch, inputs), weight, support)
+
+
+def convolutions(count: int) -> Iterator[tuple[list[int], list[int], list[tuple[int, int]]]]:
+    """Shapes of images and filters, and stride, padding, dilation, drawn."""
+    draw = random.Random(0)
+    while count:
+        channels, outputs = draw.choice((1, 3, 8)), draw.choice((1, 5, 9))
+        height, width = draw.choice((2, 4, 9)), draw.choice((2, 4, 8, 11, 19))
+        kernel = [draw.choice((1, 2, 3, 5)), draw.choice((1, 3, 4))]
+        stride, padding, dilation = (
+            (draw.choice(each), draw.choice(each)) for each in ((1, 2, 3), (0, 1, 2), (1, 1, 2))
+        )
+        if dilation[0] * (kernel[0] - 1) >= height + 2 * padding[0]:
+            continue
+        if dilation[1] * (kernel[1] - 1) >= width + 2 * padding[1]:
+            continue
+        count -= 1
+        batch = draw.choice(BATCHES[:4])
+        yield (
+            [batch, channels, height, width],
+            [outputs, channels, *kernel],
+            [stride, padding, dilation],
+        )
+
+
+def test_a_sparse_convolution_is_the_dense_one() -> None:
+    torch.manual_seed(0)
+    for i, (images, filters, how) in enumerate(convolutions(80)):
+        weight, support = sparse(*filters, density=DENSITIES[i % len(DENSITIES)])
+        assert_same_function(
+            lambda *given, how=how: F.conv2d(*given, *how),
+            lambda *given, how=how: functions.conv2d(*given, *how),
+            torch.randn(images),
+            weight,
+            support,
+        )
+
+
+def test_activations_of_more_dimensions_keep_them() -> None:
+    weight, support = sparse(5, 6, density=0.5)
+    x = torch.randn(2, 3, 6)
+    found = functions.linear(x, weight.view(-1)[support], None, Plan.of(support, weight.shape))
+    torch.testing.assert_close(found, F.linear(x, weight))
+    found = functions.linear(
+        x[0, 0], weight.view(-1)[support], None, Plan.of(support, weight.shape)
+    )
+    torch.testing.assert_close(found, F.linear(x[0, 0], weight))
+
+
+def double(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+
+def linear_arguments() -> tuple:
+    _, support = sparse(4, 6, density=0.4)
+    return double(3, 6), double(len(support)), double(4), Plan.of(support, torch.Size((4, 6)))
+
+
+def conv2d_arguments() -> tuple:
+    shape = torch.Size((3, 2, 3, 3))
+    _, support = sparse(*shape, density=0.4)
+    return double(2, 2, 5, 4), double(len(support)), double(3), Plan.of(support, shape)
+
+
+HOW = ((2, 1), (1, 0), (1, 1))
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    *given, plan = linear_arguments()
+    assert torch.autograd.gradcheck(lambda *x: functions.linear(*x, plan), given)
+    *given, plan = conv2d_arguments()
+    assert torch.autograd.gradcheck(lambda *x: functions.conv2d(*x, plan, *HOW), given)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # by opcheck itself
+def test_operators_of_pytorch_keep_its_rules() -> None:
+    *given, plan = linear_arguments()
+    torch.library.opcheck(OPERATORS.sparse_linear.default, (*given, plan.numbers, 4))
+    *given, plan = conv2d_arguments()
+    given = (*given, plan.numbers, list(plan.shape), *map(list, HOW))
+    torch.library.opcheck(OPERATORS.sparse_conv2d.default, given)
+
+
+def test_a_compiler_sees_the_operators() -> None:
+    *given, plan = linear_arguments()
+    operator = OPERATORS.sparse_linear
+    compiled = torch.compile(operator, backend="aot_eager", fullgraph=True)
+    plain, through_compiler = (
+        torch.autograd.grad(function(*given, plan.numbers, 4).square().sum(), given)
+        for function in (operator, compiled)
+    )
+    for one, other in zip(plain, through_compiler, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_second_derivatives_are_refused() -> None:
+    *given, plan = linear_arguments()
+    out = functions.linear(*given, plan).sum()
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(out, given, create_graph=True)
+
+
+# -- the library --------------------
+PROGRAM = """
+import logging, sys, torch
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+from dimred.kernels.functions import linear
+from dimred.kernels.plan import Plan
+plan = Plan.of(torch.tensor([1, 2]), torch.Size((2, 2)))
+print(linear(torch.tensor([[1.0, 10.0]]), torch.tensor([2.0, 3.0]), None, plan).tolist())
+"""
+
+
+def start(**environment: str) -> subprocess.Popen[str]:
+    """A process that multiplies (1, 10) by ((0, 2), (3, 0))."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def outcome(process: subprocess.Popen[str]) -> str:
+    """What it has logged."""
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0 and out == "[[20.0, 3.0]]\n", err
+    return err
+
+
+def test_without_a_compiler_pytorch_computes() -> None:
+    logged = outcome(start(PATH=""))
+    assert logged.count("\n") == 1 and "none of the compilers c++, g++, clang++" in logged
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    logged = outcome(start(XDG_CACHE_HOME=str(tmp_path / "file")))
+    assert logged.count("\n") == 1 and "Not a directory" in logged
+
+
+def test_a_damaged_library_is_built_again_by_one_of_two_processes(tmp_path: Path) -> None:
+    loaded = library()
+    assert loaded
+    folder = tmp_path / "dimred" / "kernels"
+    shutil.copytree(cache_folder(), folder)
+    path = folder / Path(str(loaded._name)).name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert not is_whole(path)
+    logged = [
+        outcome(process) for process in [start(XDG_CACHE_HOME=str(tmp_path)) for _ in range(2)]
+    ]
+    assert sorted("building" in each for each in logged) == [False, True]
+    assert is_whole(path) and not [*folder.glob(".*.so*")]
+
+
+def test_flags_that_a_compiler_lacks_are_no_error(tmp_path: Path) -> None:
+    assert not build(find_compiler(), ("-unknown",), tmp_path / "kernels.so")
+    assert not [*tmp_path.iterdir()]
