@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 from torch.utils._pytree import tree_map_only
 
 from dimred.kernels import functions
@@ -136,7 +137,7 @@ class Product:
         if not self.is_conv2d:
             return grad.flatten(0, -2).t() @ x.flatten(0, -2)
         how = [as_pair(each) for each in self.how]
-        return torch.nn.grad.conv2d_weight(x, self.layer.plan.shape, grad, *how)
+        return conv2d_weight(x, self.layer.plan.shape, grad, *how)
 
     def trials(self, channels_last: bool) -> list[Callable[[], None]]:
         """The product and its gradients, dense and sparse, each with activations in a layout that
