@@ -91,7 +91,7 @@ def test_the_output_layer_trains_as_on_the_features_in_plain_pytorch() -> None:
     recipe = dataclasses.replace(RECIPE, cache_frozen_mb=1, weight_decay=0.0)
     train = Train(net, data, recipe, seed=3)
     LastLayer().run(net, train)
-    assert train.frozen.prefix and train.frozen.prefix.entry == "8"
+    assert train.skipped.prefix and train.skipped.prefix.entry == "8"
     state, expected = net.state_dict(), model.state_dict()
     for name in state:
         assert torch.allclose(state[name], expected[name], atol=1e-6), name
@@ -99,8 +99,8 @@ def test_the_output_layer_trains_as_on_the_features_in_plain_pytorch() -> None:
 
 def test_layers_that_freeze_one_after_another_train_as_without_a_cache() -> None:
     cached, plain = (trained(FreezeOut(t_0=0.5), mb) for mb in (1, 0))
-    assert cached.frozen.prefix and cached.frozen.prefix.entry == "8"
-    assert plain.frozen.prefix is None
+    assert cached.skipped.prefix and cached.skipped.prefix.entry == "8"
+    assert plain.skipped.prefix is None
     states = cached.net.state_dict(), plain.net.state_dict()
     for name in states[0]:
         assert torch.allclose(states[0][name].double(), states[1][name].double(), atol=1e-5), name
@@ -108,9 +108,9 @@ def test_layers_that_freeze_one_after_another_train_as_without_a_cache() -> None
 
 def test_evaluation_from_the_cache_has_the_bits_of_evaluation_without() -> None:
     train = trained(FreezeOut(t_0=0.5), 1)
-    assert train.frozen.prefix and train.frozen.is_current()
+    assert train.skipped.prefix and train.skipped.frozen.is_current()
     cached = [train.evaluate(split) for split in ("train", "val", "test")]
-    train.frozen = Train(train.net, Plain(), RECIPE).frozen
+    train.skipped.frozen = Train(train.net, Plain(), RECIPE).skipped.frozen
     assert [train.evaluate(split) for split in ("train", "val", "test")] == cached
 
 
@@ -163,7 +163,7 @@ def test_frozen_layers_are_not_executed_in_a_step_and_executed_again_once_they_t
     assert counts == [0, 0, 0]
     net.keep({"3.weight": None})
     assert [convolutions() for _ in train.steps(3, 4)] == [1]
-    assert train.frozen.prefix and train.frozen.prefix.entry == "3"
+    assert train.skipped.prefix and train.skipped.prefix.entry == "3"
     # a method that asks for the gradients of all weights gets them
     assert [convolutions() for _ in train.steps(4, 5, dense_grad=lambda t: True)] == [2]
     assert net.grads()["0.weight"].any()
@@ -189,12 +189,12 @@ def test_changed_weights_of_frozen_layers_are_noticed() -> None:
     before["psi/0.weight"] = before["psi/0.weight"] * 2
     net.freeze(dict.fromkeys(name for name in net.parameters() if not name.startswith("8")))
     train(0, 2)
-    first = train.frozen.source
-    assert train.frozen.is_current()
+    first = train.skipped.frozen.source
+    assert train.skipped.frozen.is_current()
     net.restore(before)
-    assert not train.frozen.is_current()
+    assert not train.skipped.frozen.is_current()
     train(0, 2)
-    assert train.frozen.is_current() and train.frozen.source is not first
+    assert train.skipped.frozen.is_current() and train.skipped.frozen.source is not first
 
 
 # -- where the prefix ends --------------------
@@ -249,7 +249,7 @@ def test_the_rest_of_a_model_computes_its_logits_from_the_activations() -> None:
         assert isinstance(found, Prefix)
         features = found.activations(model, model, images)
         assert torch.equal(features, model[:8](images))
-        assert torch.equal(found.rest(model)(features), model(images))
+        assert torch.equal(found.of(model)(features), model(images))
     assert "forward" not in vars(net.model[8])
 
 
@@ -264,7 +264,7 @@ def test_of_several_prefixes_the_longest_that_fits_is_cached(
         for mb, entry in ((0.02, ""), (0.03, "3")):
             train = Train(net, Plain(), dataclasses.replace(RECIPE, cache_frozen_mb=mb))
             train(0, 1)
-            assert (train.frozen.prefix.entry if train.frozen.prefix else "") == entry
+            assert (train.skipped.prefix.entry if train.skipped.prefix else "") == entry
     assert "take 0.0246 MB, more than recipe.cache_frozen_mb=0.02" in caplog.text
 
 
@@ -274,4 +274,4 @@ def test_nothing_is_cached_for_augmented_images(caplog: pytest.LogCaptureFixture
     with caplog.at_level("INFO"):
         train = Train(net, Blobs(), dataclasses.replace(RECIPE, cache_frozen_mb=1))
         train(0, 2)
-    assert train.frozen.prefix is None and "blobs augments" in caplog.text
+    assert train.skipped.prefix is None and "blobs augments" in caplog.text

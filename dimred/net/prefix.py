@@ -22,17 +22,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dimred.net.net import Net
+from dimred.net.part import Compute, Part, nearly_equal
 from dimred.net.seeded import bits, generators, generators_kept
 
-Compute = Callable[[Tensor], Tensor]
 Logits = Callable[[Compute, Tensor], Tensor]
-#: two computations of the same activations differ by no more than this fraction of the largest
-ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
-class Prefix:
-    """A prefix that ends where the model calls its module `entry`.
+class Prefix(Part):
+    """A prefix that ends where the model calls its module `entry`. The part of the model after it
+    is computed.
 
     position: the number of calls of modules that begin before this one.
     skipped: the modules called before, and what each returns, without values.
@@ -68,7 +67,13 @@ class Prefix:
                 return reached.given
         raise _Reached(inputs)
 
-    def rest(self, model: nn.Module) -> Compute:
+    def thetas(self, net: Net) -> Mapping[str, Tensor]:
+        """Those that are used after the prefix, and perhaps a few others."""
+        if net.bases:  # a parameter is not yet the weight
+            return {name: w.theta() for name, w in net.weights.items()}
+        return {name: w.theta() for name, w in net.weights.items() if name not in self.tensors}
+
+    def of(self, model: nn.Module) -> Compute:
         """The model as a function of the input of its entry."""
 
         def compute(activations: Tensor) -> Tensor:
@@ -253,7 +258,7 @@ class _Trial:
             trained = prefix.activations(self.model, self.whole, self.images)
             if self._state(prefix) != before:
                 return False
-        return _near(evaluated, trained) and _near(evaluated[:1], alone)
+        return nearly_equal(evaluated, trained) and nearly_equal(evaluated[:1], alone)
 
     def _state(self, prefix: Prefix) -> list[Any]:
         """Changes if a tensor does, or if random numbers are drawn."""
@@ -267,7 +272,7 @@ class _Trial:
     def is_complete(self, prefix: Prefix) -> bool:
         """Whether the activations are all that the rest of the model uses."""
         activations = prefix.activations(self.model, self.whole, self.images)
-        rest = partial(self.logits, prefix.rest(self.model))
+        rest = partial(self.logits, prefix.of(self.model))
         try:
             found = rest(activations.clone())
             with _unchanged(self.net):  # a model may do something else in training
@@ -275,13 +280,7 @@ class _Trial:
                 rest(activations)
         except (RuntimeError, TypeError, ValueError):  # something else was used, and is on `meta`
             return False
-        return not found.is_meta and _near(self.expected, found)
-
-
-def _near(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    return bool((one - other).abs().max() <= ROUNDING * one.abs().max())
+        return not found.is_meta and nearly_equal(self.expected, found)
 
 
 @dataclass

@@ -201,8 +201,7 @@ class CapturedStep(Step):
     def _kind(self) -> Kind:
         """Steps of one kind differ in coordinates, and in whether dense gradients are kept."""
         kinds = tuple(type(each) for each in self.net.transforms.values())
-        entry = self.prefix.entry if self.prefix else ""
-        return kinds, self.net.model.training, entry
+        return kinds, self.net.model.training, type(self.part)
 
     # -- proof and capture --------------------
     def _compute_eagerly(self) -> None:
@@ -259,8 +258,8 @@ class CapturedStep(Step):
         return Captured(graph, gradients, self.net.dense_gradients.sums)
 
 
-#: the types of the transforms, whether the model is in training mode, and where the step begins
-Kind = tuple[tuple[type, ...], bool, str]
+#: the types of the transforms, whether the model is in training mode, and what of it is computed
+Kind = tuple[tuple[type, ...], bool, type]
 #: by parameter and key of the optimiser's state; the parameter itself under the empty key
 Places = dict[tuple[str, str], Tensor]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from dimred.data.base import Source
 from dimred.errors import UserError
 from dimred.net import Net
-from dimred.net.prefix import Prefix
+from dimred.net.part import Part, part_of
 from dimred.training.recipe import Recipe
 
 # Steps between two transfers of losses from the device: training waits for it only then.
@@ -23,17 +23,18 @@ SHOWN = 5  # the last losses, shown in an error message
 
 
 def evaluate(
-    net: Net, data: Source, recipe: Recipe, split: str, prefix: Prefix | None = None
+    net: Net, data: Source, recipe: Recipe, split: str, part: Part | None = None
 ) -> tuple[float, float]:
     """Mean loss and accuracy (a fraction) on "train", "val" or "test". Every example counts once.
 
-    prefix: of the net, if the data are its activations."""
+    part: what of the model is computed on these data, if not all of it."""
     device = next(net.model.parameters()).device
     # summed on the device, so that evaluation waits for it once
     sums = torch.zeros(2, device=device, dtype=torch.float64)
+    thetas = part.thetas(net) if part else None
     net.train(False)
-    with torch.no_grad(), net.weights_in_place(channels_last=recipe.channels_last) as model:
-        compute = prefix.rest(model) if prefix else model
+    with torch.no_grad(), net.weights_in_place(thetas, recipe.channels_last) as model:
+        compute = part_of(model, part)
         for images, labels in data.eval_batches(split):
             logits = recipe.logits(compute, images)
             loss = F.cross_entropy(logits, labels, reduction="sum")

@@ -41,6 +41,7 @@ import torch
 from dimred.net import Net
 from dimred.net.eager import DispatchMode
 from dimred.net.flop_formulas import flops_of
+from dimred.net.part import part_of
 from dimred.net.prefix import Prefix
 from dimred.net.product_flops import trace
 from dimred.training.step_flops import (
@@ -126,6 +127,8 @@ class Costs:
     def begin_after(self, prefix: Prefix | None, examples: int) -> None:
         """Compute steps without this prefix from now on. What steps have computed of it until now
         is computed once more, for each of so many examples."""
+        if prefix is self.prefix:
+            return
         entry = prefix.entry if prefix else ""
         resumed = self.prefix is None and entry == self._entry
         self.prefix = prefix
@@ -198,7 +201,7 @@ class Costs:
                 for name, w in self.net.weights.items()
             }
             shape = prefix.activation.shape[1:] if prefix else self.shape
-            compute = prefix.rest(model) if prefix else model
+            compute = part_of(model, prefix)
             with self.executed.set(False), self.net.forward.with_weights(values):
                 self._layouts[key] = grouped(trace(model, shape, backward=True, compute=compute))
         return self._layouts[key]

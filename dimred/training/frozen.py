@@ -21,7 +21,8 @@ from torch import Tensor
 from dimred.data.activations import Activations
 from dimred.data.base import Data, Source
 from dimred.net import Net
-from dimred.net.prefix import Compute, Prefix, longest_prefix
+from dimred.net.part import part_of
+from dimred.net.prefix import Prefix, longest_prefix
 from dimred.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -127,8 +128,7 @@ class FrozenLayers:
         source = self.source if known else self.data
         net.train(False)
         with torch.no_grad(), net.weights_in_place(channels_last=recipe.channels_last) as model:
-            start: Compute = known.rest(model) if known else model
-            logits = partial(recipe.logits, start)
+            logits = partial(recipe.logits, part_of(model, known))
 
             def compute(inputs: Tensor) -> Tensor:
                 return prefix.activations(model, logits, inputs)

@@ -31,11 +31,11 @@ from dimred.training.capture import CapturedStep, CudaCapture, use_own_stream
 from dimred.training.evaluate import Best, RunningLoss, evaluate
 from dimred.training.exploration import Exploration
 from dimred.training.flops import Costs
-from dimred.training.frozen import FrozenLayers
 from dimred.training.observers import Observer
 from dimred.training.progress import Progress
 from dimred.training.recipe import Recipe
 from dimred.training.resume import Replay, Stateful
+from dimred.training.skipped import Skipped
 from dimred.training.step import Step
 from dimred.training.timing import StepTimes
 
@@ -81,8 +81,8 @@ class Train:
         self.best, self.running_loss = Best(), RunningLoss(recipe.batch_size, self.device)
         net.optimizer_state.set_lr(recipe.lr_at(0, self.total))
         self.stepper = self._make_stepper()
-        self.frozen = FrozenLayers(net, data, recipe)
         self.arithmetic, self.step_times = Arithmetic(net, recipe), StepTimes()
+        self.skipped = Skipped(net, data, recipe)
         numbers: dict[str, Stateful] = {
             "best": self.best,
             "running_loss": self.running_loss,
@@ -214,9 +214,9 @@ class Train:
     def evaluate(self, split: str) -> tuple[float, float]:
         """Mean loss and accuracy (a fraction) on "train", "val" or "test", every example counted
         once."""
-        if self.frozen.is_current():
-            begin = self.frozen.prefix
-            return evaluate(self.net, self.frozen.source, self.recipe, split, begin)
+        if self.skipped.is_current():
+            source, part = self.skipped.source, self.skipped.part
+            return evaluate(self.net, source, self.recipe, split, part)
         return evaluate(self.net, self.data, self.recipe, split)
 
     def elapsed(self) -> float:
@@ -241,27 +241,28 @@ class Train:
         return Step(*parts, fused=on_gpu)
 
     def _batches(self, start: int, stop: int, whole: bool) -> Iterator[int]:
-        """The steps, with the feed at the batch of each. whole: compute frozen layers, too."""
+        """The steps, with the feed at the batch of each. whole: all of the model is needed."""
         t = start
         while t < stop:
             epoch, first = divmod(t, self.epoch_steps)
-            self._skip_frozen_layers(whole)
+            self._skip_what_is_not_needed(whole)
             for _ in self.stepper.feed.steps(self.seed, epoch, first):
                 yield t
                 t += 1
                 if t == stop:
                     return
-                if self._skip_frozen_layers(whole):
+                if self._skip_what_is_not_needed(whole):
                     break
 
-    def _skip_frozen_layers(self, whole: bool) -> bool:
-        """Begin steps after the layers that are frozen now; whether the feed has changed."""
-        if not self.frozen.changed(whole):
+    def _skip_what_is_not_needed(self, whole: bool) -> bool:
+        """Let steps compute no more of the model than the present net needs; whether that is
+        another part than before, perhaps with another feed."""
+        if not self.skipped.changed(whole):
             return False
-        stepper, prefix = self.stepper, self.frozen.prefix
-        stepper.feed = self.frozen.source.feed(self.recipe.batch_size, stepper.feed.fixed)
-        stepper.prefix = prefix
-        self.costs.begin_after(prefix, self.data.sizes["train"])
+        stepper, skipped = self.stepper, self.skipped
+        stepper.feed = skipped.source.feed(self.recipe.batch_size, stepper.feed.fixed)
+        stepper.part = skipped.part
+        self.costs.begin_after(skipped.prefix, self.data.sizes["train"])
         return True
 
     def _backward(self, t: int, dense_grad: Callable[[int], bool] | None) -> None:

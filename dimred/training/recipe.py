@@ -50,6 +50,8 @@ class Recipe(Checked):
     cache_frozen_mb: NotNegative = 0
     # products with weights of which a part trains (see training/arithmetic.py)
     arithmetic: Literal["dense", "sparse", "auto"] = "dense"
+    # compute the channels that remain after structured pruning alone (see training/skipped.py)
+    skip_removed_channels: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,6 +66,18 @@ class Recipe(Checked):
             "recipe.cache_frozen_mb",
             self.cache_frozen_mb,
             "0 with recipe.compile=true: a compiled model computes all of its layers",
+        )
+        require(
+            not (self.compile and self.skip_removed_channels),
+            "recipe.skip_removed_channels",
+            self.skip_removed_channels,
+            "false with recipe.compile=true: a compiled model computes all of its channels",
+        )
+        require(
+            self.arithmetic == "dense" or not self.skip_removed_channels,
+            "recipe.skip_removed_channels",
+            self.skip_removed_channels,
+            f"false with recipe.arithmetic={self.arithmetic}: the remaining channels are dense",
         )
 
     def lr_at(self, step: int, total: int) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 from dimred.data.feed import Feed
 from dimred.net import Net
 from dimred.net.fused import FusedWeights, fuse, used_in_half
-from dimred.net.prefix import Prefix
+from dimred.net.part import Part, part_of
 from dimred.training.evaluate import RunningLoss
 from dimred.training.recipe import Recipe
 
@@ -41,7 +41,7 @@ class Step:
     ) -> None:
         self.net, self.recipe, self.feed = net, recipe, feed
         self.optimizer, self.running_loss = optimizer, running_loss
-        self.prefix: Prefix | None = None  # if the feed's batches are its activations
+        self.part: Part | None = None  # what of the model is computed, if not all of it
         self._fuses = fused
         self._fused: list[FusedWeights] = []
         # what `prepare` has found
@@ -60,12 +60,8 @@ class Step:
     def backward(self) -> tuple[Tensor, Tensor, Tensor]:
         """The forward and the backward pass: loss, logits and labels of the feed's batch."""
         images, labels = self.feed.batch()
-        # sparse products need no thetas
-        dense = self._fuses or (self.prefix and not self.net.arithmetic)
-        thetas = self._thetas() if dense else None
-        with self.net.weights_in_place(thetas, self.recipe.channels_last) as model:
-            compute = self.prefix.rest(model) if self.prefix else model
-            logits = self.recipe.logits(compute, images)
+        with self.net.weights_in_place(self._thetas(), self.recipe.channels_last) as model:
+            logits = self.recipe.logits(part_of(model, self.part), images)
             loss = self.recipe.loss(logits, labels) + self.net.penalty()
             if loss.requires_grad:  # else nothing is trained
                 loss.backward()
@@ -114,7 +110,7 @@ class Step:
         net = self.net
         parameters: list[Any] = [*net.parameters().values()]
         settings = [*net.transforms.values(), net.model.training, len(net.frozen_norms)]
-        settings += [self.feed, self.prefix]
+        settings += [self.feed, self.part]
         settings += [parameter.requires_grad for parameter in parameters]
         settings += [group["lr"] for group in self.optimizer.param_groups]
         return [*parameters, net.optimizer_state.version], settings
@@ -131,16 +127,17 @@ class Step:
         plain = {name: w for name, w in net.weights.items() if name not in made}
         return fuse(plain, half, self.recipe.channels_last)
 
-    def _thetas(self) -> dict[str, Tensor]:
-        """All weights that are used, by as few kernels as possible."""
+    def _thetas(self) -> Mapping[str, Tensor] | None:
+        """The weights to compute with; None for all of them, one by one."""
+        if self.part:
+            return self.part.thetas(self.net)
+        if not self._fuses:
+            return None
         written = dict[str, Tensor]()
         for fused in self._fused:
             written |= fused.thetas()
         others = {n: w.theta() for n, w in self.net.weights.items() if n not in written}
-        thetas = others | written
-        if self.prefix and not self.net.bases:  # else a parameter is not yet the weight
-            thetas = {n: theta for n, theta in thetas.items() if n not in self.prefix.tensors}
-        return thetas
+        return others | written
 
 
 def same(one: list[Any], other: list[Any]) -> bool:

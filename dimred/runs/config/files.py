@@ -38,7 +38,12 @@ STORED = "stored/"  # a file of this name has the values of the run that is run 
 #: At this value a field does not enter the digest, so that a run keeps its name
 AS_BEFORE: Mapping[str, Mapping[str, Any]] = {
     "method": {"augment": False, "scale_fan_in": False},
-    "recipe": {"decay_all": False, "cache_frozen_mb": 0, "arithmetic": "dense"},
+    "recipe": {
+        "decay_all": False,
+        "cache_frozen_mb": 0,
+        "skip_removed_channels": False,
+        "arithmetic": "dense",
+    },
     "dataset": {"channels": 3},
 }
 

@@ -1,0 +1,116 @@
+"""What steps need not compute: frozen layers whose activations are cached, or removed channels.
+
+After structured pruning with `recipe.skip_removed_channels`, training and evaluation compute the
+remaining channels alone (channels/remaining.py). Like the cache of frozen layers, this depends on
+the net alone, so a resumed run gets the bits that it had; sums of fewer terms may be rounded
+differently from those of the full model.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+
+from dimred.data.base import Data, Source
+from dimred.errors import UserError
+from dimred.net import Net
+from dimred.net.part import Part, nearly_equal
+from dimred.net.prefix import Prefix
+from dimred.training.frozen import FrozenLayers
+from dimred.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from dimred.channels.remaining import Remaining
+
+log = logging.getLogger(__name__)
+
+
+class Skipped:
+    """Follows the net.
+
+    part: what is computed of the model, or None for all of it.
+    source: the inputs of this part.
+    """
+
+    def __init__(self, net: Net, data: Data, recipe: Recipe) -> None:
+        self.frozen = FrozenLayers(net, data, recipe)
+        self.removed = RemovedChannels(net, data, recipe)
+
+    @property
+    def prefix(self) -> Prefix | None:
+        return self.frozen.prefix
+
+    @property
+    def part(self) -> Part | None:
+        return self.frozen.prefix or self.removed.part
+
+    @property
+    def source(self) -> Source:
+        return self.frozen.source
+
+    def changed(self, whole: bool) -> bool:
+        """Look at the net; whether `part` or `source` has changed.
+
+        whole: nothing may be skipped, because a method uses the gradients of all weights."""
+        return self.frozen.changed(whole) | self.removed.changed(whole)
+
+    def is_current(self) -> bool:
+        """Whether part and source are those of the present net."""
+        return self.frozen.is_current() and self.removed.is_current()
+
+
+class RemovedChannels:
+    """part: the remaining channels, if any are removed and nothing else is pruned."""
+
+    def __init__(self, net: Net, data: Data, recipe: Recipe) -> None:
+        self.net, self.data, self.recipe = net, data, recipe
+        self.part: Remaining | None = None
+        self._looked: tuple[int, ...] | None = None
+
+    def changed(self, whole: bool) -> bool:
+        if not self.recipe.skip_removed_channels or (*self._state(), whole) == self._looked:
+            return False
+        before = self.part
+        self.part = None if whole else self._find()
+        self._looked = (*self._state(), whole)
+        return self.part is not before
+
+    def is_current(self) -> bool:
+        return self.part is None or (*self._state(), False) == self._looked
+
+    def _state(self) -> tuple[int, ...]:
+        return self.net.support_version, len(self.net.transforms)
+
+    def _find(self) -> Remaining | None:
+        from dimred.channels.remaining import remaining
+        from dimred.channels.selection import Channels
+
+        images = self.data.sample(min(2, self.data.sizes["train"]), 0)[0]
+        try:
+            channels = Channels(self.net, images)
+        except UserError:  # this model has none that can be removed
+            return None
+        found = remaining(self.net, channels)
+        if found is None:
+            return None
+        if not self._computes_the_same(found, images):
+            log.info("removed channels are computed, because the model depends on their number")
+            return None
+        log.info("removed channels are not computed: %d of %d remain", found.count, channels.count)
+        return found
+
+    @torch.no_grad()
+    def _computes_the_same(self, part: Remaining, images: torch.Tensor) -> bool:
+        net = self.net
+        training = net.model.training
+        net.train(False)
+        try:
+            with net.weights_in_place(part.thetas(net)) as model:
+                found = part.of(model)(images)
+            return nearly_equal(net(images), found)
+        except RuntimeError:  # shapes that do not fit
+            return False
+        finally:
+            net.train(training)
