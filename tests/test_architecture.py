@@ -25,7 +25,7 @@ ROOMS = {
     "select": {"net", "scores"},
     "channels": {"net", "scores"},
     "storage": {"net"},
-    "training": {"net", "data", "select", "storage"},
+    "training": {"net", "data", "select", "channels", "storage"},
     "methods": {"net", "scores", "select", "channels", "storage", "training", "runs.config"},
     "runs": {
         *("net", "models", "data", "runs.config", "scores", "storage", "training", "methods"),

@@ -24,6 +24,7 @@ from dimred.net import Net
 from dimred.net.part import part_of
 from dimred.net.prefix import Prefix, longest_prefix
 from dimred.training.recipe import Recipe
+from dimred.training.seen import Seen
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class FrozenLayers:
         self.limit = recipe.cache_frozen_mb * MB
         self.prefix: Prefix | None = None
         self.source: Source = data
-        self._looked: tuple[int, ...] | None = None
+        self._seen = Seen(net)
         self._frozen: tuple[Any, ...] | None = None
         if self.limit and data.plain_order(0, 0) is None:
             self.limit = 0
@@ -55,7 +56,7 @@ class FrozenLayers:
         """Look at the net; whether `prefix` and `source` have changed.
 
         whole: nothing may be skipped, because a method uses the gradients of frozen weights."""
-        if not self.limit or (not whole and self._state() == self._looked):
+        if not self.limit or (not whole and self._seen.is_same(self._version())):
             return False
         before = self.source
         if whole:
@@ -64,23 +65,23 @@ class FrozenLayers:
         frozen, current = self._what_is_frozen(), self.is_current()
         if frozen != self._frozen or not current:
             self._find(current)
-        self._looked, self._frozen = self._state(), frozen
+        self._frozen = frozen
+        self._seen.look(self._version())
         return before is not self.source
 
     def _forget(self) -> None:
         self.prefix, self.source = None, self.data
-        self._looked = self._frozen = None
+        self._frozen = None
+        self._seen.forget()
 
     def is_current(self) -> bool:
         """Whether the activations are those of the present net."""
         if self.prefix is None:
             return True
-        return self._frozen == self._what_is_frozen() and self._version == self.prefix.version()
+        return self._frozen == self._what_is_frozen() and self._computed_at == self._version()
 
-    def _state(self) -> tuple[int, ...]:
-        """Differs whenever something may have changed; computed in every step."""
-        version = self.prefix.version() if self.prefix else 0
-        return self.net.support_version, len(self.net.transforms), version
+    def _version(self) -> int:
+        return self.prefix.version() if self.prefix else 0
 
     def _what_is_frozen(self) -> tuple[Any, ...]:
         net = self.net
@@ -105,7 +106,7 @@ class FrozenLayers:
             return
         longer = self.prefix is not None and current and self.prefix.position < found.position
         self.source = self._activations(found, self.prefix if longer else None)
-        self.prefix, self._version = found, found.version()
+        self.prefix, self._computed_at = found, found.version()
         log.info(
             "layers before %s are frozen: their activations (%.3g MB) are computed once",
             found.entry,

@@ -9,10 +9,11 @@ differently from those of the full model.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import torch
 
+from dimred.channels.remaining import Remaining, remaining
+from dimred.channels.selection import Channels
 from dimred.data.base import Data, Source
 from dimred.errors import UserError
 from dimred.net import Net
@@ -20,9 +21,7 @@ from dimred.net.part import Part, nearly_equal
 from dimred.net.prefix import Prefix
 from dimred.training.frozen import FrozenLayers
 from dimred.training.recipe import Recipe
-
-if TYPE_CHECKING:
-    from dimred.channels.remaining import Remaining
+from dimred.training.seen import Seen
 
 log = logging.getLogger(__name__)
 
@@ -65,40 +64,38 @@ class RemovedChannels:
     """part: the remaining channels, if any are removed and nothing else is pruned."""
 
     def __init__(self, net: Net, data: Data, recipe: Recipe) -> None:
-        self.net, self.data, self.recipe = net, data, recipe
+        self.net, self.data, self.skips = net, data, recipe.skip_removed_channels
         self.part: Remaining | None = None
-        self._looked: tuple[int, ...] | None = None
+        self._seen = Seen(net)
+        self._channels: Channels | None = None
 
     def changed(self, whole: bool) -> bool:
-        if not self.recipe.skip_removed_channels or (*self._state(), whole) == self._looked:
+        if not self.skips or self._seen.is_same(whole):
             return False
         before = self.part
         self.part = None if whole else self._find()
-        self._looked = (*self._state(), whole)
+        self._seen.look(whole)
         return self.part is not before
 
     def is_current(self) -> bool:
-        return self.part is None or (*self._state(), False) == self._looked
-
-    def _state(self) -> tuple[int, ...]:
-        return self.net.support_version, len(self.net.transforms)
+        return self.part is None or self._seen.is_same(False)
 
     def _find(self) -> Remaining | None:
-        from dimred.channels.remaining import remaining
-        from dimred.channels.selection import Channels
-
         images = self.data.sample(min(2, self.data.sizes["train"]), 0)[0]
-        try:
-            channels = Channels(self.net, images)
-        except UserError:  # this model has none that can be removed
-            return None
-        found = remaining(self.net, channels)
+        if self._channels is None:
+            try:
+                self._channels = Channels(self.net, images)
+            except UserError:  # this model has none that can be removed
+                self.skips = False
+                return None
+        found = remaining(self.net, self._channels)
         if found is None:
             return None
         if not self._computes_the_same(found, images):
             log.info("removed channels are computed, because the model depends on their number")
             return None
-        log.info("removed channels are not computed: %d of %d remain", found.count, channels.count)
+        count = self._channels.count
+        log.info("removed channels are not computed: %d of %d remain", found.count, count)
         return found
 
     @torch.no_grad()
