@@ -44,17 +44,17 @@ class Plain(Blobs):
             yield images[chosen], labels[chosen]
 
 
-def conv_net() -> nn.Module:
+def conv_net(inplace: bool = True) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1),
         nn.BatchNorm2d(4),
-        nn.ReLU(inplace=True),
+        nn.ReLU(inplace),
         nn.Conv2d(4, 8, 3, padding=1),
-        nn.ReLU(inplace=True),
+        nn.ReLU(inplace),
         nn.Flatten(),
         nn.Linear(128, 12),
-        nn.ReLU(inplace=True),
+        nn.ReLU(inplace),
         nn.Linear(12, 2),
     )
 
@@ -144,6 +144,23 @@ def test_steps_from_the_cache_can_be_captured() -> None:
         assert not capture or train.stepper.captured > 20
     for name in states[0]:
         assert torch.allclose(states[0][name].double(), states[1][name].double(), atol=1e-6), name
+
+
+def test_sparse_products_go_on_after_the_cache() -> None:
+    states = []
+    for mb, arithmetic in ((0, "dense"), (1, "sparse")):
+        net = Net(conv_net(inplace=False), seed=3)
+        below = [name for name in net.parameters() if not name.startswith(("6", "8"))]
+        net.freeze(dict.fromkeys([*below, "1.running_mean"]))
+        net.keep({"6.weight": torch.arange(0, 12 * 128, 5)})
+        recipe = dataclasses.replace(RECIPE, cache_frozen_mb=mb, arithmetic=arithmetic)
+        train = Train(net, Plain(), recipe, seed=3)
+        train()
+        assert train.arithmetic.kind == ("mixed" if mb else "dense")
+        assert (train.skipped.prefix is not None) == (mb > 0)
+        states.append(net.state_dict())
+    for name in states[0]:
+        assert torch.allclose(states[0][name].double(), states[1][name].double(), atol=1e-5), name
 
 
 # -- what is computed --------------------

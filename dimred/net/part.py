@@ -22,8 +22,8 @@ class Part(ABC):
     """
 
     @abstractmethod
-    def thetas(self, net: Net) -> Mapping[str, Tensor]:
-        """The covered weights to compute with, before their transforms and bases."""
+    def thetas(self, net: Net) -> Mapping[str, Tensor] | None:
+        """The thetas to compute with; None for those of the net."""
 
     @abstractmethod
     def of(self, model: nn.Module) -> Compute:

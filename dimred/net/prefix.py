@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from dimred.net.buffers import buffers_kept
 from dimred.net.net import Net
 from dimred.net.part import Compute, Part, nearly_equal
 from dimred.net.seeded import bits, generators, generators_kept
@@ -67,10 +68,9 @@ class Prefix(Part):
                 return reached.given
         raise _Reached(inputs)
 
-    def thetas(self, net: Net) -> Mapping[str, Tensor]:
-        """Those that are used after the prefix, and perhaps a few others."""
-        if net.bases:  # a parameter is not yet the weight
-            return {name: w.theta() for name, w in net.weights.items()}
+    def thetas(self, net: Net) -> Mapping[str, Tensor] | None:
+        if net.arithmetic or net.bases:  # weights that are used are not theta
+            return None
         return {name: w.theta() for name, w in net.weights.items() if name not in self.tensors}
 
     def of(self, model: nn.Module) -> Compute:
@@ -162,17 +162,13 @@ def longest_prefix(
 @contextmanager
 def _unchanged(net: Net) -> Iterator[None]:
     """Afterwards buffers, modes and generators are as before."""
-    buffers = [(each, each.clone()) for each in net.model.buffers()]
     training = net.model.training
     devices = {each.device for each in net.model.parameters() if each.is_cuda}
     try:
-        with generators_kept(list(devices)):
+        with buffers_kept(net.model), generators_kept(list(devices)):
             yield
     finally:
         net.train(training)
-        for buffer, value in buffers:
-            if not torch.equal(buffer, value):
-                buffer.copy_(value)
 
 
 class _Call(NamedTuple):
