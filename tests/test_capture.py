@@ -6,22 +6,24 @@ for every method."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from conftest import Outcome, compose
-from torch import Tensor
+from torch import Tensor, nn
 
 from dimred.conformance.emulated_graph import EmulatedGraph
-from dimred.conformance.observe import use_fused_optimizer
+from dimred.conformance.observe import difference, use_fused_optimizer
 from dimred.conformance.toy import RECIPE, Blobs, conv_norm
 from dimred.data.arrays import Examples
 from dimred.data.memory import Memory
 from dimred.errors import OutOfMemory, UserError
 from dimred.methods.supermasks.edge_popup import best_of, best_on_device
 from dimred.net import Net
+from dimred.net.eager import SGD
 from dimred.net.fused import FusedWeights, fuse, used_in_half
 from dimred.net.transforms import Transform
 from dimred.runs.identity import describe
@@ -65,6 +67,7 @@ class Numbers:
         (lambda n: n.tensor[n.tensor > 2], "selects by a mask"),
         (lambda n: n.tensor * torch.tensor([1.0] * 6), "puts a number of Python into a tensor"),
         (lambda n: torch.rand(3, generator=torch.Generator()), "generator of its own"),
+        (lambda n: n.tensor * (random.random() < 2), "random numbers of Python's or numpy's"),
         (lambda n: torch.zeros(int(n.number)), "aten.zeros.default has 2 in one step and 3"),
         (lambda n: [n.tensor + 1] * int(n.number), ""),
         (lambda n: [n.tensor + 1 for _ in range(int(n.number))], "one step has 2 operations, the"),
@@ -181,6 +184,28 @@ def test_batches_of_other_data_are_copied_to_the_same_place() -> None:
     assert len(places) == 1
 
 
+class Slices(Blobs):
+    """Batches that are views of the data."""
+
+    held: tuple[Tensor, Tensor]
+
+    def train_batches(
+        self, batch_size: int, seed: int, epoch: int, start: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = zip(self.held[0].split(batch_size), self.held[1].split(batch_size), strict=True)
+        yield from list(batches)[start:]
+
+
+def test_a_feed_leaves_the_data_as_they_are() -> None:
+    data = Slices()
+    data.held = data.examples(64, 0)
+    before = [each.clone() for each in data.held]
+    feed = data.feed(8, fixed=True)
+    for i, _ in enumerate(feed.steps(0, 0)):
+        assert torch.equal(feed.batch()[0], before[0][8 * i : 8 * i + 8])
+    assert all(torch.equal(one, two) for one, two in zip(data.held, before, strict=True))
+
+
 # -- captured steps --------------------
 def training(captured: bool, **recipe: Any) -> Train:
     settings = dataclasses.replace(RECIPE, **recipe)
@@ -215,6 +240,67 @@ def test_zero_grad_at_the_pause_of_a_captured_step_takes_no_step() -> None:
     assert train.stepper.captured == 9
 
 
+def thaw(train: Train, t: int) -> None:
+    if t == 8:
+        train.net.keep({"9.weight": torch.arange(20), "9.bias": None}, "init")
+
+
+def replace_a_parameter(train: Train, t: int) -> None:
+    if t == 8:
+        train.net.uncovered["9.bias"].data = torch.ones(12)
+
+
+def replace_gradients(train: Train, t: int) -> None:
+    gradient = train.net.uncovered["9.bias"].grad
+    if gradient is not None and t in (8, 9, 12):
+        gradient.data = 2 * gradient.data
+
+
+def start_again(train: Train, t: int) -> None:
+    if t == 8:
+        train.net.freeze({"0.bias": None})
+        train.net.keep({"0.bias": None})
+
+
+def decay_more(train: Train, t: int) -> None:
+    if t == 8:
+        train.optimizer.param_groups[0]["weight_decay"] = 0.1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    "change", [thaw, replace_a_parameter, replace_gradients, start_again, decay_more]
+)
+def test_changes_at_the_pause_of_a_captured_step_count(
+    change: Callable[[Train, int], None], optimizer: str
+) -> None:
+    states = []
+    for captured in (False, True):
+        train = training(captured, optimizer=optimizer, lr=0.01)
+        if change is thaw:
+            train.net.freeze({"9.weight": None, "9.bias": None})
+        for t in train.steps(0, 16):
+            change(train, t)
+        states.append(train.net.state())
+        assert train.stepper.captured >= 12 * captured
+    assert difference(*states) == ""
+
+
+def test_fused_sgd_takes_parameters_that_begin_to_train_later() -> None:
+    results = []
+    for fused in (False, True):
+        early, late = (nn.Parameter(torch.arange(4.0)) for _ in range(2))
+        how = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}
+        kind = SGD if fused else torch.optim.SGD
+        optimizer = kind([early, late], fused=fused, **how)
+        for step in range(4):
+            early.grad = torch.full((4,), 1.0 + step)
+            late.grad = torch.full((4,), 2.0 + step) if step > 1 else None
+            optimizer.step()
+        results.append(torch.cat([early, late]).detach())
+    torch.testing.assert_close(*results)
+
+
 def test_gradients_changed_at_the_pause_of_a_captured_step_count() -> None:
     nets = []
     for captured in (False, True):
@@ -241,6 +327,28 @@ def test_dense_gradients_of_captured_steps_are_those_of_eager_ones() -> None:
         assert train.stepper.captured == 13 * captured
     assert len(seen[0]) == 16
     assert all(torch.equal(one, two) for one, two in zip(*seen, strict=True))
+
+
+def test_two_steps_are_recorded_with_dense_gradients_or_two_without() -> None:
+    train = training(True)
+    for _ in train.steps(0, 12, dense_grad=lambda t: t % 2 == 0):
+        pass
+    assert train.stepper.captured == 8 and not train.stepper.reason
+
+
+def test_dense_gradients_that_stay_on_are_those_of_the_last_step() -> None:
+    seen = []
+    for captured in (False, True):
+        train = training(captured)
+        for t in train.steps(0, 12):
+            if t == 6:
+                train.net.retain_grad(True)
+            if t == 10:
+                grads = train.net.grads()
+                seen.append(grads["9.weight"].clone())
+                w = train.net.weights["9.weight"]
+                assert torch.equal(w.gather(grads["9.weight"].view(-1)), w.psi.grad)
+    assert torch.equal(*seen)
 
 
 def test_new_supports_of_the_same_size_need_no_new_capture() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dimred.net.eager import DispatchMode
 
@@ -29,7 +29,9 @@ class EmulatedGraph(DispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        self._calls.append((func, args, kwargs, tree_leaves(out)))
+        # a graph holds storages, not Python's tensors, whose storage may be replaced
+        given, made = tree_map_only(Tensor, Tensor.detach, ((args, kwargs), out))
+        self._calls.append((func, *given, tree_leaves(made)))
         return out
 
     @torch.no_grad()

@@ -35,6 +35,8 @@ class Feed:
             if self.fixed and self._now:
                 for held, fresh in zip(self._now, (images, labels), strict=True):
                     held.copy_(fresh, non_blocking=True)
+            elif self.fixed:  # copies, because batches may be views of the data
+                self._now = images.clone(), labels.clone()
             else:
                 self._now = images, labels
             yield

@@ -34,4 +34,19 @@ def eager(kind: type[Optimizer]) -> type[Optimizer]:
     return type(kind.__name__, (kind,), functions)
 
 
-SGD, Adam, AdamW = eager(torch.optim.SGD), eager(torch.optim.Adam), eager(torch.optim.AdamW)
+class Momentum(torch.optim.SGD):
+    """SGD of parameters some of which begin to train later than others.
+
+    PyTorch's fused kernel raises a TypeError unless all parameters of a group have a momentum, or
+    none has."""
+
+    def _init_group(self, group: Any, params: Any, grads: Any, momentum_buffer_list: Any) -> bool:
+        is_sparse = super()._init_group(group, params, grads, momentum_buffer_list)
+        begin = [i for i, momentum in enumerate(momentum_buffer_list) if momentum is None]
+        if group["fused"] and len(begin) < len(params):
+            for i in begin:
+                momentum_buffer_list[i] = torch.zeros_like(params[i])
+        return is_sparse
+
+
+SGD, Adam, AdamW = eager(Momentum), eager(torch.optim.Adam), eager(torch.optim.AdamW)

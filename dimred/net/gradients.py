@@ -31,6 +31,12 @@ class DenseGradients:
             partly = self.sums is not None and w.support is not None
             w.hook = _add_to(self.sums, name) if self.sums is not None and partly else None
 
+    def replace(self, sums: Mapping[str, Tensor]) -> None:
+        """Let these be the sums, where they are kept."""
+        if self.sums is not None:
+            self.sums.clear()
+            self.sums.update(sums)
+
     def of_all(self) -> dict[str, Tensor]:
         if self.sums is None:
             raise UserError(

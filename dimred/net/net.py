@@ -155,7 +155,7 @@ class Net(ParametrisedModel):
         for name, frozen in supports.items():
             if name in self.uncovered:
                 self.uncovered[name].requires_grad_(False).grad = None
-                self.optimizer_state.of(self.uncovered[name]).clear()
+                self.optimizer_state.set(self.uncovered[name], {})
             elif name not in buffers:
                 w = self.weights[name]
                 trained = w.trained()

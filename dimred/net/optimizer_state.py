@@ -27,7 +27,8 @@ class OptimizerState:
         self.version = 0
 
     def of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """The state of a parameter, to read or change; empty before its first step."""
+        """The state of a parameter, to read or to change in place (`set` replaces it); empty before
+        its first step."""
         if self.optimizer is None or parameter not in self.optimizer.state:
             return {}
         return self.optimizer.state[parameter]

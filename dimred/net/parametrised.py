@@ -119,6 +119,7 @@ class ParametrisedModel:
         """Forget the gradients. At the pause of a training step: take no step."""
         for parameter in self.parameters().values():
             parameter.grad = None
+        self.dense_gradients.replace({})
 
     def retain_grad(self, on: bool) -> None:
         """Keep the dense gradients of the next backward passes (D numbers a weight), or stop."""

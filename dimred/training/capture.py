@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from dimred.errors import OutOfMemory, UserError
 from dimred.net import Net
-from dimred.training.step import Step
-from dimred.training.tape import Recorder, Tape
+from dimred.training.step import Step, addresses
+from dimred.training.tape import Recorder, Tape, tensors
 
 log = logging.getLogger(__name__)
 
@@ -103,13 +103,15 @@ def without_collector() -> Iterator[None]:
 class Captured:
     """The graphs of a step.
 
-    gradients: what backward left, by parameter; the graph writes into these tensors.
-    dense: the dense gradients it keeps.
+    gradients: what backward left, by parameter; the graph writes into these tensors, at these
+        addresses.
+    dense: the dense gradients, if they are kept.
     """
 
     backward: Graph
     gradients: Mapping[str, Tensor | None]
-    dense: dict[str, Tensor] | None
+    addresses: list[int]
+    dense: Mapping[str, Tensor]
     update: Graph | None = None
 
 
@@ -132,7 +134,8 @@ class CapturedStep(Step):
         self._places: Places = {}  # where the tensors lie that the update's graph changes
         self._named: dict[str, nn.Parameter] = {}  # the parameters by their names
         self._judged: dict[Kind, bool] = {}  # whether steps of a kind may be captured
-        self._tape: Tape | None = None  # of the last step, if coordinates are still the same
+        # of a step with these coordinates, by whether dense gradients are kept
+        self._tapes = dict[bool, Tape]()
         self._steady = False  # whether coordinates are those of the last step
         self._eager = 0
 
@@ -149,7 +152,7 @@ class CapturedStep(Step):
         self._now.backward.replay()
         for name, parameter in self._named.items():
             parameter.grad = self._now.gradients[name]
-        self.net.dense_gradients.sums = self._now.dense
+        self.net.dense_gradients.replace(self._now.dense)
         self.captured += 1
 
     def update(self) -> None:
@@ -170,11 +173,15 @@ class CapturedStep(Step):
                 return False
             if gradient is not None and not self.net.optimizer_state.is_complete(parameter):
                 return False
+        if addresses(tensors(now.gradients.values())) != now.addresses:
+            self._graphs.clear()  # `gradient.data = ...` has replaced what the graph writes to
+            return False
         return self.is_prepared()
 
     # -- coordinates that have changed --------------------
     def coordinates_changed(self, in_place: bool) -> None:
-        self._named, self._tape, self._steady = self.net.parameters(), None, False
+        self._named, self._steady = self.net.parameters(), False
+        self._tapes.clear()
         if not (in_place and self._move_to_places()):
             self._graphs.clear()
             self._places.clear()
@@ -205,7 +212,7 @@ class CapturedStep(Step):
 
     # -- proof and capture --------------------
     def _compute_eagerly(self) -> None:
-        """Compute the gradients eagerly; of a new kind of step, record two in a row."""
+        """Compute the gradients eagerly; of a new kind of step, record two."""
         self._eager += 1
         if self.required and not self.captured and self._eager > self.PATIENCE:
             raise UserError(
@@ -222,11 +229,11 @@ class CapturedStep(Step):
         else:
             with Recorder() as recorder:
                 super().compute()
-            if self._tape:
-                self._judge(kind, self._tape.difference(recorder.tape))
-                self._tape = None
-            else:
-                self._tape = recorder.tape
+            dense = self.net.dense_gradients.kept
+            before = self._tapes.setdefault(dense, recorder.tape)
+            if before is not recorder.tape:
+                self._judge(kind, before.difference(recorder.tape))
+                self._tapes.clear()
         self._steady = True
 
     def _judge(self, kind: Kind, why: str) -> None:
@@ -255,7 +262,8 @@ class CapturedStep(Step):
     def _capture_gradients(self) -> Captured:
         graph = self._graph_of(super().compute)
         gradients = {name: p.grad for name, p in self._named.items()}
-        return Captured(graph, gradients, self.net.dense_gradients.sums)
+        dense = dict(self.net.dense_gradients.sums or {})
+        return Captured(graph, gradients, addresses(tensors(gradients.values())), dense)
 
 
 #: the types of the transforms, whether the model is in training mode, and what of it is computed

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from operator import is_
 from typing import Any
 
 import torch
@@ -14,6 +15,10 @@ from dimred.net.fused import FusedWeights, fuse, used_in_half
 from dimred.net.part import Part, part_of
 from dimred.training.evaluate import RunningLoss
 from dimred.training.recipe import Recipe
+
+#: keys of an optimiser's group whose values may change: its list of parameters, which are
+#: compared one by one, and the numbers that give the value of the tensor group["lr"]
+CHANGING = {"params", "scale", "rate"}
 
 
 class Step:
@@ -46,6 +51,7 @@ class Step:
         self._fused: list[FusedWeights] = []
         # what `prepare` has found
         self._parameters, self._settings = list[Any](), list[Any]()
+        self._addresses = list[int]()
 
     def gradients(self) -> None:
         """Compute the gradients of the feed's batch."""
@@ -88,7 +94,7 @@ class Step:
             return
         parameters, settings = self.assumptions()
         same_settings = same(settings, self._settings)
-        if same_settings and same(parameters, self._parameters):
+        if same_settings and same(parameters, self._parameters) and self._are_in_place():
             return
         # the objects themselves are kept, so that no other gets their identity
         self._parameters, self._settings = parameters, settings
@@ -96,6 +102,7 @@ class Step:
         if not in_place:
             self._fused = self._fuse()
         self.coordinates_changed(in_place)
+        self._addresses = addresses(parameters[:-1])
 
     def coordinates_changed(self, in_place: bool) -> None:
         """Called by `prepare`. in_place: the same weights have as many coordinates as before, and
@@ -104,7 +111,13 @@ class Step:
     def is_prepared(self) -> bool:
         """Whether nothing has changed since `prepare`."""
         parameters, settings = self.assumptions()
-        return same(parameters, self._parameters) and same(settings, self._settings)
+        unchanged = same(parameters, self._parameters) and same(settings, self._settings)
+        return unchanged and self._are_in_place()
+
+    def _are_in_place(self) -> bool:
+        """False if a parameter was given another tensor (`parameter.data = ...`)."""
+        *parameters, _version = self._parameters
+        return addresses(parameters) == self._addresses
 
     def assumptions(self) -> tuple[list[Any], list[Any]]:
         net = self.net
@@ -112,7 +125,8 @@ class Step:
         settings = [*net.transforms.values(), net.model.training, len(net.frozen_norms)]
         settings += [self.feed, self.part]
         settings += [parameter.requires_grad for parameter in parameters]
-        settings += [group["lr"] for group in self.optimizer.param_groups]
+        for group in self.optimizer.param_groups:
+            settings += [value for key, value in group.items() if key not in CHANGING]
         return [*parameters, net.optimizer_state.version], settings
 
     def _refill(self) -> bool:
@@ -140,8 +154,11 @@ class Step:
         return others | written
 
 
+def addresses(tensors: Iterable[Tensor]) -> list[int]:
+    """Where they lie."""
+    return [tensor.data_ptr() for tensor in tensors]
+
+
 def same(one: list[Any], other: list[Any]) -> bool:
     """Whether two lists hold the same objects."""
-    if len(one) != len(other):
-        return False
-    return all(a is b for a, b in zip(one, other, strict=True))
+    return len(one) == len(other) and all(map(is_, one, other))

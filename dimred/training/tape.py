@@ -1,10 +1,10 @@
-"""Whether a training step may be captured in a CUDA graph, found by recording two steps in a row.
+"""Whether a training step may be captured in a CUDA graph, found by recording two steps.
 
 A graph repeats what was captured: the same operations, with the same plain numbers, on the same
 storages. So a step may be captured if two steps with the same coordinates execute exactly that.
 Tensors that a step makes are numbered in the order of their making; all others are named by where
 they lie. The proof needs no GPU, and it finds Python numbers that a graph would freeze: those that
-a method changes from step to step.
+a method changes from step to step. It does not find one that changes later.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from dimred.net.eager import DispatchMode
+from dimred.net.seeded import generators
 
 aten = torch.ops.aten
 #: operations whose result the host waits for: a graph cannot hold them
@@ -67,6 +68,19 @@ class Recorder(DispatchMode):
         self.tape = Tape()
         self._names: dict[int, str] = {}
 
+    def __enter__(self) -> Recorder:
+        self._generators = generators()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if generators() != self._generators:
+            self._object_to("the step draws random numbers of Python's or numpy's")
+
+    def _object_to(self, why: str) -> None:
+        """Keep the first offence."""
+        self.tape.offence = self.tape.offence or why
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = tree_leaves((args, kwargs))
@@ -89,7 +103,7 @@ class Recorder(DispatchMode):
         return f"{place}+{value.storage_offset()} {tuple(value.shape)} {value.stride()}"
 
     def _examine(self, func: Any, given: list[Any]) -> None:
-        """Write down the first offence."""
+        """Whether a graph can hold this operation."""
         packet, why = func.overloadpacket, ""
         devices = {each.device.type for each in tensors(given) if each.dim()}
         if packet in WAITING:
@@ -102,8 +116,8 @@ class Recorder(DispatchMode):
             why = "draws from a random generator of its own"
         elif packet in INDEXING and any(is_mask(each) for each in tensors(given[1:])):
             why = "selects by a mask, so sizes depend on values"
-        if why and not self.tape.offence:
-            self.tape.offence = f"{packet} {why}"
+        if why:
+            self._object_to(f"{packet} {why}")
 
 
 def tensors(values: Iterable[Any]) -> list[Tensor]:
