@@ -70,7 +70,7 @@ def trained(method: object, mb: float, folder: RunFolder | None = None, last: in
 
 def end_at(net: Net, images: Tensor) -> str | None:
     found = longest_prefix(net, images, lambda model, x: model(x), lambda prefix: True)
-    return found.entry if found else None
+    return found.name if found else None
 
 
 # -- results --------------------
@@ -91,7 +91,7 @@ def test_the_output_layer_trains_as_on_the_features_in_plain_pytorch() -> None:
     recipe = dataclasses.replace(RECIPE, cache_frozen_mb=1, weight_decay=0.0)
     train = Train(net, data, recipe, seed=3)
     LastLayer().run(net, train)
-    assert train.skipped.prefix and train.skipped.prefix.entry == "8"
+    assert train.skipped.prefix and train.skipped.prefix.name == "8"
     state, expected = net.state_dict(), model.state_dict()
     for name in state:
         assert torch.allclose(state[name], expected[name], atol=1e-6), name
@@ -99,7 +99,7 @@ def test_the_output_layer_trains_as_on_the_features_in_plain_pytorch() -> None:
 
 def test_layers_that_freeze_one_after_another_train_as_without_a_cache() -> None:
     cached, plain = (trained(FreezeOut(t_0=0.5), mb) for mb in (1, 0))
-    assert cached.skipped.prefix and cached.skipped.prefix.entry == "8"
+    assert cached.skipped.prefix and cached.skipped.prefix.name == "8"
     assert plain.skipped.prefix is None
     states = cached.net.state_dict(), plain.net.state_dict()
     for name in states[0]:
@@ -180,7 +180,7 @@ def test_frozen_layers_are_not_executed_in_a_step_and_executed_again_once_they_t
     assert counts == [0, 0, 0]
     net.keep({"3.weight": None})
     assert [convolutions() for _ in train.steps(3, 4)] == [1]
-    assert train.skipped.prefix and train.skipped.prefix.entry == "3"
+    assert train.skipped.prefix and train.skipped.prefix.name == "3"
     # a method that asks for the gradients of all weights gets them
     assert [convolutions() for _ in train.steps(4, 5, dense_grad=lambda t: True)] == [2]
     assert net.grads()["0.weight"].any()
@@ -264,7 +264,7 @@ def test_the_rest_of_a_model_computes_its_logits_from_the_activations() -> None:
     with net.weights_in_place() as model:
         found = longest_prefix(net, images[:4], lambda model, x: model(x), lambda prefix: True)
         assert isinstance(found, Prefix)
-        features = found.activations(model, model, images)
+        features = found.activations(model, images)
         assert torch.equal(features, model[:8](images))
         assert torch.equal(found.of(model)(features), model(images))
     assert "forward" not in vars(net.model[8])
@@ -281,7 +281,7 @@ def test_of_several_prefixes_the_longest_that_fits_is_cached(
         for mb, entry in ((0.02, ""), (0.03, "3")):
             train = Train(net, Plain(), dataclasses.replace(RECIPE, cache_frozen_mb=mb))
             train(0, 1)
-            assert (train.skipped.prefix.entry if train.skipped.prefix else "") == entry
+            assert (train.skipped.prefix.name if train.skipped.prefix else "") == entry
     assert "take 0.0246 MB, more than recipe.cache_frozen_mb=0.02" in caplog.text
 
 

@@ -10,7 +10,7 @@ input of the entry, and if this input is the same in every step. Both are tried 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,14 +26,16 @@ from dimred.net.net import Net
 from dimred.net.part import Compute, Part, nearly_equal
 from dimred.net.seeded import bits, generators, generators_kept
 
+Forwards = dict[nn.Module, Callable[..., Any]]
 Logits = Callable[[Compute, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prefix(Part):
     """A prefix that ends where the model calls its module `entry`. The part of the model after it
     is computed.
 
+    name: of the entry.
     position: the number of calls of modules that begin before this one.
     skipped: the modules called before, and what each returns, without values.
     images: the shape of an image.
@@ -41,12 +43,15 @@ class Prefix(Part):
     tensors: the frozen parameters and buffers that it may depend on, by name.
     """
 
-    entry: str
+    name: str
+    entry: nn.Module
     position: int
-    skipped: Mapping[str, Any]
+    skipped: Sequence[tuple[nn.Module, Any]]
     images: tuple[int, ...]
     activation: Tensor
     tensors: Mapping[str, Tensor]
+    #: by the number of examples: the forward functions of skipped modules, and images
+    _made: dict[int, tuple[Forwards, Tensor]] = field(default_factory=dict)
 
     def bytes_per_example(self) -> int:
         return self.activation[0].numel() * self.activation.element_size()
@@ -55,18 +60,18 @@ class Prefix(Part):
         """Changes whenever one of its tensors does."""
         return sum(tensor._version for tensor in self.tensors.values())
 
-    def activations(self, model: nn.Module, compute: Compute, inputs: Tensor) -> Tensor:
+    def activations(self, compute: Compute, inputs: Tensor) -> Tensor:
         """The input that the entry gets while compute(inputs) calls the model."""
 
         def stop(given: Tensor, *_: Any, **__: Any) -> None:
             raise _Reached(given)
 
-        with _replaced(model.get_submodule(self.entry), stop):
+        with _replaced({self.entry: stop}):
             try:
                 compute(inputs)
             except _Reached as reached:
                 return reached.given
-        raise _Reached(inputs)
+        raise RuntimeError(f"the model does not call {self.name}")
 
     def thetas(self, net: Net) -> Mapping[str, Tensor] | None:
         if net.arithmetic or net.bases:  # weights that are used are not theta
@@ -77,22 +82,27 @@ class Prefix(Part):
         """The model as a function of the input of its entry."""
 
         def compute(activations: Tensor) -> Tensor:
-            entry, examples = model.get_submodule(self.entry), len(activations)
-            forward = entry.forward
-            with ExitStack() as skipping:
+            skips, images = self._stand_ins(len(activations))
+            forward, meta = self.entry.forward, ExitStack()
 
-                def enter(*_: Any, **__: Any) -> Any:
-                    skipping.close()
-                    return forward(activations)
+            def enter(*_: Any, **__: Any) -> Any:
+                meta.close()
+                return forward(activations)
 
-                skipping.enter_context(_OnMeta())
-                for name, output in self.skipped.items():
-                    skip = _returns(_of_size(examples, output))
-                    skipping.enter_context(_replaced(model.get_submodule(name), skip))
-                with _replaced(entry, enter):
-                    return model(torch.empty(examples, *self.images, device="meta"))
+            with _replaced({**skips, self.entry: enter}), meta:
+                meta.enter_context(_OnMeta())
+                return model(images)
 
         return compute
+
+    def _stand_ins(self, examples: int) -> tuple[Forwards, Tensor]:
+        if examples not in self._made:
+            skips: Forwards = {}
+            for module, output in self.skipped:
+                skips[module] = _returns(_of_size(examples, output))
+            images = torch.empty(examples, *self.images, device="meta")
+            self._made[examples] = skips, images
+        return self._made[examples]
 
 
 class _Reached(Exception):
@@ -123,18 +133,19 @@ def _returns(value: Any) -> Callable[..., Any]:
 
 
 @contextmanager
-def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """The module with another `forward`, which hides that of its class."""
-    own = vars(module)
-    before = own.get("forward")
-    own["forward"] = forward
+def _replaced(forwards: Forwards) -> Iterator[None]:
+    """Modules with other `forward` functions, which hide those of their classes."""
+    before = [(vars(module), vars(module).get("forward")) for module in forwards]
     try:
+        for module, forward in forwards.items():
+            vars(module)["forward"] = forward
         yield
     finally:
-        if before is None:
-            del own["forward"]
-        else:
-            own["forward"] = before
+        for own, hidden in before:
+            if hidden is None:
+                del own["forward"]
+            else:
+                own["forward"] = hidden
 
 
 # -- the longest prefix --------------------
@@ -216,13 +227,16 @@ class _Trial:
             once = all(times[each.name] == 1 for each in (entry, *skipped))
             if once and self._is_by_example(skipped) and self._have_parameters(skipped):
                 tensors = self._tensors(entry, skipped)
-                outputs = {each.name: each.output for each in skipped}
-                shape = tuple(self.images.shape[1:])
-                yield Prefix(entry.name, position, outputs, shape, entry.given, tensors)
+                outputs = [(self._module(each), each.output) for each in skipped]
+                shape, given = tuple(self.images.shape[1:]), entry.given
+                module = self._module(entry)
+                yield Prefix(entry.name, module, position, outputs, shape, given, tensors)
 
     def _have_parameters(self, calls: list[_Call]) -> bool:
-        modules = [self.model.get_submodule(each.name) for each in calls]
-        return any(True for module in modules for _ in module.parameters())
+        return any([*self._module(each).parameters()] for each in calls)
+
+    def _module(self, call: _Call) -> nn.Module:
+        return self.model.get_submodule(call.name)
 
     def _is_by_example(self, calls: list[_Call]) -> bool:
         leaves = tree_leaves([each.output for each in calls])
@@ -246,12 +260,12 @@ class _Trial:
     def is_constant(self, prefix: Prefix) -> bool:
         """Whether activations are the same in training and in evaluation, and in whatever batch;
         training neither draws random numbers for them nor changes a tensor."""
-        evaluated = prefix.activations(self.model, self.whole, self.images)
-        alone = prefix.activations(self.model, self.whole, self.images[:1])
+        evaluated = prefix.activations(self.whole, self.images)
+        alone = prefix.activations(self.whole, self.images[:1])
         with _unchanged(self.net):
             self.net.train(True)
             before = self._state(prefix)
-            trained = prefix.activations(self.model, self.whole, self.images)
+            trained = prefix.activations(self.whole, self.images)
             if self._state(prefix) != before:
                 return False
         return nearly_equal(evaluated, trained) and nearly_equal(evaluated[:1], alone)
@@ -267,7 +281,7 @@ class _Trial:
     @torch.no_grad()
     def is_complete(self, prefix: Prefix) -> bool:
         """Whether the activations are all that the rest of the model uses."""
-        activations = prefix.activations(self.model, self.whole, self.images)
+        activations = prefix.activations(self.whole, self.images)
         rest = partial(self.logits, prefix.of(self.model))
         try:
             found = rest(activations.clone())

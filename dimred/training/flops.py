@@ -129,7 +129,7 @@ class Costs:
         is computed once more, for each of so many examples."""
         if prefix is self.prefix:
             return
-        entry = prefix.entry if prefix else ""
+        entry = prefix.name if prefix else ""
         resumed = self.prefix is None and entry == self._entry
         self.prefix = prefix
         if resumed:  # all of this was counted before
@@ -194,7 +194,7 @@ class Costs:
     def _layout(self, prefix: Prefix | None = None) -> Layout:
         """The products of a step with the present trained parameters, found by executing one."""
         trained, model = self.net.trained_parameters(), self.net.model
-        key = (prefix.entry if prefix else "", *trained)
+        key = (prefix.name if prefix else "", *trained)
         if key not in self._layouts:
             values = {
                 name: w.param.detach().requires_grad_(name in trained)

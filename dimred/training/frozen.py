@@ -109,7 +109,7 @@ class FrozenLayers:
         self.prefix, self._computed_at = found, found.version()
         log.info(
             "layers before %s are frozen: their activations (%.3g MB) are computed once",
-            found.entry,
+            found.name,
             self._size(found) / MB,
         )
 
@@ -132,7 +132,7 @@ class FrozenLayers:
             logits = partial(recipe.logits, part_of(model, known))
 
             def compute(inputs: Tensor) -> Tensor:
-                return prefix.activations(model, logits, inputs)
+                return prefix.activations(logits, inputs)
 
             made = Activations(self.data, source, compute)
         net.train()
