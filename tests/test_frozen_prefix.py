@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,8 @@ from dimred.methods.freezing.layers import LastLayer
 from dimred.methods.freezing.progressive import FreezeOut
 from dimred.models import resnet, vit
 from dimred.net import Net
-from dimred.net.prefix import Prefix, longest_prefix
+from dimred.net.longest_prefix import longest_prefix
+from dimred.net.prefix import Prefix
 from dimred.storage.folder import RunFolder
 from dimred.training.capture import CapturedStep
 from dimred.training.loop import Train
@@ -196,6 +198,31 @@ def test_the_flops_of_steps_begin_at_the_cache_which_counts_once() -> None:
     train = Train(net, Plain(), dataclasses.replace(RECIPE, cache_frozen_mb=1))
     LastLayer().run(net, train)
     assert train.costs.steps == 2 * (64 * features + 40 * 8 * (24 + 24))
+
+
+def test_the_activations_of_more_frozen_layers_are_computed_from_those_of_fewer() -> None:
+    net = Net(conv_net())
+    net.freeze(dict.fromkeys(["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean"]))
+    train = Train(net, Plain(), dataclasses.replace(RECIPE, cache_frozen_mb=1))
+    seen = {"0": 0, "3": 0}
+    for name in seen:
+
+        def count(_: nn.Module, __: Any, out: Tensor, name: str = name) -> None:
+            seen[name] += 0 if out.is_meta else len(out)
+
+        net.model.get_submodule(name).register_forward_hook(count)
+    train(0, 1)
+    before = seen.copy()
+    assert before["0"] >= 96  # all examples of the three splits
+    net.freeze({"3.weight": None, "3.bias": None})
+    steps = train.costs.steps
+    train(1, 2)
+    assert train.skipped.prefix and train.skipped.prefix.name == "6"
+    # a few for trials, and all examples in the second layer alone
+    assert seen["0"] - before["0"] < 96 <= seen["3"] - before["3"]
+    # 64 times the second convolution, and a step: the first Linear layer takes one gradient
+    step = 8 * (2 * 128 * 12 + 3 * 24)
+    assert train.costs.steps - steps == 2 * (64 * 16 * 8 * 36 + step)
 
 
 def test_changed_weights_of_frozen_layers_are_noticed() -> None:

@@ -21,8 +21,9 @@ from torch import Tensor
 from dimred.data.activations import Activations
 from dimred.data.base import Data, Source
 from dimred.net import Net
+from dimred.net.longest_prefix import longest_prefix
 from dimred.net.part import part_of
-from dimred.net.prefix import Prefix, longest_prefix
+from dimred.net.prefix import Prefix
 from dimred.training.recipe import Recipe
 from dimred.training.seen import Seen
 
@@ -44,7 +45,7 @@ class FrozenLayers:
         self.limit = recipe.cache_frozen_mb * MB
         self.prefix: Prefix | None = None
         self.source: Source = data
-        self._seen = Seen(net)
+        self._seen, self._computed_at = Seen(net), 0
         self._frozen: tuple[Any, ...] | None = None
         if self.limit and data.plain_order(0, 0) is None:
             self.limit = 0
@@ -62,9 +63,9 @@ class FrozenLayers:
         if whole:
             self._forget()
             return before is not self.source
-        frozen, current = self._what_is_frozen(), self.is_current()
-        if frozen != self._frozen or not current:
-            self._find(current)
+        frozen = self._what_is_frozen()
+        if frozen != self._frozen or not self.is_current():
+            self._find()
         self._frozen = frozen
         self._seen.look(self._version())
         return before is not self.source
@@ -88,8 +89,7 @@ class FrozenLayers:
         return (*net.trained_parameters(), len(net.frozen_norms), len(net.transforms))
 
     # -- the longest prefix, and its activations --------------------
-    def _find(self, current: bool) -> None:
-        """current: the present activations are still right, if there are any."""
+    def _find(self) -> None:
         images = self.data.sample(min(TRIED, self.data.sizes["train"]), 0)[0]
         channels_last = self.recipe.channels_last
         self._too_large = 0.0
@@ -104,8 +104,7 @@ class FrozenLayers:
                     self.recipe.cache_frozen_mb,
                 )
             return
-        longer = self.prefix is not None and current and self.prefix.position < found.position
-        self.source = self._activations(found, self.prefix if longer else None)
+        self.source = self._activations(found)
         self.prefix, self._computed_at = found, found.version()
         log.info(
             "layers before %s are frozen: their activations (%.3g MB) are computed once",
@@ -123,10 +122,13 @@ class FrozenLayers:
             self._too_large = min(self._too_large or size, size)
         return size <= self.limit
 
-    def _activations(self, prefix: Prefix, known: Prefix | None) -> Activations:
-        """The activations after a prefix, computed from those after a `known` part of it."""
+    def _activations(self, prefix: Prefix) -> Activations:
+        """The activations after a prefix, computed from the present ones if these come before."""
         net, recipe = self.net, self.recipe
-        source = self.source if known else self.data
+        known, source = self.prefix, self.source
+        unchanged = known is not None and self._computed_at == known.version()
+        if not unchanged or known is None or known.position >= prefix.position:
+            known, source = None, self.data
         net.train(False)
         with torch.no_grad(), net.weights_in_place(channels_last=recipe.channels_last) as model:
             logits = partial(recipe.logits, part_of(model, known))
