@@ -51,6 +51,7 @@ class Step:
         self._fused: list[FusedWeights] = []
         # what `prepare` has found
         self._parameters, self._settings = list[Any](), list[Any]()
+        self._modules = [*net.model.modules()]
         self._addresses = list[int]()
 
     def gradients(self) -> None:
@@ -122,8 +123,8 @@ class Step:
     def assumptions(self) -> tuple[list[Any], list[Any]]:
         net = self.net
         parameters: list[Any] = [*net.parameters().values()]
-        settings = [*net.transforms.values(), net.model.training, len(net.frozen_norms)]
-        settings += [self.feed, self.part]
+        settings: list[Any] = [*net.transforms.values(), self.feed, self.part]
+        settings += [module.training for module in self._modules]
         settings += [parameter.requires_grad for parameter in parameters]
         for group in self.optimizer.param_groups:
             settings += [value for key, value in group.items() if key not in CHANGING]
