@@ -148,7 +148,8 @@ def test_no_two_classes_of_a_group_have_the_same_name(group: str) -> None:
 
 
 def test_a_field_that_is_added_changes_the_names_of_those_runs_alone_that_use_it() -> None:
-    for field, group in (("augment", "method"), ("decay_all", "recipe")):
+    fields = {"augment": "method", "decay_all": "recipe", "skip_removed_channels": "recipe"}
+    for field, group in fields.items():
         assert field not in describe(checked(compose()))[group]
         assert describe(checked(compose(f"{group}.{field}=true")))[group][field] is True
 

@@ -15,6 +15,7 @@ from toy import RECIPE, Blobs, Crash, Fragile
 
 from dimred.conformance.emulated_graph import EmulatedGraph
 from dimred.conformance.observe import use_fused_optimizer
+from dimred.errors import UserError
 from dimred.methods.freezing.layers import LastLayer
 from dimred.methods.freezing.progressive import FreezeOut
 from dimred.models import resnet, vit
@@ -319,3 +320,11 @@ def test_nothing_is_cached_for_augmented_images(caplog: pytest.LogCaptureFixture
         train = Train(net, Blobs(), dataclasses.replace(RECIPE, cache_frozen_mb=1))
         train(0, 2)
     assert train.skipped.prefix is None and "blobs augments" in caplog.text
+
+
+def test_a_compiled_model_computes_all_of_itself() -> None:
+    for skipping in ({"cache_frozen_mb": 1}, {"skip_removed_channels": True}):
+        with pytest.raises(UserError, match=r"with recipe\.compile=true"):
+            dataclasses.replace(RECIPE, compile=True, **skipping)
+    with pytest.raises(UserError, match=r"false with recipe\.arithmetic=auto"):
+        dataclasses.replace(RECIPE, arithmetic="auto", skip_removed_channels=True)
