@@ -222,3 +222,21 @@ def test_a_model_that_depends_on_the_number_of_channels_is_computed_whole() -> N
     channels.keep(kept)
     train(0, 1)
     assert remaining(net, channels) and train.skipped.part is None
+
+
+def test_a_depthwise_convolution_with_a_computed_weight_keeps_its_channels() -> None:
+    depthwise = nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 6, 3, groups=6))
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 1), depthwise, nn.Conv2d(6, 4, 1), nn.Conv2d(4, 2, 2), nn.Flatten()
+    )
+    net = Net(model)
+    images = torch.randn(2, 1, 4, 4)
+    channels = Channels(net, images)
+    kept = channels.everything()
+    kept[-1] = False
+    channels.keep(kept)
+    part = remaining(net, channels)
+    assert part is not None
+    with net.weights_in_place(part.thetas(net)) as plain:
+        found = part.of(plain)(images)
+    assert torch.allclose(found, net(images), atol=1e-6)

@@ -42,16 +42,22 @@ class Remaining(Part):
             for table in (module._parameters, module._buffers):
                 for key, tensor in table.items():
                     name = names.get(id(tensor), "")
-                    if name in left and name not in net.weights:
+                    if tensor is None or name not in left or name in net.weights:
+                        continue
+                    if len(left[name]) < len(tensor):
                         self._slots.append((table, key, left[name]))
             self._look_at_groups(module, names)
 
     def _look_at_groups(self, module: nn.Module, names: Mapping[int, str]) -> None:
-        groups = getattr(module, "groups", 1)
-        if isinstance(module, nn.modules.conv._ConvNd) and groups == module.in_channels > 1:
-            outputs = self._shapes.get(names[id(module.weight)], (module.out_channels,))[0]
-            # depthwise: the number of filters of each channel does not change
-            self._groups.append((module, groups * outputs // module.out_channels))
+        """A depthwise convolution has a group for each channel, and as many filters in each as
+        before."""
+        if not isinstance(module, nn.modules.conv._ConvNd) or module.groups == 1:
+            return
+        # a weight that is computed from parameters has no name, and keeps its channels
+        name = names.get(id(module._parameters.get("weight")), "")
+        if name in self._shapes and module.groups == module.in_channels:
+            filters = module.out_channels // module.groups
+            self._groups.append((module, self._shapes[name][0] // filters))
 
     def thetas(self, net: Net) -> Mapping[str, Tensor]:
         return {name: w.psi.view(self._shapes[name]) for name, w in net.weights.items()}
