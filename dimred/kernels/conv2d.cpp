@@ -20,6 +20,8 @@ struct Geometry {
   int kernel[2], stride[2], padding[2], dilation[2];
 };
 
+constexpr int kWidest = 1;  // vectors of a pixel in a tile of the batch
+
 struct Free {
   void operator()(void* p) const { free(p); }
 };
@@ -33,26 +35,51 @@ Memory<T> memory(int64_t n) {
   return Memory<T>(static_cast<T*>(aligned_alloc(kRegisterBytes, bytes)));
 }
 
-// Which columns of the batch a tile has, and how a row of its pixels is made of vectors.
-// side by side: vectors run over the pixels of a row, of which each has all of a small batch
+// Where the vectors of a row of pixels lie in activations, and how many numbers they have.
+struct Row {
+  std::vector<int> offsets, lanes;
+  int vectors() const { return static_cast<int>(offsets.size()); }
+};
+
+// A tile of the batch: `count` columns. In scratch memory each pixel has `each` numbers, whole
+// vectors or, side by side, all of a small batch, where vectors run over the pixels of a row.
 template <typename T>
 struct Columns {
-  int first, count, each, pitch;
+  int first, count, each;
   bool side_by_side;
-  Columns(int batch, int tile, bool contiguous) {
-    side_by_side = contiguous && batch < kLanes<T>;
-    first = tile * kLanes<T>;
-    count = std::min(batch - first, kLanes<T>);
-    each = side_by_side ? batch : kLanes<T>;      // numbers of a pixel in scratch memory
-    pitch = side_by_side ? kLanes<T> : batch;     // from vector to vector in activations
+
+  Row row(int pixels, int step) const {
+    constexpr int L = kLanes<T>;
+    const int all = side_by_side ? pixels * each : each;
+    Row row;
+    for (int pixel = 0; pixel < (side_by_side ? 1 : pixels); pixel++) {
+      for (int from = 0; from < all; from += L) {
+        row.offsets.push_back(pixel * step + from);
+        row.lanes.push_back(std::min(L, std::max(0, (side_by_side ? all : count) - from)));
+      }
+    }
+    return row;
   }
-  int vectors(int pixels) const {
-    return side_by_side ? (pixels * each + kLanes<T> - 1) / kLanes<T> : pixels;
+};
+
+// Tiles of the batch, and parts of the channels where there are fewer tiles than threads. Tiles are
+// several vectors wide, as memory is fastest where much of a pixel is used.
+template <typename T>
+struct Split {
+  int batch, tiles, parts, width;
+  bool side_by_side;
+  Split(int batch, int threads, bool contiguous)
+      : batch(batch), side_by_side(contiguous && batch < kLanes<T>) {
+    const int vectors = (batch + kLanes<T> - 1) / kLanes<T>;
+    const int wanted = std::max((vectors + kWidest - 1) / kWidest, std::min(threads, vectors));
+    width = (vectors + wanted - 1) / wanted;
+    tiles = (vectors + width - 1) / width;
+    parts = (threads + tiles - 1) / tiles;
   }
-  // numbers of the vectors of a row; of its last vector
-  int lanes() const { return side_by_side ? kLanes<T> : count; }
-  int last_lanes(int pixels) const {
-    return side_by_side ? pixels * each - (vectors(pixels) - 1) * kLanes<T> : count;
+  Columns<T> columns(int tile) const {
+    const int first = tile * width * kLanes<T>;
+    return {first, std::min(batch - first, width * kLanes<T>),
+            side_by_side ? batch : width * kLanes<T>, side_by_side};
   }
 };
 
@@ -73,17 +100,32 @@ struct Scratch {
   }
   void fill(const T* in, int channels, int in_height, int in_width, int top, int left, int batch,
             const Columns<T>& columns, T* out) const {
-    std::fill(out, out + channels * channel + kLanes<T>, T(0));
+    std::fill_n(out + channels * channel, kLanes<T>, T(0));  // what the last vector reads too much
     for (int c = 0; c < channels; c++) {
+      T* to = out + c * channel;
+      std::fill_n(to, top * row, T(0));
       for (int y = 0; y < in_height; y++) {
         const T* from = in + (int64_t{c} * in_height + y) * in_width * batch + columns.first;
-        for (int x = 0; x < in_width; x++, from += batch) {
-          T* to = out + at(c, y + top, x + left);
-          if (columns.side_by_side)
-            memcpy(to, from, batch * sizeof(T));
-          else
-            store<T, kLanes<T>>(to, load_some<T, kLanes<T>>(from, columns.count));
-        }
+        fill_row(from, in_width, left, batch, columns, to + (y + top) * row);
+      }
+      std::fill(to + (top + in_height) * row, to + channel, T(0));
+    }
+  }
+
+ private:
+  void fill_row(const T* in, int in_width, int left, int batch, const Columns<T>& columns,
+                T* out) const {
+    for (int phase = 0; phase < phases; phase++) {
+      // pixels of this phase that the image has
+      const int from = left > phase ? (left - phase + phases - 1) / phases : 0;
+      const int all = (left + in_width - phase + phases - 1) / phases, to = std::max(from, all);
+      T* at = out + int64_t{phase} * pixels * each;
+      std::fill(at, at + from * each, T(0));
+      std::fill(at + to * each, at + pixels * each, T(0));
+      const T* p = in + (int64_t{from} * phases + phase - left) * batch;
+      for (int x = from; x < to; x++, p += int64_t{phases} * batch) {
+        memcpy(at + x * each, p, columns.count * sizeof(T));
+        std::fill(at + x * each + columns.count, at + (x + 1) * each, T(0));
       }
     }
   }
@@ -97,13 +139,12 @@ struct Entries {
   int count;
 };
 
-// The output of a row: its first number, the distance of its vectors and of rows, and how many
-// numbers the vectors have.
+// Rows of activations: the first, their distance, and their vectors.
 template <typename T>
 struct Place {
   T* p;
-  int64_t pitch, row;
-  int lanes, last_lanes;
+  int64_t row;
+  const int *offsets, *lanes;
 };
 
 // Y rows of X vectors of the output.
@@ -119,8 +160,7 @@ void forward_tile(const Entries<T>& entries, const T* in, int64_t in_row, T bias
       sums[i] += entries.values[k] * load<T, L>(at + i / X * in_row + i % X * L);
   }
   for (int i = 0; i < Y * X; i++)
-    store_some<T, L>(out.p + i / X * out.row + i % X * out.pitch, sums[i],
-                     i % X == X - 1 ? out.last_lanes : out.lanes);
+    store_some<T, L>(out.p + i / X * out.row + out.offsets[i % X], sums[i], out.lanes[i % X]);
 }
 
 // Y rows of X vectors of the input: their gradient, and products for those of the entries.
@@ -130,8 +170,7 @@ void backward_tile(const Entries<T>& entries, const T* grad, int64_t grad_row, c
   constexpr int L = kLanes<T>;
   Vec<T, L> x[Y * X], sums[Y * X] = {};
   for (int i = 0; i < Y * X; i++)
-    x[i] = load_some<T, L>(in.p + i / X * in.row + i % X * in.pitch,
-                           i % X == X - 1 ? in.last_lanes : in.lanes);
+    x[i] = load_some<T, L>(in.p + i / X * in.row + in.offsets[i % X], in.lanes[i % X]);
   for (int k = 0; k < entries.count; k++) {
     const T* at = grad + entries.offsets[k];
     Vec<T, L> both[2] = {load<T, L>(products + int64_t{k} * L), {}};
@@ -145,8 +184,7 @@ void backward_tile(const Entries<T>& entries, const T* grad, int64_t grad_row, c
   }
   if (!dx) return;
   for (int i = 0; i < Y * X; i++)
-    store_some<T, L>(dx + i / X * in.row + i % X * in.pitch, sums[i],
-                     i % X == X - 1 ? in.last_lanes : in.lanes);
+    store_some<T, L>(dx + i / X * in.row + in.offsets[i % X], sums[i], in.lanes[i % X]);
 }
 
 // Calls work.tile<Y, X>(y, x) for tiles that cover an image of rows of vectors, of at most `Most`
@@ -167,14 +205,13 @@ struct Cover {
   }
 };
 
-constexpr int kForward = kRegisters / 2, kBackward = kRegisters / 4;
-constexpr int kWidest = 8;
+constexpr int kForward = kRegisters / 2, kBackward = kRegisters / 4, kLongest = 8;
 
 // -- forward --------------------
 template <typename T>
 struct ForwardTiles {
   const Geometry& g;
-  const Columns<T>& columns;
+  const Row& vectors;
   const std::vector<int>& offsets;
   const Plan& plan;
   const T *psi, *bias, *scratch;
@@ -185,24 +222,15 @@ struct ForwardTiles {
   template <int Y, int X>
   void operator()(int y, int x) {
     const int64_t row = int64_t{g.out_width} * g.batch;
-    const bool ends = x + X == columns.vectors(g.out_width);
     for (int c = from; c < to; c++) {
       const int start = plan.row_starts[c], count = plan.row_starts[c + 1] - start;
       const Entries<T> entries = {offsets.data() + start, psi + start, count};
-      T* p = out + (int64_t{c} * g.out_height + y) * row + columns.first + int64_t{x} * columns.pitch;
-      const Place<T> place = {p, columns.pitch, row, columns.lanes(),
-                              ends ? columns.last_lanes(g.out_width) : columns.lanes()};
+      const Place<T> place = {out + (int64_t{c} * g.out_height + y) * row, row,
+                              &vectors.offsets[x], &vectors.lanes[x]};
       forward_tile<T, Y, X>(entries, scratch + y * in_row + int64_t{x} * kLanes<T>, in_row,
                             bias ? bias[c] : T(0), place);
     }
   }
-};
-
-// Tiles of the batch, and parts of the channels where there are fewer tiles than threads.
-struct Split {
-  int tiles, parts;
-  Split(int batch, int lanes, int threads)
-      : tiles((batch + lanes - 1) / lanes), parts((threads + tiles - 1) / tiles) {}
 };
 
 template <typename T>
@@ -211,9 +239,9 @@ void forward(const Geometry& g, int entries, int threads, const int* p, const T*
   const int window = g.kernel[0] * g.kernel[1];
   const Plan plan(p, g.outputs, g.inputs * window, entries);
   threads = threads_for(int64_t{entries} * g.batch * g.out_height * g.out_width, threads);
-  const Split split(g.batch, kLanes<T>, threads);
-  const int each = Columns<T>(g.batch, 0, true).each;
-  const Scratch<T> shape(g.height + 2 * g.padding[0], g.width + 2 * g.padding[1], g.stride[1], each);
+  const Split<T> split(g.batch, threads, true);
+  const Scratch<T> shape(g.height + 2 * g.padding[0], g.width + 2 * g.padding[1], g.stride[1],
+                         split.columns(0).each);
   std::vector<int> offsets(entries);
   for (int k = 0; k < entries; k++) {
     const int channel = plan.columns[k] / window, at = plan.columns[k] % window;
@@ -225,15 +253,16 @@ void forward(const Geometry& g, int entries, int threads, const int* p, const T*
     const Memory<T> scratch = memory<T>(g.inputs * shape.channel);
 #pragma omp for schedule(static)
     for (int i = 0; i < split.tiles * split.parts; i++) {
-      const Columns<T> columns(g.batch, i / split.parts, true);
+      const Columns<T> columns = split.columns(i / split.parts);
+      const Row vectors = columns.row(g.out_width, g.batch);
       shape.fill(x, g.inputs, g.height, g.width, g.padding[0], g.padding[1], g.batch, columns,
                  scratch.get());
       const int part = i % split.parts;
-      ForwardTiles<T> work = {g, columns, offsets, plan, psi, bias, scratch.get(),
-                              shape.row * g.stride[0], out, g.outputs * part / split.parts,
+      ForwardTiles<T> work = {g, vectors, offsets, plan, psi, bias, scratch.get(),
+                              shape.row * g.stride[0], out + columns.first, g.outputs * part / split.parts,
                               g.outputs * (part + 1) / split.parts};
-      Cover<kForward, ForwardTiles<T>>{work, g.out_height, columns.vectors(g.out_width)}
-          .template from<kWidest>(0);
+      Cover<kForward, ForwardTiles<T>>{work, g.out_height, vectors.vectors()}
+          .template from<kLongest>(0);
     }
   }
 }
@@ -294,27 +323,23 @@ struct Backward {
 template <typename T>
 struct BackwardTiles {
   const Backward<T>& b;
-  const Columns<T>& columns;
+  const Row& vectors;
   const T *x, *scratch;
   T *dx, *products;
   int y0, x0, from, to;  // the class and the channels
 
-  int pixels() const { return (b.g.width - x0 + b.g.stride[1] - 1) / b.g.stride[1]; }
-  int rows() const { return (b.g.height - y0 + b.g.stride[0] - 1) / b.g.stride[0]; }
-
   template <int Y, int X>
   void operator()(int row, int vector) {
     const Geometry& g = b.g;
-    const int64_t line = int64_t{g.width} * g.batch, pitch = int64_t{columns.pitch} * g.stride[1];
-    const bool ends = vector + X == columns.vectors(pixels());
+    const int64_t line = int64_t{g.width} * g.batch;
     for (int c = from; c < to; c++) {
       const int list = (y0 * g.stride[1] + x0) * g.inputs + c, start = b.starts[list];
       const Entries<T> entries = {b.offsets.data() + start, b.values.data() + start,
                                   b.starts[list + 1] - start};
       const int64_t at = (int64_t{c} * g.height + row * g.stride[0] + y0) * line +
-                         int64_t{x0} * g.batch + columns.first + vector * pitch;
-      const Place<const T> place = {x + at, pitch, line * g.stride[0], columns.lanes(),
-                                    ends ? columns.last_lanes(pixels()) : columns.lanes()};
+                         int64_t{x0} * g.batch;
+      const Place<const T> place = {x + at, line * g.stride[0], &vectors.offsets[vector],
+                                    &vectors.lanes[vector]};
       backward_tile<T, Y, X>(entries, scratch + row * b.shape.row + int64_t{vector} * kLanes<T>,
                              b.shape.row, place, dx ? dx + at : nullptr,
                              products + int64_t{start} * kLanes<T>);
@@ -328,9 +353,8 @@ void backward(const Geometry& g, int entries, int threads, const int* p, const T
   constexpr int L = kLanes<T>;
   const Plan plan(p, g.outputs, g.inputs * g.kernel[0] * g.kernel[1], entries);
   threads = threads_for(2 * int64_t{entries} * g.batch * g.out_height * g.out_width, threads);
-  const Split split(g.batch, L, threads);
-  const bool contiguous = g.stride[1] == 1;
-  const Backward<T> b(g, plan, entries, Columns<T>(g.batch, 0, contiguous).each, psi);
+  const Split<T> split(g.batch, threads, g.stride[1] == 1);
+  const Backward<T> b(g, plan, entries, split.columns(0).each, psi);
   // a vector of products for each entry and thread
   const int64_t size = int64_t{entries} * L;
   const Memory<T> products = memory<T>(size * threads);
@@ -340,17 +364,21 @@ void backward(const Geometry& g, int entries, int threads, const int* p, const T
     const Memory<T> scratch = memory<T>(g.outputs * b.shape.channel);
     std::fill_n(products.get() + size * t, size, T(0));
     for (int i = items * t / threads; i < items * (t + 1) / threads; i++) {
-      const Columns<T> columns(g.batch, i / split.parts, contiguous);
+      const Columns<T> columns = split.columns(i / split.parts);
       b.shape.fill(grad, g.outputs, g.out_height, g.out_width, b.top, b.left, g.batch, columns,
                    scratch.get());
       const int part = i % split.parts;
       for (int y = 0; y < std::min(g.stride[0], g.height); y++) {
         for (int z = 0; z < std::min(g.stride[1], g.width); z++) {
-          BackwardTiles<T> work = {b, columns, x, scratch.get(), dx, products.get() + size * t, y, z,
+          const int rows = (g.height - y + g.stride[0] - 1) / g.stride[0];
+          const int pixels = (g.width - z + g.stride[1] - 1) / g.stride[1];
+          const Row vectors = columns.row(pixels, g.stride[1] * g.batch);
+          BackwardTiles<T> work = {b, vectors, x + columns.first, scratch.get(),
+                                   dx ? dx + columns.first : nullptr, products.get() + size * t, y, z,
                                    g.inputs * part / split.parts,
                                    g.inputs * (part + 1) / split.parts};
-          Cover<kBackward, BackwardTiles<T>>{work, work.rows(), columns.vectors(work.pixels())}
-              .template from<std::min(kWidest, kBackward)>(0);
+          Cover<kBackward, BackwardTiles<T>>{work, rows, vectors.vectors()}
+              .template from<std::min(kLongest, kBackward)>(0);
         }
       }
     }
