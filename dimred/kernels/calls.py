@@ -140,24 +140,54 @@ def geometry(
     return (ctypes.c_int * len(numbers))(*numbers)
 
 
+# -- BatchNorm --------------------
+def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
+    """The normalised batch, and means, variances (biased) and the factors of channels."""
+    x = batch_innermost(x)
+    out = torch.empty_like(x)
+    mean, variance, scale = (torch.empty_like(weight) for _ in range(3))
+    function("batch_norm", x.dtype)(
+        *(x.shape[1], x.numel() // x.shape[1], torch.get_num_threads()),
+        *(eps, *pointers(x, weight, bias, out, mean, variance, scale)),
+    )
+    return out, mean, variance, scale
+
+
+def batch_norm_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, weight and bias."""
+    grad, x = batch_innermost(grad), batch_innermost(x)
+    dx, dweight, dbias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+    function("batch_norm_backward", x.dtype)(
+        *(x.shape[1], x.numel() // x.shape[1], torch.get_num_threads()),
+        *pointers(grad, x, weight, mean, scale, dx, dweight, dbias),
+    )
+    return dx, dweight, dbias
+
+
 # -- calls of the library --------------------
+TYPES: dict[str, Any] = {"i": ctypes.c_int, "d": ctypes.c_double, "p": ctypes.c_void_p}
+ARGUMENTS = {
+    "linear_forward": "iiiii" + "ppppp",
+    "linear_backward": "iiiii" + "pppppp",
+    "conv2d_forward": "pii" + "ppppp",
+    "conv2d_backward": "pii" + "pppppp",
+    "batch_norm": "iiid" + "ppppppp",
+    "batch_norm_backward": "iii" + "pppppppp",
+}
+
+
 def pointers(*tensors: Tensor | None) -> list[int | None]:
     return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
 @cache
 def function(name: str, dtype: torch.dtype) -> Callable[..., None]:
-    """A kernel; all of its arguments are int, but for pointers."""
+    """A kernel, with the types of its arguments."""
     kernels = library()
     assert kernels is not None, "the caller has asked for the library"
     found = kernels[f"{name}_{DTYPES[dtype]}"]
-    numbers, tensors = {
-        "linear_forward": (5, 5),
-        "linear_backward": (5, 6),
-        "conv2d_forward": (2, 5),
-        "conv2d_backward": (2, 6),
-    }[name]
-    first = [ctypes.c_void_p] if name.startswith("conv2d") else []
-    found.argtypes = [*first, *[ctypes.c_int] * numbers, *[ctypes.c_void_p] * tensors]
+    found.argtypes = [TYPES[letter] for letter in ARGUMENTS[name]]
     found.restype = None
     return found

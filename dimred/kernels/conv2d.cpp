@@ -20,8 +20,6 @@ struct Geometry {
   int kernel[2], stride[2], padding[2], dilation[2];
 };
 
-constexpr int kWidest = 1;  // vectors of a pixel in a tile of the batch
-
 struct Free {
   void operator()(void* p) const { free(p); }
 };
@@ -63,15 +61,17 @@ struct Columns {
 };
 
 // Tiles of the batch, and parts of the channels where there are fewer tiles than threads. Tiles are
-// several vectors wide, as memory is fastest where much of a pixel is used.
+// up to four vectors wide, as memory is faster where more of a pixel is used; but so narrow that
+// what an output needs of all channels fits into a core's cache.
 template <typename T>
 struct Split {
   int batch, tiles, parts, width;
   bool side_by_side;
-  Split(int batch, int threads, bool contiguous)
+  Split(int batch, int channels, int threads, bool contiguous)
       : batch(batch), side_by_side(contiguous && batch < kLanes<T>) {
     const int vectors = (batch + kLanes<T> - 1) / kLanes<T>;
-    const int wanted = std::max((vectors + kWidest - 1) / kWidest, std::min(threads, vectors));
+    const int widest = std::max(1, std::min(4, 256 / channels));
+    const int wanted = std::max((vectors + widest - 1) / widest, std::min(threads, vectors));
     width = (vectors + wanted - 1) / wanted;
     tiles = (vectors + width - 1) / width;
     parts = (threads + tiles - 1) / tiles;
@@ -239,7 +239,7 @@ void forward(const Geometry& g, int entries, int threads, const int* p, const T*
   const int window = g.kernel[0] * g.kernel[1];
   const Plan plan(p, g.outputs, g.inputs * window, entries);
   threads = threads_for(int64_t{entries} * g.batch * g.out_height * g.out_width, threads);
-  const Split<T> split(g.batch, threads, true);
+  const Split<T> split(g.batch, g.inputs, threads, true);
   const Scratch<T> shape(g.height + 2 * g.padding[0], g.width + 2 * g.padding[1], g.stride[1],
                          split.columns(0).each);
   std::vector<int> offsets(entries);
@@ -353,7 +353,7 @@ void backward(const Geometry& g, int entries, int threads, const int* p, const T
   constexpr int L = kLanes<T>;
   const Plan plan(p, g.outputs, g.inputs * g.kernel[0] * g.kernel[1], entries);
   threads = threads_for(2 * int64_t{entries} * g.batch * g.out_height * g.out_width, threads);
-  const Split<T> split(g.batch, threads, g.stride[1] == 1);
+  const Split<T> split(g.batch, g.outputs, threads, g.stride[1] == 1);
   const Backward<T> b(g, plan, entries, split.columns(0).each, psi);
   // a vector of products for each entry and thread
   const int64_t size = int64_t{entries} * L;

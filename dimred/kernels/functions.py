@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from dimred.kernels import calls
 from dimred.kernels.calls import inner
@@ -98,3 +99,23 @@ def backward(ctx: Any, grad: Tensor, kernel: Callable[..., Any]) -> tuple[Tensor
     dx, dpsi = kernel(grad, x, psi, plan, *ctx.how, needs_input)
     dbias = inner(grad).flatten(1).sum(1) if needs_bias else None
     return dx if needs_input else None, dpsi, dbias, *[None] * len(others)
+
+
+class BatchNorm(torch.autograd.Function):
+    """x -> weight * (x - mean) / sqrt(variance + eps) + bias, with the mean and the (biased)
+    variance of the batch."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        out, mean, variance, scale = calls.batch_norm(x, weight, bias, eps)
+        ctx.save_for_backward(x, weight, mean, scale)
+        ctx.mark_non_differentiable(mean, variance)
+        ctx.set_materialize_grads(False)
+        return out, mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+        return *calls.batch_norm_backward(grad, *ctx.saved_tensors), None
