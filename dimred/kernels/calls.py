@@ -31,10 +31,17 @@ def outer(x: Tensor) -> Tensor:
     return x.t() if x.dim() == 2 else x.permute(3, 0, 1, 2)
 
 
+def is_batch_innermost(x: Tensor) -> bool:
+    """By strides alone, which is faster than looking at views."""
+    if x.dim() == 2:
+        return x.stride() == (1, x.shape[0])
+    batch, _, height, width = x.shape
+    return x.stride() == (1, height * width * batch, width * batch, batch)
+
+
 def batch_innermost(x: Tensor) -> Tensor:
     """The same activations with the batch innermost: themselves, or a copy."""
-    view = inner(x)
-    return x if view.is_contiguous() else outer(view.contiguous())
+    return x if is_batch_innermost(x) else outer(inner(x).contiguous())
 
 
 # -- Linear --------------------

@@ -56,14 +56,9 @@ class Linear(torch.autograd.Function):
     """See calls.py for the arguments."""
 
     @staticmethod
-    def forward(*arguments: Any) -> Tensor:
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        remember(ctx, arguments)
         return calls.linear(*arguments)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, psi, _, plan, _ = inputs
-        ctx.save_for_backward(x, psi, plan)
-        ctx.how = ()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -74,17 +69,22 @@ class Conv2d(torch.autograd.Function):
     """See calls.py for the arguments."""
 
     @staticmethod
-    def forward(*arguments: Any) -> Tensor:
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        remember(ctx, arguments)
         return calls.conv2d(*arguments)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, psi, _, plan, *ctx.how = inputs
-        ctx.save_for_backward(x, psi, plan)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return backward(ctx, grad, calls.conv2d_backward)
+
+
+def remember(ctx: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
+    """Save what `backward` needs. This is no `setup_context` of the functions, because PyTorch
+    looks at the signature of a function with that in every call."""
+    x, psi, _, plan, *how = inputs
+    ctx.save_for_backward(x, psi, plan)
+    # of a convolution; a Linear layer's number of outputs is that of the gradient
+    ctx.how = how if len(how) > 1 else ()
 
 
 def backward(ctx: Any, grad: Tensor, kernel: Callable[..., Any]) -> tuple[Tensor | None, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dimred.kernels import calls
 from dimred.kernels.calls import outer
-from dimred.kernels.functions import Conv2d, Linear, backward
+from dimred.kernels.functions import backward, remember
 
 CONV2D = "Tensor plan, SymInt[] shape, SymInt[] stride, SymInt[] padding, SymInt[] dilation"
 SCHEMAS = {
@@ -54,11 +54,9 @@ LIKE: dict[str, Callable[..., Any]] = {
 }
 for name, like in LIKE.items():
     torch.library.register_fake(f"dimred::{name}", like, lib=LIBRARY)
-for name, function in {"linear": Linear, "conv2d": Conv2d}.items():
+for name in ("sparse_linear", "sparse_conv2d"):
+    kernel = getattr(torch.ops.dimred, f"{name}_backward")
     torch.library.register_autograd(
-        f"dimred::sparse_{name}",
-        partial(backward, kernel=getattr(torch.ops.dimred, f"sparse_{name}_backward")),
-        setup_context=function.setup_context,
-        lib=LIBRARY,
+        f"dimred::{name}", partial(backward, kernel=kernel), setup_context=remember, lib=LIBRARY
     )
 OPERATORS = torch.ops.dimred

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dimred.kernels import functions
-from dimred.kernels.calls import DTYPES, inner, outer
+from dimred.kernels.calls import DTYPES, inner, is_batch_innermost, outer
 from dimred.kernels.library import library
 
 
@@ -25,13 +25,9 @@ class BatchInnermost(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         wrap = VIEWS.get(function)
-        if wrap and args and is_batch_innermost(args[0]):
+        if wrap and args and args[0].dim() == 4 and is_batch_innermost(args[0]):
             return wrap(function, *args, **(kwargs or {}))
         return function(*args, **(kwargs or {}))
-
-
-def is_batch_innermost(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.dim() == 4 and inner(x).is_contiguous()
 
 
 def as_one_image(function: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
