@@ -3,6 +3,7 @@ kernels, which is built, kept and verified."""
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import shutil
@@ -14,12 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dimred.kernels import functions
+from dimred.kernels.calls import batch_innermost, is_batch_innermost
 from dimred.kernels.library import build, cache_folder, find_compiler, is_whole, library
 from dimred.kernels.operators import OPERATORS
 from dimred.kernels.plan import Plan
+from dimred.net.layouts import BatchInnermost
 
 BATCHES, DENSITIES = (1, 7, 16, 100, 128), (0, 0.01, 0.1, 0.5, 1)
 
@@ -99,6 +102,26 @@ def test_a_sparse_convolution_is_the_dense_one() -> None:
             weight,
             support,
         )
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (7, 5, 3, 3), (33, 2, 9, 8)])
+def test_batch_norm_of_the_kernels_layout_is_that_of_pytorch(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x, norm = 3 + 2 * torch.randn(shape), nn.BatchNorm2d(shape[1])
+    exact = copy.deepcopy(norm).double()
+    given, exactly = batch_innermost(x).requires_grad_(), x.double().requires_grad_()
+    grad = torch.randn(shape)
+    with BatchInnermost():
+        found = norm(given)
+    assert is_batch_innermost(found)
+    expected = exact(exactly)
+    found.backward(grad)
+    expected.backward(grad.double())
+    pairs = {"out": (found, expected), "x": (given.grad, exactly.grad)}
+    pairs |= {name: (p.grad, exact.get_parameter(name).grad) for name, p in norm.named_parameters()}
+    pairs |= {name: (b, exact.get_buffer(name)) for name, b in norm.named_buffers()}
+    for one, other in pairs.values():
+        torch.testing.assert_close(one.to(other), other, rtol=1e-5, atol=2e-5)
 
 
 def test_activations_of_more_dimensions_keep_them() -> None:

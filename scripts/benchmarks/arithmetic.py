@@ -2,8 +2,9 @@
 
     .venv/bin/python scripts/benchmarks/arithmetic.py [MODEL ...]
 
-All candidates of a row take steps in turn, in one process. A time is the median over the rounds, a
-ratio the median of the ratios within a round: above 1 is faster than plain dense PyTorch.
+All candidates of a row take steps in turn, in one process, in another order in every round, as each
+finds the caches as the one before leaves them. A time is the median over the rounds, a ratio the
+median of the ratios within a round: above 1 is faster than plain dense PyTorch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dimred.runs.environment import prepare_process
 
 prepare_process()  # as the command line does, before torch is imported
 
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -40,18 +42,19 @@ def mlp() -> nn.Module:
 
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
-MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, int]] = {
-    # name: builder, shape of images, batch size, rounds
-    "LeNet-300-100": (lambda: lenet300(shape=MNIST, classes=10, **INITS), MNIST, 128, 300),
-    "MLP-2048": (mlp, MNIST, 128, 40),
-    "LeNet-5": (lambda: lenet5(shape=MNIST, classes=10, relu=True, **INITS), MNIST, 128, 40),
+MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, int, int]] = {
+    # name: builder, shape of images, batch size, rounds, steps in a round
+    "LeNet-300-100": (lambda: lenet300(shape=MNIST, classes=10, **INITS), MNIST, 128, 60, 10),
+    "MLP-2048": (mlp, MNIST, 128, 15, 2),
+    "LeNet-5": (lambda: lenet5(shape=MNIST, classes=10, relu=True, **INITS), MNIST, 128, 15, 2),
     "ResNet-20": (
         lambda: resnet(shape=CIFAR, classes=10, depth=20, width=1, shortcut="conv", **INITS),
         CIFAR,
         128,
-        12,
+        9,
+        1,
     ),
-    "VGG-16": (lambda: vgg(shape=CIFAR, classes=10, depth=16, **INITS), CIFAR, 64, 8),
+    "VGG-16": (lambda: vgg(shape=CIFAR, classes=10, depth=16, **INITS), CIFAR, 64, 5, 1),
 }
 
 
@@ -96,28 +99,28 @@ def ours(model: nn.Module, batch: tuple[Tensor, Tensor], density: float, kind: s
     return step
 
 
-def times(steps: dict[str, Step], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each step in each round; rounds take turns in who goes first."""
+def times(steps: dict[str, Step], rounds: int, count: int) -> dict[str, list[float]]:
+    """Seconds of each step in each round, the mean of `count` of them."""
     found: dict[str, list[float]] = {who: [] for who in steps}
     for i in range(rounds + 2):
-        turn = i % len(steps)
-        for who in [*list(steps)[turn:], *list(steps)[:turn]]:
+        for who in random.sample([*steps], len(steps)):
             start = time.perf_counter()
-            steps[who]()
+            for _ in range(count):
+                steps[who]()
             if i >= 2:  # the first rounds warm up
-                found[who].append(time.perf_counter() - start)
+                found[who].append((time.perf_counter() - start) / count)
     return found
 
 
 def row(name: str, density: float) -> str:
-    build, shape, size, rounds = MODELS[name]
+    build, shape, size, rounds, count = MODELS[name]
     batch = torch.randn(size, *shape), torch.randint(10, (size,))
     steps = {
         "plain": plain(build(), batch, False),
         "channels_last": plain(build(), batch, True),
         **{kind: ours(build(), batch, density, kind) for kind in ("dense", "sparse", "auto")},
     }
-    found = times(steps, rounds)
+    found = times(steps, rounds, count)
     cells = [f"{1e3 * median(found['plain']):.2f} ms"]
     for who in list(steps)[1:]:
         pairs = zip(found["plain"], found[who], strict=True)
