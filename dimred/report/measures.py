@@ -117,4 +117,5 @@ MEASURES = {
     ),
     "steps": Measure("steps", key("steps"), 0, 0),
     "seconds": Measure("seconds", key("seconds"), 0, 1),
+    "step_seconds": Measure("ms a training step", key("step_seconds", 1000), 0, 2),
 }

@@ -1,6 +1,6 @@
 """A training step with sparse arithmetic on a CPU, relative to plain dense PyTorch.
 
-    .venv/bin/python scripts/benchmarks/arithmetic.py [MODEL ...]
+    ./scripts/bench arithmetic [MODEL ...]
 
 All candidates of a row take steps in turn, in one process, in another order in every round, as each
 finds the caches as the one before leaves them. A time is the median over the rounds, a ratio the
