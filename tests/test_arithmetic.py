@@ -215,3 +215,27 @@ def test_dense_runs_keep_their_names() -> None:
 
     assert "arithmetic" not in described()["recipe"]
     assert described("recipe.arithmetic=auto")["recipe"]["arithmetic"] == "auto"
+
+
+def test_sparse_products_may_be_changed_in_place() -> None:
+    """As torchvision's VGG does, by nn.ReLU(inplace=True)."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(1024, 32),
+        nn.ReLU(inplace=True),
+        nn.Linear(32, 4),
+    )
+    net = Net(model)
+    net.keep({name: torch.arange(0, w.size, 7) for name, w in net.weights.items()})
+    images, gradients = torch.randn(16, 3, 8, 8), list[list[Tensor]]()
+    for arithmetic in (None, SparseArithmetic()):
+        net.arithmetic = arithmetic
+        net.zero_grad()
+        net(images).square().sum().backward()
+        gradients.append([w.psi.grad for w in net.weights.values() if w.psi.grad is not None])
+    assert len(gradients[0]) == 3
+    for dense, sparse in zip(*gradients, strict=True):
+        assert torch.allclose(dense, sparse, atol=1e-6 * dense.abs().max().item())

@@ -58,7 +58,8 @@ class Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         remember(ctx, arguments)
-        return calls.linear(*arguments)
+        # detached: no view of another tensor, so that it can be changed in place
+        return calls.linear(*arguments).detach()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -71,7 +72,7 @@ class Conv2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         remember(ctx, arguments)
-        return calls.conv2d(*arguments)
+        return calls.conv2d(*arguments).detach()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
