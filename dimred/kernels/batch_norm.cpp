@@ -1,5 +1,5 @@
-// BatchNorm in training, of activations that lie [channels][positions]: a channel at a time, so that
-// it is read from memory once and lies in a core's cache from then on.
+// BatchNorm in training, of activations that lie [channels][positions]: a channel at a time, so
+// that it is read from memory once and lies in a core's cache from then on.
 #include <algorithm>
 #include <cmath>
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "plan.h"
@@ -30,7 +31,9 @@ using Memory = std::unique_ptr<T, Free>;
 template <typename T>
 Memory<T> memory(int64_t n) {
   const size_t bytes = (n * sizeof(T) / kRegisterBytes + 2) * kRegisterBytes;
-  return Memory<T>(static_cast<T*>(aligned_alloc(kRegisterBytes, bytes)));
+  void* const found = aligned_alloc(kRegisterBytes, bytes);
+  if (!found) throw std::bad_alloc();
+  return Memory<T>(static_cast<T*>(found));
 }
 
 // Where the vectors of a row of pixels lie in activations, and how many numbers they have.
@@ -149,7 +152,8 @@ struct Place {
 
 // Y rows of X vectors of the output.
 template <typename T, int Y, int X>
-void forward_tile(const Entries<T>& entries, const T* in, int64_t in_row, T bias, const Place<T>& out) {
+void forward_tile(const Entries<T>& entries, const T* in, int64_t in_row, T bias,
+                  const Place<T>& out) {
   constexpr int L = kLanes<T>;
   Vec<T, L> sums[Y * X];
   for (int i = 0; i < Y * X; i++) sums[i] = Vec<T, L>{} + bias;
@@ -165,8 +169,8 @@ void forward_tile(const Entries<T>& entries, const T* in, int64_t in_row, T bias
 
 // Y rows of X vectors of the input: their gradient, and products for those of the entries.
 template <typename T, int Y, int X>
-void backward_tile(const Entries<T>& entries, const T* grad, int64_t grad_row, const Place<const T>& in,
-                   T* dx, T* products) {
+void backward_tile(const Entries<T>& entries, const T* grad, int64_t grad_row,
+                   const Place<const T>& in, T* dx, T* products) {
   constexpr int L = kLanes<T>;
   Vec<T, L> x[Y * X], sums[Y * X] = {};
   for (int i = 0; i < Y * X; i++)
@@ -259,7 +263,8 @@ void forward(const Geometry& g, int entries, int threads, const int* p, const T*
                  scratch.get());
       const int part = i % split.parts;
       ForwardTiles<T> work = {g, vectors, offsets, plan, psi, bias, scratch.get(),
-                              shape.row * g.stride[0], out + columns.first, g.outputs * part / split.parts,
+                              shape.row * g.stride[0], out + columns.first,
+                              g.outputs * part / split.parts,
                               g.outputs * (part + 1) / split.parts};
       Cover<kForward, ForwardTiles<T>>{work, g.out_height, vectors.vectors()}
           .template from<kLongest>(0);
@@ -304,10 +309,12 @@ struct Backward {
   void add(const Plan& plan, const T* psi, int y, int x, int channel) {
     starts.push_back(static_cast<int>(offsets.size()));
     for (int ky = 0; ky < g.kernel[0]; ky++) {
-      const int from_y = y + g.padding[0] - ky * g.dilation[0], dy = floor_div(from_y, g.stride[0]);
+      const int from_y = y + g.padding[0] - ky * g.dilation[0];
+      const int dy = floor_div(from_y, g.stride[0]);
       if (from_y != dy * g.stride[0]) continue;
       for (int kx = 0; kx < g.kernel[1]; kx++) {
-        const int from_x = x + g.padding[1] - kx * g.dilation[1], dx = floor_div(from_x, g.stride[1]);
+        const int from_x = x + g.padding[1] - kx * g.dilation[1];
+        const int dx = floor_div(from_x, g.stride[1]);
         if (from_x != dx * g.stride[1]) continue;
         const int column = (channel * g.kernel[0] + ky) * g.kernel[1] + kx;
         for (int k = plan.column_starts[column]; k < plan.column_starts[column + 1]; k++) {
@@ -374,7 +381,8 @@ void backward(const Geometry& g, int entries, int threads, const int* p, const T
           const int pixels = (g.width - z + g.stride[1] - 1) / g.stride[1];
           const Row vectors = columns.row(pixels, g.stride[1] * g.batch);
           BackwardTiles<T> work = {b, vectors, x + columns.first, scratch.get(),
-                                   dx ? dx + columns.first : nullptr, products.get() + size * t, y, z,
+                                   dx ? dx + columns.first : nullptr, products.get() + size * t,
+                                   y, z,
                                    g.inputs * part / split.parts,
                                    g.inputs * (part + 1) / split.parts};
           Cover<kBackward, BackwardTiles<T>>{work, rows, vectors.vectors()}
@@ -386,7 +394,8 @@ void backward(const Geometry& g, int entries, int threads, const int* p, const T
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int k = 0; k < entries; k++) {
     Vec<T, L> total = {};
-    for (int t = 0; t < threads; t++) total += load<T, L>(products.get() + size * t + int64_t{k} * L);
+    const T* p = products.get() + int64_t{k} * L;
+    for (int t = 0; t < threads; t++) total += load<T, L>(p + size * t);
     dpsi[b.places[k]] = sum<T, L>(total);
   }
 }

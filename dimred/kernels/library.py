@@ -43,7 +43,7 @@ def library() -> ctypes.CDLL | None:
     """The kernels, built if need be; None, after one line in the log, where that is impossible."""
     try:
         return load(cache_folder())
-    except (Unavailable, OSError) as error:
+    except (Unavailable, OSError, RuntimeError) as error:  # the last without a home directory
         log.warning(
             "no sparse kernels (%s): Linear layers use PyTorch's embedding_bag, convolutions "
             "dense weights",

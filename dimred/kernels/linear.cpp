@@ -15,14 +15,15 @@ namespace {
 void share(const int* starts, int n, int threads, int t, int* from, int* to) {
   const auto bound = [&](int i) {
     const int64_t entries = int64_t{starts[n]} * i / threads;
-    return i == threads ? n : static_cast<int>(std::lower_bound(starts, starts + n, entries) - starts);
+    const int* row = std::lower_bound(starts, starts + n, entries);
+    return i == threads ? n : static_cast<int>(row - starts);
   };
   *from = bound(t);
   *to = bound(t + 1);
 }
 
-// N vectors of a row of the batch. The last may begin earlier than behind the one before, so that it
-// ends with the row.
+// N vectors of a row of the batch. The last may overlap the one before, so that it ends with the
+// row.
 template <typename T, int L, int N>
 struct Tile {
   Vec<T, L> v[N];
@@ -35,8 +36,8 @@ struct Tile {
 };
 
 template <typename T, int L, int N>
-void forward_tile(const Plan& plan, int from, int to, const T* psi, const T* bias, const T* x, T* out,
-                  int batch, int last, int) {
+void forward_tile(const Plan& plan, int from, int to, const T* psi, const T* bias, const T* x,
+                  T* out, int batch, int last) {
   for (int row = from; row < to; row++) {
     Tile<T, L, N> sums;
     for (int j = 0; j < N; j++) sums.v[j] = Vec<T, L>{} + (bias ? bias[row] : T(0));
@@ -52,8 +53,8 @@ void forward_tile(const Plan& plan, int from, int to, const T* psi, const T* bia
 
 // counted: numbers of the last vector that belong to the vector before it as well
 template <typename T, int L, int N, bool kInput>
-void backward_tile(const Plan& plan, int from, int to, const T* psi, const T* x, const T* grad, T* dx,
-                   T* dpsi, int batch, int last, int counted, bool add) {
+void backward_tile(const Plan& plan, int from, int to, const T* psi, const T* x, const T* grad,
+                   T* dx, T* dpsi, int batch, int last, int counted, bool add) {
   for (int column = from; column < to; column++) {
     Tile<T, L, N> in, sums = {};
     in.read(x + int64_t{column} * batch, last);
@@ -75,7 +76,8 @@ void backward_tile(const Plan& plan, int from, int to, const T* psi, const T* x,
   }
 }
 
-// Calls work(N, first column, last, counted) for tiles of at most `most` vectors that cover a batch.
+// Calls work(N, first column, last, counted) for tiles of at most `most` vectors that cover a
+// batch.
 template <int L, typename Work>
 void cover(int batch, int most, Work work) {
   for (int c = 0; c < batch;) {
@@ -119,10 +121,10 @@ void forward(int R, int C, int batch, int entries, int threads, const int* p, co
     share(plan.row_starts, R, threads, t, &from, &to);
     with_lanes<T>(batch, [&](auto lanes) {
       constexpr int L = decltype(lanes)::value;
-      cover<L>(batch, kForward, [&](int n, int first, int last, int counted) {
+      cover<L>(batch, kForward, [&](int n, int first, int last, int) {
         with_constant<kForward>(n, [&](auto vectors) {
           forward_tile<T, L, decltype(vectors)::value>(plan, from, to, psi, bias, x + first,
-                                                       out + first, batch, last, counted);
+                                                       out + first, batch, last);
         });
       });
     });

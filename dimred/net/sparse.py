@@ -135,7 +135,7 @@ class Product:
         """The gradient of every entry of the weight, given that of the output."""
         x = self.x.detach()
         if not self.is_conv2d:
-            return grad.flatten(0, -2).t() @ x.flatten(0, -2)
+            return grad.reshape(-1, grad.shape[-1]).t() @ x.reshape(-1, x.shape[-1])
         how = [as_pair(each) for each in self.how]
         return conv2d_weight(x, self.layer.plan.shape, grad, *how)
 
@@ -167,10 +167,6 @@ class Product:
             torch.autograd.grad((out * torch.ones_like(out)).sum(), wanted)
 
         return work
-
-    def without_graph(self) -> Product:
-        bias = None if self.bias is None else self.bias.detach()
-        return Product(self.layer, self.x.detach(), bias, self.how, self.groups)
 
     def why_dense(self) -> str:
         """Why the kernels cannot compute it; empty if they can."""
