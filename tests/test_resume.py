@@ -30,10 +30,13 @@ from conftest import (
 from torch import Tensor, nn
 from toy import RECIPE, Blobs, Crash, Fragile, model
 
+from dimred.conformance import observe as conformance
+from dimred.conformance.observe import run
 from dimred.errors import Interrupted, UserError
 from dimred.methods.reference_networks import Dense
 from dimred.net import Net
 from dimred.storage.folder import RunFolder
+from dimred.storage.tensors import read_tensors, write_tensors
 from dimred.training.loop import Train
 from dimred.training.observers import Observer
 
@@ -280,3 +283,17 @@ def test_metrics_that_were_cut_are_not_padded(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match=r"metrics.jsonl is damaged .*Remove .*checkpoint"):
         attempt(tmp_path)
+
+
+def test_a_checkpoint_that_is_older_than_some_of_its_keys_is_resumed(tmp_path: Path) -> None:
+    whole = run(Dense(), "mlp").trace.state
+    with RunFolder(tmp_path) as folder, pytest.raises(conformance.Crash):
+        run(Dense(), "mlp", folder=folder, crash=8)
+    tensors, about = read_tensors(folder.checkpoint)
+    assert about["step"] > 0
+    older = {key: about[key] for key in about if key not in ("captured_steps", "arithmetic")}
+    assert len(older) == len(about) - 2
+    write_tensors(folder.checkpoint, tensors, older)
+    with RunFolder(tmp_path) as folder:
+        resumed = run(Dense(), "mlp", folder=folder).trace.state
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -142,7 +142,8 @@ class Replay:
         self.net.load(below(tensors, "net/"))
         self.exploration.load(below(tensors, "exploration/"))
         for name, part in self.numbers.items():
-            part.load(about[name])
+            if name in about:  # a checkpoint may be older than what is stored today
+                part.load(about[name])
         self.steps_done, self.last_stop = about["steps_done"], about["last_stop"]
         self._earlier_seconds, self._began = about["seconds"], time.monotonic()
         torch.set_rng_state(tensors["random/cpu"])
