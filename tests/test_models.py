@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from dimred.errors import UserError
 from dimred.models.pretrained import unwrapped
-from dimred.net.kernels import plain_kernels
+from dimred.net.plain_products import plain_kernels
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))

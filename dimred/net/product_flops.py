@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from dimred.net.eager import DispatchMode
 from dimred.net.flop_formulas import OPERANDS, flops_of
-from dimred.net.kernels import plain_kernels
+from dimred.net.plain_products import plain_kernels
 from dimred.net.seeded import generators_kept
 
 aten = torch.ops.aten

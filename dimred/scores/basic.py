@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dimred.net import Net
 from dimred.net.buffers import buffers_kept
 from dimred.net.coordinates import Supports
-from dimred.net.kernels import plain_kernels
+from dimred.net.plain_products import plain_kernels
 from dimred.net.seeded import generators_kept
 
 Batch = tuple[Tensor, Tensor]

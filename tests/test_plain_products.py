@@ -12,7 +12,7 @@ from kinds import SHAPE, Recurrent
 from torch import Tensor, nn
 
 from dimred.net import Net
-from dimred.net.kernels import plain_kernels
+from dimred.net.plain_products import plain_kernels
 from dimred.scores import Scores, Thetas, grasp, prospr, snip, transfer, untouched
 
 
