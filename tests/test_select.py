@@ -1,11 +1,11 @@
 """Exact selection and allocation, and scores that change nothing."""
 
 import copy
-import itertools
 
 import pytest
 import torch
 import torch.nn.functional as F
+from at_init import mlp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -18,18 +18,8 @@ from dimred.select.rewiring import drop, grow
 from dimred.select.topk import largest, topk
 
 
-def mlp(*sizes: int, bias: bool = True) -> nn.Sequential:
-    torch.manual_seed(0)
-    layers = [
-        module
-        for i, o in itertools.pairwise(sizes)
-        for module in (nn.Linear(i, o, bias=bias), nn.ReLU())
-    ]
-    return nn.Sequential(*layers[:-1])
-
-
 def lenet300() -> nn.Sequential:
-    return mlp(784, 300, 100, 10)
+    return mlp(784, 300, 100, 10, bias=True)
 
 
 def lenet5() -> nn.Sequential:
@@ -194,7 +184,7 @@ def examples() -> tuple[Tensor, Tensor]:
 
 
 def test_random_scores_depend_on_seed_time_and_purpose_only() -> None:
-    net, again, other = (Net(mlp(5, 4, 3), seed=seed) for seed in (1, 1, 2))
+    net, again, other = (Net(mlp(5, 4, 3, bias=True), seed=seed) for seed in (1, 1, 2))
     assert torch.equal(random_scores(net)["0.weight"], random_scores(again)["0.weight"])
     assert not torch.equal(random_scores(net)["0.weight"], random_scores(other)["0.weight"])
     assert not torch.equal(
@@ -213,7 +203,7 @@ def test_magnitude_ignores_signs_and_ranks_what_is_not_trained_last() -> None:
 
 
 def test_snip_is_the_gradient_of_a_mask_at_one() -> None:
-    net = Net(mlp(6, 5, 3).double())
+    net = Net(mlp(6, 5, 3, bias=True).double())
     images, labels = torch.randn(9, 6).double(), torch.arange(9) % 3
     masks = {
         name: torch.ones_like(theta, requires_grad=True)
@@ -231,7 +221,7 @@ def test_snip_is_the_gradient_of_a_mask_at_one() -> None:
 
 
 def test_signed_saliencies_of_all_layers_have_the_same_sum_without_biases() -> None:
-    net = Net(mlp(20, 30, 15, 5, bias=False).double())
+    net = Net(mlp(20, 30, 15, 5).double())
     batch = torch.randn(64, 20).double(), torch.randint(0, 5, (64,))
     grads = gradients(net, batch)
     sums = [float((theta * grads[name]).sum()) for name, theta in net.dense_weights().items()]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import is_
+
 from torch import nn
 
 from dimred.net import Net
@@ -26,8 +29,7 @@ class Seen:
         if self._numbers != self._all(numbers):
             return False
         # a weight whose coordinates change gets another psi
-        pairs = zip(self._psi, self._coordinates(), strict=True)
-        return all(before is now for before, now in pairs)
+        return same(self._psi, self._coordinates())
 
     def _all(self, numbers: tuple[int, ...]) -> tuple[int, ...]:
         net = self._net
@@ -35,3 +37,8 @@ class Seen:
 
     def _coordinates(self) -> list[nn.Parameter]:
         return [w.psi for w in self._net.weights.values()]
+
+
+def same(one: Sequence[object], other: Sequence[object]) -> bool:
+    """Whether two lists hold the same objects."""
+    return len(one) == len(other) and all(map(is_, one, other))

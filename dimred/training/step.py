@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from operator import is_
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from dimred.net.fused import FusedWeights, fuse, used_in_half
 from dimred.net.part import Part, part_of
 from dimred.training.evaluate import RunningLoss
 from dimred.training.recipe import Recipe
+from dimred.training.seen import same
 
 #: keys of an optimiser's group whose values may change: its list of parameters, which are
 #: compared one by one, and the numbers that give the value of the tensor group["lr"]
@@ -158,8 +158,3 @@ class Step:
 def addresses(tensors: Iterable[Tensor]) -> list[int]:
     """Where they lie."""
     return [tensor.data_ptr() for tensor in tensors]
-
-
-def same(one: list[Any], other: list[Any]) -> bool:
-    """Whether two lists hold the same objects."""
-    return len(one) == len(other) and all(map(is_, one, other))
