@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dimred.data.feed import Feed
 from dimred.net import Net
@@ -19,6 +19,24 @@ from dimred.training.seen import same
 #: keys of an optimiser's group whose values may change: its list of parameters, which are
 #: compared one by one, and the numbers that give the value of the tensor group["lr"]
 CHANGING = {"params", "scale", "rate"}
+
+
+class Assumptions(NamedTuple):
+    """What a step depends on besides the contents of its tensors.
+
+    parameters: others where coordinates have changed. state: how often tensors of the optimiser's
+    state were replaced. settings: everything else.
+    """
+
+    parameters: list[nn.Parameter]
+    state: int
+    settings: list[Any]
+
+    def hold(self, now: Assumptions) -> bool:
+        """Whether nothing has changed."""
+        if self.state != now.state or not same(self.settings, now.settings):
+            return False
+        return same(self.parameters, now.parameters)
 
 
 class Step:
@@ -49,8 +67,8 @@ class Step:
         self.part: Part | None = None  # what of the model is computed, if not all of it
         self._fuses = fused
         self._fused: list[FusedWeights] = []
-        # what `prepare` has found
-        self._parameters, self._settings = list[Any](), list[Any]()
+        # what `prepare` has found; the objects are kept, so that no other gets their identity
+        self._assumed = Assumptions([], -1, [])
         self._modules = [*net.model.modules()]
         self._addresses = list[int]()
 
@@ -89,21 +107,15 @@ class Step:
 
     # -- coordinates --------------------
     def prepare(self) -> None:
-        """Look for changes of what a step depends on besides the contents of its tensors: of the
-        parameters, which are others where coordinates have changed, and of settings."""
-        if not self._fuses:
+        """Look for changes of what a step assumes."""
+        if not self._fuses or self.is_prepared():
             return
-        parameters, settings = self.assumptions()
-        same_settings = same(settings, self._settings)
-        if same_settings and same(parameters, self._parameters) and self._are_in_place():
-            return
-        # the objects themselves are kept, so that no other gets their identity
-        self._parameters, self._settings = parameters, settings
-        in_place = same_settings and self._refill()
+        before, self._assumed = self._assumed, self.assumptions()
+        in_place = same(before.settings, self._assumed.settings) and self._refill()
         if not in_place:
             self._fused = self._fuse()
         self.coordinates_changed(in_place)
-        self._addresses = addresses(parameters[:-1])
+        self._addresses = addresses(self._assumed.parameters)
 
     def coordinates_changed(self, in_place: bool) -> None:
         """Called by `prepare`. in_place: the same weights have as many coordinates as before, and
@@ -111,24 +123,20 @@ class Step:
 
     def is_prepared(self) -> bool:
         """Whether nothing has changed since `prepare`."""
-        parameters, settings = self.assumptions()
-        unchanged = same(parameters, self._parameters) and same(settings, self._settings)
-        return unchanged and self._are_in_place()
+        if not self._assumed.hold(self.assumptions()):
+            return False
+        # not so if a parameter was given another tensor (`parameter.data = ...`)
+        return addresses(self._assumed.parameters) == self._addresses
 
-    def _are_in_place(self) -> bool:
-        """False if a parameter was given another tensor (`parameter.data = ...`)."""
-        *parameters, _version = self._parameters
-        return addresses(parameters) == self._addresses
-
-    def assumptions(self) -> tuple[list[Any], list[Any]]:
+    def assumptions(self) -> Assumptions:
         net = self.net
-        parameters: list[Any] = [*net.parameters().values()]
+        parameters = [*net.parameters().values()]
         settings: list[Any] = [*net.transforms.values(), self.feed, self.part]
         settings += [module.training for module in self._modules]
         settings += [parameter.requires_grad for parameter in parameters]
         for group in self.optimizer.param_groups:
             settings += [value for key, value in group.items() if key not in CHANGING]
-        return [*parameters, net.optimizer_state.version], settings
+        return Assumptions(parameters, net.optimizer_state.version, settings)
 
     def _refill(self) -> bool:
         partly = {name for name, w in self.net.weights.items() if w.support is not None and w.dim}
