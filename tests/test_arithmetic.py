@@ -17,6 +17,10 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from toy import set_up
 
+from dimred.conformance.make import Make
+from dimred.conformance.observe import run
+from dimred.conformance.products import relative_difference
+from dimred.conformance.toy import NETS
 from dimred.net import Net
 from dimred.net.sparse import SparseArithmetic
 from dimred.runs.config.files import description
@@ -112,6 +116,16 @@ def test_only_a_part_that_trains_with_zeros_around_is_multiplied_sparsely() -> N
     net.keep({"1.weight": some}, base="init")
     net.freeze({"2.weight": None})
     assert SparseArithmetic().weights(net).keys() == {"0.weight", "3.weight"}
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_sparse_products_train_every_kind_of_net_as_dense_ones_do(kind: str) -> None:
+    """Grouped convolutions, attention and tied weights among them; some of these stay dense."""
+    method, found = Make("rigl", compose("method=rigl"))(), []
+    for arithmetic in ("dense", "sparse"):
+        net = run(method, kind, dtype=torch.float64, arithmetic=arithmetic)
+        found.append(net.state_dict())
+    assert relative_difference(found[1], found[0])[1] < 1e-9
 
 
 # -- runs --------------------

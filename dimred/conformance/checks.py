@@ -4,42 +4,41 @@ promise."""
 
 from __future__ import annotations
 
-import logging
 import random
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache, partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from dimred.conformance.make import SPARSITY, Make
-from dimred.conformance.observe import (
-    STEPS,
-    Crash,
-    WatchedNet,
-    difference,
-    logits,
-    run,
-    toy_net,
-    trained,
+from dimred.conformance.expectations import (
+    captured_warnings,
+    expect_advice,
+    expect_count,
+    expect_finite,
+    expect_none,
+    first_difference,
+    needs,
 )
-from dimred.conformance.toy import NETS, other_coverings
+from dimred.conformance.make import SPARSITY, Make
+from dimred.conformance.observe import STEPS, Crash, difference, logits, outputs, toy_net, trained
+from dimred.conformance.products import Products, relative_difference
+from dimred.conformance.toy import NETS
+from dimred.conformance.trainings import (
+    coverings,
+    dense,
+    observe,
+    short_trainings,
+    train,
+    trainable_kind,
+)
 from dimred.errors import UserError
-from dimred.methods.base import Method
-from dimred.methods.reference_networks import Dense
 from dimred.net.state import finished
 from dimred.storage.folder import RunFolder
 
 Check = Callable[[Make], None]
-
-
-class NotApplicable(Exception):
-    """The method makes no such promise, with the reason."""
 
 
 def check_training(make: Make) -> None:
@@ -154,30 +153,34 @@ def check_determinism(make: Make) -> None:
 def check_resume(make: Make) -> None:
     """After a crash at any step, the resumed run ends with the same bits and metrics."""
     for optimizer, every in (("sgd", 4), ("adam", 7)):
-        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-            with RunFolder(Path(one)) as folder:
-                whole = train(make, folder=folder, optimizer=optimizer)
-            steps = len(whole.trace.counts)
-            # crashes spread over the training, each run resuming the one before; the last run (-1)
-            # ends
-            for crash in (*range(1, steps, max(every, steps // 5)), -1):
-                try:
-                    with RunFolder(Path(other)) as again:
-                        net = train(make, folder=again, crash=crash, optimizer=optimizer)
-                except Crash:
-                    continue
-            reports = (
-                folder.metrics.read_text().splitlines(),
-                again.metrics.read_text().splitlines(),
-            )
-        name = difference(whole.trace.state, net.trace.state)
-        assert not name, (
-            f"resumed after crashes ({optimizer}), it ends with another {name} than uninterrupted"
+        expect_same_when_resumed(make, every, optimizer, optimizer=optimizer)
+
+
+def expect_same_when_resumed(make: Make, every: int, what: str, **how: Any) -> None:
+    """every: steps from one crash to the next, at least."""
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        with RunFolder(Path(one)) as folder:
+            whole = train(make, folder=folder, **how)
+        steps = len(whole.trace.counts)
+        # crashes spread over the training, each run resuming the one before; the last run (-1) ends
+        for crash in (*range(1, steps, max(every, steps // 5)), -1):
+            try:
+                with RunFolder(Path(other)) as again:
+                    net = train(make, folder=again, crash=crash, **how)
+            except Crash:
+                continue
+        reports = (
+            folder.metrics.read_text().splitlines(),
+            again.metrics.read_text().splitlines(),
         )
-        for line, expected in zip(*reports, strict=True):
-            assert line == expected, (
-                f"resumed after crashes ({optimizer}), it reports {line}, uninterrupted {expected}"
-            )
+    name = difference(whole.trace.state, net.trace.state)
+    assert not name, (
+        f"resumed after crashes ({what}), it ends with another {name} than uninterrupted"
+    )
+    for line, expected in zip(*reports, strict=True):
+        assert line == expected, (
+            f"resumed after crashes ({what}), it reports {line}, uninterrupted {expected}"
+        )
 
 
 def check_saving(make: Make) -> None:
@@ -276,140 +279,28 @@ def check_capture(make: Make) -> None:
     assert captured.trace.captured, f"no step can be captured in a CUDA graph: {why}"
 
 
+def check_arithmetic(make: Make) -> None:
+    """With sparse products it ends with the weights of dense ones, up to rounding in float64, and
+    resumes to the same bits."""
+    used = set[str]()
+    for kind in dict.fromkeys((trainable_kind(make), "mlp")):
+        try:
+            expected = train(make, kind, dtype=torch.float64)
+        except UserError:  # as check_models examines
+            continue
+        products = Products()
+        net = train(make, kind, dtype=torch.float64, arithmetic="sparse", observers=[products])
+        used |= products.used
+        what = f"with sparse products in the {kind} net"
+        assert not products.missed, f"{what}, those with {min(products.missed)} are dense"
+        name, size = relative_difference(net.state_dict(), expected.state_dict())
+        assert size < 1e-9, f"{what}, it ends with another {name} (by {size:.1g} of its size)"
+    if used:
+        expect_same_when_resumed(make, STEPS // 2, "sparse products", arithmetic="sparse")
+
+
 CHECKS: dict[str, Check] = {
     name.removeprefix("check_"): check
     for name, check in list(globals().items())
     if name.startswith("check_")
 }
-
-
-# -- shared by checks --------------------
-def observe(make: Make, optimizer: str = "sgd", seed: int = 0) -> WatchedNet:
-    """The net after one whole training, which several checks share."""
-    return observed(make, trainable_kind(make), optimizer, seed)
-
-
-@lru_cache(maxsize=8)
-def observed(make: Make, kind: str, optimizer: str = "sgd", seed: int = 0) -> WatchedNet:
-    return train(make, kind, seed=seed, optimizer=optimizer)
-
-
-@lru_cache(maxsize=1)
-def short_trainings(make: Make) -> list[tuple[str, WatchedNet]]:
-    """The nets after trainings of 1 to 3 steps, too few for a method's periodic updates."""
-    return list(
-        accepted(
-            (f"recipe.steps={steps}", partial(train, make, steps=steps)) for steps in (1, 2, 3)
-        )
-    )
-
-
-@lru_cache(maxsize=1)
-def coverings(make: Make) -> list[tuple[str, WatchedNet]]:
-    """The nets after trainings with other parameters covered."""
-    kind = trainable_kind(make)
-    return list(
-        accepted(
-            (f"{what} covered", partial(train, make, include=names, steps=10))
-            for what, names in other_coverings(NETS[kind]()).items()
-        )
-    )
-
-
-def accepted(
-    trainings: Iterable[tuple[str, Callable[[], WatchedNet]]],
-) -> Iterator[tuple[str, WatchedNet]]:
-    """The trainings that the method accepts. If it refuses one, its error has to say what to do."""
-    for what, training in trainings:
-        try:
-            yield what, training()
-        except UserError as error:
-            expect_advice(error)
-
-
-@lru_cache(maxsize=1)
-def trainable_kind(make: Make) -> str:
-    """The first kind of net that the method can train. NoTrainableNet if there is none."""
-    errors = []
-    for kind in NETS:
-        try:
-            observed(make, kind, "sgd", 0)
-            return kind
-        except UserError as error:
-            errors.append(str(error))
-    raise NoTrainableNet(f"it trains none of the toy nets. {'; '.join(dict.fromkeys(errors))}")
-
-
-class NoTrainableNet(AssertionError):
-    """The method trains none of the toy nets, so no check can run."""
-
-
-def train(make: Make, kind: str = "", method: Method | None = None, **how: Any) -> WatchedNet:
-    """Train a toy net; `how` has values of the method's fields and arguments of `run`."""
-    fields = {key: how.pop(key) for key in ("sparsity", "allocation") if key in how}
-    return run(method or make(**fields), kind or trainable_kind(make), make.basis(), **how)
-
-
-@lru_cache(maxsize=1)
-def dense(make: Make) -> WatchedNet:
-    return train(make, method=Dense())
-
-
-def needs(make: Make, field: str) -> None:
-    if not make.has(field):
-        raise NotApplicable(f"it has no {field}")
-
-
-def expect_count(net: WatchedNet, sparsity: float, more: str = "") -> None:
-    """A kept weight is trained or, where transforms were merged, nonzero: both numbers are sizes of
-    supports. Biases, norms and parameters of transforms and bases do not count."""
-    left, total = round((1 - sparsity) * net.total), net.total
-    assert trained(net) == left, (
-        f"sparsity {sparsity}{more} must leave {left} of {total} weights, not {trained(net)}"
-    )
-
-
-def expect_finite(net: WatchedNet, what: str) -> None:
-    assert outputs(net).isfinite().all(), f"the logits {what} are not finite"
-
-
-def expect_advice(error: UserError) -> None:
-    """An error has to name a way out: a model, a key or the largest sparsity."""
-    words = ("model=", "sparsity", "method.", "recipe.", "allocation", "include", "exclude")
-    assert any(word in str(error) for word in words), f"this error does not say what to do: {error}"
-
-
-def outputs(net: WatchedNet) -> Tensor:
-    net.train(False)
-    dtype = next(net.model.parameters()).dtype
-    with torch.no_grad(), net.weights_in_place() as model:
-        return logits(model, dtype)
-
-
-def expect_none(complaints: list[str], when: str) -> None:
-    more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
-    assert not complaints, f"{complaints[0]}, {when}{more}"
-
-
-def first_difference(one: list[int], other: list[int]) -> str:
-    if len(one) != len(other):
-        return f"{len(one)} and {len(other)} steps"
-    step = next(i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
-    return f"{one[step]} and {other[step]} after step {step}"
-
-
-@contextmanager
-def captured_warnings() -> Iterator[list[str]]:
-    """The warnings that dimred logs in the block; they are not printed."""
-    messages: list[str] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            messages.append(record.getMessage())
-
-    log = logging.getLogger("dimred")
-    before, log.handlers = log.handlers, [Collector(logging.WARNING)]
-    try:
-        yield messages
-    finally:
-        log.handlers = before

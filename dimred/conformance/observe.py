@@ -256,3 +256,11 @@ def logits(model: nn.Module, dtype: torch.dtype = torch.float32) -> Tensor:
     images, _ = next(Blobs(dtype).eval_batches("test"))
     with torch.no_grad():
         return model.eval()(images)
+
+
+def outputs(net: Net) -> Tensor:
+    """The logits of the test examples, in evaluation mode, by the net."""
+    net.train(False)
+    dtype = next(net.model.parameters()).dtype
+    with torch.no_grad(), net.weights_in_place() as model:
+        return logits(model, dtype)

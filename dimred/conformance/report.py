@@ -6,9 +6,11 @@ import logging
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from dimred.conformance.checks import CHECKS, NotApplicable, NoTrainableNet, captured_warnings
+from dimred.conformance.checks import CHECKS
 from dimred.conformance.exceptions import EXCEPTIONS
+from dimred.conformance.expectations import NotApplicable, captured_warnings
 from dimred.conformance.make import Make
+from dimred.conformance.trainings import NoTrainableNet
 
 log = logging.getLogger("dimred")
 
