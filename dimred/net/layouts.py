@@ -68,7 +68,10 @@ def batch_norm(
 
 VIEWS: dict[Any, Callable[..., Tensor]] = {
     F.batch_norm: batch_norm,
+    # what modules call is another function than the one of PyTorch's core
+    F.max_pool2d: as_channels_last,
     torch.max_pool2d: as_channels_last,
+    F.adaptive_max_pool2d: as_channels_last,
     F.avg_pool2d: as_channels_last,
     F.adaptive_avg_pool2d: as_channels_last,
 }
