@@ -60,14 +60,15 @@ def first_lines(lines: Sequence[str], most: int) -> list[str]:
     return [*lines[:most], f"... and {len(lines) - most} more"]
 
 
-class Interrupted(BaseException):
-    """A signal ended the run. Steps of training are saved up to `step`; without one, nothing since
-    the last checkpoint is."""
+class Interrupted(SystemExit):
+    """A signal ended the run, which is logged where it is raised. A process that does not catch it
+    ends with the exit status of a shell, 128 + signal, and without a traceback. Steps of training
+    are saved up to `step`; without one, nothing since the last checkpoint is."""
 
     def __init__(self, signal: int, step: int | None = None) -> None:
         # all that pickle needs, between the processes of a sweep
         super().__init__(signal, step)
-        self.signal, self.step = signal, step
+        self.signal, self.step, self.code = signal, step, 128 + signal
 
     def __str__(self) -> str:
         if self.step is None:
@@ -77,5 +78,5 @@ class Interrupted(BaseException):
             )
         return (
             f"stopped by signal {self.signal} after step {self.step}. Repeat the command to resume "
-            "from there"
+            "from there; a requeued job does so itself"
         )

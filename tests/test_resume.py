@@ -98,7 +98,7 @@ def begun(run: Path) -> Callable[[], bool]:
     return lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
 def test_a_signal_saves_and_the_same_command_goes_on(
     number: signal.Signals,
     long: Path,
@@ -113,6 +113,8 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     code, _, err = command.wait()
     assert code == 128 + number and "Repeat the command to resume" in err and "Traceback" not in err
     assert steps_done(run) > 0 and not (run / "result.json").exists()
+    last = (run / "log.txt").read_text().splitlines()[-1]
+    assert f"INFO stopped by signal {int(number)} after step {steps_done(run)}. Repeat" in last
     assert_same(train(*LONG, outputs=tmp_path / "stopped"), long)
 
 

@@ -9,7 +9,7 @@ import sys
 
 from dimred.cli import help
 from dimred.cli.commands import find
-from dimred.errors import Interrupted, UserError
+from dimred.errors import UserError
 from dimred.runs.environment import prepare_process
 from dimred.runs.terminal import accept_any_text, listen, printable
 
@@ -31,15 +31,13 @@ def main(arguments: list[str] | None = None) -> int:
         status = dispatch(arguments)
         sys.stdout.flush()  # here, where a full disk can still be reported
         return status
-    except SystemExit as stop:  # argparse has printed help
+    except SystemExit as stop:  # argparse has printed help, or a signal's message is logged
         return int(stop.code or 0)
     except BrokenPipeError:  # the reader (head, less) has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return failed("stopped. Repeat the command to resume or start again", 130)
-    except Interrupted as stop:
-        return failed(str(stop), 128 + stop.signal)
     except Exception as error:
         if debug:
             raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dimred.cli import completion, help
 from dimred.cli.commands import Parser, add_config_dir
-from dimred.errors import UserError
+from dimred.errors import Interrupted, UserError
 from dimred.runs.config.composition import explained, own_folder
 from dimred.runs.config.files import conf
 from dimred.runs.config.overrides import require_one_way
@@ -101,6 +101,8 @@ def run_hydra(arguments: list[str], config_name: str) -> int:
         raise UserError(
             f"{error.strerror}: {error.filename}. Choose another folder with outputs=..."
         ) from error
+    except Interrupted:
+        raise
     except SystemExit as stop:  # Hydra's argparse has printed what is wrong
         return int(stop.code or 0)
     return finish(sweep.command)

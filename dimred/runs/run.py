@@ -18,7 +18,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dimred.data.base import Data
-from dimred.errors import UserError
+from dimred.errors import Interrupted, UserError
 from dimred.methods.base import Method
 from dimred.net import Net
 from dimred.net.layers import dense_matrices
@@ -95,6 +95,9 @@ def run(
                     log.debug("%s", traceback.format_exc())
                     folder.write_result({**about, "status": "failed", "reason": str(message)})
                 raise message from error
+            except Interrupted as stop:
+                log.info("%s", stop)
+                raise
         folder.write_result(result)
         folder.forget_checkpoint()
     return result

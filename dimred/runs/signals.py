@@ -1,4 +1,5 @@
-"""Signals that end a run: SIGINT (Ctrl-C) and SIGTERM, and for a worker of a sweep the end of its
+"""Signals that end a run: SIGINT (Ctrl-C), SIGTERM, and SIGUSR1 and SIGUSR2, by which schedulers
+announce that a job is preempted or out of time; and for a worker of a sweep the end of its
 parent."""
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Any, Protocol
 
 from dimred.errors import Interrupted
 from dimred.runs.terminal import say_now
+from dimred.training import sweep_label
 
-HANDLED = (signal.SIGINT, signal.SIGTERM)
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Stoppable(Protocol):
@@ -28,6 +30,11 @@ class Signals:
 
     def __init__(self) -> None:
         self.came: list[int] = []
+
+    @property
+    def at_once(self) -> bool:
+        """Whether one of them came again. Schedulers send one after another: SIGUSR2, SIGTERM."""
+        return len(set(self.came)) < len(self.came)
 
     def note(self, number: int, frame: object) -> None:
         self.came.append(number)
@@ -53,13 +60,13 @@ def ignoring_signals() -> Iterator[None]:
 @contextmanager
 def stopping_at_signals(train: Stoppable) -> Iterator[None]:
     """At the first signal a step in progress is finished and saved before Interrupted is raised.
-    Outside of steps, where nothing could be saved, it is raised at once. The second signal ends the
-    process at once."""
+    Outside of steps, where nothing could be saved, it is raised at once. The same signal once more
+    ends the process at once; to a worker, its parent and a scheduler may send it, each once."""
+    again = signal.SIG_DFL if sweep_label.own_screen else signal.SIG_IGN
 
     def stop(number: int, frame: object) -> None:
-        for each in HANDLED:
-            signal.signal(each, signal.SIG_DFL)
-        train.stop_signal = number
+        signal.signal(number, again)
+        train.stop_signal = train.stop_signal or number
         if not train.in_steps:
             raise Interrupted(number)
         say_now(f"{signal.Signals(number).name}: stopping after this step. Once more: at once")
@@ -80,6 +87,19 @@ def handling(handler: Callable[[int, object], None]) -> Iterator[None]:
     finally:
         for each, earlier in before.items():
             signal.signal(each, earlier)
+
+
+@contextmanager
+def handing_on_signals() -> Iterator[None]:
+    """The signal that stopped the block goes to the handler that this process has for it outside:
+    that of submitit requeues its job."""
+    try:
+        yield
+    except Interrupted as stop:
+        handler = signal.getsignal(stop.signal)
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(stop.signal, None)
+        raise
 
 
 @contextmanager

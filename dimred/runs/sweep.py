@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from dimred.errors import UserError
 from dimred.runs.config.files import GROUPS, STORED, Choices, require_plain_names
 from dimred.runs.printing import summary
-from dimred.runs.signals import ending_with_parent
+from dimred.runs.signals import ending_with_parent, handing_on_signals
 from dimred.runs.terminal import listen, printable
 from dimred.training.sweep_label import Run, named_run
 
@@ -52,7 +52,7 @@ def job(cfg: DictConfig) -> float | None:
     if command is not None:
         return compute(cfg)
     listen(logging.INFO)  # a worker has not been through the command line
-    with ending_with_parent():
+    with ending_with_parent(), handing_on_signals():
         return compute(cfg)
 
 

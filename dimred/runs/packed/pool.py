@@ -28,12 +28,11 @@ log = logging.getLogger(__name__)
 
 
 class SweepInterrupted(Interrupted):
-    """Signals ended a sweep: one, after which its runs were saved, or more, which ended them at
-    once."""
+    """Signals ended a sweep: its runs were saved, or ended at once."""
 
-    def __init__(self, signals: Sequence[int]) -> None:
-        super().__init__(signals[0])
-        self.saved = "step" if len(signals) == 1 else "checkpoint"
+    def __init__(self, signals: Signals) -> None:
+        super().__init__(signals.came[0])
+        self.saved = "checkpoint" if signals.at_once else "step"
 
     def __str__(self) -> str:
         return (
@@ -69,12 +68,14 @@ class Pool:
     waiting: tasks that are to be computed next
     blocked: the same run is being computed by another worker
     too_large: to be tried again alone, after the others
+    signals: that came while the present tasks are computed
     """
 
     workers: Workers
     waiting: list[Queued] = field(default_factory=list)
     blocked: list[Queued] = field(default_factory=list)
     too_large: list[Queued] = field(default_factory=list)
+    signals: Signals = field(default_factory=Signals)
 
     def outcomes(self, tasks: Sequence[Task], more: bool = False) -> Iterator[tuple[int, Outcome]]:
         """Compute the tasks; the number and the outcome of each as soon as it is known.
@@ -82,31 +83,33 @@ class Pool:
 
         more: these are more tasks of the sweep before, which need no less memory"""
         left = len(tasks)
-        with noting_signals() as signals:
+        with noting_signals() as self.signals:
             if tasks:
                 self.settle(tasks, more)
             try:
                 while left:
-                    self.obey(signals)
+                    self.obey()
                     for number, outcome in self.events():
                         left -= 1
                         yield number, outcome
-                if signals.came:  # at the very end
-                    self.obey(signals)
+                if self.signals.came:  # at the very end
+                    self.obey()
             finally:  # none is busy unless an error has ended the sweep
                 self.workers.end(self.workers.busy())
 
-    def obey(self, signals: Signals) -> None:
-        """At the first signal all workers save the step in progress and end; at the second they
-        end at once."""
-        if not signals.came:
+    def obey(self) -> None:
+        """At a signal all workers save the step in progress and end; at its second time they end
+        at once."""
+        if not self.signals.came:
             return self.assign()
         for worker in self.workers.processes:
             worker.interrupt()
-            if len(signals.came) > 1:
+            if self.signals.at_once:
                 worker.kill()
         if not self.workers.busy():
-            raise SweepInterrupted(signals.came)
+            stop = SweepInterrupted(self.signals)
+            log.info("%s", stop)
+            raise stop
 
     def settle(self, tasks: Sequence[Task], more: bool) -> None:
         """Choose the places and threads for tasks."""
@@ -223,7 +226,8 @@ class Pool:
     def died(self, worker: Worker) -> Iterator[tuple[int, Outcome]]:
         """A worker that ended before its time. Its run fails, unless the sweep is to stop."""
         queued, worker.queued = worker.queued, None
-        interrupted, how = worker.interrupted, worker.manner_of_death()
+        # a scheduler sends its signals to workers, too
+        interrupted, how = worker.interrupted or self.signals.came, worker.manner_of_death()
         self.workers.end([worker])
         if interrupted:
             return

@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -86,6 +87,8 @@ def main(descriptor: int, on_gpu: bool) -> None:
 
     on_gpu: whether on the one GPU that this process sees, whatever the tasks say"""
     prepare_process()
+    # a scheduler sends them to all processes of a job; this one waits for its parent's signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGUSR2})
     connection = Connection(descriptor)
 
     def report(message: Message) -> None:
