@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Command, assert_same, compose, result_of, steps_done, twin, until
+from conftest import Command, assert_same, compose, result_of, steps_done, twin, until, warnings_in
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from toy import set_up
 
@@ -176,6 +179,38 @@ def test_a_resumed_run_keeps_what_auto_has_chosen(
     assert_same(one, other)
 
 
+def without_compiler(empty: str) -> None:
+    os.environ.update(PATH=empty, XDG_CACHE_HOME=empty)
+
+
+def test_a_run_can_be_resumed_on_a_machine_without_a_compiler(
+    train: Callable[..., Path], start: Callable[..., Command], tmp_path: Path
+) -> None:
+    """Its weights are those of an uninterrupted run up to rounding, and a warning says so."""
+    arguments = ["method=magnitude", "model=lenet5", "dataset.resize=16"]
+    arguments += ["recipe.steps=30", "checkpoint_seconds=0", "recipe.arithmetic=sparse"]
+    whole = train(*arguments)
+    killed = twin(whole, tmp_path / "killed")
+    process = start("train", *arguments, f"outputs={tmp_path / 'killed'}").process
+    until(lambda: steps_done(killed) > 10)
+    process.kill()
+    process.join()
+    (tmp_path / "empty").mkdir()
+    outcome = start(
+        *("train", *arguments, f"outputs={tmp_path / 'killed'}"),
+        before=partial(without_compiler, str(tmp_path / "empty")),
+    ).wait()
+    assert outcome.code == 0, outcome.err
+    assert "resumed with PyTorch's operations instead of the sparse kernels" in outcome.err
+    assert "none of the compilers c++, g++, clang++ is installed" in outcome.err
+    assert outcome.err.count("sparse kernels") == 2
+    products = result_of(killed)["sparse_products"]
+    assert not any(name.startswith("conv") for name in products)
+    expected = load_file(whole / "model.safetensors")
+    for name, value in load_file(killed / "model.safetensors").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
 def wide_and_narrow() -> Net:
     net = Net(nn.Sequential(nn.Flatten(), nn.Linear(16, 2048), nn.Linear(2048, 2048)))
     few = torch.arange(0, 2048 * 2048, 97)
@@ -208,6 +243,22 @@ def test_auto_chooses_what_is_faster_and_measures_again_when_density_changes() -
     net.keep({"2.weight": torch.arange(0, 2048 * 2048, 300)})
     resumed.prepare(step)
     assert steps
+
+
+def test_auto_measures_again_where_there_are_other_kernels(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    arithmetic = Arithmetic(wide_and_narrow(), Recipe(arithmetic="auto"))
+    state = {"chosen": ["2.weight"], "refused": {}, "measured_at": {"2.weight": 0.01}}
+    arithmetic.load({**state, "kernels": "those of another machine"})
+    assert arithmetic.sparse and not arithmetic.sparse.chosen
+    assert warnings_in(caplog)[0].count("instead of the sparse kernels those of another machine")
+    steps = []
+    arithmetic.prepare(lambda: steps.append(1))
+    assert steps
+    # a checkpoint may be older than this entry
+    arithmetic.load(state)
+    assert arithmetic.sparse.chosen == {"2.weight"}
 
 
 @pytest.mark.parametrize("why", ["bf16", "compile"])

@@ -52,6 +52,12 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
+def library_name() -> str:
+    """The hash that names the library; empty if there is none."""
+    loaded = library()
+    return Path(loaded._name).stem if loaded else ""
+
+
 def cache_folder() -> Path:
     root = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     return Path(root) / "dimred" / "kernels"

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 
 from dimred.kernels import functions
 from dimred.kernels.calls import DTYPES, LARGEST, batch_innermost, scratch_numbers
-from dimred.kernels.library import library
+from dimred.kernels.library import library, library_name
 from dimred.kernels.plan import Plan
 from dimred.net.coordinates import Coordinates
 from dimred.net.forward import in_channels_last
@@ -61,6 +61,11 @@ class SparseArithmetic:
         if name in net.transforms or name in net.bases:
             return "it has a transform or a basis"
         return self.refused.get(name, "")
+
+    @property
+    def kernels(self) -> str:
+        """The kernels of this machine: others round differently. Empty if there are none."""
+        return library_name()
 
     def _layer(self, name: str, w: Coordinates) -> SparseLayer:
         known = self._layers.get(name)

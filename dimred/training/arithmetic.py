@@ -170,15 +170,30 @@ class Arithmetic:
             "chosen": chosen,
             "refused": self.sparse.refused,
             "measured_at": self._measured_at,
+            "kernels": self.sparse.kernels,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
+        """A choice that was made with other kernels, or without, is made again."""
         if self.sparse is None or not state:
+            return
+        before, now = state.get("kernels"), self.sparse.kernels
+        if before is not None and before != now:
+            log.warning(
+                "resumed with %s instead of %s: sums are rounded differently from now on, so the "
+                "bits differ from those of an uninterrupted run",
+                named(now),
+                named(before),
+            )
             return
         chosen = state["chosen"]
         self.sparse.chosen = None if chosen is None else set(chosen)
         self.sparse.refused = dict(state["refused"])
         self._measured_at = dict(state["measured_at"])
+
+
+def named(kernels: str) -> str:
+    return f"the sparse kernels {kernels}" if kernels else "PyTorch's operations"
 
 
 def why_dense(net: Net, recipe: Recipe) -> str:
