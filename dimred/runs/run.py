@@ -18,7 +18,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dimred.data.base import Data
-from dimred.errors import Interrupted, UserError
+from dimred.errors import Interrupted, RunIsBusy, UserError
 from dimred.methods.base import Method
 from dimred.net import Net
 from dimred.net.layers import dense_matrices
@@ -88,6 +88,8 @@ def run(
                 train = prepared(cfg, recipe, device, folder)
                 folder.write_config(OmegaConf.to_yaml({CHOICES: dict(choices), **cfg}))
                 result = about | compute(cfg, method, train, folder)
+            except RunIsBusy:  # taken over by another process: write nothing
+                raise
             except Exception as error:
                 message = readable(error)
                 # Without a config.yaml the run has not begun: a mistake leaves no folder.
@@ -129,6 +131,7 @@ def compute(cfg: DictConfig, method: Method, train: Train, folder: RunFolder) ->
 def save(cfg: DictConfig, train: Train, folder: RunFolder) -> Json:
     """Write the trained net and its masks; the result."""
     net, data = train.net, train.data
+    folder.require_held()
     images: Json = {"shape": list(data.shape), "classes": data.classes}
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     built = {key: config[key] for key in BUILT} | {"model": own_weights(config["model"])}

@@ -10,18 +10,21 @@ import os
 import re
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from dimred.errors import RunIsBusy, UserError
+from dimred.errors import UserError
 from dimred.storage.files import Json, damaged_run_file, digest_of, write
+from dimred.storage.lease import Lease, busy
 from dimred.storage.tensors import read_about
 
 TEMPORARY = re.compile(r"[.].+[.]\d+")  # as `write` names them: .result.json.4711
 
 
 class RunFolder:
-    """The folder of one run, held by one process at a time.
+    """The folder of one run, held by one process at a time: by a lock among those of a machine, by
+    a lease among all that share the file system.
 
     config.yaml  metrics.jsonl  result.json  model.safetensors  masks.npz  checkpoint/  log.txt
     """
@@ -34,10 +37,11 @@ class RunFolder:
         self.inputs: Json = {}
         self._written = digest_of()  # the checksum of metrics.jsonl
         self._lock: IO[str] | None = None
+        self._lease: Lease | None = None
 
     def __enter__(self) -> RunFolder:
-        """Lock the folder until the block or the process ends. UserError if another process has
-        locked it."""
+        """Hold the folder until the block or the process ends. RunIsBusy if another process holds
+        it."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             # not truncated yet: a process that holds the lock has written its name into it
@@ -47,24 +51,44 @@ class RunFolder:
                 f"cannot write to {self.path} ({error.strerror}). Choose another folder with "
                 "outputs=..., or make this one writable"
             ) from None
+        self._lease, self._lock = Lease(self.path), lock
+        try:
+            self._lease.take(alone=self.locked(lock))
+        except BaseException:
+            lock.close()
+            raise
+        self.remove_temporaries()
+        return self
+
+    def locked(self, lock: IO[str]) -> bool:
+        """Lock a file, and write this process into it; whether the file system has locks. RunIsBusy
+        if another process has locked it."""
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise RunIsBusy(
-                f"this run is already being computed by {lock.read() or 'another process'}: "
-                f"{self.path}. Wait for it, or stop it and repeat the command to resume it from "
-                "its last checkpoint"
-            ) from None
+            raise busy(lock.read() or "another process", self.path) from None
+        except OSError:
+            return False
         lock.seek(0)
         lock.truncate()
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
-        self._lock = lock
-        self.remove_temporaries()
-        return self
+        return True
+
+    def require_held(self) -> None:
+        """RunIsBusy if another process has taken the folder over. For before every write."""
+        if self._lease:
+            self._lease.require()
+
+    def tell(self, progress: Callable[[], Json]) -> None:
+        """Let the lease say how far the run is, for `dimred status`."""
+        if self._lease:
+            self._lease.progress = progress
 
     def __exit__(self, *exc: object) -> None:
+        if self._lease:
+            self._lease.release()
         if self._lock:
             self.remove_if_empty()  # while no other process can write into it
             self._lock.close()  # this releases the lock
@@ -87,6 +111,7 @@ class RunFolder:
 
     def append(self, line: Json) -> None:
         """Add a line to metrics.jsonl."""
+        self.require_held()
         text = json.dumps(line).encode() + b"\n"
         self._written.update(text)
         with open(self.metrics, "ab") as file:
@@ -105,6 +130,7 @@ class RunFolder:
     def resume(self, state: Json) -> None:
         """Truncate metrics.jsonl to what it was at `state()` ({}: at the start); later lines are
         computed again. UserError if earlier lines have changed."""
+        self.require_held()
         size = state.get("metrics_bytes", 0)
         self.metrics.touch()
         if self.size() < size:
@@ -129,6 +155,7 @@ class RunFolder:
 
     def write_config(self, yaml: str) -> None:
         """Write config.yaml, the first file of a run."""
+        self.require_held()
         write(self.path / "config.yaml", yaml.encode())
 
     def has_config(self) -> bool:
@@ -140,9 +167,11 @@ class RunFolder:
         return read_result(path) if path.exists() else None
 
     def write_result(self, result: Json) -> None:
+        self.require_held()
         write(self.path / "result.json", json.dumps(result, indent=2).encode() + b"\n")
 
     def forget_checkpoint(self) -> None:
+        self.require_held()
         shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
 
 

@@ -91,7 +91,8 @@ class Replay:
             stored, _ = read_tensors(path)
             return {name: value.to(self._device) for name, value in stored.items()}
         state = self.net.state()
-        if path:
+        if self.folder and path:
+            self.folder.require_held()
             write_tensors(path, state)
         return state
 
@@ -105,6 +106,7 @@ class Replay:
         """Write a checkpoint of the state before a step, within a phase."""
         if self.folder is None:
             return
+        self.folder.require_held()
         write_tensors(self.folder.checkpoint, self._tensors(), self._about(phase, step))
         self._saved = time.monotonic()
 
