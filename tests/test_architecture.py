@@ -30,7 +30,7 @@ ROOMS = {
     "runs": {
         *("net", "models", "data", "runs.config", "scores", "storage", "training", "methods"),
     },
-    "report": {"runs.config", "runs"},
+    "report": {"storage", "runs.config", "runs"},
     "conformance": {"net", "data", "storage", "training", "methods", "runs"},
     "cli": {
         *("net", "channels", "storage", "training", "runs.config", "runs"),
@@ -138,5 +138,5 @@ def test_a_report_reads_run_folders_and_computes_nothing() -> None:
     for module, path in MODULES.items():
         if room_of(module) == "report":
             assert not foreign(path) & {"torch", "hydra", "omegaconf"}, module
-            used = {name for name in own(path) if room_of(name) == "runs"}
-            assert used <= {"runs.terminal", "runs.printing"}, module
+            used = {name for name in own(path) if room_of(name) in ("runs", "storage")}
+            assert used <= {"runs.terminal", "runs.printing", "storage.files"}, module

@@ -21,10 +21,11 @@ from tables import RANDOM, SNIP, cell, filled, put
 from dimred.report.compose import composed
 from dimred.report.measures import MEASURES
 from dimred.report.runs import find_runs
+from dimred.report.tables.costs import estimate
 from dimred.report.tables.fill import environment, fill, summary
 from dimred.report.tables.formats import FORMATS
 from dimred.report.tables.lines import measured
-from dimred.report.tables.plan import estimate, left
+from dimred.report.tables.plan import left
 from dimred.report.tables.published import read_table
 from dimred.runs.config.files import description
 from dimred.runs.identity import describe

@@ -20,8 +20,9 @@ from dimred.cli.table import Request, parser, request
 from dimred.errors import UserError
 from dimred.report.runs import find_runs
 from dimred.report.tables.change import Change
+from dimred.report.tables.costs import estimate
 from dimred.report.tables.formats import FORMATS
-from dimred.report.tables.plan import Job, estimate, left, sweeps
+from dimred.report.tables.plan import Job, left, sweeps
 from dimred.report.tables.published import read_table
 from dimred.report.tables.table import Cell
 

@@ -54,7 +54,8 @@ def run(arguments: list[str]) -> int:
         raise UserError("--jobs and hydra/launcher=... both say how to run. Leave out one")
     at_once = number_of(given.jobs) if given.jobs else 1
     from dimred.report.runs import find_runs
-    from dimred.report.tables.plan import estimate, left, sweeps
+    from dimred.report.tables.costs import estimate
+    from dimred.report.tables.plan import left, sweeps
 
     place = outputs(asked)
     check_output(asked)

@@ -169,7 +169,24 @@ def flat(node: Json, prefix: str = "") -> Json:
 
 def read_yaml(path: Path, loader: type[Loader] = Loader) -> Any:
     """UserError if the file cannot be read or is not YAML."""
+    return parse_yaml(read_bytes(path), path, loader)
+
+
+def read_bytes(path: Path) -> bytes:
+    """UserError if the file cannot be read."""
     try:
-        return load(path.read_bytes(), loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def parse_yaml(text: bytes, name: object, loader: type[Loader] = Loader) -> Any:
+    """UserError, with the name of the file, if this is not YAML."""
+    try:
+        return load(text, loader)
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise unreadable(name, error) from None
+
+
+def unreadable(name: object, error: Exception) -> UserError:
+    return UserError(f"{name} cannot be read ({' '.join(str(error).split())})")

@@ -7,8 +7,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from dimred.errors import UserError
-from dimred.report.compose import read_yaml
 from dimred.report.runs import Run, find_runs
 
 LONG = ("layers", "command")  # keys of a result that only `dimred show RUN --json` prints
@@ -24,16 +22,12 @@ def results(folder: str | PathLike[str] = "outputs/runs") -> list[dict[str, Any]
 
 def flat_row(run: Run) -> dict[str, Any]:
     """A run in flat columns: folder and state, configuration, result."""
-    try:
-        config = read_yaml(run.folder / "config.yaml")
-    except UserError:
-        config = {}
     about = {"folder": str(run.folder), "state": run.state, "why": run.why}
     result = {key: value for key, value in run.result.items() if key not in LONG}
     if "device" in result:  # `device` is the key of the command line: auto, cpu or cuda
         result["device_name"] = result.pop("device")
     # the folder's own state stands, whatever a file of the run says
-    return about | dict(columns(config)) | dict(columns(result)) | about
+    return about | dict(columns(run.config)) | dict(columns(result)) | about
 
 
 def columns(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

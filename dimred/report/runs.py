@@ -4,16 +4,20 @@ result."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from dimred.errors import UserError
-from dimred.report.compose import Json, flat, read_yaml
+from dimred.report.compose import Json, flat, read_bytes
+from dimred.report.index import Index, index_for
 from dimred.runs.config.files import description, plain_numbers
 
+#: files by which runs are found; either may be missing from a damaged run
+FOUND_BY = {"config.yaml", "result.json"}
 #: files that make a folder a run, even if its config.yaml is damaged
 LEFT_BY_RUNS = ("result.json", "log.txt", ".lock")
 State = Literal["done", "failed", "unfinished", "damaged"]
@@ -26,6 +30,7 @@ class Run:
     description: all settings that determine the result, except the seed; empty if damaged
     result: result.json, or empty
     why: the reason of a failure or of damage
+    config: config.yaml, or empty
     """
 
     folder: Path
@@ -34,8 +39,9 @@ class Run:
     state: State
     result: Json
     why: str = ""
+    config: Json = field(default_factory=dict)
 
-    @property
+    @cached_property
     def key(self) -> str:
         return key(self.description)
 
@@ -53,11 +59,19 @@ def find_runs(folder: Path) -> list[Run]:
             f"no folder {folder}. Name a folder of runs (`dimred train` writes to outputs), or "
             "train some"
         )
-    # either may be missing from a damaged run
-    files = chain(folder.rglob("config.yaml"), folder.rglob("result.json"))
-    places = sorted({path.parent for path in files})
-    runs = [read_run(place) for place in places]
+    places = run_folders(folder)
+    with index_for(len(places)) as index:
+        runs = [read_run(place, index) for place in places]
     return [run for run in runs if run.description or was_left_by_run(run.folder)]
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The folders of all runs below a folder, in the order of their paths."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        if not FOUND_BY.isdisjoint((*folders, *files)):
+            found.append(Path(place))
+    return sorted(found)
 
 
 def find_in(folders: Iterable[Path]) -> list[Run]:
@@ -72,11 +86,12 @@ def was_left_by_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in LEFT_BY_RUNS)
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, index: Index | None = None) -> Run:
     """Read the folder of a run. Any damage is in its state and reason; nothing is raised."""
-    path = folder / "config.yaml"
+    path, config = folder / "config.yaml", {}
     try:
-        what = description(read_yaml(path))
+        config = (index or Index()).parse(read_bytes(path), path)
+        what = description(config)
         seed = what.pop("seed")
         # raise here, where it is the damage of one run, what comparisons would raise later
         flat(what)["method._target_"]
@@ -89,20 +104,21 @@ def read_run(folder: Path) -> Run:
             why = str(error)
         if not path.exists():
             why = "config.yaml is missing"
-        return Run(folder, -1, {}, "damaged", {}, why)
+        return Run(folder, -1, {}, "damaged", {}, why, config)
     try:
         result = json.loads((folder / "result.json").read_text())
         if not isinstance(result, dict):
             raise ValueError("it is not an object")
         state = result.get("status")
         if state in ("done", "failed"):
-            return Run(folder, seed, what, state, result, str(result.get("reason", "")))
+            return Run(folder, seed, what, state, result, str(result.get("reason", "")), config)
         why = f"result.json has the status {state!r}"
     except FileNotFoundError:
-        return Run(folder, seed, what, "unfinished", {}, "interrupted, or still running")
+        why = "interrupted, or still running"
+        return Run(folder, seed, what, "unfinished", {}, why, config)
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         why = f"result.json cannot be read ({error})"
-    return Run(folder, seed, what, "damaged", {}, why)
+    return Run(folder, seed, what, "damaged", {}, why, config)
 
 
 def differences(run: Json, wanted: Json) -> dict[str, tuple[Any, Any]]:
