@@ -47,6 +47,7 @@ FOLDER: dict[str, Any] = {
     "channels": None,
     "in_memory": True,
     "workers": 2,
+    "skip_corrupted": False,
 }
 
 

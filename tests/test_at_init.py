@@ -211,6 +211,7 @@ def test_augmented_examples_of_a_streamed_folder_are_random_parts_of_the_images(
         crop_padding=0,
         flip=False,
         channels=3,
+        skip_corrupted=False,
     )
     train = Train(Net(nn.Sequential(nn.Flatten(), nn.Linear(768, 2))), data, RECIPE, seed=3)
     (plain, _), (augmented, labels) = train.sample(8), train.sample(8, augment=True)

@@ -20,6 +20,7 @@ from dimred.errors import UserError
 OPTIONS: dict[str, Any] = {
     "name": "folder", "val_fraction": 0.0, "resize": None, "channels": None, "in_memory": True,
     "workers": 0, "mean": [0.0] * 3, "std": [1.0] * 3, "crop_padding": 0, "flip": False,
+    "skip_corrupted": False,
 }  # fmt: skip
 PLAIN_GREY = {"mean": [0.0], "std": [1.0]}
 STREAM = {**OPTIONS, "in_memory": False, "resize": 4}

@@ -1,9 +1,14 @@
 """Data sets. The YAML files in conf/dataset name them as `_target_`."""
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from dimred.data.base import Data
 from dimred.data.sets import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST
+
+if TYPE_CHECKING:
+    from dimred.data.folder import Caltech101, TinyImageNet, imagefolder
+    from dimred.data.sources import webdataset
 
 __all__ = [
     "CIFAR10",
@@ -16,14 +21,21 @@ __all__ = [
     "FashionMNIST",
     "TinyImageNet",
     "imagefolder",
+    "webdataset",
 ]
+
+#: where others are defined
+LATER = {
+    "Caltech101": "folder",
+    "TinyImageNet": "folder",
+    "imagefolder": "folder",
+    "webdataset": "sources",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Image folders where they are first used: other data sets need no Pillow and no torchvision,
+    """Encoded images where they are first used: other data sets need no Pillow and no torchvision,
     which are slow to import."""
-    if name in ("Caltech101", "TinyImageNet", "imagefolder"):
-        from dimred.data import folder
-
-        return getattr(folder, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"dimred.data.{LATER[name]}"), name)

@@ -43,25 +43,32 @@ def require_regular(path: Path | str) -> None:
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Relative names (with /) of the files and directories below a directory. Those of directories
-    end in "/".
+    """Relative names (with /) of the files and directories below a directory, sorted. Those of
+    directories end in "/".
 
     Follows links. UserError for a directory that cannot be listed, or a file that is not regular.
     """
-    waiting = [""]
+    waiting = entries(folder, "")
     while waiting:
-        inside = waiting.pop()
-        with reading(folder / inside):
-            entries = list(os.scandir(folder / inside))
-        for entry in entries:
+        name = waiting.pop()
+        yield name
+        if name.endswith("/"):
+            waiting += entries(folder, name)
+
+
+def entries(folder: Path, inside: str) -> list[str]:
+    """The names in one directory, the last one first."""
+    found = []
+    with reading(folder / inside), os.scandir(folder / inside) as listed:
+        for entry in listed:
             name = f"{inside}{entry.name}"
             if entry.is_dir():
-                yield f"{name}/"
-                waiting.append(f"{name}/")
+                found.append(f"{name}/")
             elif entry.is_file():
-                yield name
+                found.append(name)
             else:
                 require_regular(folder / name)
+    return sorted(found, reverse=True)
 
 
 def download(url: str, path: Path, md5: str) -> None:
@@ -74,8 +81,12 @@ def download(url: str, path: Path, md5: str) -> None:
         os.replace(Path(folder, path.name), path)
 
 
-def damaged_data(path: Path | str, why: object) -> UserError:
-    return UserError(
+class DamagedData(UserError):
+    """A file that cannot be read as what it should be."""
+
+
+def damaged_data(path: Path | str, why: object) -> DamagedData:
+    return DamagedData(
         f"{path} is damaged or not the expected file ({why}). Delete it or replace it by a good "
         "copy."
     )
@@ -83,7 +94,7 @@ def damaged_data(path: Path | str, why: object) -> UserError:
 
 @contextmanager
 def reading(path: Path | str, *errors: type[Exception]) -> Iterator[None]:
-    """Convert `errors`, and errors of the file system, to a UserError that names `path`."""
+    """Convert `errors`, and errors of the file system, to DamagedData that names `path`."""
     kinds: tuple[type[Exception], ...] = (OSError, EOFError, *errors)
     try:
         yield
@@ -104,8 +115,13 @@ def checked(path: Path, md5: str) -> bytes:
     return content
 
 
-def remembered(key: object, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The result of make(), cached on disk for later processes under `key` (its repr).
+def remembered(
+    key: object,
+    make: Callable[[], dict[str, Tensor]],
+    is_current: Callable[[dict[str, Tensor]], bool] = lambda found: True,
+) -> dict[str, Tensor]:
+    """The result of make(), cached on disk for later processes under `key` (its repr). It is made
+    again unless `is_current`.
 
     The cache is a safetensors file in $DIMRED_CACHE or ~/.cache/dimred, with a checksum of key and
     content. It may be deleted at any time. If it cannot be written, nothing is cached.
@@ -114,7 +130,8 @@ def remembered(key: object, make: Callable[[], dict[str, Tensor]]) -> dict[str, 
     path = folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.safetensors"
     with suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if (file.metadata() or {}).get("checksum") == checksum(key, found):
+        known = (file.metadata() or {}).get("checksum") == checksum(key, found)
+        if known and is_current(found):
             return found
     tensors = make()
     try:

@@ -17,6 +17,7 @@ import torch
 
 from dimred.data.arrays import Examples
 from dimred.data.base import Data, log_notes, require_range
+from dimred.data.encoded import Collection, InMemory, class_folders
 from dimred.data.files import checked, fetch, files_below, reading, remembered
 from dimred.data.images import Member, members, suitable, tar_members
 from dimred.data.layout import LAYOUT, arrange
@@ -44,15 +45,30 @@ class ImageFiles(Memory):
         """Name and content of the images to use, with names that `arrange` understands."""
         return members(path)
 
+    def collection(self, path: Path) -> Collection:
+        """The images to use, with their splits and classes."""
+        found = sorted(self.members(path), key=lambda member: (member[0].endswith("/"), member[0]))
+        images = [member for member in found if not member[0].endswith("/")]
+        return Collection(InMemory(path, images), arrange((name for name, _ in found), path))
+
+    def version(self, path: Path) -> object:
+        """A value that changes whenever the images do."""
+        return fingerprint(path)
+
     def wanted_channels(self) -> int | None:
         """1, 3, or None to take it from the images."""
         return 3
+
+    def skips(self) -> bool:
+        """Whether to leave out corrupted images."""
+        return False
 
     def read(self) -> tuple[Examples, ...]:
         require_range(workers=(self.workers, 0, 1024))
         path, channels = self.source(), self.wanted_channels()
         self.read_from = (path,)
-        key = "images 2", type(self).__name__, *fingerprint(path), self.resize, channels
+        options = self.resize, channels, self.skips()
+        key = "images 3", type(self).__name__, PIL.__version__, self.version(path), *options
         tensors = remembered(key, lambda: self.decode(path, channels))
         log_notes(self.name, bytes(tensors["notes"].tolist()).decode().splitlines())
         splits = [split for split in ("train", "val", "test") if f"{split}_labels" in tensors]
@@ -61,29 +77,30 @@ class ImageFiles(Memory):
         )
 
     def decode(self, path: Path, channels: int | None) -> dict[str, torch.Tensor]:
-        names, images, notes = decode_all(
-            self.members(path), path, self.resize, channels, self.workers
+        encoded, layout = self.collection(path)
+        images, readable, notes = decode_all(
+            encoded, path, self.resize, channels, self.workers, self.skips()
         )
-        layout = arrange(names, path)
         tensors = {
             "notes": torch.tensor(list("\n".join(notes + layout.notes).encode()), dtype=torch.uint8)
         }
-        for split, part in layout.parts().items():
+        for split, whole in layout.parts().items():
+            part = whole.at(readable[whole.positions])
             tensors[f"{split}_images"] = torch.from_numpy(images[part.positions])
             tensors[f"{split}_labels"] = torch.from_numpy(part.labels)
         return tensors
 
 
 def fingerprint(path: Path) -> tuple[Any, ...]:
-    """Values that change with the files at `path` (names, sizes, times) and with the decoder."""
+    """Values that change with the files at `path`: names, sizes, times."""
     inside = [""]
     if path.is_dir():
-        inside = sorted(name for name in files_below(path) if not name.endswith("/"))
+        inside = [name for name in files_below(path) if not name.endswith("/")]
     with reading(path):
         found = [(name, os.stat(path / name)) for name in inside]
     # ctime as well: copying a file can restore its modification time, but not its ctime
     stats = [(name, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for name, each in found]
-    return PIL.__version__, str(path.resolve()), stats
+    return str(path.resolve()), stats
 
 
 @dataclass(kw_only=True)
@@ -93,9 +110,13 @@ class ImageFolder(ImageFiles):
     name: str
     path: str
     channels: Literal[1, 3] | None
+    skip_corrupted: bool
 
     def wanted_channels(self) -> int | None:
         return self.channels
+
+    def skips(self) -> bool:
+        return self.skip_corrupted
 
     def source(self) -> Path:
         return suitable(Path(self.path).expanduser())
@@ -113,6 +134,7 @@ def imagefolder(
     std: Sequence[float] | None,
     crop_padding: int,
     flip: bool,
+    skip_corrupted: bool,
 ) -> Data:
     """Images in class folders: train/<class>/* with test/ or val/ likewise, or only <class>/* (see
     `layout.arrange`).
@@ -120,11 +142,14 @@ def imagefolder(
     channels: 1 (grey), 3 (colour), or null: 1 if all images are grey, else 3.
     in_memory: true decodes a directory or an archive into memory once; see `Memory` and
     `ImageFiles`. false streams a directory by `workers` processes (0: this one); see `Stream`.
+    skip_corrupted: false ends the run at an image that cannot be decoded, and names it. true leaves
+    it out; in a stream, the next image of the split takes its place.
     """
     if in_memory:
         return ImageFolder(
             name=name, path=path, val_fraction=val_fraction, resize=resize, channels=channels,
             workers=workers, mean=mean, std=std, crop_padding=crop_padding, flip=flip,
+            skip_corrupted=skip_corrupted,
         )  # fmt: skip
     if resize is None or crop_padding or not suitable(Path(path).expanduser()).is_dir():
         raise UserError(
@@ -134,8 +159,9 @@ def imagefolder(
             "archive, or use in_memory=true."
         )
     return Stream(
-        name=name, path=path, val_fraction=val_fraction, resize=resize, channels=channels,
-        workers=workers, mean=mean, std=std, flip=flip,
+        name=name, collection=class_folders(Path(path).expanduser()), val_fraction=val_fraction,
+        resize=resize, channels=channels, workers=workers, mean=mean, std=std, flip=flip,
+        skip_corrupted=skip_corrupted,
     )  # fmt: skip
 
 

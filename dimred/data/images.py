@@ -65,15 +65,10 @@ def usable(name: str) -> str | None:
     return f"{folder}/" if folder.parts else None
 
 
-def names_in(folder: Path) -> list[str]:
-    """The images below a directory, and the folders with other files or none, sorted. Follows links
-    to directories."""
-    return sorted({name for name in map(usable, files_below(folder)) if name})
-
-
 def directory_members(folder: Path) -> Iterator[Member]:
-    for name in names_in(folder):
-        yield name, b"" if name.endswith("/") else (folder / name).read_bytes()
+    for name in files_below(folder):
+        if usable(name) == name:
+            yield name, b"" if name.endswith("/") else (folder / name).read_bytes()
 
 
 def zip_members(path: Path) -> Iterator[Member]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from dimred.data.base import held_out
-from dimred.errors import UserError
+from dimred.errors import UserError, listed
 
 LAYOUT = "train/<class>/* with test/<class>/* or val/<class>/*, or only <class>/*"
 USUAL = {
@@ -40,7 +41,15 @@ class Layout(NamedTuple):
         return {split: part for split, part in found.items() if part is not None}
 
 
-def arrange(names: list[str], path: Path) -> Layout:
+class Folder(NamedTuple):
+    """A folder, and whether it has images. One with images and folders in it counts twice."""
+
+    parts: list[str]  # of its path
+    images: bool
+    number: int
+
+
+def arrange(names: Iterable[str], path: Path) -> Layout:
     """The splits of images that are named as in LAYOUT, possibly within one more folder.
 
     A name that ends in "/" is a folder without images, and may be a class without images. Folders
@@ -48,38 +57,53 @@ def arrange(names: list[str], path: Path) -> Layout:
     "images". Without a test split, the val split is the test set; without both, it is a fixed fifth
     of every class. UserError if the folders are ambiguous, or a class has no images.
     """
-    paths = unwrapped([name.split("/") for name in names])
-    splits = splits_in(paths, path)
+    folders, folder_of = grouped(names)
+    used = unwrapped(folders)
+    splits = splits_in(used, path)
     depth = 1 if splits else 0
-    placed = [
-        (tops(parts, depth), parts, i) for i, parts in enumerate(paths) if len(parts) > depth + 1
-    ]
+    placed = [folder for folder in used if len(folder.parts) > depth]
     first = splits.get("train", "")
-    classes = sorted({parts[depth] for top, parts, _ in placed if top == first})
+    classes = sorted({each.parts[depth] for each in placed if top(each, depth) == first})
     if len(classes) < 2:
-        images = sum(not name.endswith("/") for name in names)
+        images = sum(folders[number].images for number in folder_of)
         raise UserError(
             f"{path} has {images} images in {len(classes)} class folders; expected is {LAYOUT}."
         )
-    found = {
-        role: part(placed, folder, depth, classes)
-        for role, folder in (splits or {"train": ""}).items()
-    }
+    found = {}
+    for role, name in (splits or {"train": ""}).items():
+        here = [folder for folder in placed if top(folder, depth) == name and folder.images]
+        labels = labels_of([(each.number, each.parts[depth]) for each in here], classes, name)
+        found[role] = part(labels, folder_of, len(folders))
     require_images_of_all(found["train"], classes, f"{path}/{first}".rstrip("/"))
-    return divided(found, splits, path, ignored(paths, splits))
+    return divided(found, splits, path, ignored(used, splits))
 
 
-def unwrapped(paths: list[list[str]]) -> list[list[str]]:
-    """The paths without the folders that contain all images."""
-    images = [parts for parts in paths if parts[-1]]
-    around = {parts[0] for parts in images}
-    if len(around) != 1 or split_of(*around) or any(len(parts) < 3 for parts in images):
-        return paths
-    return unwrapped([parts[1:] for parts in paths if parts[0] in around])
+def grouped(names: Iterable[str]) -> tuple[list[Folder], np.ndarray]:
+    """The folders of names, and for each name the number of its folder, int32."""
+    numbers: dict[tuple[str, bool], int] = {}
+    folder_of = array("i")
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        folder_of.append(numbers.setdefault((folder, bool(file)), len(numbers)))
+    folders = [
+        Folder(folder.split("/") if folder else [], images, number)
+        for (folder, images), number in numbers.items()
+    ]
+    return folders, np.array(folder_of, np.int32)
 
 
-def tops(parts: list[str], depth: int) -> str:
-    return parts[0] if depth else ""
+def unwrapped(folders: list[Folder]) -> list[Folder]:
+    """The folders without those that contain all images."""
+    images = [folder.parts for folder in folders if folder.images]
+    around = {parts[0] for parts in images if parts}
+    if len(around) != 1 or split_of(*around) or any(len(parts) < 2 for parts in images):
+        return folders
+    inside = [folder for folder in folders if folder.parts and folder.parts[0] in around]
+    return unwrapped([folder._replace(parts=folder.parts[1:]) for folder in inside])
+
+
+def top(folder: Folder, depth: int) -> str:
+    return folder.parts[0] if depth else ""
 
 
 def split_of(folder: str) -> str | None:
@@ -89,16 +113,16 @@ def split_of(folder: str) -> str | None:
     return next((split for split, usual in USUAL.items() if word in usual), None)
 
 
-def splits_in(paths: list[list[str]], path: Path) -> dict[str, str]:
+def splits_in(used: list[Folder], path: Path) -> dict[str, str]:
     """The folder of every split; empty if the folders are classes."""
-    images = [parts for parts in paths if parts[-1] and len(parts) > 1]
+    images = [folder.parts for folder in used if folder.images and folder.parts]
     folders = sorted({parts[0] for parts in images})
     named: dict[str, list[str]] = {}
     for folder in folders:
         if split := split_of(folder):
             named.setdefault(split, []).append(folder)
     # One class may be called "train" or "dev", but classes "train" and "test" together are splits.
-    has_classes = any(split_of(parts[0]) == "train" and len(parts) > 2 for parts in images)
+    has_classes = any(split_of(parts[0]) == "train" and len(parts) > 1 for parts in images)
     in_words = sum(map(len, named.values())) == len(folders)
     if not has_classes and not (len(named) > 1 and ("train" in named or in_words)):
         return {}
@@ -114,21 +138,63 @@ def splits_in(paths: list[list[str]], path: Path) -> dict[str, str]:
     return {split: same[0] for split, same in named.items()}
 
 
-def part(
-    placed: list[tuple[str, list[str], int]], folder: str, depth: int, classes: list[str]
-) -> Split:
-    """The images in the folder of a split; "" is the folder of all images."""
+def labels_of(
+    here: list[tuple[int, str]], classes: list[str], folder: str
+) -> list[tuple[int, int]]:
+    """The numbers of folders and of their classes. UserError for a class that is not in train."""
     number = {label: i for i, label in enumerate(classes)}
-    here = [(i, parts[depth]) for top, parts, i in placed if top == folder and parts[-1]]
     if unknown := {label for _, label in here} - number.keys():
         raise UserError(
             f"The class folders {sorted(unknown)[:5]} are in {folder}/ but not in train/. Train "
             "and test must have the same classes: rename or remove these folders."
         )
-    return Split(
-        np.array([i for i, _ in here], np.int64),
-        np.array([number[label] for _, label in here], np.int64),
-    )
+    return [(i, number[label]) for i, label in here]
+
+
+def part(labels: list[tuple[int, int]], folder_of: np.ndarray, folders: int) -> Split:
+    """The images in some folders, which are given with their labels."""
+    label_of = np.full(folders, -1)
+    for folder, label in labels:
+        label_of[folder] = label
+    found = label_of[folder_of]
+    positions = np.flatnonzero(found >= 0)
+    return Split(positions, found[positions])
+
+
+def by_split(names: Sequence[str], labels: Sequence[np.ndarray], path: Path) -> Layout:
+    """The splits of files that hold many examples each, with the labels of all their examples.
+
+    A file belongs to the split that a word of its path names: train-0001.tar, test/0001.tar. Where
+    none does, all are train files. UserError for a path that names two splits, and without a train
+    file."""
+    roles = [split_of_path(name) for name in names]
+    if not any(roles):
+        roles = ["train"] * len(names)
+    unused = [name for name, role in zip(names, roles, strict=True) if role is None]
+    notes = [f"{name} is neither train, val nor test and is ignored" for name in unused[:3]]
+    role_of = np.repeat(np.array(roles, object), [len(each) for each in labels])
+    every = np.concatenate(labels)
+    found = {}
+    for role in USUAL:
+        positions = np.flatnonzero(role_of == role)
+        if len(positions):
+            found[role] = Split(positions, every[positions])
+    if "train" not in found:
+        raise UserError(
+            f"{path} has {listed(names)}, but no train examples. Name the files train-*, and val-* "
+            "or test-*."
+        )
+    return divided(found, {role: role for role in found}, path, notes)
+
+
+def split_of_path(name: str) -> str | None:
+    words = set(re.findall(r"[a-z]+", name.lower()))
+    found = [split for split, usual in USUAL.items() if words & usual]
+    if len(found) > 1:
+        raise UserError(
+            f"{name} names the splits {' and '.join(found)}. Rename it, so that it names one."
+        )
+    return found[0] if found else None
 
 
 def require_images_of_all(train: Split, classes: list[str], path: str) -> None:
@@ -169,7 +235,8 @@ def divided(
     return Layout(train, None, test or val or train.at(np.empty(0, np.int64)), notes)
 
 
-def ignored(paths: list[list[str]], splits: Mapping[str, str]) -> list[str]:
-    others = {parts[0] for parts in paths if parts[-1] and len(parts) > 1} - set(splits.values())
+def ignored(used: list[Folder], splits: Mapping[str, str]) -> list[str]:
+    folders = {folder.parts[0] for folder in used if folder.images and folder.parts}
+    others = folders - set(splits.values())
     listed = ", ".join(f"{each}/" for each in sorted(others)[:5])
     return [f"{listed} is neither train, val nor test and is ignored"] if splits and others else []

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dimred.data.files import reading
-from dimred.data.images import Member
-from dimred.errors import UserError
+from dimred.data.encoded import Encoded
+from dimred.data.files import DamagedData, reading
+from dimred.errors import UserError, listed
 
 GREY = {"1", "L", "LA", "La"}  # Pillow's modes with one channel of 8 bits
 # the first letters of Pillow's modes with one channel of more than 8 bits, or of floats
@@ -38,46 +38,66 @@ def decode(content: bytes | Path, size: int | None, channels: int | None) -> Ima
     return image.resize((size, size), Image.Resampling.BILINEAR) if size else image
 
 
-def is_grey(path: Path) -> bool:
-    """Whether an image has one channel; reads only the header."""
-    with reading(path, *UNREADABLE), Image.open(path) as file:
+def is_grey(content: bytes, name: str) -> bool:
+    """Whether an image has one channel; decodes only the header."""
+    with reading(name, *UNREADABLE), Image.open(io.BytesIO(content)) as file:
         return mode_of(file, None) != "RGB"
 
 
 def decode_all(
-    source: Iterable[Member], path: Path, size: int | None, channels: int | None, threads: int
-) -> tuple[list[str], np.ndarray, list[str]]:
-    """The names of all members, uint8 images (n, C, H, W) of the first n, and notes for the user.
+    encoded: Encoded, path: Path, size: int | None, channels: int | None, threads: int, skip: bool
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """uint8 images (n, C, H, W), which of them are readable (n,), and notes for the user.
 
-    Folders (see `members`) are last. With channels=None, images have one channel if all of them are
-    grey, else three. UserError for a damaged image or unequal sizes.
+    With channels=None, images have one channel if all of them are grey, else three. UserError for
+    unequal sizes, and for a damaged image unless `skip`.
     """
+    names = [encoded.name(i) for i in range(len(encoded))]
 
-    def pixels(member: Member) -> np.ndarray:
-        with reading(f"{path}: {member[0]}", *UNREADABLE):
-            array = np.asarray(decode(member[1], size, channels))
-            return np.ascontiguousarray(array.reshape(*array.shape[:2], -1).transpose(2, 0, 1))
+    def pixels(i: int) -> np.ndarray | None:
+        try:
+            content = encoded.content(i)
+            with reading(names[i], *UNREADABLE):
+                array = np.asarray(decode(content, size, channels))
+        except DamagedData:
+            if skip:
+                return None
+            raise
+        return np.ascontiguousarray(array.reshape(*array.shape[:2], -1).transpose(2, 0, 1))
 
-    found = sorted(source, key=lambda member: (member[0].endswith("/"), member[0]))
-    names = [name for name, _ in found]
     with ThreadPool(max(threads, 1)) as pool:
-        arrays = pool.map(pixels, [member for member in found if not member[0].endswith("/")])
-    for name, array in zip(names, arrays, strict=False):
-        if array.shape[1:] != arrays[0].shape[1:]:
+        decoded = pool.map(pixels, range(len(names)))
+    found = [(name, array) for name, array in zip(names, decoded, strict=True) if array is not None]
+    readable = np.array([array is not None for array in decoded], bool)
+    if not found:
+        return np.empty((len(names), 3, 0, 0), np.uint8), readable, []
+    arrays = require_one_size(found, path)
+    arrays, notes = in_8_bits([name for name, _ in found], arrays, path)
+    images = np.zeros(
+        (len(names), channels or max(map(len, arrays)), *arrays[0].shape[1:]), np.uint8
+    )
+    for i, array in zip(np.flatnonzero(readable), arrays, strict=True):
+        images[i] = array  # broadcasts one channel to three
+    return images, readable, notes + skipped_notes(names, readable)
+
+
+def require_one_size(found: Sequence[tuple[str, np.ndarray]], path: Path) -> list[np.ndarray]:
+    first, expected = found[0]
+    for name, array in found:
+        if array.shape[1:] != expected.shape[1:]:
             raise UserError(
-                f"The images in {path} have unequal sizes (height, width): {names[0]} "
-                f"{arrays[0].shape[1:]}, {name} {array.shape[1:]}. Scale them to one size, for "
+                f"The images in {path} have unequal sizes (height, width): {first} "
+                f"{expected.shape[1:]}, {name} {array.shape[1:]}. Scale them to one size, for "
                 "instance with dataset.resize=64."
             )
-    if not arrays:
-        return names, np.empty((0, 3, 0, 0), np.uint8), []
-    arrays, notes = in_8_bits(names, arrays, path)
-    images = np.empty(
-        (len(arrays), channels or max(map(len, arrays)), *arrays[0].shape[1:]), np.uint8
-    )
-    for i, array in enumerate(arrays):
-        images[i] = array  # broadcasts one channel to three
-    return names, images, notes
+    return [array for _, array in found]
+
+
+def skipped_notes(names: Sequence[str], readable: np.ndarray) -> list[str]:
+    skipped = [name for name, good in zip(names, readable, strict=True) if not good]
+    if not skipped:
+        return []
+    return [f"{len(skipped)} corrupted images are left out: {listed(skipped)}"]
 
 
 def in_8_bits(

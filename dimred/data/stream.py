@@ -1,19 +1,19 @@
-"""Streams image folders that are too large for memory. Batches do not depend on the number of
-DataLoader workers."""
+"""Streams encoded images that are too large for memory. Batches do not depend on the number of
+worker processes."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
 from dimred.data.base import (
     EPOCH,
@@ -26,27 +26,32 @@ from dimred.data.base import (
     require_examples,
     require_range,
 )
-from dimred.data.files import reading
-from dimred.data.images import names_in
-from dimred.data.layout import Split, arrange
-from dimred.data.memory import affine
-from dimred.data.pixels import UNREADABLE, decode, is_grey
+from dimred.data.crops import DRAWS, Choose, centre_box, random_box, square
+from dimred.data.encoded import Collection, Encoded
+from dimred.data.files import DamagedData, reading
+from dimred.data.layout import Split
+from dimred.data.memory import affine, mirror
+from dimred.data.pixels import UNREADABLE, is_grey
 from dimred.errors import UserError
 
-Key = tuple[int, int, int]  # seed, epoch, position in the split
+log = logging.getLogger(__name__)
+
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std, if none are given
 GREY_IMAGENET = (0.449,), (0.226,)  # their means over the channels
+WHOLE = slice(None)
 
 
 @dataclass(kw_only=True)
 class Stream(Data):
-    """A directory of class folders, read again in every epoch; see `imagefolder` for the fields.
+    """Encoded images, read again in every epoch; see `imagefolder` for the fields.
 
     Train images are random parts (RandomResizedCrop), scaled to `resize` x `resize` pixels. For
-    evaluation, the shorter side is scaled to 256/224 of `resize`, and the centre is cropped."""
+    evaluation, the central square of 224/256 of the shorter side is scaled.
+
+    Worker processes read, decode and scale. The device mirrors and normalises."""
 
     name: str
-    path: str
+    collection: Collection
     val_fraction: float
     resize: int
     channels: int | None
@@ -54,22 +59,21 @@ class Stream(Data):
     mean: Sequence[float] | None
     std: Sequence[float] | None
     flip: bool
+    skip_corrupted: bool
 
     def __post_init__(self) -> None:
         require_range(val_fraction=(self.val_fraction, 0, 1), resize=(self.resize, 1, 4096))
         require_range(workers=(self.workers, 0, 1024))
-        self.root = Path(self.path).expanduser()
-        self.names = names_in(self.root)
-        train, val, test, notes = arrange(self.names, self.root)
+        encoded, (train, val, test, notes) = self.collection
         log_notes(self.name, notes)
-        self.classes = int(train.labels.max()) + 1
         if val is None:
             keep, held = held_out(train.labels, self.val_fraction)
             train, val = train.at(keep), train.at(held)
         self.parts = {"train": train, "val": val, "test": test}
         self.sizes = {name: len(part.labels) for name, part in self.parts.items()}
         require_examples(self.name, self.sizes)
-        channels = self.channels or (1 if self.all_grey() else 3)
+        self.classes = max(int(part.labels.max(initial=-1)) for part in self.parts.values()) + 1
+        channels = self.channels or (1 if self.all_grey(encoded) else 3)
         self.shape = (channels, self.resize, self.resize)
         usual = GREY_IMAGENET if channels == 1 else IMAGENET
         mean, std = (
@@ -79,36 +83,28 @@ class Stream(Data):
         self.scale, self.shift = affine(
             mean, std, torch.empty(0, channels, 0, 0, dtype=torch.uint8)
         )
-        random = [
-            v2.RandomResizedCrop(self.resize, antialias=True),
-            v2.RandomHorizontalFlip(0.5 if self.flip else 0.0),
-        ]
-        centre = [
-            v2.Resize(round(self.resize * 256 / 224), antialias=True),
-            v2.CenterCrop(self.resize),
-        ]
-        self.random, self.centre = (
-            v2.Compose([*steps, v2.PILToTensor()]) for steps in (random, centre)
-        )
+        self.skipped: set[str] = set()  # names of corrupted images
 
-    def all_grey(self) -> bool:
-        """Whether all images are grey. Reads their headers, up to the first that is not."""
+    def all_grey(self, encoded: Encoded) -> bool:
+        """Whether all images are grey. Reads them up to the first that is not."""
         used = np.concatenate([part.positions for part in self.parts.values()])
-        return all(is_grey(self.root / self.names[position]) for position in used)
+        return all(is_grey(encoded.content(int(i)), encoded.name(int(i))) for i in used)
 
     def to(self, device: torch.device) -> Stream:
         moved = copy.copy(self)
         moved.scale, moved.shift = self.scale.to(device), self.shift.to(device)
         return moved
 
-    def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Batches:
+    def train_batches(
+        self, batch_size: int, seed: int, epoch: int, start: int = 0, part: slice = WHOLE
+    ) -> Batches:
+        """part: of every batch, these positions. Only they are read and decoded; they have the bits
+        that they have in the whole batch."""
         steps = self.steps_per_epoch(batch_size)
         order = generator(EPOCH, seed, epoch).permutation(self.sizes["train"])
-        chosen = (
-            order[step * batch_size : (step + 1) * batch_size] for step in range(start, steps)
-        )
-        keys = ([(seed, epoch, int(i)) for i in batch] for batch in chosen)
-        return self.batches("train", self.random, keys)
+        firsts = range(start * batch_size, steps * batch_size, batch_size)
+        chosen = (order[first : first + batch_size][part] for first in firsts)
+        return self.batches("train", (Request(batch, (seed, epoch)) for batch in chosen))
 
     def eval_batches(self, split: str, batch_size: int = 1024) -> Batches:
         return self.plain_batches(split, np.arange(self.sizes[split]), batch_size)
@@ -118,66 +114,114 @@ class Stream(Data):
 
     def plain_batches(self, split: str, chosen: np.ndarray, batch_size: int) -> Batches:
         firsts = range(0, len(chosen), batch_size)
-        keys = ([(0, 0, int(i)) for i in chosen[first : first + batch_size]] for first in firsts)
-        return self.batches(split, self.centre, keys)
+        return self.batches(split, (Request(chosen[at : at + batch_size]) for at in firsts))
 
-    def batches(self, split: str, transform: v2.Transform, keys: Iterable[list[Key]]) -> Batches:
-        device = self.scale.device
-        loader = DataLoader(
-            Items(self.root, self.names, self.parts[split], transform, self.shape[0]),
-            batch_sampler=keys,
-            num_workers=self.workers,
-            collate_fn=collate,
-            pin_memory=device.type == "cuda",
-            # Without a generator, the DataLoader draws the workers' seed from the global one.
-            generator=torch.Generator(),
-        )
-        for batch in loader:
-            if isinstance(batch, UserError):
-                raise batch
-            images, labels = (t.to(device, non_blocking=True) for t in batch)
+    def batches(self, split: str, requests: Iterable[Request]) -> Batches:
+        for loaded in self.loaded(split, requests):
+            if isinstance(loaded, UserError):
+                raise loaded
+            self.report(loaded.skipped)
+            images, labels, mirrored = (
+                each.to(self.scale.device, non_blocking=True) for each in loaded.tensors
+            )
+            if mirrored.numel():
+                images = mirror(images, mirrored)
             yield images.to(torch.float32).mul_(self.scale).add_(self.shift), labels
+
+    def loaded(self, split: str, requests: Iterable[Request]) -> Iterator[Loaded | UserError]:
+        """The batches, in order, from worker processes."""
+        part = self.parts[split]
+        return iter(
+            DataLoader(
+                Parts(self.collection.encoded, part, self.shape, self.flip, self.skip_corrupted),
+                sampler=requests,
+                batch_size=None,
+                num_workers=self.workers,
+                collate_fn=unchanged,  # type: ignore[arg-type]
+                pin_memory=self.scale.device.type == "cuda",
+                # Without a generator, the DataLoader draws the workers' seed from the global one.
+                generator=torch.Generator(),
+            )
+        )
+
+    def report(self, skipped: Sequence[str]) -> None:
+        for name in sorted(set(skipped) - self.skipped):
+            self.skipped.add(name)
+            log.warning(
+                "%s: %s is corrupted, and the next image takes its place (%d so far)",
+                *(self.name, name, len(self.skipped)),
+            )
+
+
+class Request(NamedTuple):
+    """Examples of a batch, by their positions in a split; random parts with a seed and an epoch,
+    else central ones."""
+
+    positions: np.ndarray
+    random: tuple[int, int] | None = None
+
+
+class Loaded(NamedTuple):
+    """A batch."""
+
+    #: uint8 images (n, C, H, W), int64 labels (n,), and which to mirror, bool (n,) or (0,)
+    tensors: tuple[Tensor, Tensor, Tensor]
+    skipped: list[str]
 
 
 @dataclass
-class Items(Dataset):
-    """The transformed images of a split. All randomness of an item depends on its key alone, not on
-    the worker."""
+class Parts(Dataset):
+    """Parts of the images of a split. All randomness of an example depends on its seed, epoch and
+    position alone, not on the batch or the worker."""
 
-    root: Path
-    names: list[str]
+    encoded: Encoded
     part: Split
-    transform: Callable[[Image.Image], Tensor]
-    channels: int
+    shape: tuple[int, int, int]
+    flip: bool
+    skip_corrupted: bool
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, int] | UserError:
-        """A uint8 image (C, H, W) and its label. A UserError is returned: raised in a worker, its
-        message would be buried in a traceback."""
-        file = self.root / self.names[self.part.positions[key[2]]]
+    def __getitem__(self, request: Request) -> Loaded | UserError:
+        """A UserError is returned: raised in a worker, its message would be buried in a
+        traceback."""
+        n = len(request.positions)
+        pixels = torch.empty(n, *self.shape, dtype=torch.uint8)
+        labels = torch.empty(n, dtype=torch.int64)
+        mirrored = torch.zeros(n if request.random else 0, dtype=torch.bool)
+        skipped: list[str] = []
         try:
-            with reading(file, *UNREADABLE):
-                image = decode(file, None, self.channels)
-            if image.mode == "F":
-                raise UserError(
-                    f"{file} is deeper than 8 bits, and such images are scaled by the range of all "
-                    "images. Use dataset.in_memory=true, which finds that range, or convert them "
-                    "to 8 bits."
-                )
+            for i, position in enumerate(request.positions.tolist()):
+                choose = centre_box
+                if request.random:
+                    numbers = generator(ITEM, *request.random, position).random(1 + DRAWS)
+                    flip, *draws = numbers.tolist()
+                    choose = partial(random_box, draws=draws)
+                    mirrored[i] = self.flip and flip < 0.5
+                pixels[i], labels[i] = self.read(position, choose, skipped)
         except UserError as error:
             return error
-        with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed would seed GPUs as well, and fork_rng(devices=[]) does not restore
-            # theirs.
-            torch.default_generator.manual_seed(int(generator(ITEM, *key).integers(2**63)))
-            return self.transform(image), int(self.part.labels[key[2]])
+        return Loaded((pixels, labels, mirrored), skipped)
+
+    def read(self, position: int, choose: Choose, skipped: list[str]) -> tuple[Tensor, int]:
+        """The pixels and the label of an example. The next readable example of the split stands in
+        for one that is corrupted, if such are skipped: so a batch has its size, and no other
+        example another place. Appends the names of the corrupted."""
+        n = len(self.part.labels)
+        for at in range(position, position + n):
+            image = int(self.part.positions[at % n])
+            try:
+                return self.pixels(image, choose), int(self.part.labels[at % n])
+            except DamagedData:
+                if not self.skip_corrupted:
+                    raise
+                skipped.append(self.encoded.name(image))
+        raise UserError(f"All {n} images of a split are corrupted, {skipped[0]} among them.")
+
+    def pixels(self, image: int, choose: Choose) -> Tensor:
+        channels, size, _ = self.shape
+        content, name = self.encoded.content(image), self.encoded.name(image)
+        with reading(name, *UNREADABLE):
+            return square(content, name, choose, size, channels)
 
 
-def collate(items: list[tuple[Tensor, int] | UserError]) -> tuple[Tensor, Tensor] | UserError:
-    """A batch, or the first error in it."""
-    images, labels = [], []
-    for item in items:
-        if isinstance(item, UserError):
-            return item
-        images.append(item[0])
-        labels.append(item[1])
-    return torch.stack(images), torch.tensor(labels)
+def unchanged(batch: Loaded | UserError) -> Loaded | UserError:
+    return batch

@@ -1,0 +1,99 @@
+"""Collections of encoded images as data sets, in memory or streamed."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from dimred.data.base import Data, require_range
+from dimred.data.encoded import Collection, Encoded
+from dimred.data.files import reading
+from dimred.data.folder import ImageFolder
+from dimred.data.pixels import UNREADABLE
+from dimred.data.shards import shards
+from dimred.data.stream import Stream
+from dimred.errors import UserError
+
+log = logging.getLogger(__name__)
+
+LARGE = 2**30  # bytes of decoded images, from which on in_memory=auto streams
+InMemory = bool | Literal["auto"]
+Channels = Literal[1, 3] | None
+
+
+@dataclass(kw_only=True)
+class Decoded(ImageFolder):
+    """A collection, decoded into memory."""
+
+    given: Collection
+
+    def source(self) -> Path:
+        return Path(self.path).expanduser()
+
+    def collection(self, path: Path) -> Collection:
+        return self.given
+
+
+def webdataset(
+    name: str,
+    path: str,
+    in_memory: InMemory,
+    workers: int,
+    val_fraction: float,
+    resize: int | None,
+    channels: Channels,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    crop_padding: int,
+    flip: bool,
+    skip_corrupted: bool,
+) -> Data:
+    """Tar shards in webdataset's convention, see `shards`; the other fields as in `imagefolder`.
+
+    in_memory: auto loads images of less than 1 GiB (decoded) into memory, and streams more."""
+    return data_of(
+        shards(Path(path).expanduser()), in_memory, crop_padding,
+        name=name, path=path, workers=workers, val_fraction=val_fraction, resize=resize,
+        channels=channels, mean=mean, std=std, flip=flip, skip_corrupted=skip_corrupted,
+    )  # fmt: skip
+
+
+def data_of(collection: Collection, in_memory: InMemory, crop_padding: int, **options: Any) -> Data:
+    """A collection as a data set. options: the fields that `Decoded` and `Stream` share."""
+    require_range(resize=(options["resize"], 1, 4096))
+    size = decoded_bytes(collection, options["resize"], options["channels"])
+    chosen = size < LARGE if in_memory == "auto" else in_memory
+    log.info(
+        "%s: %d images, %.3g MiB when decoded, %s (dataset.in_memory=%s)",
+        *(options["name"], len(collection.encoded), size / 2**20),
+        *("are loaded into memory" if chosen else "are streamed", str(in_memory).lower()),
+    )
+    if chosen:
+        return Decoded(given=collection, crop_padding=crop_padding, **options)
+    if options["resize"] is None or crop_padding:
+        raise UserError(
+            f"{options['name']} is streamed, with resize={options['resize']} and "
+            f"crop_padding={crop_padding}; streaming needs a size in pixels (resize=224) and "
+            "crop_padding=0 (it crops at random anyway). Set these, or use "
+            "dataset.in_memory=true."
+        )
+    del options["path"]
+    return Stream(collection=collection, **options)
+
+
+def decoded_bytes(collection: Collection, size: int | None, channels: int | None) -> int:
+    """The size of the decoded images, if all are as large as the first one."""
+    encoded = collection.encoded
+    width, height = (size, size) if size else size_of(encoded, 0)
+    return len(encoded) * width * height * (channels or 3)
+
+
+def size_of(encoded: Encoded, i: int) -> tuple[int, int]:
+    with reading(encoded.name(i), *UNREADABLE), Image.open(io.BytesIO(encoded.content(i))) as file:
+        return file.size
