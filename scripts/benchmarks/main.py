@@ -14,7 +14,6 @@ prepare_process()  # as the command line does, before torch is imported
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from statistics import median
@@ -22,110 +21,52 @@ from statistics import median
 import input as data_input
 import start
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from nets import MODELS, Batch, Model, covered, resnet20, sgd, size, state_size, training
+from torch import nn
 from torch.nn.utils import prune
+from turns import Step, in_turns, ratio
 
 from dimred.methods.dynamic_sparse_training.rigl import RigL
-from dimred.models import lenet5, lenet300, resnet, vgg
 from dimred.net import Net
 from dimred.net.state import state_bytes
 from dimred.scores import magnitude, random_scores
 from dimred.select.allocations import ERK
 from dimred.select.rewiring import drop, grow
 from dimred.select.topk import topk
+from dimred.training.timing import seconds_of
 
 DENSITY = 0.05
-Step = Callable[[], None]
-INITS = {"init": "kaiming_normal", "pretrained": None}
-MODELS = [  # name, builder, image shape, batch size, rounds, steps in a round
-    (
-        "LeNet-300-100",
-        lambda: lenet300(shape=(1, 28, 28), classes=10, **INITS),
-        (1, 28, 28),
-        100,
-        60,
-        20,
-    ),
-    (
-        "LeNet-5",
-        lambda: lenet5(shape=(1, 28, 28), classes=10, relu=True, **INITS),
-        (1, 28, 28),
-        100,
-        30,
-        5,
-    ),
-    (
-        "ResNet-20",
-        lambda: resnet(shape=(3, 32, 32), classes=10, depth=20, width=1, shortcut="conv", **INITS),
-        (3, 32, 32),
-        64,
-        12,
-        1,
-    ),
-    (
-        "VGG-16",
-        lambda: vgg(shape=(3, 32, 32), classes=10, depth=16, **INITS),
-        (3, 32, 32),
-        32,
-        8,
-        1,
-    ),
-]
+#: batch size, rounds, and steps in a round
+EFFORT = {
+    "LeNet-300-100": (100, 60, 20),
+    "LeNet-5": (100, 30, 5),
+    "ResNet-20": (64, 12, 1),
+    "VGG-16": (32, 8, 1),
+}
 
 
-def covered(model: nn.Module) -> list[nn.Module]:
-    return [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+def plain(model: nn.Module, batch: Batch) -> tuple[Step, Callable[[], int]]:
+    """A training step, and the bytes of its state."""
+    optimizer, weights = sgd(model.parameters()), [m.weight for m in covered(model)]
+    return training(model, optimizer, batch), lambda: state_size(weights, optimizer)
 
 
-def sgd(parameters: object) -> torch.optim.SGD:
-    # A learning rate near zero: in a net that memorises the batch, max-pooling becomes up to twice
-    # as fast (branches are predicted better), in dense nets sooner than in sparse ones. That would
-    # distort the comparison.
-    return torch.optim.SGD(parameters, lr=1e-9, momentum=0.9)  # type: ignore[arg-type]
+#: of torch.nn.utils.prune
+KEPT = "weight_orig", "weight_mask"
 
 
-def size(*tensors: Tensor | None) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors if t is not None)
-
-
-def training(
-    model: Callable[[Tensor], Tensor], optimizer: torch.optim.SGD, batch: tuple[Tensor, Tensor]
-) -> Step:
-    def step() -> None:
-        optimizer.zero_grad()
-        F.cross_entropy(model(batch[0]), batch[1]).backward()
-        optimizer.step()
-
-    return step
-
-
-def plain(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Step, Callable[[], int]]:
-    optimizer = sgd(model.parameters())
-    return training(model, optimizer, batch), lambda: sum(
-        size(m.weight, m.weight.grad, optimizer.state[m.weight]["momentum_buffer"])
-        for m in covered(model)
-    )
-
-
-def pruned(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Step, Callable[[], int]]:
+def pruned(model: nn.Module, batch: Batch) -> tuple[Step, Callable[[], int]]:
     """torch.nn.utils.prune: a mask buffer and a forward hook."""
     for module in covered(model):
         prune.random_unstructured(module, "weight", amount=1 - DENSITY)
     optimizer = sgd(model.parameters())
-    return training(model, optimizer, batch), lambda: sum(
-        size(
-            m.weight,
-            m.weight_mask,
-            m.weight_orig,
-            m.weight_orig.grad,
-            optimizer.state[m.weight_orig]["momentum_buffer"],
-        )
-        for m in covered(model)
-    )
+    originals, masks = ([getattr(m, key) for m in covered(model)] for key in KEPT)
+    # the masked weights are there, too
+    more = size(*masks, *originals)
+    return training(model, optimizer, batch), lambda: state_size(originals, optimizer) + more
 
 
-def masked(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Step, Callable[[], int]]:
+def masked(model: nn.Module, batch: Batch) -> tuple[Step, Callable[[], int]]:
     """The loop of most paper code: multiply the weights by their masks after every step."""
     masks = {m: (torch.rand_like(m.weight) < DENSITY).float() for m in covered(model)}
     inner, dense_state = plain(model, batch)
@@ -139,7 +80,7 @@ def masked(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Step, Callab
     return step, lambda: dense_state() + size(*masks.values())
 
 
-def ours(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Step, Callable[[], int]]:
+def ours(model: nn.Module, batch: Batch) -> tuple[Step, Callable[[], int]]:
     net = Net(model, initial=dict)
     net.keep(topk(random_scores(net), round(DENSITY * net.total)))
     net.optimizer = sgd(net.parameters().values())
@@ -149,39 +90,16 @@ def ours(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Step, Callable
 CONTESTANTS = {"plain dense": plain, "dimred": ours, "prune": pruned, "mask loop": masked}
 
 
-def contest(
-    name: str,
-    build: Callable[[], nn.Module],
-    shape: tuple[int, ...],
-    n: int,
-    rounds: int,
-    steps: int,
-) -> str:
-    batch = torch.randn(n, *shape), torch.randint(10, (n,))
-    pairs = {who: make(build(), batch) for who, make in CONTESTANTS.items()}
-    times: dict[str, list[float]] = {who: [] for who in pairs}
-    for i in range(rounds + 2):
-        turn = i % len(
-            pairs
-        )  # each goes first in its turn: what ran before it warms or cools the caches
-        for who in [*list(pairs)[turn:], *list(pairs)[:turn]]:
-            step, _ = pairs[who]
-            start = time.perf_counter()
-            for _ in range(steps):
-                step()
-            if i >= 2:  # the first rounds warm up
-                times[who].append((time.perf_counter() - start) / steps)
-    dense = pairs["plain dense"][1]()
-    cells = [f"{1e3 * median(times['plain dense']):.2f} ms"]
-    cells += [
-        f"{median(a / b for a, b in zip(times[who], times['plain dense'], strict=True)):.2f}x"
-        for who in pairs
-        if who != "plain dense"
-    ]
-    cells += [
-        f"{dense / 1e6:.2f} MB",
-        *(f"{pairs[who][1]() / dense:.2f}x" for who in pairs if who != "plain dense"),
-    ]
+def contest(name: str, model: Model) -> str:
+    n, rounds, count = EFFORT[name]
+    batch = model.batch(n)
+    pairs = {who: make(model.build(), batch) for who, make in CONTESTANTS.items()}
+    times = in_turns({who: step for who, (step, _) in pairs.items()}, rounds, count)
+    base, state = times["plain dense"], pairs["plain dense"][1]()
+    others = [who for who in pairs if who != "plain dense"]
+    cells = [f"{1e3 * median(base):.2f} ms"]
+    cells += [f"{ratio(times[who], base):.2f}x" for who in others]
+    cells += [f"{state / 1e6:.2f} MB", *(f"{pairs[who][1]() / state:.2f}x" for who in others)]
     return f"| {name} (batch {n}) | {' | '.join(cells)} |"
 
 
@@ -197,20 +115,20 @@ def rewiring(name: str, model: nn.Module, density: float) -> str:
     taken = []
     for _ in range(9):
         gradient = {key: torch.rand(w.param.shape) for key, w in net.weights.items()}
-        start = time.perf_counter()
-        net.keep(grow(drop(net, magnitude(net), counts), gradient, counts))
-        taken.append(time.perf_counter() - start)
+        taken.append(seconds_of(partial(update, net, gradient, counts)))
     return (
         f"| {RigL.__name__} update, {name}, {density:.0%} density | {1e3 * median(taken):.1f} ms |"
     )
 
 
+def update(net: Net, gradient: dict[str, torch.Tensor], counts: dict[str, int]) -> None:
+    net.keep(grow(drop(net, magnitude(net), counts), gradient, counts))
+
+
 def selecting(n: int) -> str:
     scores, taken = {"weight": torch.rand(n)}, []
     for _ in range(5):
-        start = time.perf_counter()
-        topk(scores, n // 20)
-        taken.append(time.perf_counter() - start)
+        taken.append(seconds_of(partial(topk, scores, n // 20)))
     milliseconds = f"{1e3 * median(taken):.0f} ms"
     return f"| exact selection of 5 % of {n / 1e6:.0f} million weights | {milliseconds} |"
 
@@ -233,12 +151,11 @@ def main() -> None:
         "| mask loop |\n|---|---|---|---|---|---|---|---|---|",
         flush=True,
     )
-    for row in MODELS:
-        if len(sys.argv) < 2 or row[0] in sys.argv[1:]:
-            print(contest(*row), flush=True)
+    for name in sys.argv[1:] or EFFORT:
+        print(contest(name, MODELS[name]), flush=True)
     print("\n| what | time |\n|---|---|")
     print(rewiring("one layer of 2.4 million weights", nn.Linear(1536, 1600, bias=False), 0.1))
-    print(rewiring("ResNet-20", MODELS[2][1](), 0.05))
+    print(rewiring("ResNet-20", resnet20(), 0.05))
     print(selecting(25_000_000))
     for header, *lines in (data_input.rows(), start.rows()):
         print("\n| " + " | ".join(header) + " |\n|---|---|---|---|")

@@ -12,23 +12,24 @@ and the time in which the activations of one example were computed.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from statistics import median
 
 import torch
+from nets import CIFAR, MODELS
 from torch import nn
+from turns import in_turns
 
 from dimred.channels.selection import Channels
 from dimred.data.arrays import Examples
 from dimred.data.memory import Memory
-from dimred.models import lenet5, resnet, vgg
 from dimred.net import Net
 from dimred.training.loop import Train
 from dimred.training.recipe import Recipe
+from dimred.training.timing import seconds_of
 
 BATCH, EXAMPLES = 128, 2560
-PLAIN = {"init": "kaiming_normal", "pretrained": None}
 
 
 class Noise(Memory):
@@ -53,29 +54,15 @@ class Noise(Memory):
         )
 
 
-def resnet20() -> nn.Module:
-    return resnet(shape=COLOUR, classes=10, depth=20, width=1, shortcut="conv", **PLAIN)
-
-
-def vgg16() -> nn.Module:
-    return vgg(shape=COLOUR, classes=10, depth=16, **PLAIN)
-
-
-def lenet() -> nn.Module:
-    return lenet5(shape=GREY, classes=10, relu=True, **PLAIN)
-
-
-COLOUR, GREY = (3, 32, 32), (1, 28, 28)
-Build = Callable[[], nn.Module]
-#: name, model, shape of its images, and what of it trains
-FROZEN: list[tuple[str, Build, tuple[int, ...], Sequence[str]]] = [
-    ("ResNet-20, 6 of 9 blocks", resnet20, COLOUR, ("stage3", "fc")),
-    ("ResNet-20, 8 of 9 blocks", resnet20, COLOUR, ("stage3.2", "fc")),
-    ("ResNet-20, all but the output layer", resnet20, COLOUR, ("fc",)),
-    ("LeNet-5, all but the output layer", lenet, GREY, ("fc2",)),
+#: a row, its model, and what of it trains
+FROZEN: list[tuple[str, str, Sequence[str]]] = [
+    ("ResNet-20, 6 of 9 blocks", "ResNet-20", ("stage3", "fc")),
+    ("ResNet-20, 8 of 9 blocks", "ResNet-20", ("stage3.2", "fc")),
+    ("ResNet-20, all but the output layer", "ResNet-20", ("fc",)),
+    ("LeNet-5, all but the output layer", "LeNet-5", ("fc2",)),
 ]
-#: name, model, and the batch size
-REMOVED: list[tuple[str, Build, int]] = [("ResNet-20", resnet20, 128), ("VGG-16", vgg16, 64)]
+#: batch sizes
+REMOVED = {"ResNet-20": 128, "VGG-16": 64}
 
 
 def steps(net: Net, data: Noise, batch_size: int = BATCH, **recipe: float) -> Iterator[int]:
@@ -85,14 +72,10 @@ def steps(net: Net, data: Noise, batch_size: int = BATCH, **recipe: float) -> It
 
 def times(ways: dict[str, Iterator[int]], count: int) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds of the first step of each, and of a later one."""
-    taken: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(count + 2):
-        for way, each in ways.items():
-            start = time.perf_counter()
-            next(each)
-            taken[way].append(time.perf_counter() - start)
-    first = {way: each[0] for way, each in taken.items()}
-    return first, {way: median(each[2:]) for way, each in taken.items()}
+    steps = {way: partial(next, each) for way, each in ways.items()}
+    first = {way: seconds_of(step) for way, step in steps.items()}
+    later = in_turns(steps, count, warm_up=1)
+    return first, {way: median(taken) for way, taken in later.items()}
 
 
 def frozen(model: nn.Module, trained: Sequence[str]) -> Net:
@@ -105,7 +88,7 @@ def frozen(model: nn.Module, trained: Sequence[str]) -> Net:
 
 def without(model: nn.Module, fraction: float) -> Net:
     net = Net(model)
-    channels = Channels(net, torch.zeros(1, *COLOUR))
+    channels = Channels(net, torch.zeros(1, *CIFAR))
     kept = channels.everything()
     for members in channels.coupled_groups():
         kept[members[max(1, round((1 - fraction) * len(members))) :]] = False
@@ -120,7 +103,8 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads\n")
     print("| frozen | computed | cached | activations of an example |")
     print("|---|---|---|---|")
-    for name, build, shape, trained in FROZEN:
+    for name, model, trained in FROZEN:
+        build, shape = MODELS[model]
         data = Noise(*shape)
         ways = {
             "whole": steps(Net(build()), data),
@@ -132,9 +116,10 @@ def main() -> None:
         speed = [f"{later['whole'] / later[way]:.2f}x" for way in ("computed", "cached")]
         print(f"| {name} | {' | '.join(speed)} | {once:.2f} ms |", flush=True)
     print("\n| removed channels | computed | skipped |\n|---|---|---|")
-    for name, build, batch_size in REMOVED:
+    for name, batch_size in REMOVED.items():
+        build, shape = MODELS[name]
         for fraction in (0.1, 0.25, 0.5, 0.75, 0.9):
-            data = Noise(*COLOUR)
+            data = Noise(*shape)
             ways = {
                 "whole": steps(Net(build()), data, batch_size),
                 "computed": steps(without(build(), fraction), data, batch_size),

@@ -13,11 +13,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
+
+from turns import in_turns, ratio
 
 from dimred.methods.pruning_at_init.single_shot import SNIP
 from dimred.net import Net
@@ -42,11 +44,9 @@ class UntilFirstStep(SNIP):
         super().run(net, train)
 
 
-def seconds(command: list[str], folder: str) -> float:
-    start = time.perf_counter()
+def run(command: list[str], folder: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
-    return time.perf_counter() - start
 
 
 def commands(runs: Sequence[str], folder: str) -> dict[str, list[str]]:
@@ -65,17 +65,14 @@ def commands(runs: Sequence[str], folder: str) -> dict[str, list[str]]:
 def rows(runs: Sequence[str] = RUNS, rounds: int = ROUNDS) -> list[tuple[str, ...]]:
     """A header and a row for each command."""
     with tempfile.TemporaryDirectory() as folder:
-        each = commands(runs, folder)
-        times: dict[str, list[float]] = {name: [] for name in each}
-        for _ in range(rounds):
-            for name, command in each.items():
-                times[name].append(seconds(command, folder))
+        each = {name: partial(run, of, folder) for name, of in commands(runs, folder).items()}
+        times = in_turns(each, rounds, warm_up=0)
     base = times["import torch"]
     table: list[tuple[str, ...]] = [("until the first step", "seconds", "more than torch", "ratio")]
     for name, taken in times.items():
         beyond = median(a - b for a, b in zip(taken, base, strict=True))
-        ratio = median(a / b for a, b in zip(taken, base, strict=True))
-        table.append((name, f"{median(taken):.2f}", f"{beyond:.2f}", f"{ratio:.2f}x"))
+        cells = f"{median(taken):.2f}", f"{beyond:.2f}", f"{ratio(taken, base):.2f}x"
+        table.append((name, *cells))
     return table
 
 
