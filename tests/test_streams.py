@@ -24,6 +24,7 @@ from dimred.data.crops import Box, centre_box, random_box, square
 from dimred.data.encoded import class_folders, names_below
 from dimred.data.names import Names
 from dimred.data.shards import shards
+from dimred.data.share import Share
 from dimred.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -116,12 +117,15 @@ def test_other_modes_become_colours_or_grey() -> None:
 
 
 # -- batches --------------------
-def test_a_slice_of_a_batch_has_the_bits_of_the_whole_batch(pictures: Path) -> None:
+def test_a_share_of_a_batch_has_the_bits_of_the_whole_batch(pictures: Path) -> None:
     data = imagefolder(path=str(pictures), **{**STREAM, "workers": 0})
     whole = list(data.train_batches(6, seed=1, epoch=2))
-    for part in (slice(0, 3), slice(3, 6), slice(1, 6, 2)):
-        sliced = data.train_batches(6, seed=1, epoch=2, part=part)
-        assert same(sliced, ((images[part], labels[part]) for images, labels in whole))
+    for rank, part in enumerate((slice(0, 1), slice(1, 3), slice(3, 4), slice(4, 6))):
+        shares = data.train_shares(Share(rank, 4), 6, seed=1, epoch=2)
+        assert same(shares, ((images[part], labels[part]) for images, labels in whole))
+    parts = [each for rank in range(4) for each in data.eval_shares(Share(rank, 4), "train")]
+    (expected,) = data.eval_batches("train")
+    assert torch.equal(torch.cat([images for images, _ in parts]), expected[0])
 
 
 def test_streamed_images_are_mirrored_half_of_the_time(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import sys
 from dimred.cli import help
 from dimred.cli.commands import find
 from dimred.errors import UserError
-from dimred.runs.environment import prepare_process
-from dimred.runs.terminal import accept_any_text, listen, printable
+from dimred.runs.environment import prepare_process, rank
+from dimred.runs.processes import explained_by_rank
+from dimred.runs.terminal import accept_any_text, be_silent, listen, printable
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 HELP = ("-h", "--help", "help")
@@ -25,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     accept_any_text()
     listen(logging.DEBUG if debug else logging.INFO)
+    if rank():
+        be_silent()
     prepare_process()
     try:
         require_working_folder()
@@ -45,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def failed(text: str, status: int) -> int:
-    print(f"dimred: {printable(text)}", file=sys.stderr)
+    print(f"dimred: {printable(explained_by_rank(text))}", file=sys.stderr)
     return status
 
 

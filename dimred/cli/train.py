@@ -15,6 +15,7 @@ from dimred.runs.config.composition import explained, own_folder
 from dimred.runs.config.files import conf
 from dimred.runs.config.overrides import require_one_way
 from dimred.runs.config.rerun import register
+from dimred.runs.processes import require_one_process
 
 if TYPE_CHECKING:
     from dimred.runs.sweep import Command
@@ -66,6 +67,8 @@ def run(arguments: list[str]) -> int:
     if folder:
         passed.append(f"--config-dir={folder}")
     require_options(passed)
+    if {"-m", "--multirun"} & set(passed):
+        require_one_process("-m")
     require_one_way(argument for argument in passed if argument[:1] != "-")
     run = getattr(given, "from")
     start = register(Path(run).expanduser(), folder) if run is not None else "config"

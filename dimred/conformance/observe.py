@@ -21,6 +21,7 @@ from dimred.storage.folder import RunFolder
 from dimred.training.capture import CapturedStep
 from dimred.training.loop import Train
 from dimred.training.observers import Observer
+from dimred.training.ranks import ALONE, Ranks
 
 STEPS = 20  # in a training: five epochs of four steps
 
@@ -204,6 +205,7 @@ def run(
     device: str = "cpu",
     emulated: bool | None = None,
     observers: Iterable[Observer] = (),
+    ranks: Ranks = ALONE,
     **recipe: Any,
 ) -> WatchedNet:
     """Train a toy net by the method, from scratch or from the folder's checkpoint.
@@ -213,14 +215,14 @@ def run(
     net = toy_net(kind, basis, seed, dtype, include)
     net.to(device)
     settings = dataclasses.replace(RECIPE, **{"steps": STEPS, "batch_size": 16, **recipe})
-    train = Train(net, Blobs(dtype, device), settings, seed=seed, folder=folder)
+    train = Train(net, Blobs(dtype, device), settings, seed=seed, folder=folder, ranks=ranks)
     train.observers += [Watch(net, crash), *observers]
     if emulated is not None:
         use_fused_optimizer(train)
     if emulated:
-        feed = train.data.feed(settings.batch_size, fixed=True)
+        feed = train.data.feed(settings.batch_size, True, ranks.share)
         parts = net, settings, feed, train.optimizer, train.running_loss
-        train.stepper = CapturedStep(*parts, capture=EmulatedGraph)
+        train.stepper = CapturedStep(*parts, capture=EmulatedGraph, ranks=ranks)
     if compiled:  # "eager" traces without generating code, which would take ten seconds a net
         torch._dynamo.reset()
         net.compile(backend="eager")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dimred.data.feed import Feed
+from dimred.data.share import WHOLE, Share
 from dimred.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -55,15 +56,31 @@ class Source(ABC):
         Order and augmentation depend on (seed, epoch) and an example's position alone: starting at
         k gives the same bits as skipping k batches. UserError as in `steps_per_epoch`."""
 
-    def feed(self, batch_size: int, fixed: bool = False) -> Feed:
-        """The same batches for a training step, which may be captured if they are `fixed`; see
-        feed.py."""
-        return Feed(self, batch_size, fixed)
+    def train_shares(
+        self, share: Share, batch_size: int, seed: int, epoch: int, start: int = 0
+    ) -> Batches:
+        """The share of every batch of `train_batches`. Override it where the rest of a batch need
+        not be read."""
+        for images, labels in self.train_batches(batch_size, seed, epoch, start):
+            part = share.of(len(labels))
+            yield images[part], labels[part]
+
+    def feed(self, batch_size: int, fixed: bool = False, share: Share = WHOLE) -> Feed:
+        """The same batches, or a share of each, for a training step, which may be captured if they
+        are `fixed`; see feed.py."""
+        return Feed(self, batch_size, fixed, share)
 
     @abstractmethod
     def eval_batches(self, split: str, batch_size: int = 1024) -> Batches:
         """Every example of "train", "val" or "test" exactly once, in order, normalised and not
         augmented."""
+
+    def eval_shares(self, share: Share, split: str) -> Batches:
+        """A share of the examples of `eval_batches`, in batches of which none is empty."""
+        for images, labels in self.eval_batches(split):
+            part = share.of(len(labels))
+            if part.start < part.stop:
+                yield images[part], labels[part]
 
 
 class Data(Source):

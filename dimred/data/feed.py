@@ -14,24 +14,27 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from dimred.data.share import WHOLE, Share
+
 if TYPE_CHECKING:
     from dimred.data.base import Source
 
 
 class Feed:
-    """The batches of `data.train_batches`.
+    """The batches of `data.train_batches`, or a share of each.
 
     fixed: `batch` executes the same operations on the same storages in every step. That costs a
     copy of the batch here, so it is asked for where steps are captured.
     """
 
-    def __init__(self, data: Source, batch_size: int, fixed: bool) -> None:
-        self.data, self.batch_size, self.fixed = data, batch_size, fixed
+    def __init__(self, data: Source, batch_size: int, fixed: bool, share: Share = WHOLE) -> None:
+        self.data, self.batch_size, self.fixed, self.share = data, batch_size, fixed, share
         self._now: tuple[Tensor, Tensor] | None = None
 
     def steps(self, seed: int, epoch: int, start: int = 0) -> Iterator[None]:
         """Move through the batches of an epoch, from batch `start` on."""
-        for images, labels in self.data.train_batches(self.batch_size, seed, epoch, start):
+        batches = self.data.train_shares(self.share, self.batch_size, seed, epoch, start)
+        for images, labels in batches:
             if self.fixed and self._now:
                 for held, fresh in zip(self._now, (images, labels), strict=True):
                     held.copy_(fresh, non_blocking=True)

@@ -28,6 +28,7 @@ from dimred.data.base import (
     require_range,
 )
 from dimred.data.feed import Feed
+from dimred.data.share import WHOLE, Share
 from dimred.errors import UserError
 
 __all__ = ["Examples", "Memory"]
@@ -99,13 +100,18 @@ class Memory(Data):
         return moved
 
     def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Batches:
+        return self.train_shares(WHOLE, batch_size, seed, epoch, start)
+
+    def train_shares(
+        self, share: Share, batch_size: int, seed: int, epoch: int, start: int = 0
+    ) -> Batches:
         steps = self.steps_per_epoch(batch_size)
         draws = self.random_order(seed, epoch)
-        for first in range(start * batch_size, steps * batch_size, batch_size):
-            yield self.select(draws, slice(first, first + batch_size))
+        for step in range(start, steps):
+            yield self.select(draws, share.of(batch_size, step * batch_size))
 
-    def feed(self, batch_size: int, fixed: bool = False) -> Feed:
-        return Selection(self, batch_size, fixed) if fixed else super().feed(batch_size)
+    def feed(self, batch_size: int, fixed: bool = False, share: Share = WHOLE) -> Feed:
+        return (Selection if fixed else Feed)(self, batch_size, fixed, share)
 
     def plain_order(self, seed: int, epoch: int) -> Tensor | None:
         augments = self.crop_padding or self.flip
@@ -140,9 +146,13 @@ class Memory(Data):
         return self.normalise(images), labels.index_select(0, chosen)
 
     def eval_batches(self, split: str, batch_size: int = 1024) -> Batches:
+        return self.eval_shares(WHOLE, split, batch_size)
+
+    def eval_shares(self, share: Share, split: str, batch_size: int = 1024) -> Batches:
         images, labels = self.plain(split)
-        for first in range(0, len(labels), batch_size):
-            at = slice(first, first + batch_size)
+        part = share.of(len(labels))
+        for first in range(part.start, part.stop, batch_size):
+            at = slice(first, min(first + batch_size, part.stop))
             yield self.normalise(images[at]), labels[at]
 
     def sample(self, n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -169,9 +179,10 @@ class Selection(Feed):
 
     data: Memory
 
-    def __init__(self, data: Memory, batch_size: int, fixed: bool) -> None:
-        super().__init__(data, batch_size, fixed)
-        self._first = torch.arange(batch_size, device=data.device)
+    def __init__(self, data: Memory, batch_size: int, fixed: bool, share: Share = WHOLE) -> None:
+        super().__init__(data, batch_size, fixed, share)
+        part = share.of(batch_size)
+        self._first = torch.arange(part.start, part.stop, device=data.device)
         self._at = self._first.clone()
         self._draws: Draws | None = None
 

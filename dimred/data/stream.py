@@ -32,13 +32,13 @@ from dimred.data.files import DamagedData, reading
 from dimred.data.layout import Split
 from dimred.data.memory import affine, mirror
 from dimred.data.pixels import UNREADABLE, is_grey
+from dimred.data.share import WHOLE, Share
 from dimred.errors import UserError
 
 log = logging.getLogger(__name__)
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std, if none are given
 GREY_IMAGENET = (0.449,), (0.226,)  # their means over the channels
-WHOLE = slice(None)
 
 
 @dataclass(kw_only=True)
@@ -95,19 +95,23 @@ class Stream(Data):
         moved.scale, moved.shift = self.scale.to(device), self.shift.to(device)
         return moved
 
-    def train_batches(
-        self, batch_size: int, seed: int, epoch: int, start: int = 0, part: slice = WHOLE
+    def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Batches:
+        return self.train_shares(WHOLE, batch_size, seed, epoch, start)
+
+    def train_shares(
+        self, share: Share, batch_size: int, seed: int, epoch: int, start: int = 0
     ) -> Batches:
-        """part: of every batch, these positions. Only they are read and decoded; they have the bits
-        that they have in the whole batch."""
         steps = self.steps_per_epoch(batch_size)
         order = generator(EPOCH, seed, epoch).permutation(self.sizes["train"])
-        firsts = range(start * batch_size, steps * batch_size, batch_size)
-        chosen = (order[first : first + batch_size][part] for first in firsts)
-        return self.batches("train", (Request(batch, (seed, epoch)) for batch in chosen))
+        chosen = (order[share.of(batch_size, step * batch_size)] for step in range(start, steps))
+        return self.batches("train", (Request(each, (seed, epoch)) for each in chosen))
 
     def eval_batches(self, split: str, batch_size: int = 1024) -> Batches:
-        return self.plain_batches(split, np.arange(self.sizes[split]), batch_size)
+        return self.eval_shares(WHOLE, split, batch_size)
+
+    def eval_shares(self, share: Share, split: str, batch_size: int = 1024) -> Batches:
+        examples = np.arange(self.sizes[split])
+        return self.plain_batches(split, examples[share.of(len(examples))], batch_size)
 
     def sample(self, n: int, seed: int) -> tuple[Tensor, Tensor]:
         return next(self.plain_batches("train", self.choose(n, seed), n))

@@ -13,11 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimred.errors import require
+from dimred.errors import UserError, require
 
 if TYPE_CHECKING:
     import torch
 
+#: what torchrun sets
+OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 
@@ -43,14 +45,41 @@ def prepare_process() -> None:
             set_option(option, value)
 
 
+def several() -> bool:
+    """Whether torchrun has started several processes for one run."""
+    return all(each in os.environ for each in OF_TORCHRUN) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def rank() -> int:
+    """The number of this process among those of its run; 0 where it is alone."""
+    return int(os.environ["RANK"]) if several() else 0
+
+
 def find_device(name: str) -> torch.device:
-    """auto is the first GPU where there is one. UserError if there is no such device."""
+    """auto is the first GPU where there is one, or of the GPUs that of this process where torchrun
+    has started several. UserError if there is no such device."""
     import torch
 
     count = torch.cuda.device_count()
+    if several() and name != "cpu" and count:
+        return own_gpu(name, count)
     allowed = ["auto", "cpu", *(["cuda"] if count else []), *(f"cuda:{i}" for i in range(count))]
     require(name in allowed, "device", name, f"one of {', '.join(allowed)} (what this machine has)")
     return torch.device("cuda" if count else "cpu") if name == "auto" else torch.device(name)
+
+
+def own_gpu(name: str, count: int) -> torch.device:
+    """The GPU of this process, of so many on this machine."""
+    import torch
+
+    require(name in ("auto", "cuda"), "device", name, "auto, cpu or cuda: each process has a GPU")
+    own = int(os.environ["LOCAL_RANK"])
+    if own >= count:
+        raise UserError(
+            f"torchrun has started more processes on this machine than it has GPUs ({count}). "
+            f"Choose --nproc-per-node {count}, or device=cpu"
+        )
+    return torch.device("cuda", own)
 
 
 def describe_device(device: torch.device) -> str:

@@ -40,6 +40,7 @@ def result_of(train: Train, model: Json, images: Json, inputs: Mapping[str, Json
         **costs(train),
         "steps": train.steps_done,
         "captured_steps": train.stepper.captured,
+        **train.ranks.report(train.recipe),
         "seconds": train.elapsed(),
         **measured(train),
         "peak_memory_bytes": peak_memory(train.device),

@@ -10,7 +10,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from dimred.runs.failures import readable
 from dimred.runs.identity import describe, folder_of
 from dimred.runs.inputs import fingerprint, paths_in, require_same
 from dimred.runs.nets import BUILT, build_net, save_net
+from dimred.runs.processes import folder_of_rank, join
 from dimred.runs.result import result_of
 from dimred.runs.signals import stopping_at_signals
 from dimred.runs.trial import try_batch
@@ -37,6 +38,7 @@ from dimred.storage.files import Json
 from dimred.storage.folder import RunFolder
 from dimred.storage.masks import write_masks
 from dimred.training.loop import Train
+from dimred.training.ranks import Ranks
 from dimred.training.recipe import Recipe
 
 log = logging.getLogger("dimred")
@@ -65,7 +67,11 @@ def run(
     method, recipe = build(cfg.method, "method"), build(cfg.recipe, "recipe")
     device = find_device(cfg.device)
     path = folder_of(cfg, choices, describe(cfg))
-    with RunFolder(path) as folder:
+    digest = path.name.rpartition("-")[2]
+    ranks = join(device)
+    ranks.require_same({"configuration": int(digest, 16)}, "another")
+    with folder_of_rank(path, ranks) as folder:
+        ranks.wait()  # until rank 0 holds the folder
         finished = folder.result()
         folder.inputs = inputs_of(cfg)
         # also of a finished run: its result is of the inputs as they were
@@ -75,17 +81,17 @@ def run(
             # a process that was killed after it wrote the result has left one
             folder.forget_checkpoint()
             return finished
-        with logging_to(path / "log.txt"):
+        with logging_to(path / "log.txt") if folder.writes else nullcontext():
             about: Json = {
                 **choices,
                 "sparsity": cfg.sparsity if "sparsity" in cfg.method else None,
                 "seed": cfg.seed,
                 "folder": str(path),
-                "digest": path.name.rpartition("-")[2],
+                "digest": digest,
                 "command": [*(command or sys.argv)],
             }
             try:
-                train = prepared(cfg, recipe, device, folder)
+                train = prepared(cfg, recipe, device, folder, ranks)
                 folder.write_config(OmegaConf.to_yaml({CHOICES: dict(choices), **cfg}))
                 result = about | compute(cfg, method, train, folder)
             except RunIsBusy:  # taken over by another process: write nothing
@@ -105,15 +111,25 @@ def run(
     return result
 
 
-def prepared(cfg: DictConfig, recipe: Recipe, device: torch.device, folder: RunFolder) -> Train:
-    """Build the data set and the net and try them on a batch. Writes no file."""
-    data = build(cfg.dataset, "dataset").to(device)
+def prepared(
+    cfg: DictConfig, recipe: Recipe, device: torch.device, folder: RunFolder, ranks: Ranks
+) -> Train:
+    """Build the data set and the net and try them on a batch. Writes no file of the run."""
+    with ranks.first_before_others():  # it may download
+        data = build(cfg.dataset, "dataset").to(device)
     add_inputs(folder, data.read_from)
     net = build_net(cfg, data.shape, data.classes).to(device)
     log_what_is_not_covered(net, data)
-    try_batch(net, data, recipe.batch_size)  # before Train compiles the net
+    # before Train compiles the net
+    try_batch(net, data, recipe.batch_size // ranks.share.size)
     return Train(
-        net, data, recipe, seed=cfg.seed, folder=folder, checkpoint_seconds=cfg.checkpoint_seconds
+        net,
+        data,
+        recipe,
+        seed=cfg.seed,
+        folder=folder,
+        checkpoint_seconds=cfg.checkpoint_seconds,
+        ranks=ranks,
     )
 
 
@@ -135,11 +151,12 @@ def save(cfg: DictConfig, train: Train, folder: RunFolder) -> Json:
     images: Json = {"shape": list(data.shape), "classes": data.classes}
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     built = {key: config[key] for key in BUILT} | {"model": own_weights(config["model"])}
-    save_net(folder.path / "model.safetensors", net, built, images)
-    masks = {name: w.trained().view(w.param.shape) for name, w in net.weights.items()}
-    write_masks(
-        folder.path / "masks.npz", {name: mask.cpu().numpy() for name, mask in masks.items()}
-    )
+    if folder.writes:
+        save_net(folder.path / "model.safetensors", net, built, images)
+        masks = {name: w.trained().view(w.param.shape) for name, w in net.weights.items()}
+        write_masks(
+            folder.path / "masks.npz", {name: mask.cpu().numpy() for name, mask in masks.items()}
+        )
     return result_of(train, built["model"], images, folder.inputs)
 
 

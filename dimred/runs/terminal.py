@@ -86,6 +86,13 @@ def showing_what_is_asked_for() -> Iterator[None]:
         logger.setLevel(before[1])
 
 
+def be_silent() -> None:
+    """Print nothing: another process of this run does. Errors are raised all the same."""
+    logging.getLogger("dimred").handlers[:] = [logging.NullHandler()]
+    sweep_label.own_screen = False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def say_now(message: str) -> None:
     """Write to stderr from a signal handler, where buffered streams must not be used."""
     if not sweep_label.own_screen:  # the process that started this one says it for all

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import IO
 
 from dimred.errors import UserError
+from dimred.net.state import State
 from dimred.storage.files import Json, damaged_run_file, digest_of, write
 from dimred.storage.lease import Lease, busy
-from dimred.storage.tensors import read_about
+from dimred.storage.tensors import read_about, write_tensors
 
 TEMPORARY = re.compile(r"[.].+[.]\d+")  # as `write` names them: .result.json.4711
 
@@ -28,6 +29,8 @@ class RunFolder:
 
     config.yaml  metrics.jsonl  result.json  model.safetensors  masks.npz  checkpoint/  log.txt
     """
+
+    writes = True  # false in those processes of a run that leave it to another (follower.py)
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -152,6 +155,11 @@ class RunFolder:
     def size(self) -> int:
         """Bytes of metrics.jsonl."""
         return self.metrics.stat().st_size if self.metrics.exists() else 0
+
+    def write_tensors(self, path: Path, tensors: State, about: Json | None = None) -> None:
+        """Write a checkpoint or a snapshot."""
+        self.require_held()
+        write_tensors(path, tensors, about)
 
     def write_config(self, yaml: str) -> None:
         """Write config.yaml, the first file of a run."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dimred.errors import OutOfMemory, UserError
 from dimred.net import Net
+from dimred.training.ranks import ALONE, Ranks
 from dimred.training.step import Step, addresses
 from dimred.training.tape import Recorder, Tape, tensors
 
@@ -125,8 +126,10 @@ class CapturedStep(Step):
     #: eager steps, without a captured one, after which a required capture is given up
     PATIENCE = 100
 
-    def __init__(self, *parts: Any, capture: Capture, required: bool = False) -> None:
-        super().__init__(*parts, fused=True)
+    def __init__(
+        self, *parts: Any, capture: Capture, required: bool = False, ranks: Ranks = ALONE
+    ) -> None:
+        super().__init__(*parts, fused=True, ranks=ranks)
         self.required = required
         self._capture = capture
         self._graphs = dict[bool, Captured]()  # by whether dense gradients are kept

@@ -15,6 +15,7 @@ from dimred.data.base import Source
 from dimred.errors import UserError
 from dimred.net import Net
 from dimred.net.part import Part, part_of
+from dimred.training.ranks import ALONE, Ranks
 from dimred.training.recipe import Recipe
 
 # Steps between two transfers of losses from the device: training waits for it only then.
@@ -23,11 +24,17 @@ SHOWN = 5  # the last losses, shown in an error message
 
 
 def evaluate(
-    net: Net, data: Source, recipe: Recipe, split: str, part: Part | None = None
+    net: Net,
+    data: Source,
+    recipe: Recipe,
+    split: str,
+    part: Part | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[float, float]:
     """Mean loss and accuracy (a fraction) on "train", "val" or "test". Every example counts once.
 
-    part: what of the model is computed on these data, if not all of it."""
+    part: what of the model is computed on these data, if not all of it.
+    ranks: the processes that each compute a share of the examples."""
     device = next(net.model.parameters()).device
     # summed on the device, so that evaluation waits for it once
     sums = torch.zeros(2, device=device, dtype=torch.float64)
@@ -35,11 +42,12 @@ def evaluate(
     net.train(False)
     with torch.no_grad(), net.weights_in_place(thetas, recipe.channels_last) as model:
         compute = part_of(model, part)
-        for images, labels in data.eval_batches(split):
+        for images, labels in data.eval_shares(ranks.share, split):
             logits = recipe.logits(compute, images)
             loss = F.cross_entropy(logits, labels, reduction="sum")
             sums += torch.stack((loss, (logits.argmax(1) == labels).sum()))
     net.train()
+    ranks.sum([sums])
     loss_sum, correct = sums.tolist()
     return loss_sum / data.sizes[split], correct / data.sizes[split]
 
@@ -50,8 +58,8 @@ class RunningLoss:
     Losses stay on the device until `read`, which is due when READ_EVERY of them are stored
     (`full`)."""
 
-    def __init__(self, batch_size: int, device: torch.device) -> None:
-        self._batch_size = batch_size
+    def __init__(self, batch_size: int, device: torch.device, ranks: Ranks = ALONE) -> None:
+        self._batch_size, self._ranks = batch_size, ranks
         # the loss and the number of right answers of each step, and the row of the next step; a
         # number on the device, since the step may be captured
         self._losses = torch.zeros(READ_EVERY, device=device)
@@ -80,8 +88,9 @@ class RunningLoss:
     def read(self, steps: int, describe: Callable[[int], str]) -> tuple[float, float]:
         """Mean loss and accuracy after `steps` steps of training. UserError if a loss is not
         finite; `describe` names its step."""
-        losses = self._losses[: self._unread].tolist()
-        correct = self._correct[: self._unread].tolist()
+        sums = self._losses[: self._unread], self._correct[: self._unread]
+        self._ranks.sum(sums)
+        losses, correct = (each.tolist() for each in sums)
         for i, loss in enumerate(losses):
             if not math.isfinite(loss):
                 before = [f"{each:.4g}" for each in (self._recent + losses[:i])[-SHOWN:]]

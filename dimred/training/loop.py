@@ -33,6 +33,7 @@ from dimred.training.exploration import Exploration
 from dimred.training.flops import Costs
 from dimred.training.observers import Observer
 from dimred.training.progress import Progress
+from dimred.training.ranks import ALONE, Ranks
 from dimred.training.recipe import Recipe
 from dimred.training.resume import Replay, Stateful
 from dimred.training.skipped import Skipped
@@ -49,6 +50,7 @@ class Train:
     folder: where metrics, checkpoints and snapshots are written, and from where an interrupted run
     is resumed; or None.
     observers: see observers.py; `train.observers` may be appended to.
+    ranks: the processes that train this net together; see ranks.py.
     """
 
     def __init__(
@@ -61,8 +63,11 @@ class Train:
         folder: RunFolder | None = None,
         checkpoint_seconds: float = 60.0,
         observers: Iterable[Observer] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
         self.net, self.data, self.recipe, self.seed = net, data, recipe, seed
+        self.ranks = ranks
+        ranks.require_possible(recipe)
         self.epoch_steps = data.steps_per_epoch(recipe.batch_size)
         self.total = recipe.steps or max(1, round(recipe.epochs * self.epoch_steps))
         self.device = next(net.model.parameters()).device
@@ -78,7 +83,8 @@ class Train:
         self.in_steps = False  # whether a signal has to wait for the end of a step
         self.progress = Progress(self.total, self.epoch_steps)
         self.costs, self.exploration = Costs(net, data.shape), Exploration(net)
-        self.best, self.running_loss = Best(), RunningLoss(recipe.batch_size, self.device)
+        self.best = Best()
+        self.running_loss = RunningLoss(recipe.batch_size, self.device, ranks)
         net.optimizer_state.set_lr(recipe.lr_at(0, self.total))
         self.stepper = self._make_stepper()
         self.arithmetic, self.step_times = Arithmetic(net, recipe), StepTimes()
@@ -89,8 +95,13 @@ class Train:
             "costs": self.costs,
             "captured_steps": self.stepper,
             "arithmetic": self.arithmetic,
+            "ranks": ranks,
         }
-        self.replay = Replay(net, self.exploration, numbers, folder, checkpoint_seconds)
+        self.replay = Replay(
+            net, self.exploration, numbers, folder, checkpoint_seconds, ranks.share.size
+        )
+        ranks.require_same({"checkpoint": self.replay.checkpoint_step}, "another")
+        ranks.require_same_net(net)
         self._lr_of: int | None = None  # the step whose learning rate all steps have
         # Dropout and other people's models draw from torch's generators; nothing in dimred does.
         seed_generators(seed)
@@ -216,8 +227,8 @@ class Train:
         once."""
         if self.skipped.is_current():
             source, part = self.skipped.source, self.skipped.part
-            return evaluate(self.net, source, self.recipe, split, part)
-        return evaluate(self.net, self.data, self.recipe, split)
+            return evaluate(self.net, source, self.recipe, split, part, self.ranks)
+        return evaluate(self.net, self.data, self.recipe, split, ranks=self.ranks)
 
     def elapsed(self) -> float:
         """Seconds of work on this run, those before an interruption included."""
@@ -233,12 +244,22 @@ class Train:
             capture,
             f"auto or false on device={self.device}: only a GPU has graphs of steps",
         )
-        captured = on_gpu and capture is not False
-        feed = self.data.feed(self.recipe.batch_size, fixed=captured)
+        waits = self.ranks.synchronises(self.recipe)  # for others, within a step
+        require(
+            not (waits and capture is True),
+            "recipe.capture",
+            capture,
+            "auto or false with recipe.sync_batchnorm=true: a graph does not wait for other "
+            "processes",
+        )
+        captured = on_gpu and capture is not False and not waits
+        feed = self.data.feed(self.recipe.batch_size, captured, self.ranks.share)
         parts = self.net, self.recipe, feed, self.optimizer, self.running_loss
         if captured:
-            return CapturedStep(*parts, capture=CudaCapture(), required=capture is True)
-        return Step(*parts, fused=on_gpu)
+            return CapturedStep(
+                *parts, capture=CudaCapture(), required=capture is True, ranks=self.ranks
+            )
+        return Step(*parts, fused=on_gpu, ranks=self.ranks)
 
     def _batches(self, start: int, stop: int, whole: bool) -> Iterator[int]:
         """The steps, with the feed at the batch of each. whole: all of the model is needed."""
@@ -260,7 +281,9 @@ class Train:
         if not self.skipped.changed(whole):
             return False
         stepper, skipped = self.stepper, self.skipped
-        stepper.feed = skipped.source.feed(self.recipe.batch_size, stepper.feed.fixed)
+        stepper.feed = skipped.source.feed(
+            self.recipe.batch_size, stepper.feed.fixed, self.ranks.share
+        )
         stepper.part = skipped.part
         self.costs.begin_after(skipped.prefix, self.data.sizes["train"])
         return True
@@ -269,6 +292,7 @@ class Train:
         """Compute the gradients of step t."""
         dense = dense_grad is not None and dense_grad(t)
         self.exploration.look()
+        self.ranks.require_same_net(self.net, changed=False)
         # before dense gradients are collected: these may compute gradients of their own
         self.costs.step(self.recipe.batch_size, dense)
         self.arithmetic.prepare(self.stepper.backward)
@@ -277,7 +301,10 @@ class Train:
             self.net.retain_grad(dense)
         for observer in self.observers:
             observer.before_step(self, t)
+        self.ranks.begin_step(self.seed, self.steps_done)
         self.stepper.gradients()
+        self.ranks.end_step(self.seed, self.steps_done)
+        self.ranks.reduce(self.net)
         self.running_loss.count()
         for observer in self.observers:
             observer.after_backward(self, t)
@@ -306,8 +333,8 @@ class Train:
             self._evaluate(phase, t, *self._read(t), t == stop)
         # A signal may come at any time, most likely in an evaluation: look once, after it, so that
         # no run ends without its checkpoint.
-        stopping = self.stop_signal
-        save = self.replay.due() or stopping != 0
+        stopping, due = self.ranks.agree(self.stop_signal, self.replay.due())
+        save = due or stopping != 0
         if not ended and (save or self.running_loss.full):
             self._read(t)
         if save:
@@ -349,6 +376,7 @@ class Train:
             "training_flops": self.costs.steps + self.costs.scoring,
         }
         self.costs.look_again()
+        self.ranks.require_same_net(self.net)
         if self.net.dim != self.best.dim:
             self.best.restart(self.net.dim)
         if self.data.sizes["val"]:

@@ -52,6 +52,8 @@ class Recipe(Checked):
     arithmetic: Literal["dense", "sparse", "auto"] = "dense"
     # compute the channels that remain after structured pruning alone (see training/skipped.py)
     skip_removed_channels: bool = False
+    # on several processes, BatchNorm over the whole batch instead of each share (training/ranks.py)
+    sync_batchnorm: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,6 +62,12 @@ class Recipe(Checked):
             "recipe.nesterov",
             self.nesterov,
             "false where momentum is 0",
+        )
+        require(
+            not (self.compile and self.sync_batchnorm),
+            "recipe.sync_batchnorm",
+            self.sync_batchnorm,
+            "false with recipe.compile=true: compiled code does not wait for other processes",
         )
         require(
             not (self.compile and self.cache_frozen_mb),

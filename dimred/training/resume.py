@@ -22,7 +22,7 @@ from dimred.net.seeded import generators, set_generators
 from dimred.net.state import below
 from dimred.storage.files import Json
 from dimred.storage.folder import RunFolder
-from dimred.storage.tensors import read_tensors, write_tensors
+from dimred.storage.tensors import read_tensors
 from dimred.training.exploration import Exploration
 from dimred.training.start_of_run import require_same_start, start_of_run
 
@@ -40,6 +40,7 @@ class Replay:
     """The training phases of one run, and its position in them.
 
     folder: where checkpoints and snapshots are written; None to write none.
+    processes: how many compute this run.
     numbers: objects that a checkpoint stores besides the net and its exploration, by name.
     steps_done: the number of steps over all phases. last_stop: the step at which the last phase
     ended.
@@ -52,6 +53,7 @@ class Replay:
         numbers: Mapping[str, Stateful],
         folder: RunFolder | None,
         checkpoint_seconds: float,
+        processes: int = 1,
     ) -> None:
         self.net, self.exploration, self.numbers = net, exploration, numbers
         self.folder, self.checkpoint_seconds = folder, checkpoint_seconds
@@ -63,14 +65,19 @@ class Replay:
         #: the checkpoint, until the interrupted phase has loaded it
         self._checkpoint: tuple[State, Json] | None = None
         if folder:
-            self._open(folder)
+            self._open(folder, processes)
 
-    def _open(self, folder: RunFolder) -> None:
-        self._start = start_of_run(self.net.state_dict(), self._device)
+    def _open(self, folder: RunFolder, processes: int) -> None:
+        self._start = start_of_run(self.net.state_dict(), self._device, processes)
         if folder.checkpoint.exists():
             self._checkpoint = read_tensors(folder.checkpoint)
             require_same_start(self._checkpoint[1]["start_of_run"], self._start, folder.checkpoint)
         folder.resume(self._checkpoint[1] if self._checkpoint else {})
+
+    @property
+    def checkpoint_step(self) -> int:
+        """The steps done at the checkpoint that is going to be loaded; -1 if there is none."""
+        return self._checkpoint[1]["steps_done"] if self._checkpoint else -1
 
     # -- phases --------------------
     def begin_phase(self) -> int:
@@ -92,8 +99,7 @@ class Replay:
             return {name: value.to(self._device) for name, value in stored.items()}
         state = self.net.state()
         if self.folder and path:
-            self.folder.require_held()
-            write_tensors(path, state)
+            self.folder.write_tensors(path, state)
         return state
 
     # -- checkpoints --------------------
@@ -106,8 +112,7 @@ class Replay:
         """Write a checkpoint of the state before a step, within a phase."""
         if self.folder is None:
             return
-        self.folder.require_held()
-        write_tensors(self.folder.checkpoint, self._tensors(), self._about(phase, step))
+        self.folder.write_tensors(self.folder.checkpoint, self._tensors(), self._about(phase, step))
         self._saved = time.monotonic()
 
     def _tensors(self) -> State:

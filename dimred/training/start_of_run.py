@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 WEIGHTS = "initial weights"  # the entry that must not change
 
 
-def start_of_run(state: Mapping[str, Tensor], device: torch.device) -> dict[str, str]:
+def start_of_run(
+    state: Mapping[str, Tensor], device: torch.device, processes: int = 1
+) -> dict[str, str]:
     """The checksum of the initial state dict, the versions, and the device of the run."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(state):
@@ -30,6 +32,7 @@ def start_of_run(state: Mapping[str, Tensor], device: torch.device) -> dict[str,
         WEIGHTS: digest.hexdigest(),
         "torch": torch.__version__,
         "dimred": importlib.metadata.version("dimred"),
+        "processes": str(processes),
     }
     if device.type == "cuda":
         return {**found, "device": torch.cuda.get_device_name(device)}

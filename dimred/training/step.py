@@ -12,7 +12,9 @@ from dimred.data.feed import Feed
 from dimred.net import Net
 from dimred.net.fused import FusedWeights, fuse, used_in_half
 from dimred.net.part import Part, part_of
+from dimred.net.synchronised import norms_of, synchronised
 from dimred.training.evaluate import RunningLoss
+from dimred.training.ranks import ALONE, Ranks
 from dimred.training.recipe import Recipe
 from dimred.training.seen import same
 
@@ -46,6 +48,7 @@ class Step:
     change. So it may be captured (capture.py).
 
     fused: write the weights of which a part trains by one kernel (net/fused.py), as GPUs need.
+    ranks: which share of the batch this process computes.
     captured: how many steps of this run were replayed graphs; of this class, none.
     reason: why steps are not captured, where that was tried.
     """
@@ -61,9 +64,12 @@ class Step:
         running_loss: RunningLoss,
         *,
         fused: bool,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.net, self.recipe, self.feed = net, recipe, feed
-        self.optimizer, self.running_loss = optimizer, running_loss
+        self.optimizer, self.running_loss, self.ranks = optimizer, running_loss, ranks
+        # the norms that use the statistics of all ranks
+        self._norms = norms_of(net.model) if ranks.synchronises(recipe) else []
         self.part: Part | None = None  # what of the model is computed, if not all of it
         self._fuses = fused
         self._fused: list[FusedWeights] = []
@@ -85,9 +91,13 @@ class Step:
     def backward(self) -> tuple[Tensor, Tensor, Tensor]:
         """The forward and the backward pass: loss, logits and labels of the feed's batch."""
         images, labels = self.feed.batch()
-        with self.net.weights_in_place(self._thetas(), self.recipe.channels_last) as model:
+        with (
+            self.net.weights_in_place(self._thetas(), self.recipe.channels_last) as model,
+            synchronised(self._norms, self.ranks.gather),
+        ):
             logits = self.recipe.logits(part_of(model, self.part), images)
             loss = self.recipe.loss(logits, labels) + self.net.penalty()
+            loss = self.ranks.part_of_loss(loss, self.recipe.batch_size)
             if loss.requires_grad:  # else nothing is trained
                 loss.backward()
         return loss, logits, labels

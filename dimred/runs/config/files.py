@@ -42,6 +42,7 @@ AS_BEFORE: Mapping[str, Mapping[str, Any]] = {
         "decay_all": False,
         "cache_frozen_mb": 0,
         "skip_removed_channels": False,
+        "sync_batchnorm": False,
         "arithmetic": "dense",
     },
     "dataset": {"channels": 3},

@@ -1,0 +1,68 @@
+"""The processes of a run that torchrun has started, known by the environment that it sets."""
+
+from __future__ import annotations
+
+import atexit
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from dimred.errors import UserError
+from dimred.runs.environment import rank, several
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from dimred.storage.folder import RunFolder
+    from dimred.training.ranks import Ranks
+
+#: for the slowest thing that one process does alone, such as a download
+PATIENCE = timedelta(minutes=30)
+#: seconds in which rank 0 reports an error that all have, and torchrun ends the others
+COURTESY = 3.0
+
+
+def require_one_process(what: str) -> None:
+    """UserError where torchrun has started several processes."""
+    if several():
+        raise UserError(
+            f"torchrun starts one run on all of its processes, and {what} computes several runs. "
+            "Start it without torchrun, or choose one run"
+        )
+
+
+def join(device: torch.device) -> Ranks:
+    """The processes of this run. All of them have to join."""
+    from dimred.training.ranks import ALONE, Group
+
+    if not several():
+        return ALONE
+    import torch
+    import torch.distributed as dist
+
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE)
+        atexit.register(dist.destroy_process_group)
+    return Group()
+
+
+def folder_of_rank(path: Path, ranks: Ranks) -> RunFolder:
+    """Rank 0 writes; the others read."""
+    from dimred.storage.folder import RunFolder
+    from dimred.storage.follower import Follower
+
+    return RunFolder(path) if ranks.first else Follower(path)
+
+
+def explained_by_rank(text: str) -> str:
+    """The error message of this process. Others than rank 0 wait before they print it, since most
+    errors are those of all."""
+    if rank() == 0:
+        return text
+    time.sleep(COURTESY)
+    return f"process {rank()}: {text}"

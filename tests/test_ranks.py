@@ -1,0 +1,321 @@
+"""One run on several processes equals the same run on one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Command, Outcome, assert_same, compose, result_of, steps_done, until
+from several import as_rank, free_port, on_ranks
+from small_data import PLAIN
+from torch import Tensor, nn
+from toy import RECIPE, Blobs, model, set_up
+
+from dimred.conformance import Make
+from dimred.conformance.observe import run
+from dimred.conformance.on_ranks import compare
+from dimred.data import Digits
+from dimred.data.share import Share
+from dimred.net import Net
+from dimred.net.synchronised import synchronised
+from dimred.training.loop import Train
+from dimred.training.ranks import Group
+
+GREY = {**PLAIN, "mean": None, "std": None}
+#: one of a kind: chosen at the start, dense, rewired, with scores and a penalty, in rounds
+METHODS = ("snip", "dense", "rigl", "continuous_sparsification", "imp")
+
+
+def agreement(make: Make, **how: Any) -> dict[str, Any] | None:
+    found = compare(make, **how)
+    return found and {**asdict(found), "agrees": found.agrees}
+
+
+# -- on two processes --------------------
+def norm_on_ranks() -> list[Any]:
+    """Of a part of a batch: the outputs, the gradients, and the running statistics of a norm."""
+    ranks, norm = Group(), norm_of_three()
+    part = ranks.share.of(5)
+    images = batch_of_five()[part].requires_grad_()
+    with synchronised([norm], ranks.gather):
+        out = norm(images)
+        (out * weighting()[part]).sum().backward()
+    ranks.sum([norm.weight.grad, norm.bias.grad])
+    return [value.tolist() for value in seen(norm, out, images)]
+
+
+def norm_of_three() -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(3).double()
+    norm.weight.data.copy_(torch.tensor([0.5, 1.0, 2.0]))
+    return norm
+
+
+def batch_of_five() -> Tensor:
+    return torch.arange(120, dtype=torch.float64).sin().view(5, 3, 2, 4)
+
+
+def weighting() -> Tensor:
+    return torch.arange(120, dtype=torch.float64).cos().view(5, 3, 2, 4)
+
+
+def seen(norm: nn.BatchNorm2d, out: Tensor, images: Tensor) -> list[Tensor]:
+    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.weight.grad is not None and norm.bias.grad is not None and images.grad is not None
+    whole = [norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var]
+    return [out.detach(), images.grad, *whole]
+
+
+def different_supports() -> None:
+    ranks, (net, _) = Group(), set_up()
+    kept = {"4.weight": torch.arange(10) + 5 * ranks.share.rank}
+    net.keep(kept)
+    ranks.require_same_net(net)
+
+
+def different_values() -> None:
+    ranks, (net, _) = Group(), set_up()
+    with torch.no_grad():
+        net.weights["6.weight"].psi[3] += ranks.share.rank
+    ranks.require_same_net(net)
+
+
+def local_statistics() -> list[Any]:
+    """What the pauses of a step see of a norm on each rank, and which units dropout drops."""
+    ranks = Group()
+    net = Net(nn.Sequential(model()[:3], nn.Dropout(0.5), *model()[3:]), seed=0)
+    train = Train(net, Blobs(), RECIPE, ranks=ranks)
+    dropped = list[Tensor]()
+    net.model[1].register_forward_hook(lambda module, given, out: dropped.append(out == 0))
+    found = []
+    for t in train.steps(0, 3):
+        norm = net.model[0][1]
+        found.append(norm.running_mean.tolist() + torch.rand(2).tolist())
+        assert t == len(found) - 1
+    return [found, dropped[-1].int().flatten().tolist()]
+
+
+def refusal(**recipe: Any) -> None:
+    net = Net(model(), seed=3)
+    Train(net, Blobs(), replaced(recipe), ranks=Group())
+
+
+def replaced(recipe: Mapping[str, Any]) -> Any:
+    from dataclasses import replace
+
+    return replace(RECIPE, **recipe)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """By rank and name, all that the tests below look at."""
+    makes = {name: Make(name, compose(f"method={name}")) for name in METHODS}
+    rigl = partial(agreement, makes["rigl"])
+    works: dict[str, Callable[[], Any]] = {
+        **{name: partial(agreement, make) for name, make in makes.items()},
+        "uneven": partial(rigl, batch_size=15),
+        "smoothed": partial(rigl, label_smoothing=0.1, clip=0.5),
+        "bf16": partial(rigl, bf16=True),
+        "captured": partial(rigl, kinds=("mlp",), emulated=True, sync_batchnorm=False),
+        "norm": norm_on_ranks,
+        "supports": different_supports,
+        "values": different_values,
+        "local": local_statistics,
+        "cache": partial(refusal, cache_frozen_mb=10),
+        "channels": partial(refusal, skip_removed_channels=True),
+        "auto": partial(refusal, arithmetic="auto"),
+        "few": partial(refusal, batch_size=1),
+    }
+    return on_ranks(works, 2, tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.mark.parametrize("name", [*METHODS, "uneven", "smoothed", "captured"])
+def test_two_processes_train_the_same_weights_with_the_same_losses_as_one(
+    found: list[dict[str, Any]], name: str
+) -> None:
+    assert found[0][name]["agrees"], found[0][name]
+
+
+def test_under_bf16_two_processes_train_with_nearly_the_same_losses(
+    found: list[dict[str, Any]],
+) -> None:
+    assert found[0]["bf16"]["loss"] < 0.02
+
+
+def test_a_step_reduces_what_is_trained_and_no_more(found: list[dict[str, Any]]) -> None:
+    """The residual net has 864 covered weights, 86 biases and norms, and running statistics of
+    40 numbers."""
+    net = run_alone("dense")
+    others = sum(p.numel() for p in net.uncovered.values())
+    moving = sum(b.numel() for b in net.model.buffers() if b.is_floating_point())
+    assert found[0]["dense"]["sent"] == 4 * (net.total + others + moving)
+    assert found[0]["snip"]["sent"] == 4 * (round(0.4 * net.total) + others + moving)
+
+
+def run_alone(method: str) -> Net:
+    make = Make(method, compose(f"method={method}"))
+    return run(make(), "residual", steps=1)
+
+
+def test_a_norm_over_two_processes_is_one_over_the_whole_batch(
+    found: list[dict[str, Any]],
+) -> None:
+    norm, images = norm_of_three(), batch_of_five().requires_grad_()
+    out = norm(images)
+    (out * weighting()).sum().backward()
+    one, other = (rank["norm"] for rank in found)
+    assert one[2:] == other[2:]
+    joined = [one[0] + other[0], one[1] + other[1], *one[2:]]
+    for got, expected in zip(joined, seen(norm, out, images), strict=True):
+        torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), expected)
+
+
+@pytest.mark.parametrize("what, layer", [("supports", "4.weight"), ("values", "6.weight")])
+def test_processes_with_different_nets_are_an_error_that_names_rank_and_layer(
+    found: list[dict[str, Any]], what: str, layer: str
+) -> None:
+    for rank in found:
+        assert f"rank 1 has other trained weights in {layer} than rank 0" in rank[what]
+
+
+def test_at_the_pause_all_processes_have_the_statistics_and_random_numbers_of_the_first(
+    found: list[dict[str, Any]],
+) -> None:
+    """So that scores of the same examples are the same; within a step, dropout differs."""
+    (pauses, dropped), (same_pauses, dropped_elsewhere) = (rank["local"] for rank in found)
+    assert pauses == same_pauses
+    assert pauses[0] != pauses[1]
+    assert dropped != dropped_elsewhere
+
+
+@pytest.mark.parametrize(
+    "what, words",
+    [
+        ("cache", "recipe.cache_frozen_mb=10 is not allowed. It must be 0 in a run on 2"),
+        ("channels", "recipe.skip_removed_channels=true is not allowed. It must be false in a"),
+        ("auto", "recipe.arithmetic=auto is not allowed. It must be dense or sparse in a run"),
+        ("few", "recipe.batch_size=1 is not allowed. It must be 2 or more in a run on 2 proc"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused_in_words(
+    found: list[dict[str, Any]], what: str, words: str
+) -> None:
+    assert found[0][what].startswith(words)
+
+
+# -- shares of the data --------------------
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_the_shares_of_a_batch_are_the_whole_batch(size: int, fixed: bool) -> None:
+    data = Digits(**GREY | {"crop_padding": 1, "flip": True})
+    whole = [feed_of(data, Share(), fixed)]
+    shares = [feed_of(data, Share(rank, size), fixed) for rank in range(size)]
+    for parts, (expected,) in zip(zip(*shares, strict=True), zip(*whole, strict=True), strict=True):
+        for got, images_or_labels in zip(zip(*parts, strict=True), expected, strict=True):
+            assert torch.equal(torch.cat(got), images_or_labels)
+    sizes = [len(labels) for _, labels in next(zip(*shares, strict=True))]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def feed_of(data: Digits, share: Share, fixed: bool) -> list[tuple[Tensor, Tensor]]:
+    """The batches 2 to 4 of the epoch 1."""
+    feed = data.feed(30, fixed, share)
+    found = []
+    for _ in feed.steps(7, 1, 2):
+        images, labels = feed.batch()
+        found.append((images.clone(), labels.clone()))
+        if len(found) == 3:
+            break
+    return found
+
+
+@pytest.mark.parametrize("data", [Digits(**GREY), Blobs()])
+def test_every_example_is_evaluated_by_one_process(data: Any) -> None:
+    expected = torch.cat([images for images, _ in data.eval_batches("test")])
+    parts = [part for rank in range(3) for part in data.eval_shares(Share(rank, 3), "test")]
+    assert torch.equal(torch.cat([images for images, _ in parts]), expected)
+
+
+# -- the command line --------------------
+Start = Callable[..., Command]
+
+
+def start_on_ranks(start: Start, *arguments: str, size: int = 2) -> list[Command]:
+    port = free_port()
+    return [start(*arguments, before=as_rank(rank, size, port)) for rank in range(size)]
+
+
+def waited(commands: list[Command]) -> list[Outcome]:
+    return [command.wait() for command in commands]
+
+
+def test_the_first_process_writes_and_prints_the_run_and_the_others_nothing(
+    start: Start, tmp_path: Path
+) -> None:
+    words = ("train", "method=rigl", "recipe.steps=60", "method.update_every=20")
+    first, other = waited(start_on_ranks(start, *words, f"outputs={tmp_path}"))
+    assert (first.code, other.code) == (0, 0), first.err + other.err
+    assert (other.out, other.err) == ("", "")
+    result = result_of(Path(first.out.splitlines()[-1].strip()))
+    assert result["processes"] == 2 and result["batchnorm"] == "share of the batch"
+    # 10 % of 50200 weights, 410 biases; in three of 60 steps the gradients of all weights, too
+    expected = 4 * (5020 + 410) + 4 * 50200 * 2 / 60
+    assert result["reduced_bytes_per_step"] == pytest.approx(expected)
+
+
+def test_a_sweep_on_several_processes_is_refused_in_words(start: Start) -> None:
+    outcome = start("train", "-m", "seed=0,1", before=as_rank(0, 2, free_port())).wait()
+    assert outcome.code == 1
+    assert "torchrun starts one run on all of its processes, and -m computes several" in outcome.err
+
+
+# -- interrupted runs --------------------
+LONG = ("train", "method=rigl", "method.update_every=20", "recipe.epochs=30")
+
+
+def begun(start: Start, outputs: Path, steps: int) -> tuple[list[Command], Path]:
+    """A long run on two processes that has saved a checkpoint after so many steps."""
+    commands = start_on_ranks(start, *LONG, f"outputs={outputs}", "checkpoint_seconds=0")
+    until(lambda: [*outputs.glob("runs/*/*/*/checkpoint/last.safetensors")])
+    (folder,) = outputs.glob("runs/*/*/*")
+    until(lambda: steps_done(folder) >= steps)
+    return commands, folder
+
+
+def test_a_run_that_lost_a_process_ends_in_words_and_resumes_on_two_or_on_one(
+    start: Start, tmp_path: Path
+) -> None:
+    (first, other), folder = begun(start, tmp_path / "killed", 20)
+    other.process.kill()
+    outcome = first.wait()
+    assert outcome.code == 1
+    assert "another process of this run has ended or cannot be reached" in outcome.err
+    assert "Repeat the command to resume from the last checkpoint" in outcome.err
+    shutil.copytree(tmp_path / "killed", tmp_path / "alone")
+    waited(start_on_ranks(start, *LONG, f"outputs={tmp_path / 'killed'}"))
+    waited(start_on_ranks(start, *LONG, f"outputs={tmp_path / 'whole'}"))
+    whole = next(tmp_path.glob("whole/runs/*/*/*"))
+    assert_same(folder, whole)
+    outcome = start(*LONG, f"outputs={tmp_path / 'alone'}").wait()
+    assert "resumed with processes 1 instead of 2" in outcome.err
+    alone = next(tmp_path.glob("alone/runs/*/*/*"))
+    one, two = (result_of(each) for each in (alone, whole))
+    assert one["test_loss"] == pytest.approx(two["test_loss"], rel=0.01)
+    assert one["steps"] == two["steps"]
+
+
+def test_a_signal_to_one_process_saves_the_run_of_all(start: Start, tmp_path: Path) -> None:
+    (first, other), folder = begun(start, tmp_path, 20)
+    os.kill(other.pid, signal.SIGTERM)
+    one, two = waited([first, other])
+    assert (one.code, two.code) == (143, 143), one.err + two.err
+    assert "stopped by signal 15 after step" in one.err
+    assert two.err == ""
+    assert steps_done(folder) > 20
