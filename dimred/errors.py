@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class UserError(Exception):
@@ -37,6 +39,19 @@ def require(holds: bool, key: str, got: object, allowed: str) -> None:
     """UserError naming the key, what was got and what is allowed, unless `holds`."""
     if not holds:
         raise UserError(f"{key}={as_typed(got)} is not allowed. It must be {allowed}.")
+
+
+def extra(package: str, name: str, what: str) -> Any:
+    """The module of an optional package. UserError, which names the extra of dimred that installs
+    it, where it is missing."""
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        missing = (error.name or package).partition(".")[0]
+        raise UserError(
+            f"{what} needs {missing}, which is not installed. Install it: "
+            f"pip install 'dimred[{name}]'"
+        ) from None
 
 
 def as_typed(value: object) -> object:

@@ -1,6 +1,7 @@
 """Networks to train: plain modules built from the image shape (C, H, W) and the number of
 classes."""
 
+from importlib import import_module
 from typing import Any
 
 from dimred.models.lenets import lenet, lenet5, lenet300, mlp
@@ -12,6 +13,7 @@ from dimred.models.wide_resnets import wide_resnet
 
 __all__ = [
     "convnet",
+    "huggingface",
     "lenet",
     "lenet5",
     "lenet300",
@@ -19,6 +21,7 @@ __all__ = [
     "mobilenet",
     "resnet",
     "resnet18",
+    "timm",
     "torchvision",
     "vgg",
     "vit",
@@ -26,10 +29,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """`torchvision` where it is first used: most runs need none of it, and it is slow to import."""
-    if name == "torchvision":
-        from dimred.models.zoo import torchvision
+#: builders of other packages' models: most runs need none of them, and they are slow to import
+ELSEWHERE = {"torchvision": "zoo", "timm": "zoo_timm", "huggingface": "zoo_huggingface"}
 
-        return torchvision
+
+def __getattr__(name: str) -> Any:
+    """The builders that are imported where they are first used."""
+    if name in ELSEWHERE:
+        return getattr(import_module(f"dimred.models.{ELSEWHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

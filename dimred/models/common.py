@@ -35,12 +35,28 @@ def initialise(model: nn.Module, init: str) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def prepare(model: nn.Module, init: str, pretrained: str | None) -> nn.Module:
-    """Give `model` its initial weights: drawn by `init`, or read from the file `pretrained`."""
+def prepare(
+    model: nn.Module,
+    init: str,
+    pretrained: str | None,
+    adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+) -> nn.Module:
+    """Give `model` its initial weights: drawn by `init`, or read from the file `pretrained`.
+
+    adapt: converts the state dict of the file to the model's names and shapes"""
     # Drawn in either case: a file may lack the classifier, which then keeps its initial values.
     initialise(model, init)
     if pretrained is not None:
-        load(model, read(pretrained, model), str(pretrained))
+        state = read(pretrained, model)
+        load(model, adapt(state) if adapt else state, str(pretrained))
+    return model
+
+
+def not_in_place(model: nn.Module) -> nn.Module:
+    """Scores may need the activations that an in-place ReLU would overwrite."""
+    for module in model.modules():
+        if "inplace" in vars(module):
+            vars(module)["inplace"] = False
     return model
 
 

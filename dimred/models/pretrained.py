@@ -1,5 +1,5 @@
 """Loads pretrained weights from a file: all of them, except a classifier with another number of
-classes.
+classes. Position embeddings of another image size are resized.
 
 Accepts the usual forms: a state dict, or a checkpoint that contains one among other entries;
 written by safetensors or by torch.save; of the plain model, or of one wrapped by
@@ -8,7 +8,9 @@ DistributedDataParallel (`module.`) or torch.compile (`_orig_mod.`). No code in 
 
 from __future__ import annotations
 
+import argparse
 import logging
+import math
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -45,11 +48,7 @@ def read(path: str, model: nn.Module) -> dict[str, Tensor]:
     UserError."""
     file = Path(str(path)).expanduser().absolute()
     try:
-        found = (
-            load_file(file)
-            if file.suffix not in (".pt", ".pth")
-            else torch.load(file, map_location="cpu", weights_only=True)
-        )
+        found = load_file(file) if file.suffix not in (".pt", ".pth") else read_weights(file)
     except pickle.UnpicklingError:
         raise UserError(
             f"Cannot read model.pretrained={path}: torch.load(weights_only=True) "
@@ -75,6 +74,13 @@ def read(path: str, model: nn.Module) -> dict[str, Tensor]:
     state.clear()
     state.update(tensors)
     return state
+
+
+def read_weights(file: Path) -> Any:
+    """The content of a file of torch.save: tensors and plain values, no code."""
+    # checkpoints of timm and DeiT have their command line beside the weights
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def state_dict_in(found: Any, path: str) -> dict[str, Tensor]:
@@ -108,52 +114,85 @@ def unwrapped(state: dict[str, Tensor], names: set[str]) -> dict[str, Tensor]:
 
 
 def load(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy `state` into `model`. The final classifier keeps its initial values if `state` has none
-    or one with another number of classes.
+    """Copy `state` into `model`. A classifier keeps its initial values if `state` has none or one
+    with another number of classes; position embeddings of another image size are resized.
 
     UserError if any other name or shape differs.
     """
-    own, name = model.state_dict(), head(model)
-    why = _new_head(name, own, state)
-    if why:
-        state.update({key: own[key] for key in _parts(name, own)})
+    own = model.state_dict()
+    kept, why = _classifiers(model, own, state)
+    state.update({key: own[key] for key in kept})
     # Files from before PyTorch 0.4.1 lack BatchNorm's count of batches.
     state.update(
         {key: own[key] for key in own if key.endswith("num_batches_tracked") and key not in state}
     )
+    for key in _others(own, state):
+        if (resized := positions(state[key], own[key].shape)) is not None:
+            state[key] = resized
     shapes = [
         f"{key} {list(state[key].shape)} instead of {list(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
+        for key in _others(own, state)
     ]
     missing, unexpected = ([], []) if shapes else model.load_state_dict(state, strict=False)
     _require_match(source, shapes, missing, unexpected)
     if why:
-        log.info("%s %s: the classifier %s keeps its initial values", source, why, name)
+        names = ", ".join(dict.fromkeys(key.rpartition(".")[0] for key in kept))
+        plural = "s {} keep their" if ", " in names else " {} keeps its"
+        log.info(f"%s %s: the classifier{plural.format(names)} initial values", source, why)
 
 
-def head(model: nn.Module) -> str:
-    """The name of the final classifier: the last Linear or Conv2d (as in SqueezeNet) that the model
-    registers."""
-    return [
-        name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))
-    ][-1]
+def _others(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """The names of tensors that have another shape in the file."""
+    return [key for key in own if key in state and state[key].shape != own[key].shape]
 
 
-def _parts(name: str, state: dict[str, Tensor]) -> list[str]:
-    return [key for key in (f"{name}.weight", f"{name}.bias") if key in state]
+# -- classifiers --------------------
+def _classifiers(
+    model: nn.Module, own: dict[str, Tensor], state: dict[str, Tensor]
+) -> tuple[list[str], str]:
+    """The weights and biases of classifiers that keep their initial values, and why: the file has
+    none, or the last layer differs in the number of outputs alone. A model may have two, such as
+    one for distillation."""
+    parts = [f"{name}.{kind}" for name in _matrices(model) for kind in ("weight", "bias")]
+    last = [key for key in parts[-2:] if key in own]
+    if not any(key in state for key in last):
+        return last, "has no classifier"
+    differ = {key: _classes(state[key].shape, own[key].shape) for key in _others(own, state)}
+    counts = {differ[key] for key in last if key in differ}
+    if len(counts) != 1 or (count := counts.pop()) is None:
+        return [], ""
+    found = [key for key in parts if differ.get(key) == count]
+    return found, f"has {count[0]} classes, this model {count[1]}"
 
 
-def _new_head(name: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
-    """Why the classifier `name` keeps its initial values: `state` has none, or one that differs in
-    the number of outputs alone. Empty if it is to be loaded."""
-    weight = f"{name}.weight"
-    if not _parts(name, state):
-        return "has no classifier"
-    there = state.get(weight)
-    if there is None or there.shape[1:] != own[weight].shape[1:] or len(there) == len(own[weight]):
-        return ""
-    return f"has {len(there)} classes, this model {len(own[weight])}"
+def _classes(then: torch.Size, now: torch.Size) -> tuple[int, int] | None:
+    """The two numbers of outputs of a weight or bias that differs in nothing else."""
+    return (then[0], now[0]) if then[1:] == now[1:] else None
+
+
+def _matrices(model: nn.Module) -> list[str]:
+    """The layers that may be a classifier, which comes last. SqueezeNet's is a convolution."""
+    kinds = (nn.Linear, nn.Conv2d)
+    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
+
+
+# -- position embeddings --------------------
+def positions(embedding: Tensor, shape: torch.Size) -> Tensor | None:
+    """The embedding (1, prefix + n^2, dim) of square images at another size, of this shape: the
+    square is resized as timm does (bicubic with antialiasing), the tokens before it are kept. None
+    if it is no such embedding."""
+    if embedding.dim() != 3 or len(shape) != 3 or shape[0] != 1 or len(embedding) != 1:
+        return None
+    if embedding.shape[2] != shape[2]:
+        return None
+    for prefix in range(min(embedding.shape[1], shape[1])):
+        before, after = (math.isqrt(n - prefix) for n in (embedding.shape[1], shape[1]))
+        if (prefix + before**2, prefix + after**2) == (embedding.shape[1], shape[1]):
+            grid = embedding[:, prefix:].unflatten(1, (before, before)).permute(0, 3, 1, 2)
+            grid = F.interpolate(grid.float(), (after, after), mode="bicubic", antialias=True)
+            flat = grid.flatten(2).transpose(1, 2).to(embedding.dtype)
+            return torch.cat([embedding[:, :prefix], flat], 1)
+    return None
 
 
 def _require_match(

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torchvision import models as zoo
 
 from dimred.errors import UserError, nearest
-from dimred.models.common import prepare
+from dimred.models.common import not_in_place, prepare
 from dimred.models.pretrained import SUFFIXES, is_file, load
 
 
@@ -29,10 +29,7 @@ def torchvision(
     model = prepare(
         _build(name, shape, classes, weights is not None), init, pretrained if from_file else None
     )
-    for module in model.modules():
-        if "inplace" in vars(module):
-            # Scores may need the activations that an in-place ReLU would overwrite.
-            vars(module)["inplace"] = False
+    not_in_place(model)
     if weights is not None:
         load(model, _download(name, weights), f"torchvision's {name} {weights.name}")
     return model

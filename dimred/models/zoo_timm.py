@@ -1,0 +1,90 @@
+"""timm's image classifiers, from scratch, from a file or with timm's published weights."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from dimred.errors import UserError, extra, nearest
+from dimred.models.common import not_in_place, prepare
+from dimred.models.pretrained import SUFFIXES, is_file
+
+
+def timm(
+    *,
+    shape: Sequence[int],
+    classes: int,
+    name: str,
+    options: dict[str, Any] | None,
+    init: str,
+    pretrained: str | None,
+) -> nn.Module:
+    """timm's model `name`, built with these arguments; `pretrained` is a file of its state dict or
+    the tag of weights that timm publishes."""
+    models = extra("timm.models", "timm", "model=timm")
+    _require_known(name, models)
+    tag = None if pretrained is None or is_file(pretrained) else pretrained
+    config = _published(name, tag, models)
+    given = {"num_classes": classes, "in_chans": shape[0], **(options or {})}
+    if config.fixed_input_size:
+        given = {"img_size": tuple(shape[1:]), **given}
+    build = partial(models.create_model, pretrained_cfg=config.to_dict(), **given)
+    architecture = name.partition(".")[0]
+    if tag:
+        return not_in_place(_download(partial(build, architecture), f"{name} {tag}"))
+    try:
+        model = build(architecture)
+    except (RuntimeError, AssertionError, ValueError, TypeError, ZeroDivisionError) as error:
+        size = "x".join(map(str, config.input_size))
+        raise UserError(
+            f"timm cannot build {name} for images of {'x'.join(map(str, shape))} with "
+            f"model.options={options} ({type(error).__name__}: {str(error).splitlines()[0]}). It "
+            f"is made for {size}: set dataset.resize={config.input_size[-1]}, or other options"
+        ) from error
+    return prepare(not_in_place(model), init, pretrained, partial(_adapted, model))
+
+
+def _require_known(name: str, models: Any) -> None:
+    known = {*models.list_models(), *models.list_pretrained()}
+    if name not in known:
+        raise UserError(f"Unknown timm model model.name={name!r}. {nearest(str(name), known)}")
+
+
+def _published(name: str, tag: str | None, models: Any) -> Any:
+    """timm's description of its weights of this tag, or of the model's first ones."""
+    architecture, _, own = name.partition(".")
+    if not tag:
+        return models.get_pretrained_cfg(f"{architecture}.{own}" if own else architecture)
+    known = [each.partition(".")[2] for each in models.list_pretrained(f"{architecture}.*")]
+    if tag not in known:
+        raise UserError(
+            f"timm's {architecture} has no weights model.pretrained={tag!r}. {nearest(tag, known)} "
+            f"Or null, the folder of a run, or a path that ends in {', '.join(SUFFIXES)}."
+        )
+    return models.get_pretrained_cfg(f"{architecture}.{tag}")
+
+
+def _download(build: Any, what: str) -> nn.Module:
+    """The model with timm's weights, from Hugging Face's cache or the network. timm reads them
+    without executing code, and gives another number of classes a new classifier."""
+    try:
+        return build(pretrained=True)
+    except Exception as error:  # of the network or of a damaged file; the advice is the same
+        why = str(error).splitlines()[0] if str(error) else ""
+        raise UserError(
+            f"Cannot load timm's {what} ({type(error).__name__}: {why}). Get the weights where "
+            "there is a network and name their file: model.pretrained=PATH.safetensors, or set "
+            "model.pretrained=null"
+        ) from error
+
+
+def _adapted(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict as timm's own loading converts it: names of the original code, and position
+    embeddings, biases and patches of other sizes."""
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    found: Mapping[str, Tensor] = convert(state, model) if convert else state
+    return dict(found)
