@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,10 @@ import torch
 from conftest import ROOT
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
+
+from dimred import Net, scores
+from dimred.channels.selection import Channels
+from dimred.training.flops import Costs
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/own_loop.md").read_text(), re.S)
 IMPORTS, SNIP, RIGL = BLOCKS
@@ -95,3 +101,32 @@ def test_rigl_in_an_own_loop_replaces_weights(rigl: Namespace) -> None:
     for name, support in rigl["net"].supports.items():
         assert len(support) == len(start.supports[name])
         assert not torch.equal(support, start.supports[name])
+
+
+class Both(nn.Module):
+    """Logits with a loss in training mode, as an object; alone in evaluation mode."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x: Tensor) -> Any:
+        logits = self.layers(x)
+        return SimpleNamespace(loss=logits.sum(), logits=logits) if self.training else logits
+
+
+def test_a_model_that_returns_an_object_is_scored_counted_and_trained_by_its_logits() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 10))
+    model, batch = Both(copy.deepcopy(plain)), next(drawn_batches())
+    net, other = Net(model, shape=(64,)), Net(plain, shape=(64,))
+    net.train(False)
+    net(batch[0])  # nothing to find in this mode
+    net.train()
+    assert torch.equal(net(batch[0]), plain(batch[0]))
+    for score in (scores.snip, scores.grasp):
+        ours, theirs = score(net, batch), score(other, batch)
+        assert torch.equal(ours["layers.0.weight"], theirs["0.weight"])
+    assert Costs(net, (64,)).dense_step == Costs(other, (64,)).dense_step
+    assert Channels(net, batch[0]).count == Channels(other, batch[0]).count == 30
+    assert model(batch[0]).loss is not None  # the model itself is as it was

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from dimred.net.outputs import logits_in
+
 STAYS = -1  # the number of a channel that cannot be removed
 
 
@@ -68,7 +70,7 @@ class ChannelTracer(TorchFunctionMode):
         images = next(twin.parameters()).new_zeros(2, *images.shape[1:])
         self._follow(images, torch.zeros(images.shape[1], dtype=torch.int64))
         with torch.no_grad(), self:
-            logits = twin(images)
+            logits = logits_in(twin(images))
         for tensor in _inside(logits):
             self.stay(self._ids.get(id(tensor)))
         for name in self._elsewhere:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dimred.net.batchnorm import applies_to, exact_statistics
+from dimred.net.outputs import logits_in
 
 Slot = tuple[dict[str, Any], str]  # a dictionary of parameters, and the key in it
 
@@ -30,6 +31,8 @@ class Forward:
         # found at the first forward pass
         self._slots: dict[str, list[Slot]] | None = None
         self._batchnorms: list[nn.BatchNorm2d] | None = None
+        # whether the model returns more than its logits, in training and in evaluation mode
+        self._wraps: dict[bool, bool] = {}
 
     def compile(self, backend: str = "inductor") -> None:
         """Compile the model. Weights are written outside of it, so supports may change freely."""
@@ -61,11 +64,35 @@ class Forward:
         try:
             for slots, key, _, value in replaced:
                 slots[key] = value
-            with exact_statistics(norms), batch_innermost(sparse or {}):
-                yield self.compiled or self.model
+            with (
+                exact_statistics(norms),
+                batch_innermost(sparse or {}),
+                self._logits_alone() as model,
+            ):
+                yield model
         finally:
             for slots, key, parameter, _ in replaced:
                 slots[key] = parameter
+
+    @contextmanager
+    def _logits_alone(self) -> Iterator[nn.Module]:
+        """The model, which returns its logits alone within the block. The first call in each mode
+        finds out whether it does so anyway."""
+        model = self.compiled or self.model
+        if self._wraps.get(self.model.training) is False:
+            yield model
+            return
+
+        def hook(_: nn.Module, given: Any, output: Any) -> Any:
+            logits = logits_in(output)
+            self._wraps[self.model.training] = logits is not output
+            return logits
+
+        handle = model.register_forward_hook(hook)
+        try:
+            yield model
+        finally:
+            handle.remove()
 
     def _slots_of(self, name: str) -> list[Slot]:
         """Where the modules hold a parameter: several places if it is tied."""

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from dimred.net.eager import DispatchMode
 from dimred.net.flop_formulas import OPERANDS, flops_of
+from dimred.net.outputs import logits_in
 from dimred.net.plain_products import plain_kernels
 from dimred.net.seeded import generators_kept
 
@@ -193,7 +194,7 @@ def trace(
         plain_kernels(model),
         seen,
     ):
-        out = (compute or model)(images)
+        out = logits_in((compute or model)(images))
         seen.backward = True
         # covered weights are replaced by tensors that are no parameters
         trained = []

@@ -1,9 +1,8 @@
 """Tries one batch before any work, so that a model or a data set that does not fit is reported in
 one sentence.
 
-Models may return their logits with other things: as `.logits` of an object, "logits" of a
-dictionary or first in a tuple. `give_logits` makes such a model return the logits alone, wherever
-it is called.
+Models may return their logits with other things (net/outputs.py). `give_logits` makes such a model
+return the logits alone wherever it is called, exported programs included.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from dimred.data.base import Data, require_examples
 from dimred.errors import UserError
 from dimred.net import Net
+from dimred.net.outputs import logits_in
 from dimred.runs.failures import is_of_the_machine
 from dimred.scores.basic import untouched
 
@@ -97,17 +97,6 @@ def require_batch(images: Tensor, labels: Tensor, data: Data, n: int) -> None:
 def only_logits(model: nn.Module, images: Any, output: Any) -> Any:
     """A forward hook."""
     return logits_in(output)
-
-
-def logits_in(output: Any) -> Any:
-    """The logits in what a model returns; the output itself if there are none."""
-    if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
-        return output["logits"]
-    if isinstance(getattr(output, "logits", None), Tensor):
-        return output.logits
-    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
-        return output[0]
-    return output
 
 
 def in_words(output: Any) -> str:
