@@ -160,7 +160,7 @@ def test_eight_thousand_files_cost_less_than_their_names_and_sixty_bytes_each(
         (tmp_path / f"class-{label}").mkdir()
         for i in range(400):
             (tmp_path / f"class-{label}/{i:08}.jpg").touch()
-    encoded, layout = class_folders(tmp_path)
+    encoded, layout, _ = class_folders(tmp_path)
     parts = [layout.train, layout.test]
     arrays = sum(part.positions.nbytes + part.labels.nbytes for part in parts)
     assert sum(len(part.labels) for part in parts) == 8_000

@@ -4,22 +4,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from dimred.data.base import Data
+from dimred.data.npz import NPZ
 from dimred.data.sets import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST
 
 if TYPE_CHECKING:
     from dimred.data.folder import Caltech101, TinyImageNet, imagefolder
-    from dimred.data.sources import webdataset
+    from dimred.data.sources import huggingface, webdataset
 
 __all__ = [
     "CIFAR10",
     "CIFAR100",
     "MNIST",
+    "NPZ",
     "SVHN",
     "Caltech101",
     "Data",
     "Digits",
     "FashionMNIST",
     "TinyImageNet",
+    "huggingface",
     "imagefolder",
     "webdataset",
 ]
@@ -28,6 +31,7 @@ __all__ = [
 LATER = {
     "Caltech101": "folder",
     "TinyImageNet": "folder",
+    "huggingface": "sources",
     "imagefolder": "folder",
     "webdataset": "sources",
 }

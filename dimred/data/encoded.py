@@ -43,6 +43,7 @@ class Collection(NamedTuple):
 
     encoded: Encoded
     layout: Layout
+    files: tuple[Path, ...]  # or folders, that it was read from
 
 
 @dataclass
@@ -84,7 +85,7 @@ class InMemory(Encoded):
 def class_folders(root: Path) -> Collection:
     """The images in a directory of class folders; see `arrange`."""
     names = names_below(root)
-    return Collection(Files(root, names), arrange(names, root))
+    return Collection(Files(root, names), arrange(names, root), (root,))
 
 
 def names_below(root: Path) -> Names:

@@ -49,11 +49,12 @@ class ImageFiles(Memory):
         """The images to use, with their splits and classes."""
         found = sorted(self.members(path), key=lambda member: (member[0].endswith("/"), member[0]))
         images = [member for member in found if not member[0].endswith("/")]
-        return Collection(InMemory(path, images), arrange((name for name, _ in found), path))
+        layout = arrange((name for name, _ in found), path)
+        return Collection(InMemory(path, images), layout, (path,))
 
-    def version(self, path: Path) -> object:
-        """A value that changes whenever the images do."""
-        return fingerprint(path)
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The files and folders that are read."""
+        return (path,)
 
     def wanted_channels(self) -> int | None:
         """1, 3, or None to take it from the images."""
@@ -66,9 +67,10 @@ class ImageFiles(Memory):
     def read(self) -> tuple[Examples, ...]:
         require_range(workers=(self.workers, 0, 1024))
         path, channels = self.source(), self.wanted_channels()
-        self.read_from = (path,)
+        self.read_from = self.files(path)
+        version = [fingerprint(each) for each in self.read_from]
         options = self.resize, channels, self.skips()
-        key = "images 3", type(self).__name__, PIL.__version__, self.version(path), *options
+        key = "images 3", type(self).__name__, PIL.__version__, version, *options
         tensors = remembered(key, lambda: self.decode(path, channels))
         log_notes(self.name, bytes(tensors["notes"].tolist()).decode().splitlines())
         splits = [split for split in ("train", "val", "test") if f"{split}_labels" in tensors]
@@ -77,7 +79,7 @@ class ImageFiles(Memory):
         )
 
     def decode(self, path: Path, channels: int | None) -> dict[str, torch.Tensor]:
-        encoded, layout = self.collection(path)
+        encoded, layout, _ = self.collection(path)
         images, readable, notes = decode_all(
             encoded, path, self.resize, channels, self.workers, self.skips()
         )

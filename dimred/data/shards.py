@@ -80,7 +80,7 @@ def shards(path: Path) -> Collection:
     indices = [index_of(each) for each in paths]
     encoded = Shards(paths, indices)
     labels = [index.labels.numpy() for index in indices]
-    return Collection(encoded, by_split(names, labels, path))
+    return Collection(encoded, by_split(names, labels, path), (path,))
 
 
 def shards_in(path: Path) -> list[str]:

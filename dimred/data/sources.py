@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from dimred.data.arrow import rows
 from dimred.data.base import Data, require_range
 from dimred.data.encoded import Collection, Encoded
 from dimred.data.files import reading
@@ -39,6 +40,9 @@ class Decoded(ImageFolder):
     def collection(self, path: Path) -> Collection:
         return self.given
 
+    def files(self, path: Path) -> tuple[Path, ...]:
+        return self.given.files
+
 
 def webdataset(
     name: str,
@@ -64,6 +68,33 @@ def webdataset(
     )  # fmt: skip
 
 
+def huggingface(
+    name: str,
+    path: str,
+    image: str | None,
+    label: str | None,
+    in_memory: InMemory,
+    workers: int,
+    val_fraction: float,
+    resize: int | None,
+    channels: Channels,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    crop_padding: int,
+    flip: bool,
+    skip_corrupted: bool,
+) -> Data:
+    """Images in Hugging Face's datasets; the other fields as in `webdataset`.
+
+    path: a parquet file or a folder of them, a folder of save_to_disk, or a name on the hub
+    image, label: columns; null where only one can be"""
+    return data_of(
+        rows(path, image, label), in_memory, crop_padding,
+        name=name, path=path, workers=workers, val_fraction=val_fraction, resize=resize,
+        channels=channels, mean=mean, std=std, flip=flip, skip_corrupted=skip_corrupted,
+    )  # fmt: skip
+
+
 def data_of(collection: Collection, in_memory: InMemory, crop_padding: int, **options: Any) -> Data:
     """A collection as a data set. options: the fields that `Decoded` and `Stream` share."""
     require_range(resize=(options["resize"], 1, 4096))
@@ -84,7 +115,9 @@ def data_of(collection: Collection, in_memory: InMemory, crop_padding: int, **op
             "dataset.in_memory=true."
         )
     del options["path"]
-    return Stream(collection=collection, **options)
+    streamed = Stream(collection=collection, **options)
+    streamed.read_from = collection.files
+    return streamed
 
 
 def decoded_bytes(collection: Collection, size: int | None, channels: int | None) -> int:

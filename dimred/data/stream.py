@@ -64,7 +64,8 @@ class Stream(Data):
     def __post_init__(self) -> None:
         require_range(val_fraction=(self.val_fraction, 0, 1), resize=(self.resize, 1, 4096))
         require_range(workers=(self.workers, 0, 1024))
-        encoded, (train, val, test, notes) = self.collection
+        encoded = self.collection.encoded
+        train, val, test, notes = self.collection.layout
         log_notes(self.name, notes)
         if val is None:
             keep, held = held_out(train.labels, self.val_fraction)
