@@ -145,7 +145,9 @@ def test_losses_are_those_of_dense_arithmetic(
         lines.append([json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()])
         result = result_of(run)
         assert result["arithmetic"] == arithmetic and result["step_seconds"] > 0
-        assert ("inference_seconds" in result) == (arithmetic == "sparse")
+        assert ("sparse_products" in result) == (arithmetic == "sparse")
+        for of_size in result["inference_seconds"].values():
+            assert set(of_size) == {"dense", arithmetic} and min(of_size.values()) > 0
     for dense, sparse in zip(*lines, strict=True):
         for key in ("train_loss", "val_loss"):
             assert sparse[key] == pytest.approx(dense[key], abs=1e-6)

@@ -22,7 +22,17 @@ from hypothesis import strategies as st
 from dimred.report.pictures.catalogue import pictures
 from dimred.report.pictures.curves import curve
 from dimred.report.pictures.layers import means
-from dimred.report.pictures.marks import FLOPS, SPARSITY, Mark, grouped, marks_of, pareto
+from dimred.report.pictures.marks import (
+    FLOPS,
+    INFERENCE,
+    SPARSITY,
+    STEP,
+    TIME,
+    Mark,
+    grouped,
+    marks_of,
+    pareto,
+)
 from dimred.report.pictures.overview import page
 from dimred.report.pictures.points import (
     Point,
@@ -95,6 +105,9 @@ def test_pictures_name_their_axes_with_units_the_methods_and_the_number_of_seeds
     expected = {
         "sparsity": ["test accuracy (%)", "weights kept, 1 − sparsity (%)", "snip", "set", "dense"],
         "flops": ["training (FLOPs)", "Pareto front"],
+        "time": ["training (seconds)", "Pareto front"],
+        "step": ["training step (ms)"],
+        "inference": ["inference with 128 images (ms)"],
         "layers": ["sparsity 90 %", "fc1", "snip"],
         "support": ["epochs trained", "share (%)", "set"],
         "curves": ["accuracy (%)", "loss (nats)", "validation"],
@@ -106,6 +119,21 @@ def test_pictures_name_their_axes_with_units_the_methods_and_the_number_of_seeds
 
 
 # -- numbers --------------------
+def test_points_can_lie_at_measured_times(runs: Path) -> None:
+    """Those of runs with sparse products at the times of these, as curves of their own."""
+    for run in folders(runs, "snip-s0.9-*"):
+        times = {"128": {"sparse": 0.002, "dense": 0.004}}
+        change(run, arithmetic="sparse", inference_seconds=times, step_seconds=0.01, seconds=5)
+        change_config(run, "arithmetic: dense", "arithmetic: sparse")
+    (setting,) = settings(runs)
+    assert "snip (arithmetic=sparse)" in setting.methods
+    assert "snip (arithmetic=dense)" in setting.methods and "set" in setting.methods
+    for cost, expected in ((INFERENCE, 2.0), (STEP, 10.0), (TIME, 5.0)):
+        marks = marks_of(setting, cost)
+        (sparse,) = [mark for mark in marks if mark.method == "snip (arithmetic=sparse)"]
+        assert sparse.x == pytest.approx(expected) and len(marks) == 5
+
+
 def test_points_are_the_mean_and_the_sample_deviation_over_seeds(trained: Path) -> None:
     marks = marks_of(settings(trained)[0], SPARSITY)
     assert [(m.method, m.sparsity) for m in marks] == [

@@ -260,6 +260,19 @@ def test_numbers_are_written_with_their_unit_and_the_spread_that_can_be_seen(
     assert MEASURES[measure].text(mean, std) == text
 
 
+def test_measured_times_are_in_milliseconds_and_of_the_arithmetic_of_the_run() -> None:
+    times = {"1": {"dense": 4e-5, "mixed": 9e-5}, "128": {"dense": 4e-3, "mixed": 2e-3}}
+    result = {"arithmetic": "mixed", "inference_seconds": times, "step_seconds": 1.5e-3}
+    for measure, expected in (
+        ("inference_ms_1", 0.09),
+        ("inference_ms_128", 2.0),
+        ("step_seconds", 1.5),
+    ):
+        assert MEASURES[measure].value(result) == pytest.approx(expected)
+    for damaged in ({}, {"inference_seconds": 3}, {**result, "arithmetic": "other"}):
+        assert MEASURES["inference_ms_128"].value(damaged) is None
+
+
 # -- formats --------------------
 def test_every_format_says_the_same(tiny: str, tmp_path: Path) -> None:
     put(tmp_path, SNIP, 0, test_accuracy=0.95)

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from dimred.report.pictures.points import Setting
 
 log = logging.getLogger("dimred")
-PICTURES = ("sparsity", "storage", "flops", "layers", "support", "curves", "overview")
+PICTURES = (
+    *("sparsity", "storage", "flops", "time", "step", "inference"),
+    *("layers", "support", "curves", "overview"),
+)
 FORMATS = ("svg", "dark.svg", "png", "pdf")
 NEEDS = ("matplotlib", "jinja2", "itables")  # the extra "plot"
 MANY = 9  # lines about runs that are not drawn

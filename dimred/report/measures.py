@@ -90,6 +90,20 @@ def compression(result: Result) -> float | None:
     return total / dim if total and dim else None
 
 
+def inference(images: int) -> Callable[[Result], float | None]:
+    """Milliseconds of inference with so many images at once, by the arithmetic of the run."""
+
+    def value_of(result: Result) -> float | None:
+        measured = result.get("inference_seconds")
+        of_size = measured.get(str(images)) if isinstance(measured, dict) else None
+        if not isinstance(of_size, dict):
+            return None
+        value = number(of_size, str(result.get("arithmetic")))
+        return None if value is None else 1000 * value
+
+    return value_of
+
+
 MEASURES = {
     "test_accuracy": Measure("test accuracy %", key("test_accuracy", 100), +1, interval=True),
     "test_error": Measure("test error %", error, -1, interval=True),
@@ -118,4 +132,6 @@ MEASURES = {
     "steps": Measure("steps", key("steps"), 0, 0),
     "seconds": Measure("seconds", key("seconds"), 0, 1),
     "step_seconds": Measure("ms a training step", key("step_seconds", 1000), 0, 2),
+    "inference_ms_1": Measure("ms inference, 1 image", inference(1), 0, 2),
+    "inference_ms_128": Measure("ms inference, 128 images", inference(128), 0, 2),
 }

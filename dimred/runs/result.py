@@ -88,23 +88,20 @@ def costs(train: Train) -> dict[str, float]:
 
 
 def measured(train: Train) -> dict[str, Any]:
-    """How products were computed and how long training steps took; of sparse products also how
-    long inference takes, by batch size."""
-    found: dict[str, Any] = {
-        "arithmetic": train.arithmetic.kind,
-        "step_seconds": train.step_times.median(),
-    }
-    if train.arithmetic.kind == "dense":
-        return found
+    """How products were computed, how long training steps took, and how long inference takes, by
+    batch size."""
+    arithmetic = train.arithmetic
     images, _ = train.data.sample(min(LARGE_BATCH, train.data.sizes["train"]), train.seed)
-    return {
-        **found,
-        "sparse_products": [name for name, why in train.arithmetic.layers().items() if not why],
+    found: dict[str, Any] = {
+        "arithmetic": arithmetic.kind,
+        "step_seconds": train.step_times.median(),
         "inference_seconds": {
-            str(size): train.arithmetic.inference_seconds(images[:size])
-            for size in (1, LARGE_BATCH)
+            str(size): arithmetic.inference_seconds(images[:size]) for size in (1, LARGE_BATCH)
         },
     }
+    if arithmetic.kind != "dense":
+        found["sparse_products"] = [name for name, why in arithmetic.layers().items() if not why]
+    return found
 
 
 def relative(flops: int, dense: int) -> float:

@@ -129,17 +129,22 @@ class Arithmetic:
 
     @torch.no_grad()
     def inference_seconds(self, images: Tensor) -> dict[str, float]:
-        """How long the network takes for these images, with its arithmetic and with dense products
-        alone."""
-        net, layout = self.net, self.recipe.channels_last
+        """How long the network takes for these images, by its arithmetic, and by dense products if
+        that is another one."""
+        net, recipe = self.net, self.recipe
         dense = {name: w.theta() for name, w in net.weights.items()}
+        ways: dict[str, Mapping[str, Tensor] | None] = {"dense": dense, self.kind: None}
         found = {}
         net.train(False)
-        for kind, thetas in ((self.kind, None), ("dense", dense)):
-            with net.weights_in_place(thetas, layout) as model:
-                found[kind] = median_seconds(partial(self.recipe.logits, model, images))
+        for kind, thetas in ways.items():
+            with net.weights_in_place(thetas, recipe.channels_last) as model:
+                found[kind] = median_seconds(partial(self._infer, model, images))
         net.train()
         return found
+
+    def _infer(self, model: Callable[[Tensor], Tensor], images: Tensor) -> None:
+        # .item() waits until a GPU has computed the logits
+        self.recipe.logits(model, images).sum().item()
 
     def summary(self) -> str:
         layers = self.layers()

@@ -12,8 +12,8 @@ from dimred.report.compose import Json
 from dimred.report.measures import number
 from dimred.report.pictures.curves import ACCURACY, LOSS, SUPPORT, over_time
 from dimred.report.pictures.layers import layers
-from dimred.report.pictures.marks import FLOPS, SPARSITY, STORAGE, marks_of, panels, pareto
-from dimred.report.pictures.points import Setting, layer_shares, metrics
+from dimred.report.pictures.marks import COSTS, Cost, marks_of, panels, pareto
+from dimred.report.pictures.points import Setting, accuracy, layer_shares, metrics
 from dimred.report.pictures.style import COLOURS, Picture, Style, styles_of
 from dimred.report.pictures.tradeoff import tradeoff
 from dimred.report.runs import Run
@@ -58,19 +58,19 @@ def layers_fault(run: Run) -> str:
     return fault([{}], ["layers"], "result.json")
 
 
+def against(cost: Cost) -> Drawing:
+    """Accuracy against a cost."""
+    lacks = result_has("test_accuracy", *cost.keys)
+
+    def fault(run: Run) -> str:
+        complete = cost.value(run) is not None and accuracy(run) is not None
+        return "" if complete else lacks(run)
+
+    return Drawing(lambda setting, styles: [tradeoff(setting, cost, styles)], fault)
+
+
 DRAWINGS = {
-    "sparsity": Drawing(
-        lambda s, styles: [tradeoff(s, SPARSITY, styles)],
-        result_has("test_accuracy", "total", "dim", "density"),
-    ),
-    "storage": Drawing(
-        lambda s, styles: [tradeoff(s, STORAGE, styles)],
-        result_has("test_accuracy", "storage_bytes"),
-    ),
-    "flops": Drawing(
-        lambda s, styles: [tradeoff(s, FLOPS, styles)],
-        result_has("test_accuracy", "training_flops"),
-    ),
+    **{name: against(cost) for name, cost in COSTS.items()},
     "layers": Drawing(lambda s, styles: [layers(s)], layers_fault),
     "support": Drawing(
         lambda s, styles: [over_time(s, SUPPORT)], lines_have("overlap", "explored")
@@ -121,7 +121,7 @@ def sharing(settings: Sequence[Setting]) -> list[list[str]]:
     there are enough colours; otherwise its numbers tell its points apart."""
     found = []
     for setting in settings:
-        for cost in (SPARSITY, STORAGE, FLOPS):
+        for cost in COSTS.values():
             marks = marks_of(setting, cost)
             found += [methods for _, methods in panels(setting, marks)]
             front = list(dict.fromkeys(mark.method for mark in pareto(marks)))

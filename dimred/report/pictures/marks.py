@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dimred.report.measures import number
+from dimred.report.measures import MEASURES, number
 from dimred.report.pictures.points import Setting, Stat, Value, accuracy, kept, stat
 from dimred.report.pictures.sheet import per_cent, with_prefix
 from dimred.report.pictures.style import COLOURS
@@ -18,9 +18,14 @@ from dimred.report.pictures.style import COLOURS
 
 @dataclass(frozen=True)
 class Cost:
-    """A horizontal axis. front: less is better, so that there is a Pareto front."""
+    """A horizontal axis.
+
+    keys: the numbers of a result that it needs. front: less is better, so that there is a Pareto
+    front.
+    """
 
     name: str
+    keys: Sequence[str]
     title: str
     quantity: str
     unit: str
@@ -38,6 +43,7 @@ class Cost:
 
 SPARSITY = Cost(
     "sparsity",
+    ("total", "dim", "density"),
     "accuracy against sparsity",
     "weights kept, 1 − sparsity",
     "%",
@@ -47,6 +53,7 @@ SPARSITY = Cost(
 )
 STORAGE = Cost(
     "storage",
+    ("storage_bytes",),
     "accuracy against storage",
     "storage",
     "bytes",
@@ -56,6 +63,7 @@ STORAGE = Cost(
 )
 FLOPS = Cost(
     "flops",
+    ("training_flops",),
     "accuracy against training cost",
     "training",
     "FLOPs",
@@ -63,6 +71,38 @@ FLOPS = Cost(
     "as cheap and as accurate.",
     lambda run: number(run.result, "training_flops"),
 )
+TIME = Cost(
+    "time",
+    ("seconds",),
+    "accuracy against training time",
+    "training",
+    "seconds",
+    "Seconds: the whole training with scoring and evaluation, as measured on the machine of each "
+    "run. On the Pareto front, nothing else is as fast and as accurate.",
+    lambda run: number(run.result, "seconds"),
+)
+STEP = Cost(
+    "step",
+    ("step_seconds",),
+    "accuracy against the time of a training step",
+    "training step",
+    "ms",
+    "Step: the median time of a training step, as measured on the machine of each run. On the "
+    "Pareto front, nothing else is as fast and as accurate.",
+    lambda run: MEASURES["step_seconds"].value(run.result),
+)
+INFERENCE = Cost(
+    "inference",
+    ("inference_seconds",),
+    "accuracy against inference time",
+    "inference with 128 images",
+    "ms",
+    "Inference: the median time for a batch of 128 images, as measured on the machine of each run. "
+    "On the Pareto front, nothing else is as fast and as accurate.",
+    lambda run: MEASURES["inference_ms_128"].value(run.result),
+)
+#: all horizontal axes, by the names of their pictures
+COSTS = {cost.name: cost for cost in (SPARSITY, STORAGE, FLOPS, TIME, STEP, INFERENCE)}
 
 
 class Mark(NamedTuple):

@@ -17,10 +17,15 @@ from typing import NamedTuple
 from dimred.report.compose import Json, flat
 from dimred.report.measures import number
 from dimred.report.runs import Run, newest
-from dimred.runs.config.files import describe_method, names
+from dimred.runs.config.files import AS_BEFORE, describe_method, names
 
 #: the groups that tell methods apart; all others tell settings apart
 OF_METHOD = ("method", "basis")
+#: fields of the recipe that do, too: they change the time of a training, and what it computes only
+#: by rounding
+WAYS = ("arithmetic", "cache_frozen_mb", "skip_removed_channels")
+#: fields that tell the points of a curve apart
+OTHERS = ("method.sparsity", "seed")
 Value = Callable[[Run], float | None]
 
 
@@ -81,7 +86,7 @@ def settings_of(runs: Iterable[Run]) -> tuple[list[Setting], list[str]]:
     found: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
         names = choice(run, "dataset"), choice(run, "model")
-        found[(*names, *values_of(run, OF_METHOD, inside=False))].append(run)
+        found[(*names, *values_of(run, of_method=False))].append(run)
     settings, notes, slugs = [], [], Counter[str]()
     for key in sorted(found):
         points, doubles = points_of(found[key])
@@ -103,7 +108,7 @@ def points_of(runs: Sequence[Run]) -> tuple[tuple[Point, ...], list[str]]:
         name, basis = choice(run, "method"), choice(run, "basis")
         if basis not in ("none", ""):
             name += f" + {basis}"
-        key = (name, *values_of(run, OF_METHOD, inside=True))
+        key = (name, *values_of(run, of_method=True))
         programs[key][sparsity(run)][run.seed].append(run)
     points, notes = list[Point](), list[str]()
     for key, by_sparsity in programs.items():
@@ -126,15 +131,18 @@ def order(point: Point) -> tuple[bool, str, str, float]:
     return point.method == "dense", point.family, point.method, sparsity
 
 
-def values_of(run: Run, groups: Sequence[str], inside: bool) -> list[str]:
-    """The values of a run's description, "recipe.lr=0.1", that are in these groups, or in
-    others."""
-    found = []
-    for key, value in sorted(flat(run.description).items()):
-        in_groups = key.partition(".")[0] in groups
-        if in_groups == inside and key not in ("method.sparsity", "seed"):
-            found.append(f"{key.removesuffix('._target_')}={json.dumps(value)}")
-    return found
+def values_of(run: Run, of_method: bool) -> list[str]:
+    """The values of a run's description, "recipe.lr=0.1", that tell methods apart, or settings."""
+    values = {key: value for key, value in flat(run.description).items() if key not in OTHERS}
+    # of these, a description has only what is unusual
+    ways = {way: values.pop(f"recipe.{way}", AS_BEFORE["recipe"][way]) for way in WAYS}
+    inside = {key: value for key, value in values.items() if key.partition(".")[0] in OF_METHOD}
+    outside = {key: value for key, value in values.items() if key not in inside}
+    chosen = inside | ways if of_method else outside
+    return [
+        f"{key.removesuffix('._target_')}={json.dumps(value)}"
+        for key, value in sorted(chosen.items())
+    ]
 
 
 def differing(own: Sequence[str], all_of_them: Sequence[Sequence[str]]) -> str:
@@ -153,8 +161,10 @@ def name_of(text: str) -> str:
     value = value.replace('"', "").removeprefix("[").removesuffix("]")
     if value.startswith("dimred."):
         value = value.rpartition(".")[2]
-    word = value[:1].isalpha() and value not in ("none", "null", "true", "false")
-    return value if word else f"{key}={value}"
+    alone = (
+        value[:1].isalpha() and key not in WAYS and value not in ("none", "null", "true", "false")
+    )
+    return value if alone else f"{key}={value}"
 
 
 @cache
