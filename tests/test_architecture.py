@@ -33,7 +33,7 @@ ROOMS = {
     "report": {"storage", "runs.config", "runs"},
     "conformance": {"net", "data", "storage", "training", "methods", "runs"},
     "cli": {
-        *("net", "channels", "storage", "training", "runs.config", "runs"),
+        *("net", "data", "channels", "storage", "training", "runs.config", "runs"),
         *("report", "conformance"),
     },
 }

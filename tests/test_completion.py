@@ -45,6 +45,8 @@ PATH = f"{Path(SCRIPT).parent}:{os.environ['PATH']}"
         ("dimred export --format to", ["torch-export"]),
         ("dimred mask d", ["diff"]),
         ("dimred plot cur", ["curves"]),
+        ("dimred data pre", ["prepare"]),
+        ("dimred data prepare --sk", ["--skip-corrupted"]),
         ("dimred completion z", ["zsh"]),
         ("dimred train 'method=ri", ["method=rigl"]),
         ("dimred trian met", []),

@@ -82,6 +82,14 @@ class InMemory(Encoded):
         return f"{self.path}: {self.members[i][0]}"
 
 
+def of_members(path: Path, members: Iterable[Member]) -> Collection:
+    """The images among the members of an archive or a directory, in memory; see `arrange`."""
+    found = sorted(members, key=lambda member: (member[0].endswith("/"), member[0]))
+    images = [member for member in found if not member[0].endswith("/")]
+    layout = arrange((name for name, _ in found), path)
+    return Collection(InMemory(path, images), layout, (path,))
+
+
 def class_folders(root: Path) -> Collection:
     """The images in a directory of class folders; see `arrange`."""
     names = names_below(root)

@@ -17,10 +17,10 @@ import torch
 
 from dimred.data.arrays import Examples
 from dimred.data.base import Data, log_notes, require_range
-from dimred.data.encoded import Collection, InMemory, class_folders
+from dimred.data.encoded import Collection, class_folders, of_members
 from dimred.data.files import checked, fetch, files_below, reading, remembered
 from dimred.data.images import Member, members, suitable, tar_members
-from dimred.data.layout import LAYOUT, arrange
+from dimred.data.layout import LAYOUT
 from dimred.data.memory import Memory
 from dimred.data.pixels import decode_all
 from dimred.data.stream import Stream
@@ -47,10 +47,7 @@ class ImageFiles(Memory):
 
     def collection(self, path: Path) -> Collection:
         """The images to use, with their splits and classes."""
-        found = sorted(self.members(path), key=lambda member: (member[0].endswith("/"), member[0]))
-        images = [member for member in found if not member[0].endswith("/")]
-        layout = arrange((name for name, _ in found), path)
-        return Collection(InMemory(path, images), layout, (path,))
+        return of_members(path, self.members(path))
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """The files and folders that are read."""

@@ -20,6 +20,7 @@ from dimred.data.encoded import Collection, Encoded
 from dimred.data.files import damaged_data, files_below, reading, remembered
 from dimred.data.images import SUFFIXES, usable
 from dimred.data.layout import by_split
+from dimred.data.manifest import require_written
 from dimred.data.names import Names
 from dimred.errors import UserError, listed
 
@@ -75,6 +76,7 @@ def shards(path: Path) -> Collection:
     """The images in a tar file, or in all those in a folder. The split of a shard is the first word
     of its name, or the name of its folder."""
     names = shards_in(path)
+    require_written(path)
     root = path if path.is_dir() else path.parent
     paths = [root / name for name in names]
     indices = [index_of(each) for each in paths]
@@ -131,6 +133,12 @@ def make_index(path: Path) -> dict[str, Tensor]:
     }
     numbers = {name: torch.tensor(column, dtype=torch.int64) for name, column in columns.items()}
     return {"text": names.text, "ends": names.ends, **numbers}
+
+
+def has_labels(path: Path) -> bool:
+    """Whether a tar has labels of examples, unlike an archive of class folders."""
+    with reading(path, tarfile.TarError), tarfile.open(path, "r:") as tar:
+        return any(split_name(member.name)[1] in LABELS for member in tar)
 
 
 def members_of(path: Path, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

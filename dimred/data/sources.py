@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from dimred.data.arrow import rows
+from dimred.data.arrow import SAVED, rows
 from dimred.data.base import Data, require_range
-from dimred.data.encoded import Collection, Encoded
+from dimred.data.encoded import Collection, Encoded, class_folders, of_members
 from dimred.data.files import reading
 from dimred.data.folder import ImageFolder
+from dimred.data.images import members, suitable
 from dimred.data.pixels import UNREADABLE
-from dimred.data.shards import shards
+from dimred.data.shards import has_labels, shards
 from dimred.data.stream import Stream
 from dimred.errors import UserError
 
@@ -93,6 +94,37 @@ def huggingface(
         name=name, path=path, workers=workers, val_fraction=val_fraction, resize=resize,
         channels=channels, mean=mean, std=std, flip=flip, skip_corrupted=skip_corrupted,
     )  # fmt: skip
+
+
+def collection_at(path: str) -> Collection:
+    """The images of tar shards, of a Hugging Face data set, or of class folders in a directory or
+    an archive, whichever is there."""
+    place = Path(path).expanduser()
+    if is_shards(place):
+        return shards(place)
+    if not place.exists() or is_arrow(place):
+        return rows(path, None, None)
+    if place.is_dir():
+        return class_folders(place)
+    return of_members(place, members(suitable(place)))
+
+
+def is_shards(path: Path) -> bool:
+    """Whether a folder has tar files, or a tar file has labels."""
+    if path.is_dir():
+        return has_files(path, "*.tar")
+    return path.suffix == ".tar" and path.is_file() and has_labels(path)
+
+
+def is_arrow(path: Path) -> bool:
+    if path.is_dir():
+        return any((path / name).is_file() for name in SAVED) or has_files(path, "*.parquet")
+    return path.suffix == ".parquet"
+
+
+def has_files(folder: Path, pattern: str) -> bool:
+    """Whether such a file is in the folder or in one of its folders."""
+    return any(any(folder.glob(where + pattern)) for where in ("", "*/"))
 
 
 def data_of(collection: Collection, in_memory: InMemory, crop_padding: int, **options: Any) -> Data:

@@ -1,0 +1,102 @@
+"""The list of the shards that `dimred data prepare` writes to a folder, with their checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dimred.data.files import damaged_data, reading
+from dimred.errors import UserError, listed
+
+NAME = "shards.json"
+Json = dict[str, Any]
+
+
+def read_manifest(folder: Path) -> Json | None:
+    """{"settings": ..., "planned": names of shards, "shards": {name: {"images", "skipped", "bytes",
+    "blake2b"}}}, or None if there is none."""
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    with reading(path, ValueError):
+        found = json.loads(path.read_bytes())
+    shards = found.get("shards") if isinstance(found, dict) else None
+    if not isinstance(shards, dict) or not isinstance(found.get("planned"), list):
+        raise damaged_data(path, "it has no list of shards")
+    for name, entry in shards.items():
+        if "/" in name or not isinstance(entry, dict) or not isinstance(entry.get("bytes"), int):
+            raise damaged_data(path, f"its entry {name} is none of a shard")
+    return found
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file in one step, so that a killed process leaves the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path} ({error.strerror}). Make room, or choose another folder; the "
+            "shards that are there are intact"
+        ) from None
+
+
+def write_manifest(folder: Path, manifest: Json) -> None:
+    replace(folder / NAME, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def is_written(folder: Path, name: str, manifest: Json) -> bool:
+    """Whether a shard is complete, by its size."""
+    entry, path = manifest["shards"].get(name), folder / name
+    return entry is not None and path.is_file() and path.stat().st_size == entry["bytes"]
+
+
+def require_written(folder: Path) -> None:
+    """UserError if shards of an interrupted or damaged preparation are missing."""
+    manifest = read_manifest(folder)
+    planned = manifest["planned"] if manifest else []
+    missing = [name for name in planned if not is_written(folder, name, manifest or {})]
+    if missing:
+        raise UserError(
+            f"{folder} lacks {len(missing)} of {len(planned)} shards ({listed(missing)}), or they "
+            "have another size than they were written with. Repeat dimred data prepare."
+        )
+
+
+def problems(folder: Path) -> Iterator[tuple[str, str]]:
+    """Every planned shard, and what is wrong with it: nothing is "". Reads all bytes."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(
+            f"{folder} has no {NAME}, so there are no checksums. Check a folder that was written "
+            "by dimred data prepare."
+        )
+    for name in manifest["planned"]:
+        entry, path = manifest["shards"].get(name), folder / name
+        if entry is None or not path.is_file():
+            yield name, "missing"
+        elif checksum_of(path) != entry.get("blake2b"):
+            yield name, "damaged"
+        else:
+            yield name, ""
+
+
+def checksum_of(path: Path) -> str:
+    found = digest()
+    with reading(path), open(path, "rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return str(found.hexdigest())
+
+
+def digest() -> Any:
+    return hashlib.blake2b(digest_size=16)
