@@ -26,9 +26,11 @@ ROOMS = {
     "channels": {"net", "scores"},
     "storage": {"net"},
     "training": {"net", "data", "select", "channels", "storage"},
+    "trackers": {"net", "storage", "training", "runs.config"},
     "methods": {"net", "scores", "select", "channels", "storage", "training", "runs.config"},
     "runs": {
-        *("net", "models", "data", "runs.config", "scores", "storage", "training", "methods"),
+        *("net", "models", "data", "runs.config", "scores", "storage", "training", "trackers"),
+        "methods",
     },
     "report": {"storage", "runs.config", "runs"},
     "conformance": {"net", "data", "storage", "training", "methods", "runs"},

@@ -17,6 +17,7 @@ HEAVY = (
     *("torchvision", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "torch.onnx"),
     *("torch.utils.flop_counter", "sympy", "sklearn", "scipy", "numpy.ma", "matplotlib", "jinja2"),
     *("PIL", "onnx", "onnxruntime", "dimred.report", "dimred.conformance", "dimred.data.folder"),
+    *("tensorboard", "wandb", "mlflow"),
 )
 PROGRAM = f"""
 import sys

@@ -12,8 +12,8 @@ from pathlib import Path
 from dimred.cli import help
 from dimred.cli.commands import COMMANDS, Parser, find
 from dimred.errors import UserError, nearest
-from dimred.runs.config.fields import Field, fields, group_files, own_folders
-from dimred.runs.config.files import GROUPS, conf, names
+from dimred.runs.config.fields import Field, fields, group_files, own_folders, place
+from dimred.runs.config.files import GROUPS, TRACKER, conf, names
 
 # Each script asks `dimred completion reply LINE`, with the line up to the cursor, and reads one
 # candidate per line. No space follows a candidate that ends in = . or /
@@ -52,6 +52,7 @@ function __dimred_complete
 end
 complete -c dimred -f -a '(__dimred_complete)'
 """
+LISTED = (*GROUPS, TRACKER)
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
@@ -157,15 +158,18 @@ def overrides(before: Sequence[str], word: str) -> Iterable[str]:
             for each in values(key, before, value[len(done) + len(comma) :])
         ]
     group = key.partition(".")[0]
-    if "." in key and group in GROUPS:
-        return inside(group, chosen(group, before), before)
+    if "." in key and group in LISTED:
+        found: list[str] = []
+        for name in chosen(group, before):
+            found += inside(group, name, before)
+        return found
     keys = [key for key, _, _ in help.values()]
-    return [*keys, *(f"{group}=" for group in GROUPS), *(f"{group}." for group in GROUPS)]
+    return [*keys, *(f"{group}=" for group in LISTED), *(f"{group}." for group in LISTED)]
 
 
 def values(key: str, before: Sequence[str], value: str) -> Iterable[str]:
     """The values of a key, where they are known."""
-    if key in GROUPS:
+    if key in LISTED:
         return group_files(key, own_folders(before))
     if key == "device":
         return ("auto", "cpu", "cuda")
@@ -173,18 +177,20 @@ def values(key: str, before: Sequence[str], value: str) -> Iterable[str]:
         return paths(value, folders_only=True)
     if key in ("mask", "method.mask"):
         return [*runs(value), *paths(value)]
-    group, _, name = key.partition(".")
-    if group in GROUPS:
-        for field in fields_of(group, chosen(group, before), before):
-            if field.name == name and field.choices:
-                return field.choices
+    group = key.partition(".")[0]
+    if group in LISTED:
+        for name in chosen(group, before):
+            for field in fields_of(group, name, before):
+                if f"{place(group, name)}.{field.name}" == key and field.choices:
+                    return field.choices
         return paths(value)
     return ()
 
 
 def inside(group: str, name: str, before: Sequence[str]) -> list[str]:
     """The keys of a group, for a member of it."""
-    return [f"{group}.{field.name}=" for field in fields_of(group, name, before)]
+    key = place(group, name)
+    return [f"{key}.{field.name}=" for field in fields_of(group, name, before)]
 
 
 def fields_of(group: str, name: str, before: Sequence[str]) -> list[Field]:
@@ -193,13 +199,14 @@ def fields_of(group: str, name: str, before: Sequence[str]) -> list[Field]:
     return fields(group, path, folders).fields if path else []
 
 
-def chosen(group: str, before: Sequence[str]) -> str:
-    """The member of a group that the words choose, or the default."""
+def chosen(group: str, before: Sequence[str]) -> list[str]:
+    """The members of a group that the words choose, or the default."""
     typed = [word.partition("=")[2] for word in before if word.startswith(f"{group}=")]
     if typed:
-        return typed[-1].split(",")[0]
-    default = re.search(rf"^  - {group}: (\w+)", (conf() / "config.yaml").read_text(), re.MULTILINE)
-    return default[1] if default else ""
+        first, *others = typed[-1].strip("[]").split(",")
+        return [first, *others] if group == TRACKER else [first]
+    text = (conf() / "config.yaml").read_text()
+    return re.findall(rf"^  - {group}: (\w+)", text, re.MULTILINE)
 
 
 # -- files --------------------

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dimred.cli.commands import COMMANDS, find
-from dimred.runs.config.fields import Field, fields, find_file, group_files, own_folders
-from dimred.runs.config.files import GROUPS, conf
+from dimred.runs.config.fields import Field, fields, find_file, group_files, own_folders, place
+from dimred.runs.config.files import GROUPS, TRACKER, conf
 from dimred.runs.printing import table
 from dimred.runs.terminal import width
 
@@ -41,13 +41,14 @@ def overrides(words: Sequence[str]) -> str:
     fields of these instead."""
     folders = own_folders(words)
     pairs = [word.partition("=") for word in words]
-    chosen = {group: names.split(",") for group, _, names in pairs if group in GROUPS}
+    listed = (*GROUPS, TRACKER)
+    chosen = {group: names.strip("[]").split(",") for group, _, names in pairs if group in listed}
     if chosen:
         parts: list[str] = []
         for group, names in chosen.items():
             parts += [of_group(group, name, folders) for name in names]
         return "\n\n".join(parts)
-    groups = [(f"{group}=", " ".join(sorted(group_files(group, folders)))) for group in GROUPS]
+    groups = [(f"{group}=", " ".join(sorted(group_files(group, folders)))) for group in listed]
     return "\n".join(
         [
             wrapped("Groups, each a folder of files; --config-dir DIR adds yours:"),
@@ -81,7 +82,7 @@ def of_group(group: str, name: str, folders: Sequence[Path]) -> str:
         is_equation = paragraph.startswith("    ")
         parts.append(equation(paragraph) if is_equation else wrapped(" ".join(paragraph.split())))
     if found.fields:
-        parts.append(field_table(group, found.fields))
+        parts.append(field_table(place(group, name), found.fields))
     return "\n\n".join(parts)
 
 
@@ -93,8 +94,8 @@ def equation(text: str) -> str:
     )
 
 
-def field_table(group: str, found: Iterable[Field]) -> str:
-    rows = [(f"{group}.{field.name}", field.default, field.about()) for field in found]
+def field_table(key: str, found: Iterable[Field]) -> str:
+    rows = [(f"{key}.{field.name}", field.default, field.about()) for field in found]
     return table(("field", "default", "meaning, and allowed values"), rows, width(), wrap=2)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from dimred.methods.base import Method
 from dimred.net import Net
 from dimred.net.layers import dense_matrices
 from dimred.runs.build import build, own_weights
-from dimred.runs.config.files import CHOICES, GROUPS, Choices
+from dimred.runs.config.files import CHOICES, GROUPS, TRACKER, Choices
 from dimred.runs.config.schema import checked
 from dimred.runs.environment import find_device, reset_peak_memory
 from dimred.runs.failures import readable
@@ -37,6 +38,7 @@ from dimred.runs.trial import try_batch
 from dimred.storage.files import Json
 from dimred.storage.folder import RunFolder
 from dimred.storage.masks import write_masks
+from dimred.trackers.observer import Tracked, Trackers, ending
 from dimred.training.loop import Train
 from dimred.training.ranks import Ranks
 from dimred.training.recipe import Recipe
@@ -56,6 +58,7 @@ def run(
     explicit: the keys that the user typed; a warning names those that the method does not use
     command: for result.json, by default that of the process"""
     cfg = checked(cfg)
+    tracked = cfg.pop(TRACKER)  # no part of what the run is
     for key in {"sparsity", "allocation"} & set(explicit) - set(cfg.method):
         log.warning(
             "method=%s has no %s: %s=%s is not used",
@@ -67,11 +70,13 @@ def run(
     method, recipe = build(cfg.method, "method"), build(cfg.recipe, "recipe")
     device = find_device(cfg.device)
     path = folder_of(cfg, choices, describe(cfg))
+    config: Json = {CHOICES: dict(choices), **plain(cfg)}
     digest = path.name.rpartition("-")[2]
     ranks = join(device)
     ranks.require_same({"configuration": int(digest, 16)}, "another")
     with folder_of_rank(path, ranks) as folder:
         ranks.wait()  # until rank 0 holds the folder
+        trackers = trackers_of(tracked if folder.writes else {}, path)
         finished = folder.result()
         folder.inputs = inputs_of(cfg)
         # also of a finished run: its result is of the inputs as they were
@@ -80,8 +85,10 @@ def run(
             log.info("finished already: %s", path)
             # a process that was killed after it wrote the result has left one
             folder.forget_checkpoint()
+            trackers.complete(config, finished)
             return finished
-        with logging_to(path / "log.txt") if folder.writes else nullcontext():
+        log_file = logging_to(path / "log.txt") if folder.writes else nullcontext()
+        with log_file, ending(trackers):
             about: Json = {
                 **choices,
                 "sparsity": cfg.sparsity if "sparsity" in cfg.method else None,
@@ -92,7 +99,9 @@ def run(
             }
             try:
                 train = prepared(cfg, recipe, device, folder, ranks)
-                folder.write_config(OmegaConf.to_yaml({CHOICES: dict(choices), **cfg}))
+                folder.write_config(OmegaConf.to_yaml(config))
+                trackers.begin(config)
+                train.observers += [trackers] if trackers.all else []
                 result = about | compute(cfg, method, train, folder)
             except RunIsBusy:  # taken over by another process: write nothing
                 raise
@@ -106,9 +115,21 @@ def run(
             except Interrupted as stop:
                 log.info("%s", stop)
                 raise
-        folder.write_result(result)
+            folder.write_result(result)
+            trackers.finish(result)
         folder.forget_checkpoint()
     return result
+
+
+def trackers_of(settings: Mapping[Any, DictConfig], folder: Path) -> Trackers:
+    """The trackers of a run, not begun."""
+    found = []
+    for key, each in settings.items():
+        name = str(key)
+        make = partial(build, each, f"{TRACKER}.{name}")
+        record = folder / "trackers" / f"{name}.json"
+        found.append(Tracked(name, plain(each), make, record))
+    return Trackers(found, folder)
 
 
 def prepared(
@@ -139,6 +160,7 @@ def compute(cfg: DictConfig, method: Method, train: Train, folder: RunFolder) ->
     if "sparsity" in cfg.method:
         require_weights_for_all_layers(net, cfg.sparsity)
     reset_peak_memory(train.device)
+    train.replay.start_clock()
     with stopping_at_signals(train), train.costs.executed.set(True):
         method.run(net, train)
     return save(cfg, train, folder)
@@ -149,7 +171,7 @@ def save(cfg: DictConfig, train: Train, folder: RunFolder) -> Json:
     net, data = train.net, train.data
     folder.require_held()
     images: Json = {"shape": list(data.shape), "classes": data.classes}
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    config = plain(cfg)
     built = {key: config[key] for key in BUILT} | {"model": own_weights(config["model"])}
     if folder.writes:
         save_net(folder.path / "model.safetensors", net, built, images)
@@ -163,8 +185,8 @@ def save(cfg: DictConfig, train: Train, folder: RunFolder) -> Json:
 # -- before training --------------------
 def inputs_of(cfg: DictConfig) -> Json:
     """Fingerprints of the files and folders that the groups of a configuration name."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    paths = paths_in({group: plain[group] for group in GROUPS})
+    values = plain(cfg)
+    paths = paths_in({group: values[group] for group in GROUPS})
     return {key: fingerprint(path) for key, path in paths.items()}
 
 
@@ -198,6 +220,12 @@ def require_weights_for_all_layers(net: Net, sparsity: float) -> None:
             f"sparsity={sparsity} leaves {left} of {net.total} weights for {layers} layers. "
             f"Choose at most {1 - layers / net.total:.6f}"
         )
+
+
+def plain(cfg: DictConfig) -> Json:
+    """The values of a configuration."""
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    return values
 
 
 @contextmanager

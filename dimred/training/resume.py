@@ -160,6 +160,10 @@ class Replay:
         log.info("resumed at step %d (training phase %d)", about["step"], about["phase"])
         return about["step"]
 
+    def start_clock(self) -> None:
+        """Measure the time of the run from now on."""
+        self._began = time.monotonic()
+
     def elapsed(self) -> float:
         """Seconds of work on this run, including those before an interruption."""
         return self._earlier_seconds + time.monotonic() - self._began

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from dimred.errors import UserError
 from dimred.fields import Range, ranges
 from dimred.fields.values import ranges_of
-from dimred.runs.config.files import conf, unknown_name
+from dimred.runs.config.files import TRACKER, conf, unknown_name
 
 PACKAGE = Path(__file__).parents[2]
 LINE = re.compile(r"(\w+):\s*(.*?)\s*(?:(?:^|\s)#\s*(.*))?$")  # key: value  # comment
@@ -78,6 +78,11 @@ def find_file(group: str, name: str, folders: Sequence[Path] = ()) -> Path:
     return files[name]
 
 
+def place(group: str, name: str) -> str:
+    """The key of a file's values in the configuration: recipe, tracker.wandb."""
+    return f"{group}.{name}" if group == TRACKER else group
+
+
 def fields(group: str, path: Path, folders: Sequence[Path] = ()) -> Described:
     """The fields of a file of a group, those that it inherits included."""
     values = dict(_lines(group, path, folders))
@@ -99,9 +104,8 @@ def fields(group: str, path: Path, folders: Sequence[Path] = ()) -> Described:
 def _heading(path: Path) -> str:
     """The comment that a file begins with."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return " ".join(
-        line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines)
-    )
+    comments = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    return " ".join(line.lstrip("# ") for line in comments if "@package" not in line)
 
 
 def _default(value: str) -> str:

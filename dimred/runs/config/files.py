@@ -23,9 +23,15 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "basis": (),
 }
 
+#: a group of which a run may have several members, each at its own place: tracker.NAME
+TRACKER = "tracker"
+
 #: keys that say where and how to compute, not what; of the last two, what a method uses is among
 #: its own values
-NOT_DESCRIPTIVE = ("device", "data_dir", "outputs", "checkpoint_seconds", "sparsity", "allocation")
+NOT_DESCRIPTIVE = (
+    *("device", "data_dir", "outputs", "checkpoint_seconds", TRACKER),
+    *("sparsity", "allocation"),
+)
 #: the same within a group: neither workers nor captured steps change a bit
 HOW_TO_COMPUTE: Mapping[str, tuple[str, ...]] = {
     "dataset": ("data_dir", "workers"),

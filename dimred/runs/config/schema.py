@@ -13,7 +13,7 @@ from dimred.errors import UserError, nearest
 from dimred.fields import Checked, Range, Sparsity, Step
 from dimred.fields.targets import Parameters, hints_of, resolve
 from dimred.fields.values import typed
-from dimred.runs.config.files import GROUPS, plain_numbers
+from dimred.runs.config.files import GROUPS, TRACKER, plain_numbers
 
 Seconds = Annotated[float, Range("0 (every step) or more", lambda value: value >= 0)]
 
@@ -36,7 +36,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     can have.
 
     Hydra has refused unknown keys already, but for +key, and lets ~key pass."""
-    known = {*GROUPS, *KEYS}
+    known = {*GROUPS, *KEYS, TRACKER}
     for key in sorted(set(cfg) - known):
         raise UserError(f"unknown key {key}. {nearest(key, known)}")
     for key in sorted(known - set(cfg)):
@@ -48,6 +48,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     for group, given in GROUPS.items():
         if group != "basis" or plain["basis"]:  # basis=none is empty
             plain[group] = checked_group(plain[group], group, given)
+    plain[TRACKER] = checked_trackers(plain[TRACKER])
     return OmegaConf.create(plain)
 
 
@@ -75,6 +76,17 @@ def require_one_truth(plain: Mapping[str, Any]) -> None:
                 f"method.{key} is another than the {key} of the run. Set it by {key}={shown}; "
                 f"a YAML file of a method says {key}: ${{{key}}}"
             )
+
+
+def checked_trackers(node: Any) -> dict[str, Any]:
+    """The values of every tracker, by its name."""
+    if not isinstance(node, dict) or not all(isinstance(each, dict) for each in node.values()):
+        raise UserError(
+            "the configuration of tracker names no trackers. It has one key for each, "
+            "tracker.NAME._target_=...; a file tracker/NAME.yaml begins with the line "
+            "`# @package tracker.NAME`"
+        )
+    return {name: checked_group(each, f"{TRACKER}.{name}") for name, each in node.items()}
 
 
 # -- one group --------------------
