@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command, Outcome, assert_same, compose, result_of, steps_done, until
+from conftest import Command, Outcome, assert_same, compose, result_of, steps_done, twin, until
 from several import as_rank, free_port, on_ranks
 from small_data import PLAIN
 from torch import Tensor, nn
@@ -277,45 +278,63 @@ def test_a_sweep_on_several_processes_is_refused_in_words(start: Start) -> None:
 
 
 # -- interrupted runs --------------------
-LONG = ("train", "method=rigl", "method.update_every=20", "recipe.epochs=30")
+LONG = ("train", "method=rigl", "method.update_every=20", "recipe.epochs=20")
 
 
-def begun(start: Start, outputs: Path, steps: int) -> tuple[list[Command], Path]:
-    """A long run on two processes that has saved a checkpoint after so many steps."""
-    commands = start_on_ranks(start, *LONG, f"outputs={outputs}", "checkpoint_seconds=0")
-    until(lambda: [*outputs.glob("runs/*/*/*/checkpoint/last.safetensors")])
-    (folder,) = outputs.glob("runs/*/*/*")
-    until(lambda: steps_done(folder) >= steps)
-    return commands, folder
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on two processes that nothing has interrupted."""
+    folder, port = tmp_path_factory.mktemp("whole"), free_port()
+    arguments = (*LONG, f"outputs={folder}")
+    commands = [Command(arguments, folder / f".{i}", as_rank(i, 2, port)) for i in range(2)]
+    assert [outcome.code for outcome in waited(commands)] == [0, 0]
+    (run,) = folder.glob("runs/*/*/*")
+    return run
 
 
-def test_a_run_that_lost_a_process_ends_in_words_and_resumes_on_two_or_on_one(
-    start: Start, tmp_path: Path
+def test_torchrun_restarts_a_run_that_lost_a_process_and_it_ends_with_the_same_bits(
+    whole: Path, tmp_path: Path
 ) -> None:
-    (first, other), folder = begun(start, tmp_path / "killed", 20)
-    other.process.kill()
-    outcome = first.wait()
-    assert outcome.code == 1
-    assert "another process of this run has ended or cannot be reached" in outcome.err
-    assert "Repeat the command to resume from the last checkpoint" in outcome.err
-    shutil.copytree(tmp_path / "killed", tmp_path / "alone")
-    waited(start_on_ranks(start, *LONG, f"outputs={tmp_path / 'killed'}"))
-    waited(start_on_ranks(start, *LONG, f"outputs={tmp_path / 'whole'}"))
-    whole = next(tmp_path.glob("whole/runs/*/*/*"))
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
+    words = (*LONG, f"outputs={tmp_path}", "checkpoint_seconds=0")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(tmp_path / "stderr", "w") as stderr:
+        command = subprocess.Popen(
+            [*torchrun, "--max-restarts=1", "-m", "dimred", *words],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+    folder = twin(whole, tmp_path)
+    try:
+        until(lambda: steps_done(folder) > 20)
+        started = subprocess.run(["pgrep", "-P", str(command.pid)], capture_output=True, text=True)
+        os.kill(max(map(int, started.stdout.split())), signal.SIGKILL)
+        assert command.wait(100) == 0
+    finally:
+        command.kill()
+        command.wait()
     assert_same(folder, whole)
-    outcome = start(*LONG, f"outputs={tmp_path / 'alone'}").wait()
-    assert "resumed with processes 1 instead of 2" in outcome.err
-    alone = next(tmp_path.glob("alone/runs/*/*/*"))
-    one, two = (result_of(each) for each in (alone, whole))
-    assert one["test_loss"] == pytest.approx(two["test_loss"], rel=0.01)
-    assert one["steps"] == two["steps"]
+    said = (tmp_path / "stderr").read_text()
+    assert "dimred: another process of this run has ended or cannot be reached" in said
+    assert "Repeat the command to resume from the last checkpoint" in said
+    assert "dimred: resumed at step" in said
 
 
-def test_a_signal_to_one_process_saves_the_run_of_all(start: Start, tmp_path: Path) -> None:
-    (first, other), folder = begun(start, tmp_path, 20)
-    os.kill(other.pid, signal.SIGTERM)
-    one, two = waited([first, other])
-    assert (one.code, two.code) == (143, 143), one.err + two.err
-    assert "stopped by signal 15 after step" in one.err
-    assert two.err == ""
-    assert steps_done(folder) > 20
+def test_a_signal_to_one_process_saves_the_run_of_all_and_one_process_resumes_it(
+    whole: Path, start: Start, tmp_path: Path
+) -> None:
+    words = (*LONG, f"outputs={tmp_path}")
+    commands = start_on_ranks(start, *words, "checkpoint_seconds=0")
+    folder = twin(whole, tmp_path)
+    until(lambda: steps_done(folder) > 20)
+    os.kill(commands[1].pid, signal.SIGTERM)
+    first, other = waited(commands)
+    assert (first.code, other.code) == (143, 143), first.err + other.err
+    assert "stopped by signal 15 after step" in first.err
+    assert other.err == ""
+    assert "resumed with processes 1 instead of 2" in start(*words).wait().err
+    alone, together = result_of(folder), result_of(whole)
+    assert alone["steps"] == together["steps"]
+    assert alone["layers"] == together["layers"]
+    assert alone["test_loss"] == pytest.approx(together["test_loss"], rel=0.01)

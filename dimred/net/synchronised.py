@@ -6,8 +6,8 @@ all processes get the same bits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -29,9 +29,9 @@ def norms_of(model: nn.Module) -> list[_BatchNorm]:
     return [norm for norm in norms if type(norm).forward is _BatchNorm.forward]
 
 
-def synchronised(norms: Iterable[_BatchNorm], gather: Gather) -> AbstractContextManager[None]:
+def synchronised(norms: Sequence[_BatchNorm], gather: Gather) -> AbstractContextManager[None]:
     """Within the block, these norms use the statistics of the whole batch in training."""
-    return replaced(norms, partial(forward, gather))
+    return replaced(norms, partial(forward, gather)) if norms else nullcontext()
 
 
 def forward(gather: Gather, norm: _BatchNorm, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ on several.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -242,7 +243,8 @@ def explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        why = str(error).partition("\n")[0]
+        # without the place in gloo's code, and its advice for programmers
+        why = re.sub(r"\[\S*[.]cc:\d+\] |[.] This is .*", "", str(error).partition("\n")[0])
         raise UserError(
             f"another process of this run has ended or cannot be reached ({why}). Its own message, "
             "if it left one, says why. Repeat the command to resume from the last checkpoint"

@@ -19,6 +19,7 @@ from dimred.runs.packed.places import Place, homes, visible_gpus
 from dimred.runs.packed.process import Worker
 from dimred.runs.packed.worker import Message, Outcome, Task
 from dimred.runs.packed.workers import Workers
+from dimred.runs.processes import require_one_process
 from dimred.runs.signals import Signals, noting_signals
 from dimred.training.sweep_label import named_run
 
@@ -270,6 +271,7 @@ def shared_pool() -> Iterator[None]:
 
 def the_pool(given: int | None) -> Pool:
     """The pool of the blocks of `shared_pool` that this is called in."""
+    require_one_process("this command")
     outermost = _blocks[0]
     if not outermost:
         outermost.append(Pool(Workers(given)))
