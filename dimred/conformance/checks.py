@@ -299,6 +299,14 @@ def check_arithmetic(make: Make) -> None:
         expect_same_when_resumed(make, STEPS // 2, "sparse products", arithmetic="sparse")
 
 
+def check_theta(make: Make) -> None:
+    """With weights that are written when they are used and freed afterwards, it ends with the same
+    bits."""
+    rewritten = train(make, theta="rewritten")
+    name = difference(observe(make).trace.state, rewritten.trace.state)
+    assert not name, f"with recipe.theta=rewritten, it ends with another {name}"
+
+
 CHECKS: dict[str, Check] = {
     name.removeprefix("check_"): check
     for name, check in list(globals().items())

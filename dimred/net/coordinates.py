@@ -81,6 +81,10 @@ class Coordinates:
         self.theta()
         return self.param.detach().view(-1)
 
+    def stored(self) -> list[Tensor]:
+        """What is in memory for the weight besides psi."""
+        return [] if self.support is None else [self.support, self.param]
+
     def trained(self) -> Tensor:
         """True at the support, flat (D)."""
         return self.scatter(torch.ones_like(self.psi, dtype=torch.bool))

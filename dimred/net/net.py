@@ -23,10 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from dimred.net.coordinates import Base, Support, Supports
+from dimred.net.fused import used_in_half
 from dimred.net.layers import covered_names
 from dimred.net.optimizer_state import OptimizerState
 from dimred.net.parametrised import ParametrisedModel
 from dimred.net.projections import Displacement
+from dimred.net.rewritten import Rewritten
 from dimred.net.seeded import Draw
 from dimred.net.state import State, copied, load_state, rewind, twin
 from dimred.net.transforms import Transform, coefficients
@@ -241,6 +243,13 @@ class Net(ParametrisedModel):
         """Let the state of this optimiser follow the coordinates."""
         self.optimizer_state = OptimizerState(optimizer)
 
+    def rewrite_theta(self) -> None:
+        """Keep no dense weights in memory: write them when they are used (rewritten.py). Before an
+        optimiser is made."""
+        half = used_in_half(self.model)
+        for name, w in self.weights.items():
+            self.weights[name] = Rewritten(w, name in half)
+
     def cache_initial(self) -> None:
         """Keep the initial weights in memory, where they are needed in many steps."""
         device = next(self.model.parameters()).device
@@ -257,10 +266,10 @@ class Net(ParametrisedModel):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Net:
         """Move and convert model and coordinates. Before an optimiser is made."""
-        self.dense_weights()
+        thetas = self.dense_weights()
         self.model.to(device=device, dtype=dtype)
-        for w in self.weights.values():
-            w.set(w.param.view(-1), w.support, w.base)
+        for name, w in self.weights.items():
+            w.set(thetas[name].to(w.param).view(-1), w.support, w.base)
         self.transforms.to(device, dtype)
         self.bases.to(device, dtype)
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dimred.net.coordinates import Coordinates
 from dimred.net.forward import Forward
 from dimred.net.gradients import DenseGradients
+from dimred.net.rewritten import absentees, written_when_read
 from dimred.net.transforms import Transforms
 
 if TYPE_CHECKING:
@@ -62,11 +63,16 @@ class ParametrisedModel:
         channels_last: give convolutions their weights in this layout, which is faster. Scores do
         not use it: on a CPU, some of its kernels are less exact (docs/channels_last.md)."""
         sparse: Mapping[str, Tensor] = {}
+        when_read: AbstractContextManager[None] = nullcontext()
         if thetas is None:
             sparse = self.arithmetic.weights(self) if self.arithmetic else {}
-            thetas = {n: w.theta() for n, w in self.weights.items() if n not in sparse}
+            missing = absentees(self.weights)
+            others = self.weights.keys() - sparse.keys() - missing.keys()
+            thetas = {name: self.weights[name].theta() for name in self.weights if name in others}
+            if missing:
+                when_read = written_when_read(self, channels_last)
         values = {name: self.effective(name, theta) for name, theta in thetas.items()}
-        with self.forward.with_weights(values, channels_last, sparse) as model:
+        with self.forward.with_weights(values, channels_last, sparse) as model, when_read:
             yield model
 
     def penalty(self) -> Tensor | float:

@@ -218,8 +218,7 @@ def state_bytes(net: Net) -> int:
         # the second one stands for the gradient
         tensors += [p, p, *net.optimizer_state.of(p).values()]
     for w in net.weights.values():
-        if w.support is not None:
-            tensors += [w.support, w.param]
+        tensors += w.stored()
     return sum(t.numel() * t.element_size() for t in tensors)
 
 

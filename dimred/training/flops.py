@@ -44,6 +44,7 @@ from dimred.net.flop_formulas import flops_of
 from dimred.net.part import part_of
 from dimred.net.prefix import Prefix
 from dimred.net.product_flops import trace
+from dimred.net.rewritten import buffers_there
 from dimred.training.step_flops import (
     ALL,
     Entries,
@@ -196,14 +197,16 @@ class Costs:
         trained, model = self.net.trained_parameters(), self.net.model
         key = (prefix.name if prefix else "", *trained)
         if key not in self._layouts:
-            values = {
-                name: w.param.detach().requires_grad_(name in trained)
-                for name, w in self.net.weights.items()
-            }
             shape = prefix.activation.shape[1:] if prefix else self.shape
             compute = part_of(model, prefix)
-            with self.executed.set(False), self.net.forward.with_weights(values):
-                self._layouts[key] = grouped(trace(model, shape, backward=True, compute=compute))
+            with self.executed.set(False), buffers_there(self.net.weights):
+                values = {
+                    name: w.param.detach().requires_grad_(name in trained)
+                    for name, w in self.net.weights.items()
+                }
+                with self.net.forward.with_weights(values):
+                    found = trace(model, shape, backward=True, compute=compute)
+            self._layouts[key] = grouped(found)
         return self._layouts[key]
 
     def _making(self) -> int:

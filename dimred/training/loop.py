@@ -75,6 +75,8 @@ class Train:
             use_own_stream(self.device)
             # cuDNN's fastest gradients of convolutions add up in another order in every run
             torch.backends.cudnn.deterministic = True
+        if recipe.theta == "rewritten":
+            net.rewrite_theta()
         net.optimizer = self.optimizer = recipe.make_optimizer(net)
         if recipe.compile:
             net.compile()
@@ -252,14 +254,15 @@ class Train:
             "auto or false with recipe.sync_batchnorm=true: a graph does not wait for other "
             "processes",
         )
-        captured = on_gpu and capture is not False and not waits
+        kept = self.recipe.theta == "kept"
+        captured = on_gpu and capture is not False and kept and not waits
         feed = self.data.feed(self.recipe.batch_size, captured, self.ranks.share)
         parts = self.net, self.recipe, feed, self.optimizer, self.running_loss
         if captured:
             return CapturedStep(
                 *parts, capture=CudaCapture(), required=capture is True, ranks=self.ranks
             )
-        return Step(*parts, fused=on_gpu, ranks=self.ranks)
+        return Step(*parts, fused=on_gpu and kept, ranks=self.ranks)
 
     def _batches(self, start: int, stop: int, whole: bool) -> Iterator[int]:
         """The steps, with the feed at the batch of each. whole: all of the model is needed."""

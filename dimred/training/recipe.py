@@ -54,6 +54,8 @@ class Recipe(Checked):
     skip_removed_channels: bool = False
     # on several processes, BatchNorm over the whole batch instead of each share (training/ranks.py)
     sync_batchnorm: bool = False
+    # dense weights of which a part trains: in memory, or only while in use (net/rewritten.py)
+    theta: Literal["kept", "rewritten"] = "kept"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,6 +89,25 @@ class Recipe(Checked):
             self.skip_removed_channels,
             f"false with recipe.arithmetic={self.arithmetic}: the remaining channels are dense",
         )
+
+        self._require_kept_theta()
+
+    def _require_kept_theta(self) -> None:
+        """UserError for what needs dense weights that stay where they are."""
+        needs = {
+            "compile=true": self.compile,
+            "capture=true": self.capture is True,
+            f"arithmetic={self.arithmetic}": self.arithmetic != "dense",
+            f"cache_frozen_mb={self.cache_frozen_mb}": self.cache_frozen_mb > 0,
+            "skip_removed_channels=true": self.skip_removed_channels,
+        }
+        for setting in [setting for setting, is_so in needs.items() if is_so]:
+            require(
+                self.theta == "kept",
+                "recipe.theta",
+                self.theta,
+                f"kept with recipe.{setting}, which needs dense weights that stay in memory",
+            )
 
     def lr_at(self, step: int, total: int) -> float:
         """The learning rate of a step in a training of `total` steps."""

@@ -32,10 +32,10 @@ NOT_DESCRIPTIVE = (
     *("device", "data_dir", "outputs", "checkpoint_seconds", TRACKER),
     *("sparsity", "allocation"),
 )
-#: the same within a group: neither workers nor captured steps change a bit
+#: the same within a group: neither workers, captured steps nor rewritten weights change a bit
 HOW_TO_COMPUTE: Mapping[str, tuple[str, ...]] = {
     "dataset": ("data_dir", "workers"),
-    "recipe": ("capture",),
+    "recipe": ("capture", "theta"),
 }
 CHOICES = "choices"  # in a run's config.yaml: the names of the chosen files
 STORED = "stored/"  # a file of this name has the values of the run that is run again
