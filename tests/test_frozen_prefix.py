@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from toy import RECIPE, Blobs, Crash, Fragile
 
 from dimred.conformance.emulated_graph import EmulatedGraph
 from dimred.conformance.observe import use_fused_optimizer
+from dimred.data.folder import imagefolder
+from dimred.data.memory import Examples, Memory
 from dimred.errors import UserError
 from dimred.methods.freezing.layers import LastLayer
 from dimred.methods.freezing.progressive import FreezeOut
@@ -33,7 +37,9 @@ SETTINGS = {"init": "kaiming_normal", "pretrained": None}
 class Plain(Blobs):
     """The same 64 examples in every epoch, in another order."""
 
-    def plain_order(self, seed: int, epoch: int) -> Tensor:
+    stored_copies = 1
+
+    def stored_order(self, seed: int, epoch: int) -> Tensor:
         draws = torch.Generator().manual_seed(1000 * seed + epoch)
         return torch.randperm(64, generator=draws)
 
@@ -41,7 +47,7 @@ class Plain(Blobs):
         self, batch_size: int, seed: int, epoch: int, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         images, labels = self.examples(64, 2, len("train"))
-        order = self.plain_order(seed, epoch)
+        order = self.stored_order(seed, epoch)
         for i in range(start, 64 // batch_size):
             chosen = order[i * batch_size : (i + 1) * batch_size]
             yield images[chosen], labels[chosen]
@@ -320,6 +326,130 @@ def test_nothing_is_cached_for_augmented_images(caplog: pytest.LogCaptureFixture
         train = Train(net, Blobs(), dataclasses.replace(RECIPE, cache_frozen_mb=1))
         train(0, 2)
     assert train.skipped.prefix is None and "blobs augments" in caplog.text
+
+
+# -- augmented copies --------------------
+class Shifted(Memory):
+    """64 random images with random crops and mirroring."""
+
+    name = "shifted"
+
+    def __init__(self) -> None:
+        super().__init__(
+            val_fraction=0.25, resize=None, mean=None, std=None, crop_padding=1, flip=True
+        )
+
+    def read(self) -> tuple[Examples, ...]:
+        draws = torch.Generator().manual_seed(0)
+        images = torch.randint(256, (64, 1, 4, 4), generator=draws, dtype=torch.uint8)
+        part = Examples(images, torch.arange(64) % 2)
+        return part, part
+
+
+def test_copies_are_drawn_once_and_used_in_turn() -> None:
+    """48 of the 64 images train, in an order of its own in every epoch."""
+    data = Shifted().with_copies(2)
+    stored = torch.cat([images for images, _ in data.stored_batches(3, 10)])
+    assert len(stored) == 96 and not torch.equal(stored[:48], stored[48:])
+    plain = torch.cat([images for images, _ in data.eval_batches("train")])
+    assert not torch.equal(stored[:48], plain)
+    # a copy shows a part of the padded image, mirrored or not
+    for image, copy in zip(plain, stored, strict=False):
+        padded = F.pad(image, [1, 1, 1, 1], value=data.normalise(torch.zeros(1, 1, 1, 1)).item())
+        crops = [padded[:, y : y + 4, x : x + 4] for y in range(3) for x in range(3)]
+        assert any(torch.equal(copy, each) or torch.equal(copy, each.flip(2)) for each in crops)
+    for epoch in range(4):
+        order = data.stored_order(3, epoch)
+        assert sorted(order.tolist()) == list(range(48 * (epoch % 2), 48 * (epoch % 2) + 48))
+        images = torch.cat([images for images, _ in data.train_batches(16, 3, epoch)])
+        assert torch.equal(images, stored[order])
+    assert not torch.equal(data.stored_order(3, 0), data.stored_order(3, 2))
+
+
+def test_streamed_images_have_copies_too(pictures: Path, own_cache: None) -> None:
+    data = imagefolder(
+        name="pictures", path=str(pictures), val_fraction=0.0, resize=16, channels=3,
+        in_memory=False, workers=0, mean=[0.5] * 3, std=[0.5] * 3, crop_padding=0, flip=True,
+        skip_corrupted=False,
+    ).with_copies(2)  # fmt: skip
+    stored = torch.cat([images for images, _ in data.stored_batches(3, 5)])
+    assert len(stored) == 36 and not torch.equal(stored[:18], stored[18:])
+    for epoch in range(3):
+        images = torch.cat([images for images, _ in data.train_batches(6, 3, epoch)])
+        assert torch.equal(images, stored[data.stored_order(3, epoch)])
+
+
+def test_data_that_augments_in_its_own_way_has_no_copies() -> None:
+    with pytest.raises(UserError, match=r"Choose recipe\.augmented_copies=null"):
+        Train(Net(conv_net()), Blobs(), dataclasses.replace(RECIPE, augmented_copies=2))
+
+
+def with_copies(folder: RunFolder | None = None, last: int = -1, **recipe: float) -> Train:
+    settings = {"batch_size": 16, "epochs": 4, "augmented_copies": 2, **recipe}
+    net = Net(conv_net(), seed=3)
+    observers = [Fragile(last)] if last >= 0 else []
+    recipe = dataclasses.replace(RECIPE, **settings)
+    train = Train(net, Shifted(), recipe, seed=3, folder=folder, observers=observers)
+    LastLayer(norm_eval=True).run(net, train)
+    return train
+
+
+def test_training_on_cached_copies_is_training_on_these_copies() -> None:
+    plain = with_copies()
+    for cached in (with_copies(cache_frozen_mb=1), with_copies(cache_frozen_disk_mb=1)):
+        assert cached.skipped.prefix and cached.skipped.prefix.name == "8"
+        states = cached.net.state_dict(), plain.net.state_dict()
+        for name in states[0]:
+            assert torch.allclose(states[0][name].double(), states[1][name].double(), atol=1e-6)
+        # the bits of evaluation are the same
+        for split in ("train", "val", "test"):
+            source = cached.skipped.source.eval_batches(split), cached.data.eval_batches(split)
+            for (features, labels), (images, expected) in zip(*source, strict=True):
+                with torch.no_grad():
+                    assert torch.equal(features, conv_net().eval()[:8](images))
+                assert torch.equal(labels, expected)
+    # two copies of 48 images once, and four epochs of the last layer
+    features = 16 * (4 * 9 + 8 * 36) + 128 * 12
+    assert cached.costs.steps == 2 * (96 * features + 4 * 48 * (24 + 24))
+
+
+def test_activations_in_a_file_have_the_bits_of_those_in_memory_and_leave_nothing(
+    tmp_path: Path,
+) -> None:
+    with RunFolder(tmp_path) as folder:
+        on_disk = with_copies(folder, cache_frozen_disk_mb=1)
+        assert not list(tmp_path.glob(".activations*"))
+    state, expected = on_disk.net.state_dict(), with_copies(cache_frozen_mb=1).net.state_dict()
+    assert all(torch.equal(state[name], expected[name]) for name in state)
+
+
+def test_a_resumed_run_uses_the_same_copies(tmp_path: Path) -> None:
+    with pytest.raises(Crash), RunFolder(tmp_path) as folder:
+        with_copies(folder, 7, cache_frozen_disk_mb=1)
+    with RunFolder(tmp_path) as folder:
+        resumed = with_copies(folder, cache_frozen_disk_mb=1)
+    state, expected = resumed.net.state_dict(), with_copies(cache_frozen_disk_mb=1).net.state_dict()
+    assert all(torch.equal(state[name], expected[name]) for name in state)
+
+
+def test_a_disk_without_room_for_activations_ends_no_run(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error, not the end of the process
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        train = with_copies(cache_frozen_disk_mb=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert train.skipped.prefix is None and "not cached: File too large" in caplog.text
+
+
+def test_norms_of_a_frozen_model_can_use_their_running_statistics() -> None:
+    train = with_copies()
+    assert train.net.frozen_norms == {"1"}
+    assert torch.equal(train.net.state_dict()["1.running_mean"], torch.zeros(4))
 
 
 def test_a_compiled_model_computes_all_of_itself() -> None:

@@ -21,7 +21,7 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 # Purposes of random draws, the first number of every key: the order of an epoch and the sample of
 # SNIP are independent.
-EPOCH, SAMPLE, SPLIT, ITEM = range(1, 5)
+EPOCH, SAMPLE, SPLIT, ITEM, COPY = range(1, 6)
 
 
 class Source(ABC):
@@ -75,6 +75,11 @@ class Source(ABC):
         """Every example of "train", "val" or "test" exactly once, in order, normalised and not
         augmented."""
 
+    def stored_batches(self, seed: int, batch_size: int = 1024) -> Batches:
+        """All inputs that training can use, if they can be stored (see Data.stored_copies): copy by
+        copy, each in the order of the split."""
+        return self.eval_batches("train", batch_size)
+
     def eval_shares(self, share: Share, split: str) -> Batches:
         """A share of the examples of `eval_batches`, in batches of which none is empty."""
         for images, labels in self.eval_batches(split):
@@ -91,15 +96,33 @@ class Data(Source):
     #: files and folders that have no published checksum and are not named by the configuration; the
     #: run records their fingerprints
     read_from: tuple[Path, ...] = ()
+    #: augmented copies of each training image; None augments anew in every epoch
+    copies: int | None = None
 
     @abstractmethod
     def to(self, device: torch.device) -> Data:
         """The same data with its batches on `device`."""
 
-    def plain_order(self, seed: int, epoch: int) -> Tensor | None:
-        """The positions (n,) of an epoch's examples in the train split, if training uses them as
-        `eval_batches("train")` gives them, in every epoch; else None."""
-        return None
+    def with_copies(self, copies: int) -> Data:
+        """The same data with so many augmented copies of each training image. A copy is a function
+        of (seed, number of the copy, position of the image), and training uses the copies in turn,
+        one an epoch. UserError for data that cannot do so."""
+        raise UserError(
+            f"{self.name} augments its images in a way of its own. Choose "
+            "recipe.augmented_copies=null"
+        )
+
+    # -- training examples that can be stored --------------------
+    @property
+    def stored_copies(self) -> int:
+        """How many different inputs an example of the train split is in all epochs: 1 without
+        augmentation; 0 if there is no end of them."""
+        return 0
+
+    def stored_order(self, seed: int, epoch: int) -> Tensor:
+        """The examples (n,) of an epoch, in the order of training, by their places in
+        `stored_batches`."""
+        raise NotImplementedError
 
     @abstractmethod
     def sample(self, n: int, seed: int) -> tuple[Tensor, Tensor]:

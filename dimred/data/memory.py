@@ -12,12 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dimred.data.arrays import Examples, classes_of, resized, tidy
 from dimred.data.base import (
+    COPY,
     EPOCH,
     Batches,
     Data,
@@ -113,25 +115,55 @@ class Memory(Data):
     def feed(self, batch_size: int, fixed: bool = False, share: Share = WHOLE) -> Feed:
         return (Selection if fixed else Feed)(self, batch_size, fixed, share)
 
-    def plain_order(self, seed: int, epoch: int) -> Tensor | None:
-        augments = self.crop_padding or self.flip
-        return None if augments else self.random_order(seed, epoch).order
+    def with_copies(self, copies: int) -> Memory:
+        same = copy.copy(self)
+        same.copies = copies
+        return same
+
+    @property
+    def stored_copies(self) -> int:
+        return self.copies or 0 if self.crop_padding or self.flip else 1
+
+    def stored_order(self, seed: int, epoch: int) -> Tensor:
+        order = self.random_order(seed, epoch).order
+        return order + epoch % self.stored_copies * self.sizes["train"]
+
+    def stored_batches(self, seed: int, batch_size: int = 1024) -> Batches:
+        for number in range(self.stored_copies):
+            draws = self.copy_of_all(seed, number)
+            for first in range(0, self.sizes["train"], batch_size):
+                yield self.select(draws, slice(first, first + batch_size))
 
     def random_order(self, seed: int, epoch: int) -> Draws:
         """The random choices of an epoch.
 
         Drawn for the whole epoch and on the CPU, so that they depend neither on the batch to start
         from nor on the device."""
-        n, rng = self.sizes["train"], generator(EPOCH, seed, epoch)
-        order = torch.from_numpy(rng.permutation(n)).to(self.device)
-        corner = mirrored = None
+        rng = generator(EPOCH, seed, epoch)
+        order = torch.from_numpy(rng.permutation(self.sizes["train"])).to(self.device)
+        if self.copies is None:
+            return Draws(order, *self.augmentation(rng))
+        _, corner, mirrored = self.copy_of_all(seed, epoch % self.copies)
+        return Draws(
+            order,
+            None if corner is None else corner[:, order],
+            None if mirrored is None else mirrored[order],
+        )
+
+    def copy_of_all(self, seed: int, number: int) -> Draws:
+        """The random choices of a copy, for all examples in the order of the split."""
+        order = torch.arange(self.sizes["train"], device=self.device)
+        return Draws(order, *self.augmentation(generator(COPY, seed, number)))
+
+    def augmentation(self, rng: np.random.Generator) -> tuple[Tensor | None, Tensor | None]:
+        """Corners and which to mirror, for as many images as the train split has."""
+        n, corner, mirrored = self.sizes["train"], None, None
         if self.crop_padding:
-            corner = torch.from_numpy(rng.integers(0, 2 * self.crop_padding + 1, (2, n))).to(
-                self.device
-            )
+            drawn = rng.integers(0, 2 * self.crop_padding + 1, (2, n))
+            corner = torch.from_numpy(drawn).to(self.device)
         if self.flip:
             mirrored = torch.from_numpy(rng.random(n) < 0.5).to(self.device)
-        return Draws(order, corner, mirrored)
+        return corner, mirrored
 
     def select(self, draws: Draws, at: slice | Tensor) -> tuple[Tensor, Tensor]:
         """The augmented, normalised images and the labels at these places of an epoch's order."""

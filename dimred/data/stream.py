@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dimred.data.base import (
+    COPY,
     EPOCH,
     ITEM,
     Batches,
@@ -105,7 +106,34 @@ class Stream(Data):
         steps = self.steps_per_epoch(batch_size)
         order = generator(EPOCH, seed, epoch).permutation(self.sizes["train"])
         chosen = (order[share.of(batch_size, step * batch_size)] for step in range(start, steps))
-        return self.batches("train", (Request(each, (seed, epoch)) for each in chosen))
+        return self.batches("train", (Request(each, self.random(seed, epoch)) for each in chosen))
+
+    def random(self, seed: int, epoch: int) -> tuple[int, ...]:
+        """What the random parts of an epoch's images depend on, besides their positions."""
+        return (seed, epoch) if self.copies is None else (seed, epoch % self.copies, COPY)
+
+    def with_copies(self, copies: int) -> Stream:
+        same = copy.copy(self)
+        same.copies = copies
+        return same
+
+    @property
+    def stored_copies(self) -> int:
+        return self.copies or 0
+
+    def stored_order(self, seed: int, epoch: int) -> Tensor:
+        n = self.sizes["train"]
+        order = generator(EPOCH, seed, epoch).permutation(n)
+        return torch.from_numpy(order + epoch % self.stored_copies * n).to(self.scale.device)
+
+    def stored_batches(self, seed: int, batch_size: int = 1024) -> Batches:
+        positions = np.arange(self.sizes["train"])
+        for number in range(self.stored_copies):
+            chosen = (
+                positions[at : at + batch_size] for at in range(0, len(positions), batch_size)
+            )
+            random = self.random(seed, number)
+            yield from self.batches("train", (Request(each, random) for each in chosen))
 
     def eval_batches(self, split: str, batch_size: int = 1024) -> Batches:
         return self.eval_shares(WHOLE, split, batch_size)
@@ -163,7 +191,7 @@ class Request(NamedTuple):
     else central ones."""
 
     positions: np.ndarray
-    random: tuple[int, int] | None = None
+    random: tuple[int, ...] | None = None
 
 
 class Loaded(NamedTuple):

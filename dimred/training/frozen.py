@@ -1,8 +1,10 @@
-"""Activations of the frozen first layers, computed once for each example and kept in memory.
+"""Activations of the frozen first layers, computed once for each example and stored, in memory or
+in a file.
 
-With `recipe.cache_frozen_mb`, training and evaluation begin with these activations as soon as and
-as long as they are the same in every step: no parameter before them trains, norms use running
-statistics, nothing is random, and the data does not augment its images. Whether this holds is
+With `recipe.cache_frozen_mb` or `recipe.cache_frozen_disk_mb`, training and evaluation begin with
+these activations as soon as and as long as they are the same in every step: no parameter before
+them trains, norms use running statistics, nothing is random, and there is no augmentation or a
+fixed number of copies of each image (`recipe.augmented_copies`). Whether this holds is
 decided from the net and the data alone, and activations are computed in the batches of evaluation.
 So a resumed run gets the bits that it had, and evaluation the bits that it has without a cache.
 Training batches are rounded as in evaluation, which may differ in the last bits from the batch
@@ -12,13 +14,15 @@ sizes of training.
 from __future__ import annotations
 
 import logging
+import tempfile
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dimred.data.activations import Activations
+from dimred.data.activations import Activations, count
 from dimred.data.base import Data, Source
 from dimred.net import Net
 from dimred.net.longest_prefix import longest_prefix
@@ -38,19 +42,24 @@ class FrozenLayers:
 
     prefix: the layers that are not computed any more, or None.
     source: what is computed instead of images: the data, or the activations after the prefix.
+    folder: of files with activations, which vanish with the process.
     """
 
-    def __init__(self, net: Net, data: Data, recipe: Recipe) -> None:
-        self.net, self.data, self.recipe = net, data, recipe
-        self.limit = recipe.cache_frozen_mb * MB
+    def __init__(
+        self, net: Net, data: Data, recipe: Recipe, seed: int = 0, folder: Path | None = None
+    ) -> None:
+        self.net, self.data, self.recipe, self.seed, self.folder = net, data, recipe, seed, folder
+        self.limit = MB * max(recipe.cache_frozen_mb, recipe.cache_frozen_disk_mb)
         self.prefix: Prefix | None = None
         self.source: Source = data
         self._seen, self._computed_at = Seen(net), 0
         self._frozen: tuple[Any, ...] | None = None
-        if self.limit and data.plain_order(0, 0) is None:
+        if self.limit and not data.stored_copies:
             self.limit = 0
             log.info(
-                "no activations are cached, because %s augments its training images", data.name
+                "no activations are cached, because %s augments its training images anew in every "
+                "epoch. recipe.augmented_copies=5 draws five copies of each once",
+                data.name,
             )
 
     def changed(self, whole: bool = False) -> bool:
@@ -99,12 +108,19 @@ class FrozenLayers:
             if self._too_large:
                 log.info(
                     "activations of frozen layers are not cached: they take %.3g MB, more than "
-                    "recipe.cache_frozen_mb=%g",
+                    "recipe.cache_frozen_mb=%g and recipe.cache_frozen_disk_mb=%g",
                     self._too_large / MB,
                     self.recipe.cache_frozen_mb,
+                    self.recipe.cache_frozen_disk_mb,
                 )
             return
-        self.source = self._activations(found)
+        try:
+            self.source = self._activations(found)
+        except OSError as error:  # the disk is full
+            log.warning("activations of frozen layers are not cached: %s", error.strerror)
+            self.limit = 0
+            self._forget()
+            return
         self.prefix, self._computed_at = found, found.version()
         log.info(
             "layers before %s are frozen: their activations (%.3g MB) are computed once",
@@ -113,7 +129,7 @@ class FrozenLayers:
         )
 
     def _size(self, prefix: Prefix) -> int:
-        return prefix.bytes_per_example() * sum(self.data.sizes.values())
+        return prefix.bytes_per_example() * count(self.data)
 
     def _fits(self, prefix: Prefix) -> bool:
         size = self._size(prefix)
@@ -136,6 +152,8 @@ class FrozenLayers:
             def compute(inputs: Tensor) -> Tensor:
                 return prefix.activations(logits, inputs)
 
-            made = Activations(self.data, source, compute)
+            in_memory = self._size(prefix) <= MB * recipe.cache_frozen_mb
+            place = None if in_memory else self.folder or Path(tempfile.gettempdir())
+            made = Activations(self.data, source, compute, self.seed, place)
         net.train()
         return made

@@ -65,6 +65,8 @@ class Train:
         observers: Iterable[Observer] = (),
         ranks: Ranks = ALONE,
     ) -> None:
+        if recipe.augmented_copies:
+            data = data.with_copies(recipe.augmented_copies)
         self.net, self.data, self.recipe, self.seed = net, data, recipe, seed
         self.ranks = ranks
         ranks.require_possible(recipe)
@@ -90,7 +92,7 @@ class Train:
         net.optimizer_state.set_lr(recipe.lr_at(0, self.total))
         self.stepper = self._make_stepper()
         self.arithmetic, self.step_times = Arithmetic(net, recipe), StepTimes()
-        self.skipped = Skipped(net, data, recipe)
+        self.skipped = Skipped(net, data, recipe, seed, folder.path if folder else None)
         numbers: dict[str, Stateful] = {
             "best": self.best,
             "running_loss": self.running_loss,
@@ -288,7 +290,8 @@ class Train:
             self.recipe.batch_size, stepper.feed.fixed, self.ranks.share
         )
         stepper.part = skipped.part
-        self.costs.begin_after(skipped.prefix, self.data.sizes["train"])
+        stored = self.data.stored_copies * self.data.sizes["train"]
+        self.costs.begin_after(skipped.prefix, stored)
         return True
 
     def _backward(self, t: int, dense_grad: Callable[[int], bool] | None) -> None:

@@ -131,6 +131,7 @@ class Group(Ranks):
         )
         for key, value, allowed in (
             ("cache_frozen_mb", recipe.cache_frozen_mb, 0),
+            ("cache_frozen_disk_mb", recipe.cache_frozen_disk_mb, 0),
             ("skip_removed_channels", recipe.skip_removed_channels, False),
         ):
             require(value == allowed, f"recipe.{key}", value, f"{allowed} {on_ranks}".lower())

@@ -46,8 +46,12 @@ class Recipe(Checked):
     compile: bool = False  # torch.compile
     # steps as CUDA graphs: true, false, or auto, where there is a GPU (see training/capture.py)
     capture: Literal["auto", True, False] = "auto"
-    # megabytes for stored activations of frozen layers (see training/frozen.py)
+    # augmented copies of each training image, drawn once; without a number, anew in every epoch
+    augmented_copies: Count | None = None
+    # megabytes for stored activations of frozen layers (see training/frozen.py): of memory, and of
+    # the disk for those that are larger
     cache_frozen_mb: NotNegative = 0
+    cache_frozen_disk_mb: NotNegative = 0
     # products with weights of which a part trains (see training/arithmetic.py)
     arithmetic: Literal["dense", "sparse", "auto"] = "dense"
     # compute the channels that remain after structured pruning alone (see training/skipped.py)
@@ -71,12 +75,13 @@ class Recipe(Checked):
             self.sync_batchnorm,
             "false with recipe.compile=true: compiled code does not wait for other processes",
         )
-        require(
-            not (self.compile and self.cache_frozen_mb),
-            "recipe.cache_frozen_mb",
-            self.cache_frozen_mb,
-            "0 with recipe.compile=true: a compiled model computes all of its layers",
-        )
+        for key in ("cache_frozen_mb", "cache_frozen_disk_mb"):
+            require(
+                not (self.compile and getattr(self, key)),
+                f"recipe.{key}",
+                getattr(self, key),
+                "0 with recipe.compile=true: a compiled model computes all of its layers",
+            )
         require(
             not (self.compile and self.skip_removed_channels),
             "recipe.skip_removed_channels",

@@ -9,6 +9,7 @@ differently from those of the full model.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import torch
 
@@ -33,8 +34,10 @@ class Skipped:
     source: the inputs of this part.
     """
 
-    def __init__(self, net: Net, data: Data, recipe: Recipe) -> None:
-        self.frozen = FrozenLayers(net, data, recipe)
+    def __init__(
+        self, net: Net, data: Data, recipe: Recipe, seed: int = 0, folder: Path | None = None
+    ) -> None:
+        self.frozen = FrozenLayers(net, data, recipe, seed, folder)
         self.removed = RemovedChannels(net, data, recipe)
 
     @property

@@ -19,13 +19,15 @@ from dimred.scores import generator
 from dimred.training.loop import Train
 
 
-@dataclass(frozen=True)
-class LastLayer:
+@dataclass(frozen=True, kw_only=True)
+class LastLayer(Checked):
     """Train the last layer alone, on random features.
 
         theta = theta_0 except for the weight and bias of the last Linear (or Conv) layer
 
-    Trained by gradient descent; method elm solves for the last layer instead.
+    Trained by gradient descent; method elm solves for the last layer instead. With norm_eval, norms
+    use their running statistics in training, too, and do not change them, as in linear probing of
+    pretrained models (MoCo's protocol). Without it they normalise by the batch.
 
     Trains: weight and bias of the last layer; stores: the seed of the others; needs: dense weights
     in the forward pass, and no backward pass through them.
@@ -33,8 +35,13 @@ class LastLayer:
     Huang, Zhu, Siew, Neurocomputing 2006 (extreme learning machine).
     """
 
+    norm_eval: bool = False  # norms use running statistics in training
+
     def run(self, net: Net, train: Train) -> None:
         freeze_all_but(net, parameters_of(net, last_layer(net)))
+        if self.norm_eval:
+            buffers = [name for name, _ in net.model.named_buffers()]
+            net.freeze(dict.fromkeys(name for name in buffers if name.endswith("running_mean")))
         train()
 
 

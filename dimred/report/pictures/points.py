@@ -23,7 +23,7 @@ from dimred.runs.config.files import AS_BEFORE, describe_method, names
 OF_METHOD = ("method", "basis")
 #: fields of the recipe that do, too: they change the time of a training, and what it computes only
 #: by rounding
-WAYS = ("arithmetic", "cache_frozen_mb", "skip_removed_channels")
+WAYS = ("arithmetic", "cache_frozen_mb", "cache_frozen_disk_mb", "skip_removed_channels")
 #: fields that tell the points of a curve apart
 OTHERS = ("method.sparsity", "seed")
 Value = Callable[[Run], float | None]

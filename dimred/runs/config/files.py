@@ -43,10 +43,12 @@ STORED = "stored/"  # a file of this name has the values of the run that is run 
 #: {group: {field: value}}: fields that were added later, with the value that older runs used.
 #: At this value a field does not enter the digest, so that a run keeps its name
 AS_BEFORE: Mapping[str, Mapping[str, Any]] = {
-    "method": {"augment": False, "scale_fan_in": False},
+    "method": {"augment": False, "scale_fan_in": False, "norm_eval": False},
     "recipe": {
         "decay_all": False,
+        "augmented_copies": None,
         "cache_frozen_mb": 0,
+        "cache_frozen_disk_mb": 0,
         "skip_removed_channels": False,
         "sync_batchnorm": False,
         "arithmetic": "dense",
