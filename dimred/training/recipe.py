@@ -104,6 +104,7 @@ class Recipe(Checked):
             "capture=true": self.capture is True,
             f"arithmetic={self.arithmetic}": self.arithmetic != "dense",
             f"cache_frozen_mb={self.cache_frozen_mb}": self.cache_frozen_mb > 0,
+            f"cache_frozen_disk_mb={self.cache_frozen_disk_mb}": self.cache_frozen_disk_mb > 0,
             "skip_removed_channels=true": self.skip_removed_channels,
         }
         for setting in [setting for setting, is_so in needs.items() if is_so]:
