@@ -6,17 +6,26 @@ import errno
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from commands import processes
 from conftest import Command, assert_same, until
 
-from dimred.errors import Interrupted
+from dimred.errors import Interrupted, UserError
+from dimred.runs.clusters import ray, slurm
+from dimred.runs.clusters.job import Job, split
+from dimred.runs.packed.commands import task
 from dimred.runs.signals import handing_on_signals, stopping_at_signals
+from dimred.runs.sweep import write_outcome
 from dimred.storage import lease
 from dimred.storage.folder import RunFolder
+from dimred.training.sweep_label import Run
+
+LONG = ("recipe.epochs=40", "checkpoint_seconds=0.1")
 
 
 @dataclass
@@ -45,12 +54,83 @@ def test_a_signal_reaches_the_handler_of_the_job_once_its_run_is_closed(
 
 
 def test_a_scheduler_may_send_one_signal_after_another(came: list[int]) -> None:
-    """SIGUSR2 and later SIGTERM do not end a step that is being saved."""
+    """SIGUSR2 and later SIGTERM, twice, do not end a step that is being saved."""
     training = Training(in_steps=True)
     with stopping_at_signals(training):
-        os.kill(os.getpid(), signal.SIGUSR2)
-        os.kill(os.getpid(), signal.SIGTERM)
+        for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
     assert training.stop_signal == signal.SIGUSR2 and came == []
+
+
+# -- jobs of a sweep --------------------
+def job(outputs: Path, seeds: Sequence[int] = (0, 1)) -> Job:
+    tasks = [
+        task(["method=rigl", f"seed={seed}", *LONG, f"outputs={outputs}"], Run(f"run {seed}", ""))
+        for seed in seeds
+    ]
+    return Job([each for each in tasks if each], 0, str(outputs / "sweep"), at_once=1)
+
+
+def compute(job: Job, requeued: Path) -> None:
+    """A process whose handler of SIGUSR2 requeues the job and exits, as submitit's does."""
+
+    def requeue(number: int, frame: object) -> None:
+        requeued.touch()
+        os._exit(7)
+
+    signal.signal(signal.SIGUSR2, requeue)
+    job()
+    os._exit(0)
+
+
+def test_a_preempted_job_is_requeued_and_another_one_goes_on_with_its_run(
+    train: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A job waits for a run that another one computes, here until that one is preempted."""
+    whole = job(tmp_path, seeds=[0])
+    first, second = [
+        processes.Process(target=compute, args=(whole, tmp_path / f"{name}-requeued"))
+        for name in ("first", "second")
+    ]
+    first.start()
+    until(lambda: [*tmp_path.glob("runs/*/*/*/metrics.jsonl")])
+    second.start()
+    assert first.pid
+    os.kill(first.pid, signal.SIGUSR2)
+    first.join(60)
+    second.join(60)
+    assert (first.exitcode, second.exitcode) == (7, 0)
+    assert (tmp_path / "first-requeued").exists() and not (tmp_path / "second-requeued").exists()
+    (outcome,) = whole.outcomes("failed")
+    assert outcome["status"] == "done"
+    log = (Path(outcome["folder"]) / "log.txt").read_text()
+    assert "stopped by signal 15 after step" in log and "resumed at step" in log
+    again = train("method=rigl", "seed=0", *LONG, outputs=tmp_path / "whole")
+    assert_same(Path(outcome["folder"]), again)
+
+
+def test_runs_that_a_job_did_not_compute_fail_with_the_reason_of_the_job(tmp_path: Path) -> None:
+    lost = job(tmp_path)
+    write_outcome(lost.folder, 0, {"overrides": ["seed=0"], "status": "done"})
+    done, failed = lost.outcomes("job 4711 ended: NODE_FAIL")
+    assert done["status"] == "done"
+    assert (failed["status"], failed["reason"]) == ("failed", "job 4711 ended: NODE_FAIL")
+
+
+def test_a_job_has_so_many_runs_and_the_last_one_the_rest(tmp_path: Path) -> None:
+    tasks = [*job(tmp_path).tasks] * 3 + [*job(tmp_path).tasks][:1]
+    jobs = split(tasks, first=10, folder=str(tmp_path), size=3, at_once=None)
+    assert [(each.first, len(each.tasks)) for each in jobs] == [(10, 3), (13, 3), (16, 1)]
+
+
+@pytest.mark.parametrize("launcher, package", [("slurm", "submitit"), ("ray", "ray")])
+def test_a_launcher_without_its_package_names_the_extra(
+    launcher: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # whether it is installed or not
+    submit = {"slurm": slurm.submit, "ray": ray.submit}[launcher]
+    with pytest.raises(UserError, match=rf"needs {package}: pip install 'dimred\[{launcher}\]'"):
+        submit([], {})
 
 
 # -- a folder that several machines share --------------------
@@ -90,8 +170,7 @@ def test_a_run_whose_machine_gives_no_sign_goes_on_at_another_one(
     tmp_path: Path,
 ) -> None:
     """And if the first machine comes back, it writes nothing."""
-    long = ("train", "method=dense", "recipe.epochs=40", "checkpoint_seconds=0.1")
-    command = (*long, f"outputs={tmp_path}")
+    command = ("train", "method=dense", *LONG, f"outputs={tmp_path}")
     first = start(*command, before=Machine("a"))
     until(lambda: list(tmp_path.glob("runs/*/*/*/checkpoint/last.safetensors")))
     os.kill(first.pid, number)
@@ -101,4 +180,6 @@ def test_a_run_whose_machine_gives_no_sign_goes_on_at_another_one(
         os.kill(first.pid, signal.SIGCONT)
         stopped = first.wait()
         assert stopped.code == 1 and "this run was taken over" in stopped.err
-    assert_same(Path(out.splitlines()[-1].strip()), train(*long[1:], outputs=tmp_path / "whole"))
+    assert_same(
+        Path(out.splitlines()[-1].strip()), train("method=dense", *LONG, outputs=tmp_path / "whole")
+    )

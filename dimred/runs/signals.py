@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 from dimred.errors import Interrupted
 from dimred.runs.terminal import say_now
-from dimred.training import sweep_label
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -33,13 +32,14 @@ class Signals:
 
     @property
     def at_once(self) -> bool:
-        """Whether one of them came again. Schedulers send one after another: SIGUSR2, SIGTERM."""
-        return len(set(self.came)) < len(self.came)
+        """Whether the user has lost patience. Schedulers send several signals, one after another,
+        and SIGKILL at last."""
+        return signal.SIGINT in self.came[1:]
 
     def note(self, number: int, frame: object) -> None:
         self.came.append(number)
         if len(self.came) == 1:
-            say_now(f"{signal.Signals(number).name}: saving all runs. Once more: at once")
+            say_now(f"{signal.Signals(number).name}: saving all runs.{more(number)}")
 
 
 @contextmanager
@@ -60,19 +60,24 @@ def ignoring_signals() -> Iterator[None]:
 @contextmanager
 def stopping_at_signals(train: Stoppable) -> Iterator[None]:
     """At the first signal a step in progress is finished and saved before Interrupted is raised.
-    Outside of steps, where nothing could be saved, it is raised at once. The same signal once more
-    ends the process at once; to a worker, its parent and a scheduler may send it, each once."""
-    again = signal.SIG_DFL if sweep_label.own_screen else signal.SIG_IGN
+    Outside of steps, where nothing could be saved, it is raised at once. Then Ctrl-C ends the
+    process at once; other signals, of which schedulers send several, are ignored."""
 
     def stop(number: int, frame: object) -> None:
-        signal.signal(number, again)
-        train.stop_signal = train.stop_signal or number
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if train.stop_signal:
+            return
+        train.stop_signal = number
         if not train.in_steps:
             raise Interrupted(number)
-        say_now(f"{signal.Signals(number).name}: stopping after this step. Once more: at once")
+        say_now(f"{signal.Signals(number).name}: stopping after this step.{more(number)}")
 
     with handling(stop):
         yield
+
+
+def more(number: int) -> str:
+    return " Once more: at once" if number == signal.SIGINT else ""
 
 
 @contextmanager

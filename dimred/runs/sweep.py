@@ -67,7 +67,7 @@ def compute(cfg: DictConfig) -> float | None:
     require_maximum(hydra.sweeper)
     with named_job(hydra.job.num + 1, overrides):
         outcome, _ = run_one(cfg, overrides)
-    write_outcome(hydra, hydra.job.num, outcome)
+    write_outcome(hydra.sweep.dir, hydra.job.num, outcome)
     return value_of(outcome, hydra.sweeper)
 
 
@@ -161,11 +161,11 @@ def label(number: int, overrides: Sequence[str]) -> Run:
     return Run(f"run {number} of {runs}" if runs else f"run {number}", " ".join(values))
 
 
-def write_outcome(hydra: Any, number: int, outcome: Outcome) -> None:
+def write_outcome(folder: str, number: int, outcome: Outcome) -> None:
     """Into the sweep's folder, for the table at its end."""
     from dimred.storage.files import write
 
-    write(Path(hydra.sweep.dir).expanduser() / f"{number}.json", json.dumps(outcome).encode())
+    write(Path(folder).expanduser() / f"{number}.json", json.dumps(outcome).encode())
 
 
 class SweepTable(Callback):

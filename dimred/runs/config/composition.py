@@ -19,13 +19,13 @@ PLUGINS = {
     "launcher": {
         "submitit": "submitit-launcher",
         "joblib": "joblib-launcher",
-        "ray": "ray-launcher",
+        "ray_aws": "ray-launcher",
         "rq": "rq-launcher",
     },
     "sweeper": {"optuna": "optuna-sweeper", "ax": "ax-sweeper", "nevergrad": "nevergrad-sweeper"},
 }
 #: what needs no package
-INCLUDED = {"launcher": ("basic", "packed"), "sweeper": ("basic",)}
+INCLUDED = {"launcher": ("basic", "packed", "slurm", "ray"), "sweeper": ("basic",)}
 
 
 def composed(overrides: Sequence[str], folder: Path | None = None) -> DictConfig:

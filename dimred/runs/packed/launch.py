@@ -27,20 +27,31 @@ def launch(
     first: int,
 ) -> list[JobReturn]:
     """Compute a batch of runs; for the sweeper, what each returns."""
-    whole = at_once is None or (isinstance(at_once, int) and at_once >= 1)
-    require(whole, "hydra.launcher.n_jobs", at_once, "a whole number, 1 or more, or null")
-    setup_globals()
-    sweep.require_maximum(config.hydra.sweeper)
+    require_number(at_once)
     Path(config.hydra.sweep.dir).expanduser().mkdir(parents=True, exist_ok=True)
-    jobs = [job(context, config, first + i, each) for i, each in enumerate(job_overrides)]
+    jobs = tasks_of(context, config, job_overrides, first)
     returns = [JobReturn(overrides=overrides) for overrides in job_overrides]
     with Display(len(jobs)) as display:
         for i, outcome in the_pool(at_once).outcomes(jobs, more=first > 0):
-            sweep.write_outcome(config.hydra, first + i, outcome)
+            sweep.write_outcome(config.hydra.sweep.dir, first + i, outcome)
             display.show(jobs[i], outcome)
             returns[i].status = JobStatus.COMPLETED
             returns[i].return_value = sweep.value_of(outcome, config.hydra.sweeper)
     return returns
+
+
+def require_number(at_once: int | None) -> None:
+    whole = at_once is None or (isinstance(at_once, int) and at_once >= 1)
+    require(whole, "hydra.launcher.n_jobs", at_once, "a whole number, 1 or more, or null")
+
+
+def tasks_of(
+    context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]], first: int
+) -> list[Task]:
+    """The runs of a batch, of which the first has a number in its sweep."""
+    setup_globals()
+    sweep.require_maximum(config.hydra.sweeper)
+    return [job(context, config, first + i, each) for i, each in enumerate(job_overrides)]
 
 
 def job(context: HydraContext, config: DictConfig, number: int, overrides: Sequence[str]) -> Task:

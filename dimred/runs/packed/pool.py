@@ -8,6 +8,7 @@ parent and workers alike. So workers are plain processes here, each with a conne
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from dimred.runs.signals import Signals, noting_signals
 from dimred.training.sweep_label import named_run
 
 POLL = 0.2  # seconds between two looks for signals, and for workers that died without a word
+AGAIN = 1.0  # seconds until a run that another process computes is asked for again
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +48,14 @@ class SweepInterrupted(Interrupted):
 class Queued:
     """A task of the sweep, its number in the order asked for, and the places that may compute it.
 
-    alone: no other worker is or was in the memory of its place"""
+    alone: no other worker is or was in the memory of its place
+    not_before: when another process computes this run, the time to look again"""
 
     number: int
     task: Task
     places: list[Place]
     alone: bool = False
+    not_before: float = 0.0
     said: set[str] = field(default_factory=set)
 
     def say(self, level: int, message: str) -> None:
@@ -67,23 +71,26 @@ class Pool:
     """Hands out the tasks of one sweep after another.
 
     waiting: tasks that are to be computed next
-    blocked: the same run is being computed by another worker
     too_large: to be tried again alone, after the others
     signals: that came while the present tasks are computed
+    patient: whether a run that another command computes is waited for
     """
 
     workers: Workers
     waiting: list[Queued] = field(default_factory=list)
-    blocked: list[Queued] = field(default_factory=list)
     too_large: list[Queued] = field(default_factory=list)
     signals: Signals = field(default_factory=Signals)
+    patient: bool = False
 
-    def outcomes(self, tasks: Sequence[Task], more: bool = False) -> Iterator[tuple[int, Outcome]]:
+    def outcomes(
+        self, tasks: Sequence[Task], more: bool = False, patient: bool = False
+    ) -> Iterator[tuple[int, Outcome]]:
         """Compute the tasks; the number and the outcome of each as soon as it is known.
         SweepInterrupted after a signal, when all that was training is saved.
 
-        more: these are more tasks of the sweep before, which need no less memory"""
-        left = len(tasks)
+        more: these are more tasks of the sweep before, which need no less memory
+        patient: wait for runs that other commands compute"""
+        left, self.patient = len(tasks), patient
         with noting_signals() as self.signals:
             if tasks:
                 self.settle(tasks, more)
@@ -99,7 +106,7 @@ class Pool:
                 self.workers.end(self.workers.busy())
 
     def obey(self) -> None:
-        """At a signal all workers save the step in progress and end; at its second time they end
+        """At a signal all workers save the step in progress and end; at Ctrl-C after it they end
         at once."""
         if not self.signals.came:
             return self.assign()
@@ -121,7 +128,7 @@ class Pool:
             Queued(i, task, [self.workers.places[number] for number in allowed[i]])
             for i, task in enumerate(tasks)
         ]
-        self.blocked, self.too_large = [], []
+        self.too_large = []
 
     # -- handing out --------------------
     def assign(self) -> None:
@@ -131,8 +138,6 @@ class Pool:
             if idle:
                 self.workers.without_mps()
             return
-        if idle and not self.waiting:
-            self.waiting, self.blocked = self.blocked, []
         if idle and not self.waiting and self.too_large:
             return self.assign_alone(self.too_large.pop(0))
         for each in self.workers.places.values():
@@ -140,7 +145,9 @@ class Pool:
                 self.fill(each)
 
     def fill(self, place: Place) -> None:
-        tasks = [queued for queued in self.waiting if place in queued.places]
+        now = time.monotonic()
+        here = [queued for queued in self.waiting if place in queued.places]
+        tasks = [queued for queued in here if queued.not_before <= now]
         busy = [worker for worker in self.workers.here(place) if worker.queued]
         wanted = min(place.workers(), len(tasks) + len(busy))
         for _ in range(wanted - len(self.workers.here(place))):
@@ -203,8 +210,6 @@ class Pool:
         self, worker: Worker, queued: Queued, message: Message
     ) -> Iterator[tuple[int, Outcome]]:
         place = worker.place
-        self.waiting += self.blocked  # this run may have been the one that they wait for
-        self.blocked = []
         if message.get("broken"):  # another process may be able to use the GPU
             self.workers.end([worker])
         done = message["outcome"]["status"] == "done"
@@ -212,8 +217,9 @@ class Pool:
             place.measure(message["peak"], message["free"])
             log.info("runs at once on GPU %s: %s", place.visible, place.at_once)
             self.workers.end_surplus(place)
-        if message.get("busy") and self.workers.busy():
-            self.blocked.append(queued)
+        if message.get("busy") and (self.patient or self.workers.busy()):
+            queued.not_before = time.monotonic() + AGAIN
+            self.waiting.append(queued)
         elif message.get("out_of_memory") and not queued.alone:
             place.one_fewer()
             self.workers.end_surplus(place)

@@ -1,0 +1,57 @@
+"""Jobs of Slurm, submitted and requeued by submitit."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dimred.errors import UserError
+from dimred.runs.clusters.job import Job, installed
+
+#: options that submitit has for all schedulers; others are Slurm's alone
+GENERAL = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node")
+
+log = logging.getLogger(__name__)
+
+
+def submit(jobs: Sequence[Job], options: Mapping[str, Any]) -> Iterator[str]:
+    """Submit jobs as one array; then, for each in turn, wait for it."""
+    submitit = installed("submitit", "slurm", "hydra-submitit-launcher")
+    if not shutil.which("sbatch"):
+        raise UserError(
+            "hydra/launcher=slurm found no sbatch. Give the command on a machine that submits jobs"
+        )
+    given = {name: value for name, value in options.items() if value is not None}
+    executor = submitit.AutoExecutor(
+        given.pop("folder"), cluster="slurm", slurm_max_num_timeout=given.pop("max_num_timeout")
+    )
+    executor.update_parameters(**{name_of(name): value for name, value in given.items()})
+    try:
+        with executor.batch():
+            submitted = [executor.submit(job) for job in jobs]
+    except submitit.core.utils.FailedJobError as error:
+        raise UserError(f"Slurm refuses the jobs: {' '.join(str(error).split())}") from error
+    number = submitted[0].job_id.partition("_")[0]
+    log.info(
+        "job %s of Slurm: %d runs in %d jobs. `scancel %s` ends them, `dimred status` shows them",
+        *(number, sum(len(job.tasks) for job in jobs), len(jobs), number),
+    )
+    return map(failure, submitted)
+
+
+def name_of(option: str) -> str:
+    return option if option in GENERAL else f"slurm_{option}"
+
+
+def failure(submitted: Any) -> str:
+    """Wait for a job; why it has no result, if it has none."""
+    from submitit.core.utils import FailedJobError, UncompletedJobError
+
+    try:
+        submitted.result()
+    except (FailedJobError, UncompletedJobError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        return f"job {submitted.job_id} ended: {reason}. Its log: {submitted.paths.stderr}"
+    return ""

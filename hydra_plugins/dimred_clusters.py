@@ -1,0 +1,50 @@
+"""Where Hydra looks for launchers (see dimred_packed.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class ClusterLauncher(Launcher):
+    """The runs of a sweep as jobs of a cluster (dimred/runs/clusters)."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.config: DictConfig
+        self.context: HydraContext
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """The task function is dimred's own; jobs call what it calls."""
+        self.context, self.config = hydra_context, config
+
+
+class SlurmLauncher(ClusterLauncher):
+    """hydra/launcher=slurm"""
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        from dimred.runs.clusters import launch, slurm
+
+        about = self.context, self.config, job_overrides, initial_job_idx
+        return launch.launch(slurm.submit, self.options, *about)
+
+
+class RayLauncher(ClusterLauncher):
+    """hydra/launcher=ray"""
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        from dimred.runs.clusters import launch, ray
+
+        about = self.context, self.config, job_overrides, initial_job_idx
+        return launch.launch(ray.submit, self.options, *about)
