@@ -104,6 +104,8 @@ class Train:
         self.replay = Replay(
             net, self.exploration, numbers, folder, checkpoint_seconds, ranks.share.size
         )
+        if folder:
+            folder.tell(lambda: {**self.progress.position(), "seconds": self.elapsed()})
         ranks.require_same({"checkpoint": self.replay.checkpoint_step}, "another")
         ranks.require_same_net(net)
         self._lr_of: int | None = None  # the step whose learning rate all steps have

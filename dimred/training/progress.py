@@ -35,8 +35,10 @@ class Progress:
 
     def __init__(self, total: int, epoch_steps: int) -> None:
         self.epoch_steps, self.epochs = epoch_steps, math.ceil(total / epoch_steps)
+        self._total, self._step = total, 0  # the present step of the present training
         self._every = math.ceil(self.epochs / MOST_LINES)
         self._rounds: list[str] = []  # outermost first
+        self._numbers: list[tuple[int, int]] = []  # of these: which round, of how many
         self._bar: tqdm  # of the present training phase
         self._trained = 0  # evaluations so far
         self._last: Mapping[str, Any] = {}  # the last evaluation
@@ -49,7 +51,7 @@ class Progress:
         bar: tqdm | None = None
         for i, item in enumerate(items):
             round_began, trained = _Clock(), self._trained
-            with self._named(f"{what} {i + 1} of {len(items)}"):
+            with self._round(what, i, len(items)):
                 yield item
                 if self._trained > trained:
                     self._log(f"done in {round_began.seconds():.1f} s{self._reached()}")
@@ -63,23 +65,38 @@ class Progress:
             bar.close()
 
     @contextmanager
-    def _named(self, name: str) -> Iterator[None]:
-        self._rounds.append(name)
+    def _round(self, what: str, i: int, count: int) -> Iterator[None]:
+        self._rounds.append(f"{what} {i + 1} of {count}")
+        self._numbers.append((i, count))
         try:
             yield
         finally:
             self._rounds.pop()
+            self._numbers.pop()
+
+    def position(self) -> dict[str, Any]:
+        """Where the run is, in words, and the fraction that is done: of its training, or of its
+        rounds. Other threads ask, too."""
+        fraction = self._step / self._total
+        for i, count in reversed(self._numbers):
+            fraction = (i + fraction) / count
+        return {
+            "doing": ", ".join([*self._rounds, self._epoch(self._step)]),
+            "fraction": fraction,
+        }
 
     # -- steps --------------------
     @contextmanager
     def steps(self, start: int, stop: int, now: int) -> Iterator[None]:
         """Show a bar for the steps of a training phase, of which `now - start` are done."""
+        self._step = now
         with _bar(stop - start, initial=now - start, bar_format=TRAINING) as self._bar:
             self.at(now)
             yield
 
     def step(self) -> None:
         """Advance the bar by a step."""
+        self._step += 1
         self._bar.update()
 
     def at(self, step: int, accuracy: float | None = None) -> None:
