@@ -12,7 +12,9 @@ from omegaconf import DictConfig
 
 
 class ClusterLauncher(Launcher):
-    """The runs of a sweep as jobs of a cluster (dimred/runs/clusters)."""
+    """hydra/launcher=NAME: the runs of a sweep as jobs of a cluster (dimred/runs/clusters)."""
+
+    name = ""
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -25,26 +27,18 @@ class ClusterLauncher(Launcher):
         """The task function is dimred's own; jobs call what it calls."""
         self.context, self.config = hydra_context, config
 
-
-class SlurmLauncher(ClusterLauncher):
-    """hydra/launcher=slurm"""
-
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        from dimred.runs.clusters import launch, slurm
+        from dimred.runs.clusters.launch import launch
 
         about = self.context, self.config, job_overrides, initial_job_idx
-        return launch.launch(slurm.submit, self.options, *about)
+        return launch(self.name, self.options, *about)
+
+
+class SlurmLauncher(ClusterLauncher):
+    name = "slurm"
 
 
 class RayLauncher(ClusterLauncher):
-    """hydra/launcher=ray"""
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        from dimred.runs.clusters import launch, ray
-
-        about = self.context, self.config, job_overrides, initial_job_idx
-        return launch.launch(ray.submit, self.options, *about)
+    name = "ray"

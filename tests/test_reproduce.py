@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome
+from conftest import Command, Outcome
 from fixtures import TINY
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ from dimred.cli.table import Request, parser, request
 from dimred.errors import UserError
 from dimred.report.runs import find_runs
 from dimred.report.tables.change import Change
-from dimred.report.tables.costs import estimate
+from dimred.report.tables.costs import estimate, longest_first
 from dimred.report.tables.formats import FORMATS
 from dimred.report.tables.plan import Job, left, sweeps
 from dimred.report.tables.published import read_table
@@ -85,6 +85,34 @@ def test_a_table_is_run_once_written_and_then_only_what_failed_is_tried_again(
     assert (tmp_path / "tables/mine.md").read_text() == page
     shown = dimred("table", str(tmp_path / "mine.yaml"), f"outputs={tmp_path}", "device=cpu")
     assert shown.code == 0 and page.startswith(shown.out)
+
+
+def test_the_longest_runs_come_first_and_before_them_those_of_unknown_cost(
+    tiny: str, tmp_path: Path
+) -> None:
+    jobs = left(read_table(tiny), [])
+    names = [job.overrides["method"] for job in jobs]
+    assert {"snip", "random", "dense"} == set(names)
+    for number, (method, seconds) in enumerate(((SNIP, 1.0), (SNIP, 3.0), (RANDOM, 9.0))):
+        put(tmp_path, method, number + 7, seconds=seconds)
+    order = [job.overrides["method"] for job in longest_first(jobs, find_runs(tmp_path))]
+    # nothing is known of dense runs, but they have the model and data of the others: their median
+    wanted = {"random": 9.0, "dense": 3.0, "snip": 2.0}
+    assert order == sorted(names, key=lambda name: -wanted[name])
+    assert longest_first(jobs, []) == jobs  # all train alike long
+
+
+def test_two_commands_share_the_runs_of_a_table(
+    start: Callable[..., Command], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(TINY.split("published")[0].replace("steps=2", "steps=40"))
+    arguments = ("reproduce", str(tmp_path / "mine.yaml"), f"outputs={tmp_path}")
+    both = [start(*arguments) for _ in range(2)]
+    for command in both:
+        outcome = command.wait()
+        assert outcome.code == 0, outcome.err
+        assert outcome.out.count(": test accuracy ") == 10  # 2 dense runs, and 2 methods twice
+    assert len(list(tmp_path.glob("runs/*/*/*/result.json"))) == 10
 
 
 def test_a_shorter_or_changed_table_never_passes_for_the_real_one(

@@ -7,21 +7,19 @@ import os
 import platform
 import re
 import shlex
-import sys
 from argparse import SUPPRESS
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dimred.cli.commands import Parser
+from dimred.cli.computing import LAUNCHER, compute, words
 from dimred.cli.table import Request, add_table, request
 from dimred.errors import UserError, require
-from dimred.runs.terminal import printable
 
 if TYPE_CHECKING:
     from dimred.report.runs import Run
-    from dimred.report.tables.plan import Box, Job
 
 
 def parser() -> Parser:
@@ -35,6 +33,12 @@ def parser() -> Parser:
         "--jobs",
         metavar="N",
         help="runs side by side on each GPU, or on the CPU; auto: as many as fit",
+    )
+    parser.add_argument(
+        "--launcher",
+        metavar="NAME",
+        help="compute the runs by hydra/launcher=NAME: slurm, ray, ...; hydra.launcher.KEY=VALUE "
+        "are its options",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
     parser.add_argument("--runs", help=SUPPRESS)  # an option of `dimred table`
@@ -50,44 +54,27 @@ def run(arguments: list[str]) -> int:
             "outputs=DIR"
         )
     asked = request(given)
-    if given.jobs and "hydra/launcher" in asked.where:
-        raise UserError("--jobs and hydra/launcher=... both say how to run. Leave out one")
+    if given.launcher:
+        asked.where[LAUNCHER] = given.launcher
+    if given.jobs and LAUNCHER in asked.where:
+        raise UserError("--jobs and a launcher both say how to run. Leave out one")
     at_once = number_of(given.jobs) if given.jobs else 1
     from dimred.report.runs import find_runs
-    from dimred.report.tables.costs import estimate
+    from dimred.report.tables.costs import estimate, longest_first
     from dimred.report.tables.plan import left, sweeps
 
     place = outputs(asked)
     check_output(asked)
     runs = find_runs(place) if place.is_dir() else []
     jobs = left(asked.table, runs)
-    boxes = sweeps(jobs)
     print(f"{asked.table.heading}\n{estimate(jobs, runs)}")
     if given.dry_run:
-        for box in boxes:
+        for box in sweeps(jobs):
             print(shlex.join(["dimred", "train", *words(box, asked), *launcher(at_once)]))
         return 0
-    status = pack(jobs, asked, at_once) if given.jobs else one_by_one(boxes, asked)
+    status = compute(longest_first(jobs, runs), asked, at_once)
     show(asked, command_of_whole(arguments), find_runs(place) if place.is_dir() else [])
     return status
-
-
-def one_by_one(boxes: Sequence[Box], asked: Request) -> int:
-    """Sweep after sweep; the exit status."""
-    status = 0
-    for i, box in enumerate(boxes):
-        print(f"\n-- sweep {i + 1} of {len(boxes)} --", flush=True)
-        status = max(status, sweep(words(box, asked)))
-    return status
-
-
-def pack(jobs: Iterable[Job], asked: Request, at_once: int | None) -> int:
-    """All runs as one sweep, several at once; the exit status."""
-    from dimred.runs.packed.commands import run_commands
-
-    settings = [{**job.overrides, **asked.where} for job in jobs]
-    commands = [[f"{key}={value}" for key, value in each.items()] for each in settings]
-    return int(not run_commands(commands, at_once))
 
 
 def number_of(jobs: str) -> int | None:
@@ -111,26 +98,6 @@ def command_of_whole(arguments: list[str]) -> str:
     parser.add_argument("--only")
     _, others = parser.parse_known_args(arguments)
     return shlex.join(["dimred", "reproduce", *others])
-
-
-def words(box: Box, asked: Request) -> list[str]:
-    return [
-        "-m",
-        *(f"{key}={','.join(values)}" for key, values in box.items()),
-        *(f"{key}={value}" for key, value in asked.where.items()),
-    ]
-
-
-def sweep(arguments: list[str]) -> int:
-    """`dimred train -m ...`; return the exit status. Failures are reported and do not end the
-    other sweeps; a signal does."""
-    from dimred.cli import train
-
-    try:
-        return train.run(arguments)
-    except UserError as error:  # no run of this sweep could start
-        print(f"dimred: {printable(str(error))}", file=sys.stderr)
-        return 1
 
 
 def show(asked: Request, command: str, runs: Iterable[Run]) -> None:

@@ -29,6 +29,18 @@ def estimate(jobs: Sequence[Job], runs: Iterable[Run]) -> str:
     )
 
 
+def longest_first(jobs: Sequence[Job], runs: Iterable[Run]) -> list[Job]:
+    """The longest jobs first, so that no worker is left with one at the end. Jobs without a similar
+    run to judge by come before them, by the length of their training: they may be long, too."""
+    seconds = Costs("seconds", [run for run in runs if run.state == "done"])
+
+    def order(job: Job) -> tuple[bool, float]:
+        found = seconds.of(job)
+        return found is not None, -(training(job.wanted)[1] if found is None else found)
+
+    return sorted(jobs, key=order)
+
+
 class Costs:
     """A number of finished runs per epoch or step of their recipes."""
 

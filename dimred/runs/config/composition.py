@@ -55,6 +55,23 @@ def composed_with_choices(
     return cfg, {group: chosen.get(group) for group in GROUPS if group in cfg}
 
 
+def launcher_and_folder(overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """The options of the launcher, and the folder of a sweep that begins now."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with own_hydra():
+            cfg = hydra.compose("config", [*overrides], return_hydra_config=True)
+        options: Any = OmegaConf.to_container(cfg.hydra.launcher, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explained(error)) from error
+    del options["_target_"]
+    return options, cfg.hydra.sweep.dir
+
+
 @contextmanager
 def own_hydra() -> Iterator[None]:
     """Hydra on dimred's configurations. A program that uses Hydra itself has its own back

@@ -16,15 +16,19 @@ log = logging.getLogger(__name__)
 
 
 def run_commands(commands: Sequence[Sequence[str]], at_once: int | None) -> bool:
-    """Compute a run for each list of overrides, print a line for each; whether all are done."""
-    composed = [task(words, run) for words, run in zip(commands, named(commands), strict=True)]
-    tasks = [each for each in composed if each is not None]
+    """Compute a run for each list of overrides, print a line for each; whether all are done. Runs
+    that other commands compute come last."""
+    tasks = [each for each in tasks_of_commands(commands) if each is not None]
     done = len(tasks) == len(commands)
     with shared_pool(), Display(len(tasks)) as display:
-        for i, outcome in the_pool(at_once).outcomes(tasks):
+        for i, outcome in the_pool(at_once).outcomes(tasks, patient=True):
             display.show(tasks[i], outcome)
             done = done and outcome["status"] == "done"
     return done
+
+
+def tasks_of_commands(commands: Sequence[Sequence[str]]) -> list[Task | None]:
+    return [task(words, run) for words, run in zip(commands, named(commands), strict=True)]
 
 
 def named(commands: Sequence[Sequence[str]]) -> Iterator[Run]:
