@@ -104,10 +104,28 @@ def test_a_sparse_convolution_is_the_dense_one() -> None:
         )
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (7, 5, 3, 3), (33, 2, 9, 8)])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("channels", [1, 12])
+def test_threads_share_channels_and_rows(channels: int, threads: int) -> None:
+    torch.manual_seed(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    weight, support = sparse(9, channels, 3, 3, density=0.5)
+    x = torch.randn(100, channels, 12, 11)  # enough for all of them
+    try:
+        assert_same_function(F.conv2d, functions.conv2d, x, weight, support)
+        by_rows = x.flatten(2).flatten(0, 1)
+        weight, support = sparse(20, 132, density=0.5)
+        assert_same_function(F.linear, functions.linear, by_rows, weight, support)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (7, 5, 3, 3), (33, 2, 9, 8), (40, 3)])
 def test_batch_norm_of_the_kernels_layout_is_that_of_pytorch(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    x, norm = 3 + 2 * torch.randn(shape), nn.BatchNorm2d(shape[1])
+    kind = nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d
+    x, norm = 3 + 2 * torch.randn(shape), kind(shape[1])
     exact = copy.deepcopy(norm).double()
     given, exactly = batch_innermost(x).requires_grad_(), x.double().requires_grad_()
     grad = torch.randn(shape)
@@ -143,6 +161,15 @@ def test_poolings_and_norms_keep_the_kernels_layout(module: nn.Module) -> None:
     found.square().sum().backward()
     torch.testing.assert_close(given.grad, x.grad)
     assert is_batch_innermost(found) and is_batch_innermost(given.grad)
+
+
+def test_dropout_drops_the_same_in_the_kernels_layout() -> None:
+    x, dropped = torch.randn(5, 40), []
+    for given in (x, batch_innermost(x)):
+        torch.manual_seed(0)
+        with BatchInnermost():
+            dropped.append(nn.Dropout(0.5)(given))
+    assert torch.equal(*dropped) and (dropped[0] == 0).any()
 
 
 def test_activations_of_more_dimensions_keep_them() -> None:

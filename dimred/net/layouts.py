@@ -1,4 +1,5 @@
-"""BatchNorm and pooling of activations with the batch innermost, as sparse convolutions leave them.
+"""BatchNorm, pooling and dropout of activations with the batch innermost, as sparse convolutions
+leave them.
 
 PyTorch copies such activations into another layout first. They are views of what it is fast at.
 """
@@ -25,7 +26,7 @@ class BatchInnermost(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         wrap = VIEWS.get(function)
-        if wrap and args and args[0].dim() == 4 and is_batch_innermost(args[0]):
+        if wrap and args and args[0].dim() in (2, 4) and is_batch_innermost(args[0]):
             return wrap(function, *args, **(kwargs or {}))
         return function(*args, **(kwargs or {}))
 
@@ -39,6 +40,16 @@ def as_one_image(function: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 def as_channels_last(function: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Pooling treats images and channels alike. With these exchanged, x is in channels_last."""
     return function(x.transpose(0, 1), *args, **kwargs).transpose(0, 1)
+
+
+def dropout(
+    function: Any, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    """Random numbers are drawn in the order of memory. In that of dense runs, the same are dropped
+    as there."""
+    if x.dim() == 2 and training and not inplace:
+        x = x.contiguous()
+    return function(x, p, training, inplace)
 
 
 def batch_norm(
@@ -74,4 +85,5 @@ VIEWS: dict[Any, Callable[..., Tensor]] = {
     F.adaptive_max_pool2d: as_channels_last,
     F.avg_pool2d: as_channels_last,
     F.adaptive_avg_pool2d: as_channels_last,
+    F.dropout: dropout,
 }
