@@ -19,8 +19,6 @@ from dimred.kernels.library import library
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 #: kernels count numbers in 32 bits
 LARGEST = 2**31 - 1
-#: images of a tile of the batch, at most
-WIDEST_TILE = 64
 
 
 def inner(x: Tensor) -> Tensor:
@@ -131,12 +129,6 @@ def out_size(
         for d in (0, 1)
     )
     return height, width
-
-
-def scratch_numbers(x: Sequence[int], shape: Sequence[int], *how: Sequence[int]) -> int:
-    """About as many numbers of scratch memory as a convolution needs at most."""
-    reach = max(shape[2:]) * max(how[2]) + 2 * max(how[1])
-    return max(shape[:2]) * (x[2] + reach) * (x[3] + reach) * WIDEST_TILE
 
 
 def geometry(

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
 SOURCES = ("linear.cpp", "conv2d.cpp", "batch_norm.cpp")
-HEADERS = ("vectors.h", "plan.h")
+HEADERS = ("vectors.h", "tiles.h", "plan.h")
 COMPILERS = ("c++", "g++", "clang++")
 #: no -ffast-math: linked into a library, it flushes denormals to zero in the whole process
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC")

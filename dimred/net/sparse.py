@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn.grad import conv2d_weight
 from torch.utils._pytree import tree_map_only
 
 from dimred.kernels import functions
-from dimred.kernels.calls import DTYPES, LARGEST, batch_innermost, scratch_numbers
+from dimred.kernels.calls import DTYPES, LARGEST, batch_innermost, out_size
 from dimred.kernels.library import library, library_name
 from dimred.kernels.plan import Plan
 from dimred.net.coordinates import Coordinates
@@ -186,7 +187,9 @@ class Product:
             return f"groups={self.groups}"
         if x.dim() != 4 or "same" in self.how:
             return "a convolution of this kind has no kernel"
-        if scratch_numbers(x.shape, self.layer.plan.shape, *map(as_pair, self.how)) > LARGEST:
+        shape = self.layer.plan.shape
+        size = out_size(x.shape, shape, *map(as_pair, self.how))
+        if max(x.numel(), len(x) * shape[0] * prod(size)) > LARGEST:
             return "its images are too large"
         return ""
 
