@@ -26,12 +26,13 @@ def free_port() -> int:
 
 
 def as_rank(rank: int, size: int, port: int) -> Callable[[], None]:
-    """What torchrun sets in the environment of a process."""
-    return partial(set_environment, environment(rank, size, port))
+    """Make a process what torchrun makes it: by its environment, and a session of its own."""
+    return partial(set_up, environment(rank, size, port))
 
 
-def set_environment(variables: dict[str, str]) -> None:
+def set_up(variables: dict[str, str]) -> None:
     os.environ.update(variables)
+    os.setsid()
 
 
 def environment(rank: int, size: int, port: int) -> dict[str, str]:
@@ -61,7 +62,7 @@ def on_ranks(works: dict[str, Work], size: int, folder: Path) -> list[dict[str, 
 
 
 def _work(variables: dict[str, str], works: dict[str, Work], path: Path) -> None:
-    set_environment(variables)
+    set_up(variables)
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     found = {}

@@ -34,6 +34,7 @@ from dimred.data.layout import Split
 from dimred.data.memory import affine, mirror
 from dimred.data.pixels import UNREADABLE, is_grey
 from dimred.data.share import WHOLE, Share
+from dimred.data.workers import spared_from_signals
 from dimred.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -164,18 +165,18 @@ class Stream(Data):
     def loaded(self, split: str, requests: Iterable[Request]) -> Iterator[Loaded | UserError]:
         """The batches, in order, from worker processes."""
         part = self.parts[split]
-        return iter(
-            DataLoader(
-                Parts(self.collection.encoded, part, self.shape, self.flip, self.skip_corrupted),
-                sampler=requests,
-                batch_size=None,
-                num_workers=self.workers,
-                collate_fn=unchanged,  # type: ignore[arg-type]
-                pin_memory=self.scale.device.type == "cuda",
-                # Without a generator, the DataLoader draws the workers' seed from the global one.
-                generator=torch.Generator(),
-            )
+        loader = DataLoader(
+            Parts(self.collection.encoded, part, self.shape, self.flip, self.skip_corrupted),
+            sampler=requests,
+            batch_size=None,
+            num_workers=self.workers,
+            collate_fn=unchanged,  # type: ignore[arg-type]
+            pin_memory=self.scale.device.type == "cuda",
+            # Without a generator, the DataLoader draws the workers' seed from the global one.
+            generator=torch.Generator(),
         )
+        with spared_from_signals():
+            return iter(loader)
 
     def report(self, skipped: Sequence[str]) -> None:
         for name in sorted(set(skipped) - self.skipped):
