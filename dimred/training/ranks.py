@@ -26,13 +26,12 @@ from torch import Tensor, nn
 from dimred.data.share import WHOLE, Share
 from dimred.errors import UserError, require
 from dimred.net import Net
+from dimred.net.fingerprints import fingerprints
 from dimred.net.seeded import seed_generators
 from dimred.training.recipe import Recipe
 
 #: about how often the ranks ask each other whether to save or to stop
 SECONDS = 1.0
-#: odd numbers of 61 to 63 bits
-MIXERS = (0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9)
 
 
 class Ranks:
@@ -276,29 +275,3 @@ def moving_buffers(model: nn.Module) -> list[Tensor]:
 def drawn(*key: int) -> int:
     """A seed that depends on all of these numbers."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-
-
-# -- fingerprints --------------------
-@torch.no_grad()
-def fingerprints(net: Net) -> dict[str, int]:
-    """Of the support and the values of every parameter, computed where these lie."""
-    sums = []
-    parameters = net.parameters()
-    for name, parameter in parameters.items():
-        found = fingerprint(parameter)
-        weight = net.weights.get(name)
-        if weight and weight.support is not None:
-            found = found + fingerprint(weight.support + 1)
-        sums.append(found)
-    return dict(zip(parameters, torch.stack(sums).tolist(), strict=True)) if sums else {}
-
-
-def fingerprint(values: Tensor) -> Tensor:
-    """A number (int64) that changes with each bit of the values and with their order."""
-    if values.is_complex():
-        values = torch.view_as_real(values)
-    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
-    bits = values.detach().contiguous().view(-1).view(whole).to(torch.int64)
-    mixed = bits + torch.arange(len(bits), device=bits.device) * MIXERS[0]
-    mixed = (mixed ^ (mixed >> 31)) * MIXERS[1]
-    return (mixed ^ (mixed >> 29)).sum()
