@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
@@ -42,3 +45,16 @@ class SlurmLauncher(ClusterLauncher):
 
 class RayLauncher(ClusterLauncher):
     name = "ray"
+
+
+class OwnRay(SearchPathPlugin):
+    """hydra-ray-launcher stores a configuration that has the name of dimred's, hydra/launcher/ray,
+    and Hydra would take it for the schema of dimred's. Other programs keep it."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        from dimred.runs.config.files import conf
+
+        places = [str(each.path).removeprefix("file://") for each in search_path.get_path()]
+        if str(conf()) in places:
+            launchers: Any = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+            launchers.pop("ray.yaml", None)

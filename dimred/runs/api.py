@@ -17,6 +17,7 @@ from dimred.runs.config.files import require_plain_names
 from dimred.runs.config.overrides import flat, from_values, plain, require_one_way
 from dimred.runs.environment import prepare_process
 from dimred.runs.finished import Result
+from dimred.runs.signals import handing_on_signals
 from dimred.runs.terminal import showing_what_is_asked_for
 from dimred.training.sweep_label import Run, named_run
 
@@ -190,10 +191,12 @@ def side_by_side(plans: Sequence[Plan], jobs: int | Literal["auto"]) -> list[Res
 
 @contextmanager
 def ending_as_python_does() -> Iterator[None]:
-    """Ctrl-C is a KeyboardInterrupt, SIGTERM ends the program; training is saved before either."""
+    """Ctrl-C is a KeyboardInterrupt, other signals end the program, after its own handlers of them;
+    training is saved before."""
     try:
-        yield
+        with handing_on_signals():
+            yield
     except Interrupted as stop:
         if stop.signal == signal.SIGINT:
             raise KeyboardInterrupt(str(stop)) from None
-        raise SystemExit(128 + stop.signal) from None
+        raise

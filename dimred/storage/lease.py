@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import secrets
 import socket
@@ -21,7 +22,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from dimred.errors import RunIsBusy, UserError
+from dimred.errors import RunIsBusy, UserError, require
 from dimred.storage.files import Json, write
 
 NAME = ".lease"
@@ -172,7 +173,12 @@ def busy(owner: str, folder: Path) -> RunIsBusy:
 
 def heartbeat() -> float:
     """Seconds between two renewals; the same for all processes that share a folder."""
-    return float(os.environ.get("DIMRED_HEARTBEAT", HEARTBEAT))
+    given = os.environ.get("DIMRED_HEARTBEAT", str(HEARTBEAT))
+    seconds = 0.0
+    with suppress(ValueError):
+        seconds = float(given)
+    require(0 < seconds < math.inf, "DIMRED_HEARTBEAT", given, "a number of seconds above 0")
+    return seconds
 
 
 @cache

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import sweeps
@@ -87,14 +88,21 @@ def kill_node() -> None:
 
 
 def finish(process: subprocess.Popen[bytes], outputs: Path) -> None:
-    """Wait for the sweep. Slurm starts a requeued job after two minutes; here it starts at once."""
+    """Wait for the sweep. Slurm starts a requeued job after two minutes; here it starts after 5 to
+    10 seconds, for Slurm refuses one that starts at once."""
+    earlier: set[str] = set()
 
     def over() -> bool:
         listing = subprocess.run(
             ["squeue", "-h", "-t", "PD", "-o", "%A"], capture_output=True, text=True
         )
-        for number in listing.stdout.split():
-            subprocess.run(["scontrol", "update", f"jobid={number}", "starttime=now"])
+        pending = set(listing.stdout.split())
+        for number in pending & earlier:
+            release = ["scontrol", "update", f"jobid={number}", "starttime=now"]
+            subprocess.run(release, capture_output=True)
+        earlier.clear()
+        earlier.update(pending)
+        time.sleep(5)
         return process.poll() is not None
 
     sweeps.until(over, 600)
