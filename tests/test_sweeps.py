@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from run_settings import SHORT
 
 from dimred.errors import UserError
-from dimred.runs.sweep import require_maximum
+from dimred.runs.config.objectives import NUMBERS, require_directions, value_of
 
 
 def test_a_sweep_survives_a_failing_cell_and_skips_what_is_finished(
@@ -92,6 +92,57 @@ def test_a_search_finds_the_highest_validation_accuracy(
     assert without.code == 1 and "there is no validation split" in without.err
 
 
+def test_a_search_has_several_objectives(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+    """Few weights and a low loss: the front has no run that another one beats in both."""
+    done = dimred(
+        "train",
+        "-m",
+        "hydra/sweeper=optuna_recipe",
+        "hydra.sweeper.n_trials=4",
+        "hydra.sweeper.sampler.seed=0",
+        "recipe.steps=20",
+        "sparsity=choice(0.5,0.9)",
+        "recipe.lr=choice(0.001,0.1,1e10)",
+        f"outputs={tmp_path}",
+        "objective=[val_accuracy,dim]",
+        "hydra.sweeper.direction=[maximize,minimize]",
+    )
+    assert "4 runs, 2 failed" in done.out, done.err
+    file = next(tmp_path.glob("sweeps/*/optimization_results.yaml"))
+    front = {tuple(each["values"]) for each in yaml.safe_load(file.read_text())["solutions"]}
+    results = [result_of(path.parent) for path in tmp_path.glob("runs/*/*/*/result.json")]
+    runs = {(r["val_accuracy"], r["dim"]) for r in results if r["status"] == "done"}
+    beaten = {
+        run for run in runs if any(o != run and o[0] >= run[0] and o[1] <= run[1] for o in runs)
+    }
+    assert front == runs - beaten
+
+
+def test_every_objective_has_its_direction() -> None:
+    names = ["val_accuracy", "dim"]
+    with pytest.raises(UserError, match=r"2 objectives \(val_accuracy, dim\) and 1 directions"):
+        require_directions(OmegaConf.create({"direction": "maximize"}), names)
+    with pytest.raises(UserError, match="Write maximize in its place"):
+        require_directions(OmegaConf.create({"direction": ["minimize", "minimize"]}), names)
+
+
+def test_an_objective_is_a_number_of_the_result(
+    dimred: Callable[..., Outcome], train: Callable[..., Path]
+) -> None:
+    result = result_of(train("recipe.steps=3", "objective=test_loss"))
+    numbers = {key for key, value in result.items() if type(value) in (int, float)}
+    assert numbers == set(NUMBERS)
+    wrong = dimred("train", "recipe.steps=3", "objective=test_acuracy")
+    assert wrong.code == 1 and "Did you mean 'test_accuracy'" in wrong.err
+
+
+def test_a_failed_run_has_the_worst_value() -> None:
+    sweeper = OmegaConf.create({"_target_": "Optuna", "direction": ["maximize", "minimize"]})
+    names = ["val_accuracy", "dim"]
+    assert value_of({"status": "failed"}, names, sweeper) == [0.0, float("inf")]
+    assert value_of({"status": "done", "val_accuracy": 0.5, "dim": 7}, names, sweeper) == [0.5, 7]
+
+
 @pytest.mark.parametrize(
     "minimises, maximises, key",
     [
@@ -109,8 +160,9 @@ def test_a_sweeper_that_would_find_the_lowest_accuracy_is_refused(
     minimises: dict[str, Any], maximises: dict[str, Any], key: str
 ) -> None:
     with pytest.raises(UserError, match=f"Add hydra.sweeper.{key}"):
-        require_maximum(OmegaConf.create(minimises))
-    require_maximum(OmegaConf.create(maximises))
+        require_directions(OmegaConf.create(minimises), ["val_accuracy"])
+    require_directions(OmegaConf.create(minimises), ["training_flops"])
+    require_directions(OmegaConf.create(maximises), ["val_accuracy"])
 
 
 def test_a_sweep_leaves_no_folders_of_its_jobs(

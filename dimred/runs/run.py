@@ -24,7 +24,7 @@ from dimred.methods.base import Method
 from dimred.net import Net
 from dimred.net.layers import dense_matrices
 from dimred.runs.build import build, own_weights
-from dimred.runs.config.files import CHOICES, GROUPS, TRACKER, Choices
+from dimred.runs.config.files import CHOICES, GROUPS, OBJECTIVE, TRACKER, Choices
 from dimred.runs.config.schema import checked
 from dimred.runs.environment import find_device, reset_peak_memory
 from dimred.runs.failures import readable
@@ -58,7 +58,8 @@ def run(
     explicit: the keys that the user typed; a warning names those that the method does not use
     command: for result.json, by default that of the process"""
     cfg = checked(cfg)
-    tracked = cfg.pop(TRACKER)  # no part of what the run is
+    tracked = cfg.pop(TRACKER)  # this and the objective are no part of what the run is
+    del cfg[OBJECTIVE]
     for key in {"sparsity", "allocation"} & set(explicit) - set(cfg.method):
         log.warning(
             "method=%s has no %s: %s=%s is not used",

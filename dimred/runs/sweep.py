@@ -20,6 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from dimred.errors import UserError
 from dimred.runs.config.files import GROUPS, STORED, Choices, require_plain_names
+from dimred.runs.config.objectives import (
+    Value,
+    objectives,
+    require_directions,
+    searches,
+    value_of,
+)
 from dimred.runs.printing import summary
 from dimred.runs.signals import ending_with_parent, handing_on_signals
 from dimred.runs.terminal import listen, printable
@@ -46,9 +53,9 @@ class Command:
 command: Command | None = None  # none in the workers of a launcher
 
 
-def job(cfg: DictConfig) -> float | None:
+def job(cfg: DictConfig) -> Value:
     """One run. An error of one does not stop a sweep; it is written to the sweep's folder, as a
-    result is. Returns what a sweeper that searches is to maximise."""
+    result is. Returns the objectives, for a sweeper that searches."""
     if command is not None:
         return compute(cfg)
     listen(logging.INFO)  # a worker has not been through the command line
@@ -56,58 +63,19 @@ def job(cfg: DictConfig) -> float | None:
         return compute(cfg)
 
 
-def compute(cfg: DictConfig) -> float | None:
-    hydra = HydraConfig.get()
+def compute(cfg: DictConfig) -> Value:
+    hydra, names = HydraConfig.get(), objectives(cfg.objective)
     overrides: Any = OmegaConf.to_container(hydra.overrides.task)  # as they were typed
     if hydra.mode != RunMode.MULTIRUN:
         outcome, error = run_one(cfg, overrides)
         if command:
             command.error = error
-        return outcome.get("val_accuracy")
-    require_maximum(hydra.sweeper)
+        return value_of(outcome, names, hydra.sweeper)
+    require_directions(hydra.sweeper, names)
     with named_job(hydra.job.num + 1, overrides):
         outcome, _ = run_one(cfg, overrides)
     write_outcome(hydra.sweep.dir, hydra.job.num, outcome)
-    return value_of(outcome, hydra.sweeper)
-
-
-#: what tells each sweeper to maximise: the key, its value, and the value by default
-MAXIMISE = (
-    ("direction", "maximize", "minimize"),  # optuna
-    ("optim.maximize", "true", "False"),  # nevergrad
-    ("ax_config.experiment.minimize", "false", "True"),
-)  # ax
-
-
-def searches(sweeper: DictConfig) -> bool:
-    """Whether the sweeper decides as it goes."""
-    return not sweeper._target_.endswith(".BasicSweeper")
-
-
-def require_maximum(sweeper: DictConfig) -> None:
-    """UserError if the sweeper looks for the lowest accuracy, as all do unless told otherwise."""
-    for key, value, default in MAXIMISE:
-        found = OmegaConf.select(sweeper, key)
-        if found is not None and default in str(found):
-            raise UserError(
-                "the sweeper would look for the lowest validation accuracy. Add "
-                f"hydra.sweeper.{key}={value}"
-            )
-
-
-def value_of(outcome: Outcome, sweeper: DictConfig) -> float | None:
-    """The validation accuracy, for the sweeper. For one that searches it is the worst there is if
-    the run failed, as such sweepers end at what is no number."""
-    if not searches(sweeper):
-        return outcome.get("val_accuracy")
-    if outcome["status"] != "done":
-        return 0.0
-    if outcome["val_accuracy"] is None:
-        raise UserError(
-            "a search compares validation accuracies, and there is no validation split. Set "
-            "dataset.val_fraction to more than 0, or add a folder of images for validation"
-        )
-    return outcome["val_accuracy"]
+    return value_of(outcome, names, hydra.sweeper)
 
 
 def run_one(cfg: DictConfig, overrides: list[str]) -> tuple[Outcome, UserError | None]:

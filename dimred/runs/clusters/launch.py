@@ -12,9 +12,9 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from dimred.errors import require
-from dimred.runs import sweep
 from dimred.runs.clusters import ray, slurm
 from dimred.runs.clusters.job import Job, split
+from dimred.runs.config.objectives import objectives, searches, value_of
 from dimred.runs.packed.launch import require_number, tasks_of
 from dimred.runs.packed.worker import Outcome, Task
 
@@ -37,12 +37,14 @@ def launch(
     first: int,
 ) -> list[JobReturn]:
     """Compute a batch of runs in jobs; for the sweeper, what each returns."""
-    wait, searches = options.get("wait", True), sweep.searches(config.hydra.sweeper)
-    require(wait or not searches, "hydra.launcher.wait", wait, "true in a search")
+    wait, names = options.get("wait", True), objectives(config.objective)
+    require(
+        wait or not searches(config.hydra.sweeper), "hydra.launcher.wait", wait, "true in a search"
+    )
     tasks = tasks_of(context, config, job_overrides, first)
     returns = [JobReturn(overrides=each, status=JobStatus.COMPLETED) for each in job_overrides]
     for i, outcome in enumerate(of_cluster(name, options, tasks, first, config.hydra.sweep.dir)):
-        returns[i].return_value = sweep.value_of(outcome, config.hydra.sweeper)
+        returns[i].return_value = value_of(outcome, names, config.hydra.sweeper)
     return returns
 
 

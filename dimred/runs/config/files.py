@@ -25,11 +25,12 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 
 #: a group of which a run may have several members, each at its own place: tracker.NAME
 TRACKER = "tracker"
+OBJECTIVE = "objective"  # of a search: numbers of result.json
 
 #: keys that say where and how to compute, not what; of the last two, what a method uses is among
 #: its own values
 NOT_DESCRIPTIVE = (
-    *("device", "data_dir", "outputs", "checkpoint_seconds", TRACKER),
+    *("device", "data_dir", "outputs", "checkpoint_seconds", TRACKER, OBJECTIVE),
     *("sparsity", "allocation"),
 )
 #: the same within a group: neither workers, captured steps nor rewritten weights change a bit

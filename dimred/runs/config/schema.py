@@ -13,7 +13,8 @@ from dimred.errors import UserError, nearest
 from dimred.fields import Checked, Range, Sparsity, Step
 from dimred.fields.targets import Parameters, hints_of, resolve
 from dimred.fields.values import typed
-from dimred.runs.config.files import GROUPS, TRACKER, plain_numbers
+from dimred.runs.config.files import GROUPS, OBJECTIVE, TRACKER, plain_numbers
+from dimred.runs.config.objectives import objectives
 
 Seconds = Annotated[float, Range("0 (every step) or more", lambda value: value >= 0)]
 
@@ -27,6 +28,7 @@ KEYS: dict[str, Any] = {
     "data_dir": str,
     "outputs": str,
     "checkpoint_seconds": Seconds,
+    OBJECTIVE: str | list[str],
 }
 
 
@@ -44,6 +46,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     plain = resolved(cfg)
     for key, hint in KEYS.items():
         plain[key] = typed(plain[key], hint, key)
+    objectives(plain[OBJECTIVE])
     require_one_truth(plain)
     for group, given in GROUPS.items():
         if group != "basis" or plain["basis"]:  # basis=none is empty

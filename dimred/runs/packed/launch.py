@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dimred.errors import require
 from dimred.runs import sweep
+from dimred.runs.config.objectives import objectives, require_directions, value_of
 from dimred.runs.packed.display import Display, level_of_screen
 from dimred.runs.packed.pool import the_pool
 from dimred.runs.packed.worker import Task, task_of
@@ -28,6 +29,7 @@ def launch(
 ) -> list[JobReturn]:
     """Compute a batch of runs; for the sweeper, what each returns."""
     require_number(at_once)
+    names = objectives(config.objective)
     Path(config.hydra.sweep.dir).expanduser().mkdir(parents=True, exist_ok=True)
     jobs = tasks_of(context, config, job_overrides, first)
     returns = [JobReturn(overrides=overrides) for overrides in job_overrides]
@@ -36,7 +38,7 @@ def launch(
             sweep.write_outcome(config.hydra.sweep.dir, first + i, outcome)
             display.show(jobs[i], outcome)
             returns[i].status = JobStatus.COMPLETED
-            returns[i].return_value = sweep.value_of(outcome, config.hydra.sweeper)
+            returns[i].return_value = value_of(outcome, names, config.hydra.sweeper)
     return returns
 
 
@@ -50,7 +52,7 @@ def tasks_of(
 ) -> list[Task]:
     """The runs of a batch, of which the first has a number in its sweep."""
     setup_globals()
-    sweep.require_maximum(config.hydra.sweeper)
+    require_directions(config.hydra.sweeper, objectives(config.objective))
     return [job(context, config, first + i, each) for i, each in enumerate(job_overrides)]
 
 
