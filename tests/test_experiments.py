@@ -1,0 +1,53 @@
+"""The experiments that dimred ships are cells of the papers' tables, and can be changed."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import ROOT, compose
+from tables import shipped
+
+from dimred.errors import UserError
+from dimred.runs.config.composition import composed_with_choices
+from dimred.runs.config.files import names
+from dimred.runs.config.schema import checked
+from dimred.runs.identity import describe
+
+#: the table, the part of it, the row and the column
+CELLS = {
+    "freezenet_lenet5": ("freezenet_mnist", "LeNet-5-Caffe", "FreezeNet", "0.9936 (×157)"),
+    "lr_rewinding_resnet20": ("tickets_resnet20", "Iterative", "LR rewinding", "89.3 %"),
+    "rigl_resnet50": ("rigl_imagenet_resnet50", "", "RigL (ERK)", "80 %"),
+    "rigl_wrn22_2": ("rigl_wrn22_2", "", "RigL(ERK)", "90 %"),
+    "snip_resnet20": ("missing_the_mark_resnet20", "", "SNIP", "89.3 %"),
+    "synflow_resnet18": ("pai_cifar10_resnet18", "", "SynFlow", "10^1.0 (10.00 %)"),
+}
+INHERITED = {"cifar10"}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_an_experiment_is_the_cell_of_the_table_that_it_names(name: str) -> None:
+    table, part, row, column = CELLS[name]
+    text = " ".join((ROOT / f"conf/experiment/{name}.yaml").read_text().replace("#", "").split())
+    assert f"dimred table {table}" in text
+    (cells,) = [each.cells for each in shipped(table).parts if each.name == part]
+    (cell,) = [each for each in cells if (each.row, each.column) == ((row,), (column,))]
+    described = describe(checked(compose(f"+experiment={name}")))
+    del described["seed"]
+    assert described == cell.description
+
+
+def test_every_experiment_is_tested_or_inherited() -> None:
+    assert {*names("experiment")} == CELLS.keys() | INHERITED
+
+
+def test_an_experiment_can_be_changed_and_names_its_method() -> None:
+    words = ["+experiment=rigl_wrn22_2", "sparsity=0.95", "recipe.epochs=500"]
+    cfg, choices = composed_with_choices(words)
+    assert (cfg.sparsity, cfg.recipe.epochs, cfg.recipe.lr) == (0.95, 500, 0.1)
+    assert (choices["method"], choices["dataset"], choices["model"]) == (
+        "rigl",
+        "cifar10",
+        "wrn22_2",
+    )
+    with pytest.raises(UserError, match="Did you mean 'rigl_wrn22_2'"):
+        composed_with_choices(["+experiment=rigl_wrn22"])
