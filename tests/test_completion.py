@@ -35,6 +35,8 @@ PATH = f"{Path(SCRIPT).parent}:{os.environ['PATH']}"
         ("dimred train recipe.nest", ["recipe.nesterov="]),  # of the default recipe
         ("dimred train recipe.nesterov=t", ["recipe.nesterov=true"]),
         ("dimred train spars", ["sparsity="]),
+        ("dimred train +exp", ["+experiment="]),
+        ("dimred train +experiment=free", ["+experiment=freezenet_lenet5"]),
         ("dimred train tracker=ten", ["tracker=tensorboard"]),
         ("dimred train tracker=[mlflow,wandb] tracker.wandb.pro", ["tracker.wandb.project="]),
         ("dimred train tracker=wandb tracker.wandb.mode=of", ["tracker.wandb.mode=offline"]),

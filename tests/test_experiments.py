@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
-from conftest import ROOT, compose
+from conftest import ROOT, Outcome, compose
 from tables import shipped
 
 from dimred.errors import UserError
@@ -51,3 +56,29 @@ def test_an_experiment_can_be_changed_and_names_its_method() -> None:
     )
     with pytest.raises(UserError, match="Did you mean 'rigl_wrn22_2'"):
         composed_with_choices(["+experiment=rigl_wrn22"])
+
+
+def commands(section: str) -> list[str]:
+    """Those that a section of docs/usage.md shows."""
+    page = (ROOT / "docs/usage.md").read_text().replace("\\\n", " ")
+    (text,) = re.findall(rf"\n## {section}\n(.*?)(?=\n## |\Z)", page, re.S)
+    return re.findall(r"^    dimred (train .*)$", text, re.M)
+
+
+@pytest.mark.parametrize("command", commands("Experiments"))
+def test_experiments_of_the_page_compose(command: str) -> None:
+    """The runs take hours. Of a sweep, each of its experiments."""
+    words = [word for word in command.split()[1:] if word != "-m"]
+    named = [word.split("=")[1].split(",") for word in words if word.startswith("+")]
+    others = [word for word in words if "," not in word]
+    for name in named[0]:
+        checked(compose(f"+experiment={name}", *(w for w in others if not w.startswith("+"))))
+
+
+@pytest.mark.parametrize("command", commands("Hyperparameter search"))
+def test_searches_of_the_page_run(
+    command: str, dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    short = ("hydra.sweeper.n_trials=1", "recipe.steps=6", f"outputs={tmp_path}")
+    done = dimred(*shlex.split(command), *short)
+    assert done.code == 0 and "1 runs, 0 failed" in done.out, done.err

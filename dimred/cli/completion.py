@@ -13,7 +13,7 @@ from dimred.cli import help
 from dimred.cli.commands import COMMANDS, Parser, find
 from dimred.errors import UserError, nearest
 from dimred.runs.config.fields import Field, fields, group_files, own_folders, place
-from dimred.runs.config.files import GROUPS, TRACKER, conf, names
+from dimred.runs.config.files import EXPERIMENT, GROUPS, TRACKER, conf, names
 
 # Each script asks `dimred completion reply LINE`, with the line up to the cursor, and reads one
 # candidate per line. No space follows a candidate that ends in = . or /
@@ -163,14 +163,14 @@ def overrides(before: Sequence[str], word: str) -> Iterable[str]:
         for name in chosen(group, before):
             found += inside(group, name, before)
         return found
-    keys = [key for key, _, _ in help.values()]
+    keys = [*(key for key, _, _ in help.values()), f"+{EXPERIMENT}="]
     return [*keys, *(f"{group}=" for group in LISTED), *(f"{group}." for group in LISTED)]
 
 
 def values(key: str, before: Sequence[str], value: str) -> Iterable[str]:
     """The values of a key, where they are known."""
-    if key in LISTED:
-        return group_files(key, own_folders(before))
+    if key in (*LISTED, f"+{EXPERIMENT}"):
+        return group_files(key.lstrip("+"), own_folders(before))
     if key == "device":
         return ("auto", "cpu", "cuda")
     if key in ("data_dir", "outputs"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dimred.cli.commands import COMMANDS, find
 from dimred.runs.config.fields import Field, fields, find_file, group_files, own_folders, place
-from dimred.runs.config.files import GROUPS, TRACKER, conf
+from dimred.runs.config.files import EXPERIMENT, GROUPS, TRACKER, conf
 from dimred.runs.printing import table
 from dimred.runs.terminal import width
 
@@ -49,10 +49,14 @@ def overrides(words: Sequence[str]) -> str:
             parts += [of_group(group, name, folders) for name in names]
         return "\n\n".join(parts)
     groups = [(f"{group}=", " ".join(sorted(group_files(group, folders)))) for group in listed]
+    experiments = " ".join(sorted(group_files(EXPERIMENT, folders)))
     return "\n".join(
         [
             wrapped("Groups, each a folder of files; --config-dir DIR adds yours:"),
             indented(groups, 1),
+            "",
+            wrapped("Experiments, which choose all of these as a paper does; what you type wins:"),
+            indented([(f"+{EXPERIMENT}=", experiments)], 1),
             "",
             "Values, with their defaults:",
             indented(values(), 2),

@@ -25,6 +25,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 
 #: a group of which a run may have several members, each at its own place: tracker.NAME
 TRACKER = "tracker"
+EXPERIMENT = "experiment"  # files that choose members of groups and set values: +experiment=NAME
 OBJECTIVE = "objective"  # of a search: numbers of result.json
 
 #: keys that say where and how to compute, not what; of the last two, what a method uses is among

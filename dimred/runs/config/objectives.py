@@ -88,7 +88,7 @@ def value_of(outcome: Mapping[str, Any], names: Sequence[str], sweeper: DictConf
     """The objectives of a run, for the sweeper. For one that searches they are the worst there are
     if the run failed, as such sweepers end at what is no number."""
     if outcome["status"] == "done":
-        values = [outcome.get(name) for name in names]  # an older result may have none
+        values: list[Any] = [outcome.get(name) for name in names]  # an older result may have none
         if searches(sweeper) and None in values:
             raise UserError(missing(names[values.index(None)]))
     elif searches(sweeper):
