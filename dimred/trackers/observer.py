@@ -179,5 +179,5 @@ def reason(error: Exception, package: str) -> str:
     """Why a tracker stopped, in a line."""
     if isinstance(error, ModuleNotFoundError) and error.name == package:
         return f"it needs a package that is not installed: pip install 'dimred[{package}]'"
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first.rstrip('.')}"
