@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from conftest import compose, result_of, steps_done, twin, until
 from kinds import SHAPE, Attention, Functional, Recurrent
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from toy import set_up
 
+from dimred.conformance.torch_flops import counted
 from dimred.methods.bases import Interspace, PowerProp
 from dimred.methods.subspaces.intrinsic_dimension import projections
 from dimred.net import Net
@@ -41,28 +41,6 @@ class Layers(nn.Module):
 
 #: the weights of Layers and for how many positions each entry is used
 USES = {"strided.weight": 5 * 5, "grouped.weight": 3 * 5, "up.weight": 3 * 5, "out.weight": 1}
-
-
-def counted(net: Net, images: Tensor) -> tuple[int, int]:
-    """FLOPs of a forward and of a backward pass, as PyTorch counts them. Of the weight gradients of
-    grouped convolutions it counts those between all groups, which are never computed; they are
-    taken off."""
-    between = 0
-
-    def note(m: nn.Module, given: object, out: Tensor) -> None:
-        nonlocal between
-        if isinstance(m, nn.Conv2d):
-            between += 2 * (m.groups - 1) * m.weight.numel() * out[:, 0].numel()
-
-    hook = nn.modules.module.register_module_forward_hook(note)
-    net.train()
-    with net.weights_in_place() as model, sdpa_kernel(SDPBackend.MATH):
-        with FlopCounterMode(display=False) as forward:
-            loss = F.cross_entropy(model(images), torch.zeros(len(images), dtype=torch.int64))
-        with FlopCounterMode(display=False) as backward:
-            loss.backward()
-    hook.remove()
-    return forward.get_total_flops(), backward.get_total_flops() - between
 
 
 @pytest.mark.parametrize(

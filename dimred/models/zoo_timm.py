@@ -49,9 +49,12 @@ def timm(
 
 
 def _require_known(name: str, models: Any) -> None:
+    """A name is that of an architecture, or of one and weights that timm publishes for it."""
+    architecture, _, tag = name.partition(".")
+    if models.is_model(architecture) and (not tag or name in models.list_pretrained(name)):
+        return
     known = {*models.list_models(), *models.list_pretrained()}
-    if name not in known:
-        raise UserError(f"Unknown timm model model.name={name!r}. {nearest(str(name), known)}")
+    raise UserError(f"Unknown timm model model.name={name!r}. {nearest(name, known)}")
 
 
 def _published(name: str, tag: str | None, models: Any) -> Any:
