@@ -97,7 +97,8 @@ def write_as(form: str, net: Net, about: Json, path: Path, half: bool) -> str:
     note = batches(run_onnx(content) if form == "onnx" else run_program(content), model, images)
     write(path, content)
     if form == "onnx":
-        return f"images (N, C, H, W) to logits (N, classes), {note}; read it with onnxruntime"
+        given = "images (N, C, H, W)" if images.dim() == 4 else f"inputs {('N', *images.shape[1:])}"
+        return f"{given} to logits (N, classes), {note}; read it with onnxruntime"
     left, whole = (sum(p.numel() for p in each.parameters()) for each in (model, net.model))
     return f"{left} of {whole} parameters, {note}; read it with torch.export.load(FILE).module()"
 

@@ -10,6 +10,7 @@ from dimred.data.sets import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIS
 if TYPE_CHECKING:
     from dimred.data.folder import Caltech101, TinyImageNet, imagefolder
     from dimred.data.sources import huggingface, webdataset
+    from dimred.data.tokens import Brackets, Text
 
 __all__ = [
     "CIFAR10",
@@ -17,10 +18,12 @@ __all__ = [
     "MNIST",
     "NPZ",
     "SVHN",
+    "Brackets",
     "Caltech101",
     "Data",
     "Digits",
     "FashionMNIST",
+    "Text",
     "TinyImageNet",
     "huggingface",
     "imagefolder",
@@ -29,6 +32,8 @@ __all__ = [
 
 #: where others are defined
 LATER = {
+    "Brackets": "tokens",
+    "Text": "tokens",
     "Caltech101": "folder",
     "TinyImageNet": "folder",
     "huggingface": "sources",

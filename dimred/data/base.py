@@ -92,7 +92,7 @@ class Data(Source):
     """A classification data set with a train, a val and a test split."""
 
     classes: int
-    shape: tuple[int, int, int]  # (channels, height, width) of the images in a batch
+    shape: tuple[int, ...]  # of one input: (channels, height, width) of images, or another
     #: files and folders that have no published checksum and are not named by the configuration; the
     #: run records their fingerprints
     read_from: tuple[Path, ...] = ()

@@ -210,7 +210,7 @@ class Parts(Dataset):
 
     encoded: Encoded
     part: Split
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     flip: bool
     skip_corrupted: bool
 

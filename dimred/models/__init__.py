@@ -7,6 +7,7 @@ from typing import Any
 from dimred.models.lenets import lenet, lenet5, lenet300, mlp
 from dimred.models.mobilenets import mobilenet
 from dimred.models.resnets import resnet, resnet18
+from dimred.models.texts import text_transformer
 from dimred.models.vggs import convnet, vgg
 from dimred.models.vits import vit
 from dimred.models.wide_resnets import wide_resnet
@@ -21,6 +22,7 @@ __all__ = [
     "mobilenet",
     "resnet",
     "resnet18",
+    "text_transformer",
     "timm",
     "torchvision",
     "vgg",

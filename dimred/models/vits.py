@@ -33,14 +33,18 @@ def vit(
     if patch is None:
         patch = 2 if min(shape[1:]) < 16 else 4
     require(patch > 0, "model.patch", patch, "1 or more pixels")
+    require_heads(dim, heads)
+    require_size("vit", shape, patch)
+    return prepare(ViT(shape, classes, patch, dim, depth, heads, mlp), init, pretrained)
+
+
+def require_heads(dim: int, heads: int) -> None:
     require(
         heads > 0 and dim > 0 and dim % heads == 0,
         "model.dim",
         dim,
         f"a multiple of model.heads, which is {heads}",
     )
-    require_size("vit", shape, patch)
-    return prepare(ViT(shape, classes, patch, dim, depth, heads, mlp), init, pretrained)
 
 
 class ViT(nn.Module):
@@ -82,18 +86,21 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))
+    def forward(self, x: Tensor, attended: Tensor | None = None) -> Tensor:
+        x = x + self.attention(self.norm1(x), attended)
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
 
 class Attention(nn.Module):
-    """softmax(q k^T / sqrt(d)) v in every head; one matrix computes queries, keys and values."""
+    """softmax(q k^T / sqrt(d)) v in every head; one matrix computes queries, keys and values.
+
+    attended: which tokens have keys (N, 1, 1, tokens, bool); by default all"""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads, self.qkv, self.out = heads, nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, attended: Tensor | None = None) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        heads = F.scaled_dot_product_attention(q, k, v, attended)
+        return self.out(heads.transpose(1, 2).flatten(2))

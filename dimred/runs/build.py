@@ -50,7 +50,7 @@ def explained(error: BaseException, described: Mapping[str, Any], group: str) ->
     )
 
 
-def build_model(model: Json, shape: tuple[int, int, int], classes: int, seed: int) -> nn.Module:
+def build_model(model: Json, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
     """The model that a file describes (`require_own` has been asked), to be filled with the file's
     weights."""
     with seeded(seed):

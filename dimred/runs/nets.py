@@ -23,7 +23,7 @@ from dimred.storage.masks import lacking
 from dimred.storage.tensors import read_tensors, write_tensors
 
 
-def build_net(cfg: DictConfig, shape: tuple[int, int, int], classes: int) -> Net:
+def build_net(cfg: DictConfig, shape: tuple[int, ...], classes: int) -> Net:
     """The model with its initial weights, which depend on the seed alone, and its covered weights,
     in their basis."""
     node, run = cfg.model, pretrained_run(cfg.model)

@@ -21,7 +21,7 @@ from dimred.net.outputs import logits_in
 from dimred.runs.failures import is_of_the_machine
 from dimred.scores.basic import untouched
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 FITS = "It has to return one logit for each class, (batch, classes)"
 
 
@@ -99,6 +99,18 @@ def only_logits(model: nn.Module, images: Any, output: Any) -> Any:
     return logits_in(output)
 
 
+def inputs_in_words(inputs: Tensor) -> tuple[str, str]:
+    """What the inputs of a model are, and what to do if it cannot compute on them."""
+    size = "x".join(map(str, inputs.shape[1:]))
+    if inputs.dim() != 4:
+        return f"inputs of {size} numbers", "Choose a model for such inputs"
+    return (
+        f"images of {size} (channels x height x width)",
+        "Choose a model for such images, or scale or convert them (dataset.resize; of image "
+        "folders dataset.channels)",
+    )
+
+
 def in_words(output: Any) -> str:
     if isinstance(output, Mapping):
         return f"a dictionary with the keys {', '.join(map(repr, output)) or '(none)'}"
@@ -130,7 +142,7 @@ def explained(name: str, images: Tensor, batch_size: int) -> Iterator[None]:
     except Exception as error:
         if is_of_the_machine(error):
             raise
-        size = "x".join(map(str, images.shape[1:]))
+        of_what, advice = inputs_in_words(images)
         why = (str(error).splitlines() or [""])[0]
         if "more than 1 value per channel" in why and batch_size == 1:
             raise UserError(
@@ -138,8 +150,5 @@ def explained(name: str, images: Tensor, batch_size: int) -> Iterator[None]:
                 "two examples or more to normalise. Choose a larger batch"
             ) from error
         raise UserError(
-            f"{name} cannot compute on images of {size} (channels x height x width): "
-            f"{type(error).__name__}: {why}. Choose a model for such images, or scale "
-            "or convert them "
-            "(dataset.resize; of image folders dataset.channels)"
+            f"{name} cannot compute on {of_what}: {type(error).__name__}: {why}. {advice}"
         ) from error
