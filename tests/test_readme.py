@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 #: in the order in which their commands are typed
-PAGES = ("README.md", "docs/results.md", "docs/extending.md", "docs/tables.md")
+PAGES = ("README.md", "docs/results.md", "docs/extending.md", "docs/models.md", "docs/tables.md")
 TEXT = "\n".join((ROOT / page).read_text() for page in PAGES)
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.S)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
@@ -29,8 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_pages_have_twenty_commands_and_a_method() -> None:
-    assert len(COMMANDS) == 20 and "# halfway.py" in TEXT
+def test_the_pages_have_24_commands_and_a_method() -> None:
+    assert len(COMMANDS) == 24 and "# halfway.py" in TEXT
 
 
 @pytest.mark.parametrize("command", COMMANDS)
