@@ -153,7 +153,7 @@ def test_channels_of_unknown_operations_stay() -> None:
     [
         nn.Sequential(nn.Conv2d(3, 2, 1)),
         nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), nn.Conv2d(4, 2, 1)),
-        nn.Sequential(nn.Flatten(2), nn.Linear(256, 4), nn.Linear(4, 2)),
+        nn.Sequential(nn.Flatten(2), nn.Linear(256, 4), nn.LayerNorm(4), nn.Linear(4, 2)),
     ],
 )
 def test_a_model_without_removable_channels_is_refused_with_the_reason(model: nn.Module) -> None:

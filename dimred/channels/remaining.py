@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dimred.channels.identities import STAYS
 from dimred.channels.selection import Channels
-from dimred.channels.tracing import STAYS, tensors_of
+from dimred.channels.tracing import tensors_of
 from dimred.net import Net
 from dimred.net.part import Compute, Part
 

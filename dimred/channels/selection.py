@@ -18,7 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dimred.channels.tracing import STAYS, ChannelTracer, DisjointSet
+from dimred.channels.identities import STAYS, DisjointSet
+from dimred.channels.tracing import ChannelTracer
 from dimred.errors import UserError
 from dimred.net import Net
 from dimred.net.coordinates import Supports

@@ -6,8 +6,9 @@ import copy
 
 from torch import Tensor, nn
 
+from dimred.channels.identities import STAYS
 from dimred.channels.selection import Channels
-from dimred.channels.tracing import STAYS, tensors_of
+from dimred.channels.tracing import tensors_of
 from dimred.net import Net
 
 
