@@ -137,12 +137,12 @@ def test_a_launcher_without_its_package_names_the_extra(
 @dataclass
 class Machine:
     """What a process on a machine of its own sees of a file system without locks of files. Its
-    lease is stale after 1.8 seconds."""
+    lease is stale after 1.5 seconds."""
 
     name: str
 
     def __call__(self) -> None:
-        os.environ["DIMRED_HEARTBEAT"] = "0.3"
+        os.environ["DIMRED_HEARTBEAT"] = "0.25"
         lease.machine = lambda: self.name
         fcntl.flock = self.refuse
 
