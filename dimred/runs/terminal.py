@@ -11,7 +11,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any
 
 from dimred.training import sweep_label
 from dimred.training.sweep_label import PROGRESS, current_run
@@ -34,7 +33,7 @@ class Lines(logging.Formatter):
         return f"dimred: {about}: {message}"
 
 
-class Screen(logging.StreamHandler[Any]):
+class Screen(logging.StreamHandler):
     """Writes to stderr, above the progress bars that are there."""
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -86,7 +86,8 @@ def settings_of(runs: Iterable[Run]) -> tuple[list[Setting], list[str]]:
     found: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
         names = choice(run, "dataset"), choice(run, "model")
-        found[(*names, *values_of(run, of_method=False))].append(run)
+        key = *names, *values_of(run, of_method=False)
+        found[key].append(run)
     settings, notes, slugs = [], [], Counter[str]()
     for key in sorted(found):
         points, doubles = points_of(found[key])
