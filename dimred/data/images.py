@@ -5,11 +5,12 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 from dimred.data.files import files_below, reading
@@ -54,15 +55,14 @@ def suitable(path: Path) -> Path:
 def usable(name: str) -> str | None:
     """The name of a member if it is an image, else the name of its folder. None if it is hidden
     (._x, __MACOSX) or its path leads out of the archive."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or any(
-        part == ".." or part.startswith((".", "__MACOSX")) for part in path.parts
-    ):
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or any(part.startswith((".", "__MACOSX")) for part in parts):
         return None
-    if path.suffix.lower() in SUFFIXES and not name.endswith("/"):
+    is_folder = name.endswith("/")
+    if not is_folder and os.path.splitext(parts[-1])[1].lower() in SUFFIXES:
         return name
-    folder = path if name.endswith("/") else path.parent
-    return f"{folder}/" if folder.parts else None
+    folder = parts if is_folder else parts[:-1]
+    return f"{'/'.join(folder)}/" if folder else None
 
 
 def directory_members(folder: Path) -> Iterator[Member]:

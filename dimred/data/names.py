@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+BLOCK = 2**16
+
 
 class Names:
     """Strings, such as the paths of 1.3 million images, in one block of bytes.
@@ -38,7 +40,15 @@ class Names:
         return os.fsdecode(self.text[start : int(self.ends[i])].numpy().tobytes())
 
     def __iter__(self) -> Iterator[str]:
-        return (self[i] for i in range(len(self)))
+        start = 0
+        for ends in self.ends.split(BLOCK):  # as objects, only so many at a time
+            if not len(ends):
+                return
+            whole = self.text[start : int(ends[-1])].numpy().tobytes()
+            first = start
+            for end in ends.tolist():
+                yield os.fsdecode(whole[start - first : end - first])
+                start = end
 
     def bytes(self) -> int:
         """Its size in memory."""

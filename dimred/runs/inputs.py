@@ -45,25 +45,36 @@ def fingerprint(path: Path) -> Json:
     """The fingerprint of a file, or of all files in a folder except hidden ones. The content is
     read if it is SMALL, in FEW files."""
     require_regular(path)
-    names = [""]
-    if path.is_dir():
-        names = sorted(
-            name for name in files_below(path) if not (name.endswith("/") or hidden(name))
-        )
+    names, times = Lines(), Lines()
+    few: list[tuple[str, tuple[int, ...]]] = []  # files, and what changes whenever one does
+    count = size = 0
+    # one by one: a million files are no reason to hold a million objects
     with reading(path):
-        stats = [os.stat(path / name) for name in names]
-    sizes = [each.st_size for each in stats]
+        for name in names_in(path):
+            found = os.stat(path / name)
+            count, size = count + 1, size + found.st_size
+            names.add(f"{name}\0{found.st_size}")
+            times.add(str(found.st_mtime_ns))
+            if count <= FEW:
+                few.append((name, (found.st_size, found.st_mtime_ns, found.st_ctime_ns)))
     out: Json = {
         "path": str(path.resolve()),
-        "files": len(names),
-        "bytes": sum(sizes),
-        "names": digest(f"{name}\0{size}" for name, size in zip(names, sizes, strict=True)),
-        "times": digest(str(each.st_mtime_ns) for each in stats),
+        "files": count,
+        "bytes": size,
+        "names": names.digest(),
+        "times": times.digest(),
     }
-    if sum(sizes) <= SMALL and len(names) <= FEW:
-        versions = ((each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in stats)
-        out["content"] = content(tuple(path / name for name in names), tuple(versions))
+    if size <= SMALL and count <= FEW:
+        files = tuple(path / name for name, _ in few)
+        out["content"] = content(files, tuple(version for _, version in few))
     return out
+
+
+def names_in(path: Path) -> Iterable[str]:
+    """The files below a folder, sorted, or "" for a file."""
+    if not path.is_dir():
+        return [""]
+    return (name for name in files_below(path) if not name.endswith("/") and not hidden(name))
 
 
 def hidden(name: str) -> bool:
@@ -80,10 +91,26 @@ def content(files: tuple[Path, ...], versions: tuple[tuple[int, ...], ...]) -> s
     return digest(hashes)
 
 
+class Lines:
+    """A checksum of lines, none of which is kept."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._between = b""
+
+    def add(self, line: str) -> None:
+        self._hash.update(self._between + line.encode("utf-8", "surrogateescape"))
+        self._between = b"\n"
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+
 def digest(lines: Iterable[str]) -> str:
-    return hashlib.blake2b(
-        "\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=16
-    ).hexdigest()
+    found = Lines()
+    for line in lines:
+        found.add(line)
+    return found.digest()
 
 
 def difference(old: Json, new: Json) -> str | None:
