@@ -13,6 +13,7 @@ on several.
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -193,11 +194,11 @@ class Group(Ranks):
         answers = torch.tensor([stop, save, seconds], dtype=torch.float64)
         with explained():
             dist.all_reduce(answers, dist.ReduceOp.MAX)
-        signal, saves, slowest = answers.tolist()
+        number, saves, slowest = answers.tolist()
         # the seconds of the slowest, so that all pause for as many steps
         self._pause = self._left = max(1, min(2 * self._pause, int(SECONDS / max(slowest, 1e-6))))
         self._asked = time.monotonic()
-        return int(signal), bool(saves)
+        return int(number), bool(saves)
 
     def require_same(self, values: Mapping[str, int], what: str) -> None:
         found = self.gather(torch.tensor([*values.values()], dtype=torch.int64))
@@ -243,6 +244,8 @@ def explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if dist.get_rank() == 0:  # torchrun ends the others by SIGTERM; this one speaks for them
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         # without the place in gloo's code, and its advice for programmers
         why = re.sub(r"\[\S*[.]cc:\d+\] |[.] This is .*", "", str(error).partition("\n")[0])
         raise UserError(
