@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ from dimred.training.loop import Train
 from dimred.training.observers import Observer
 
 log = logging.getLogger(__name__)
+MOST_LETTERS = 200  # of the reason in a warning
 ARTEFACTS = ("config.yaml", "result.json", "masks.npz")
 
 
@@ -180,4 +182,4 @@ def reason(error: Exception, package: str) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == package:
         return f"it needs a package that is not installed: pip install 'dimred[{package}]'"
     first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first.rstrip('.')}"
+    return f"{type(error).__name__}: {textwrap.shorten(first.rstrip('.'), MOST_LETTERS)}"
