@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dimred.data.encoded import Collection, Encoded
+from dimred.data.encoded import Chained, Collection
 from dimred.data.files import damaged_data, files_below, reading
 from dimred.data.layout import by_split, split_of_path
 from dimred.errors import UserError, require
@@ -24,7 +24,7 @@ LABEL_NAMES = "label", "labels"
 
 
 @dataclass
-class Rows(Encoded):
+class Rows(Chained):
     """The images in a column of tables, one table for each split."""
 
     path: str
@@ -33,15 +33,7 @@ class Rows(Encoded):
     column: str
 
     def __post_init__(self) -> None:
-        self.first = np.cumsum([0, *(len(table) for table in self.tables)])
-
-    def __len__(self) -> int:
-        return int(self.first[-1])
-
-    def place(self, i: int) -> tuple[int, int]:
-        """The table of image i, and its row there."""
-        table = int(np.searchsorted(self.first, i, side="right")) - 1
-        return table, i - int(self.first[table])
+        super().__init__(len(table) for table in self.tables)
 
     def content(self, i: int) -> bytes:
         table, row = self.place(i)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +37,22 @@ class Encoded(ABC):
     @abstractmethod
     def name(self, i: int) -> str:
         """What errors call image i: its file, or its shard and its name there."""
+
+
+class Chained(Encoded):
+    """Images in several files, numbered through from the first file to the last."""
+
+    def __init__(self, counts: Iterable[int]) -> None:
+        """counts: how many images each file has."""
+        self.first = np.cumsum([0, *counts])
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def place(self, i: int) -> tuple[int, int]:
+        """The file of image i, and its number there."""
+        file = int(np.searchsorted(self.first, i, side="right")) - 1
+        return file, i - int(self.first[file])
 
 
 class Collection(NamedTuple):

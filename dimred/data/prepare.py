@@ -18,6 +18,7 @@ from dimred.data import manifest
 from dimred.data.encoded import Collection, Encoded
 from dimred.data.files import DamagedData, reading
 from dimred.data.pixels import UNREADABLE, mode_of
+from dimred.data.stream import unchanged
 from dimred.errors import UserError
 
 IN_A_SHARD = 1000  # images; a killed process loses the shards that it is writing
@@ -192,7 +193,3 @@ class Preparation:
             self.manifest["shards"][written.name] = written.entry
             manifest.write_manifest(self.target, self.manifest)
             yield written
-
-
-def unchanged(written: Any) -> Any:
-    return written

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from dimred.data.encoded import Collection, Encoded
+from dimred.data.encoded import Chained, Collection
 from dimred.data.files import damaged_data, files_below, reading, remembered
 from dimred.data.images import SUFFIXES, usable
 from dimred.data.layout import by_split
@@ -40,22 +39,14 @@ class Index(NamedTuple):
 
 
 @dataclass
-class Shards(Encoded):
+class Shards(Chained):
     """The images in tar files."""
 
     paths: Sequence[Path]
     indices: Sequence[Index]
 
     def __post_init__(self) -> None:
-        self.first = np.cumsum([0, *(len(index.labels) for index in self.indices)])
-
-    def __len__(self) -> int:
-        return int(self.first[-1])
-
-    def place(self, i: int) -> tuple[int, int]:
-        """The shard of image i, and its number there."""
-        shard = int(np.searchsorted(self.first, i, side="right")) - 1
-        return shard, i - int(self.first[shard])
+        super().__init__(len(index.labels) for index in self.indices)
 
     def content(self, i: int) -> bytes:
         shard, at = self.place(i)

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -170,7 +170,7 @@ class Stream(Data):
             sampler=requests,
             batch_size=None,
             num_workers=self.workers,
-            collate_fn=unchanged,  # type: ignore[arg-type]
+            collate_fn=unchanged,
             pin_memory=self.scale.device.type == "cuda",
             # Without a generator, the DataLoader draws the workers' seed from the global one.
             generator=torch.Generator(),
@@ -257,5 +257,6 @@ class Parts(Dataset):
             return square(content, name, choose, size, channels)
 
 
-def unchanged(batch: Loaded | UserError) -> Loaded | UserError:
-    return batch
+def unchanged(loaded: Any) -> Any:
+    """For a DataLoader that collates nothing."""
+    return loaded
