@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dimred.cli.commands import Parser
 from dimred.errors import UserError, first_lines
+from dimred.storage.files import folder_to_write
 
 if TYPE_CHECKING:
     from dimred.report.pictures.points import Setting
@@ -58,8 +59,8 @@ def parse(arguments: list[str]) -> Namespace:
     named = [word for word in words if word in PICTURES and not Path(word).is_dir()]
     folders = [word for word in words if word not in named] or ["outputs/runs"]
     given.picture = list(dict.fromkeys([*given.picture, *named]))
-    given.runs = [Path(folder).expanduser() for folder in folders]
-    given.out = Path(given.out).expanduser()
+    given.runs = folders
+    given.out = folder_to_write(given.out, "--out")
     return given
 
 
@@ -71,9 +72,10 @@ def run(arguments: list[str]) -> int:
             "pip install 'dimred[plot]'"
         )
     from dimred.report.pictures.points import settings_of
+    from dimred.report.remote import place_of
     from dimred.report.runs import find_in
 
-    found = find_in(given.runs)
+    found = find_in(map(place_of, given.runs))
     done = [run for run in found if run.state == "done"]
     others = [run for run in found if run.state != "done"]
     notes = [f"{run.folder}: {run.state} ({run.why})" for run in others]

@@ -17,6 +17,7 @@ from dimred.cli.commands import Parser
 from dimred.cli.computing import LAUNCHER, compute, words
 from dimred.cli.table import Request, add_table, request
 from dimred.errors import UserError, require
+from dimred.storage.files import folder_to_write
 
 if TYPE_CHECKING:
     from dimred.report.runs import Run
@@ -121,7 +122,7 @@ def show(asked: Request, command: str, runs: Iterable[Run]) -> None:
 
 
 def outputs(asked: Request) -> Path:
-    return Path(asked.where.get("outputs", "outputs")).expanduser()
+    return folder_to_write(asked.where.get("outputs", "outputs"), "outputs")
 
 
 def output(asked: Request) -> Path:

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimred.cli.commands import Parser
@@ -15,6 +14,7 @@ from dimred.runs.printing import table
 from dimred.runs.terminal import printable
 
 if TYPE_CHECKING:
+    from dimred.report.remote import Place
     from dimred.report.runs import Run
 
 #: the columns of the table, by their names in MEASURES
@@ -38,7 +38,7 @@ def parser() -> Parser:
         nargs="*",
         default=[],
         metavar="DIR",
-        help="where the runs are (default: outputs/runs)",
+        help="where the runs are, folders or URLs (default: outputs/runs)",
     )
     parser.add_argument("--runs", metavar="DIR", help="the same as DIR")
     parser.add_argument(
@@ -49,11 +49,12 @@ def parser() -> Parser:
 
 def run(arguments: list[str]) -> int:
     given = parser().parse(arguments)
+    from dimred.report.remote import place_of
     from dimred.report.rows import flat_row
     from dimred.report.runs import find_in
 
     named = [given.runs] if given.runs else []
-    places = [Path(place).expanduser() for place in [*named, *given.folders] or ["outputs/runs"]]
+    places = [place_of(place) for place in [*named, *given.folders] or ["outputs/runs"]]
     found = find_in(places)
     if given.format == "table":
         print(as_table(found))
@@ -69,7 +70,7 @@ def run(arguments: list[str]) -> int:
 def as_table(found: Sequence[Run]) -> str:
     """The runs below the folder that they are in. Names are never wrapped, so that they can be
     copied."""
-    folders: dict[Path, list[Run]] = {}
+    folders: dict[Place, list[Run]] = {}
     for run in found:
         folders.setdefault(run.folder.parent, []).append(run)
     parts = [

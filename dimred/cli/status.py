@@ -74,7 +74,7 @@ def row(run: Run) -> Json:
         return {**about, "at": run.why}
     if run.state == "done":
         return about
-    lease = read_lease(run.folder / NAME)
+    lease = read_lease(Path(str(run.folder)) / NAME)
     if lease is None or not is_renewed(lease):
         return {**about, "state": "waiting", "at": last_epoch(run)}
     return {

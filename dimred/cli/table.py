@@ -43,7 +43,9 @@ def parser() -> Parser:
         summary="Fill a published table from run folders; without a name, list the tables.",
     )
     add_table(parser)
-    parser.add_argument("--runs", metavar="DIR", help="where the runs are (default: outputs)")
+    parser.add_argument(
+        "--runs", metavar="DIR", help="where the runs are, a folder or a URL (default: outputs)"
+    )
     parser.add_argument(
         "--format", choices=("md", "latex", "csv", "json"), default="md", help="default: md"
     )
@@ -75,15 +77,18 @@ def run(arguments: list[str]) -> int:
         print(listed())
         return 0
     asked = request(given)
+    from dimred.report.remote import place_of
     from dimred.report.runs import find_runs
     from dimred.report.tables.fill import fill
     from dimred.report.tables.formats import FORMATS
 
     outputs = given.runs or asked.where.get("outputs", "outputs")
-    place = Path(outputs).expanduser()
+    place = place_of(outputs)
     nothing_run_yet = outputs == "outputs" and not place.exists()
     runs = [] if nothing_run_yet else find_runs(place)
-    where = asked.where | ({"outputs": str(outputs_of(place))} if given.runs else {})
+    where = asked.where
+    if given.runs and isinstance(place, Path):  # nothing can be written to a URL
+        where = where | {"outputs": str(outputs_of(place))}
     print(FORMATS[given.format](asked.shown(fill(asked.whole, runs, where))), end="")
     return 0
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from dimred.errors import UserError, nearest, require
+from dimred.report.remote import Place
 from dimred.runs.config import composition
 from dimred.runs.config.files import GROUPS, conf, description, require_plain_names
 from dimred.runs.config.overrides import require_one_way
@@ -172,7 +173,7 @@ def read_yaml(path: Path, loader: type[Loader] = Loader) -> Any:
     return parse_yaml(read_bytes(path), path, loader)
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Place) -> bytes:
     """UserError if the file cannot be read."""
     try:
         return path.read_bytes()

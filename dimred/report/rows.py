@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
+from dimred.report.remote import place_of
 from dimred.report.runs import Run, find_runs
 
 LONG = ("layers", "command")  # keys of a result that only `dimred show RUN --json` prints
@@ -17,7 +17,7 @@ def results(folder: str | PathLike[str] = "outputs/runs") -> list[dict[str, Any]
 
     The columns are those of `dimred runs --format csv`: folder, state, the configuration by the
     keys of the command line (recipe.lr), and the numbers of result.json."""
-    return [flat_row(run) for run in find_runs(Path(folder).expanduser())]
+    return [flat_row(run) for run in find_runs(place_of(folder))]
 
 
 def flat_row(run: Run) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from dimred.errors import UserError
 from dimred.report.compose import Json, flat, read_bytes
 from dimred.report.index import Index, index_for
+from dimred.report.remote import Place, Remote
 from dimred.runs.config.files import description, plain_numbers
 
 #: files by which runs are found; either may be missing from a damaged run
@@ -33,7 +34,7 @@ class Run:
     config: config.yaml, or empty
     """
 
-    folder: Path
+    folder: Place
     seed: int
     description: Json
     state: State
@@ -51,8 +52,8 @@ def key(description: Json) -> str:
     return json.dumps(plain_numbers(description), sort_keys=True)
 
 
-def find_runs(folder: Path) -> list[Run]:
-    """All runs below a folder, in the order of their paths. UserError if the folder does not
+def find_runs(folder: Place) -> list[Run]:
+    """All runs below a folder or URL, in the order of their paths. UserError if it does not
     exist."""
     if not folder.is_dir():
         raise UserError(
@@ -65,28 +66,30 @@ def find_runs(folder: Path) -> list[Run]:
     return [run for run in runs if run.description or was_left_by_run(run.folder)]
 
 
-def run_folders(folder: Path) -> list[Path]:
+def run_folders(folder: Place) -> list[Place]:
     """The folders of all runs below a folder, in the order of their paths."""
+    if isinstance(folder, Remote):
+        return folder.folders_with(FOUND_BY)
     found = []
     for place, folders, files in os.walk(folder):
         if not FOUND_BY.isdisjoint((*folders, *files)):
             found.append(Path(place))
-    return sorted(found)
+    return [*sorted(found)]
 
 
-def find_in(folders: Iterable[Path]) -> list[Run]:
+def find_in(folders: Iterable[Place]) -> list[Run]:
     """All runs below several folders, each once."""
-    found: dict[Path, Run] = {}
+    found: dict[Place, Run] = {}
     for folder in folders:
         found |= {run.folder.resolve(): run for run in find_runs(folder)}
     return list(found.values())
 
 
-def was_left_by_run(folder: Path) -> bool:
+def was_left_by_run(folder: Place) -> bool:
     return any((folder / name).exists() for name in LEFT_BY_RUNS)
 
 
-def read_run(folder: Path, index: Index | None = None) -> Run:
+def read_run(folder: Place, index: Index | None = None) -> Run:
     """Read the folder of a run. Any damage is in its state and reason; nothing is raised."""
     path, config = folder / "config.yaml", {}
     try:
@@ -158,6 +161,6 @@ def newest(runs: Iterable[Run]) -> Run:
     return max(runs, key=order)
 
 
-def _written(folder: Path) -> float:
+def _written(folder: Place) -> float:
     path = folder / "result.json"
     return path.stat().st_mtime if path.exists() else 0.0

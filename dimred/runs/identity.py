@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from dimred.runs.config.files import Choices, description
-from dimred.storage.files import Json
+from dimred.storage.files import Json, folder_to_write
 from dimred.storage.masks import content_of, read_masks
 
 
@@ -27,4 +27,10 @@ def folder_of(cfg: DictConfig, choices: Choices, description: Json) -> Path:
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:10]
     sparsity = f"-s{cfg.sparsity:g}" if "sparsity" in cfg.method else ""
     name = f"{choices['method']}{sparsity}-seed{cfg.seed}-{digest}"
-    return Path(cfg.outputs).expanduser() / "runs" / choices["dataset"] / choices["model"] / name
+    return (
+        folder_to_write(cfg.outputs, "outputs")
+        / "runs"
+        / choices["dataset"]
+        / choices["model"]
+        / name
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,21 @@ from typing import Any
 from dimred.errors import UserError
 
 Json = dict[str, Any]
+
+
+def is_url(place: str) -> bool:
+    """Whether it is a URL as fsspec reads them: PROTOCOL://... or PROTOCOL::..."""
+    return re.match(r"[a-z][a-z0-9+.-]+(://|::)", place) is not None
+
+
+def folder_to_write(place: str, key: str) -> Path:
+    """The path of a folder. UserError, naming the key, for a URL: these can only be read."""
+    if is_url(place):
+        raise UserError(
+            f"{key}={place} is a URL, and dimred writes to file systems alone. Name a folder and "
+            "copy it there, or mount the store; tables and pictures read URLs: --runs URL"
+        )
+    return Path(place).expanduser()
 
 
 def write(path: Path, content: bytes) -> None:

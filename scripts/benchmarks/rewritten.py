@@ -1,8 +1,9 @@
 """Memory and time of training steps whose weights are kept, or written when they are used.
 
 A step is a forward and a backward pass and SGD with momentum. The state are theta, psi, positions,
-gradients and momentum of the covered weights; the peak is what a process takes beyond the imports,
-each candidate in a process of its own. Dense is plain PyTorch. Steps take turns, in one process.
+gradients and momentum of the covered weights; the peak is the most that a process takes in steps,
+beyond the imports, each candidate in a process of its own. Dense is plain PyTorch. For their times,
+steps take turns in one process. Linux only.
 
     ./scripts/bench rewritten [MODEL ...]
 """
@@ -13,10 +14,12 @@ from dimred.runs.environment import prepare_process
 
 prepare_process()  # as the command line does, before torch is imported
 
+import ctypes
 import multiprocessing
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -95,6 +98,9 @@ def measured(name: str, way: str) -> tuple[int, int]:
     training(tiny, sgd(tiny.parameters()), batch)()
     before = resident("VmRSS")
     step, state = candidate(name, way)
+    # what choosing a support took is no part of training
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
     for _ in range(STEPS):
         step()
     return state(), resident("VmHWM") - before

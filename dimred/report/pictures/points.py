@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
-from pathlib import Path
 from typing import NamedTuple
 
 from dimred.report.compose import Json, flat
 from dimred.report.measures import number
+from dimred.report.remote import Place
 from dimred.report.runs import Run, newest
 from dimred.runs.config.files import AS_BEFORE, describe_method, names
 
@@ -224,7 +224,7 @@ def layer_shares(run: Run) -> dict[str, float]:
 
 
 @cache
-def metrics(folder: Path) -> tuple[Json, ...]:
+def metrics(folder: Place) -> tuple[Json, ...]:
     """The readable lines of a run's metrics.jsonl, with "trained": the epochs trained so far, over
     all training phases."""
     path = folder / "metrics.jsonl"

@@ -1,0 +1,149 @@
+"""Runs at a URL, for reading: s3://, gs://, http://, zip://, memory://, whatever fsspec knows.
+
+A `Remote` has what reports use of `pathlib.Path`. The files by which runs are found are fetched at
+once, since a request takes longer than such a file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+from dimred.errors import UserError
+from dimred.storage.files import is_url
+
+#: what is fetched for every run
+FETCHED = ("config.yaml", "result.json")
+#: packages of the file systems that fsspec itself does not include
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
+
+
+class Remote:
+    """A file or a folder of a file system of fsspec."""
+
+    def __init__(self, files: Files, path: str) -> None:
+        self.files, self.path = files, path.rstrip("/")
+
+    def __truediv__(self, name: str) -> Remote:
+        return Remote(self.files, f"{self.path}/{name}")
+
+    def __str__(self) -> str:
+        # of zip://FOLDER::FILE.zip, the first part is the place in the archive
+        first, chained, others = self.files.url.partition("::")
+        below = self.path.removeprefix(self.files.root)
+        return f"{first.rstrip('/')}/{below.lstrip('/')}".rstrip("/") + chained + others
+
+    def __repr__(self) -> str:
+        return f"Remote({str(self)!r})"
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Remote) and str(self) == str(other)
+
+    def __lt__(self, other: Remote) -> bool:
+        return self.path < other.path
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @property
+    def parent(self) -> Remote:
+        return Remote(self.files, self.path.rpartition("/")[0])
+
+    def resolve(self) -> Remote:
+        return self
+
+    def folders_with(self, names: Collection[str]) -> list[Place]:
+        """All folders below that have one of these files, in the order of their paths."""
+        paths = [path.rpartition("/") for path in self.files.listed]
+        found = {folder for folder, _, name in paths if name in names}
+        return [Remote(self.files, folder) for folder in sorted(found)]
+
+    def is_dir(self) -> bool:
+        inside = f"{self.path}/"
+        return any(path.startswith(inside) for path in self.files.listed)
+
+    def is_file(self) -> bool:
+        return self.path in self.files.listed
+
+    def exists(self) -> bool:
+        return self.is_file() or self.is_dir()
+
+    def read_bytes(self) -> bytes:
+        """OSError if it cannot be read."""
+        return self.files.read(self.path)
+
+    def read_text(self, errors: str = "strict") -> str:
+        return self.read_bytes().decode(errors=errors)
+
+    def stat(self) -> Any:
+        """Its st_mtime, in seconds; 0 where the file system does not tell."""
+        try:
+            return SimpleNamespace(st_mtime=self.files.system.modified(self.path).timestamp())
+        except (NotImplementedError, KeyError, OSError):
+            return SimpleNamespace(st_mtime=0.0)
+
+
+class Files:
+    """A file system and what lies below one place of it, listed once."""
+
+    def __init__(self, system: Any, root: str, url: str) -> None:
+        self.system, self.root, self.url = system, root.rstrip("/"), url
+
+    @cached_property
+    def listed(self) -> dict[str, dict[str, Any]]:
+        """All files, by their paths."""
+        return dict(self.system.find(self.root, detail=True))
+
+    @cached_property
+    def _fetched(self) -> dict[str, Any]:
+        wanted = [path for path in self.listed if path.rpartition("/")[2] in FETCHED]
+        return dict(self.system.cat(wanted, on_error="return")) if len(wanted) > 1 else {}
+
+    def read(self, path: str) -> bytes:
+        if path not in self.listed:
+            raise FileNotFoundError(2, "no such file", path)
+        found = self._fetched.get(path)
+        if isinstance(found, bytes):
+            return found
+        try:
+            return bytes(self.system.cat_file(path))
+        except Exception as error:  # of any file system
+            raise OSError(f"{path} cannot be fetched ({error})") from None
+
+
+Place: TypeAlias = Path | Remote
+
+
+def place_of(name: str | os.PathLike[str]) -> Place:
+    """A folder by its path or its URL. UserError if a URL cannot be read."""
+    return remote(name) if isinstance(name, str) and is_url(name) else Path(name).expanduser()
+
+
+def remote(url: str) -> Remote:
+    """The folder at a URL. UserError if it cannot be read."""
+    try:
+        import fsspec
+    except ImportError:
+        raise UserError(
+            f"{url} needs fsspec, which is not installed. Install it: pip install 'dimred[fsspec]'"
+        ) from None
+    try:
+        system, root = fsspec.core.url_to_fs(url)
+        files = Files(system, root, url)
+        files.listed  # noqa: B018 (what is wrong with the URL is an error here)
+    except ImportError as error:
+        package = PACKAGES.get(url.partition(":")[0], "")
+        hint = f"pip install 'dimred[fsspec]' {package}".rstrip()
+        raise UserError(f"{url} needs another package ({error}). Install it: {hint}") from None
+    except Exception as error:  # of any file system
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{url} cannot be read ({reason})") from None
+    return Remote(files, root)

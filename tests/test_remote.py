@@ -1,0 +1,120 @@
+"""Runs at a URL: read as those in a folder, and never written to."""
+
+from __future__ import annotations
+
+import builtins
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from conftest import Outcome
+from tables import SNIP, put
+
+from dimred.errors import UserError
+from dimred.report.pictures.points import metrics
+from dimred.report.remote import place_of, remote
+from dimred.report.rows import results
+from dimred.report.runs import Run, find_in, find_runs, newest
+
+LINE = '{"phase": 1, "step": 2, "epoch": 1.0, "train_loss": 0.5}\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A finished run, an unfinished one and a damaged one."""
+    (put(tmp_path / "runs", SNIP, 0, test_accuracy=0.75) / "metrics.jsonl").write_text(LINE)
+    put(tmp_path / "runs", SNIP, 1)
+    put(tmp_path / "runs", SNIP, 2, test_accuracy=0.5).joinpath("config.yaml").write_text("seed: [")
+    return tmp_path / "runs"
+
+
+@pytest.fixture(params=["file", "zip", "memory"])
+def url(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> str:
+    """The same runs at a URL."""
+    if request.param == "file":
+        return f"file://{folder}"
+    if request.param == "zip":
+        shutil.make_archive(str(tmp_path / "runs"), "zip", tmp_path, "runs")
+        return f"zip://runs::file://{tmp_path}/runs.zip"
+    system = fsspec.filesystem("memory")
+    system.put(str(folder), f"{tmp_path}/runs", recursive=True)
+    return f"memory:/{tmp_path}/runs"
+
+
+def test_runs_at_a_url_are_those_of_the_folder(folder: Path, url: str) -> None:
+    here, there = find_runs(folder), find_runs(remote(url))
+    assert [run.state for run in there] == ["done", "unfinished", "damaged"]
+    for one, other in zip(here, there, strict=True):
+        assert (one.seed, one.description, one.result) == (
+            other.seed,
+            other.description,
+            other.result,
+        )
+        assert one.folder.name == other.folder.name
+        assert str(other.folder).startswith(url.partition("::")[0])
+    assert there[0].result["test_accuracy"] == 0.75
+    assert metrics(there[0].folder)[0]["train_loss"] == 0.5
+    assert [row["test_accuracy"] for row in results(url) if row["state"] == "done"] == [0.75]
+
+
+def test_the_name_of_a_run_at_a_url_leads_to_it(url: str) -> None:
+    for run in find_runs(remote(url)):
+        assert [each.seed for each in find_runs(place_of(str(run.folder)))] == [run.seed]
+
+
+def test_runs_of_folders_and_urls_are_read_together(folder: Path, url: str) -> None:
+    done = [run for run in find_in([folder, remote(url), remote(url)]) if run.state == "done"]
+    assert len(done) == 2
+    assert isinstance(newest(done), Run)
+
+
+def test_tables_and_lists_read_a_url(
+    url: str, tiny: str, dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    if url.startswith("memory"):  # a process has its own
+        return
+    outcome = dimred("table", tiny, "--runs", url)
+    assert outcome.code == 0 and "75.00 (1 of 2)" in outcome.out
+    assert f"outputs={url}" not in outcome.out
+    outcome = dimred("runs", url)
+    assert outcome.code == 0 and "3 runs: 1 done, 1 unfinished, 1 damaged" in outcome.out
+
+
+@pytest.mark.parametrize("command", ["train", "reproduce", "plot"])
+def test_nothing_is_written_to_a_url(
+    command: str, tiny: str, dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    arguments = {
+        "train": ["train", "outputs=s3://bucket/outputs"],
+        "reproduce": ["reproduce", tiny, "outputs=s3://bucket/outputs"],
+        "plot": ["plot", "--out", "s3://bucket/outputs"],
+    }
+    outcome = dimred(*arguments[command])
+    assert outcome.code == 1 and "s3://bucket/outputs is a URL, and dimred writes to" in outcome.err
+
+
+def test_a_url_without_runs_or_with_an_unknown_protocol_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no folder file:///nowhere/at/all"):
+        find_runs(place_of("file:///nowhere/at/all"))
+    with pytest.raises(UserError, match=r"nonsense://x cannot be read .*nonsense"):
+        place_of("nonsense://x")
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = {"s3fs", "fsspec"}
+    imported = builtins.__import__
+
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if name.partition(".")[0] in absent:
+            raise ImportError(f"No module named {name!r}")
+        return imported(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match=r"needs fsspec.*pip install 'dimred\[fsspec\]'$"):
+        place_of("file:///tmp")
+    absent.remove("fsspec")
+    with pytest.raises(UserError, match=r"pip install 'dimred\[fsspec\]' s3fs$"):
+        place_of("s3://bucket/runs")
