@@ -107,7 +107,8 @@ def test_a_killed_preparation_resumes_and_ends_with_the_same_bytes(
     recorded = json.loads((target / "shards.json").read_bytes())["shards"]
     with pytest.raises(UserError, match=r"lacks \d+ of 12 shards"):
         shards(target)
-    (target / ".train-00005.tar.999999").write_bytes(b"cut short")
+    for name in ("train-00005.tar", "shards.json"):
+        (target / f".{name}.999999").write_bytes(b"cut short")
     assert Command(arguments, tmp_path / "again", before=shards_of_two).wait().code == 0
     arguments = ("data", "prepare", many, whole, "--size", "16", "--jobs", "0")
     assert Command(arguments, tmp_path / "once", before=shards_of_two).wait().code == 0

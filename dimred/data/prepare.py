@@ -23,7 +23,7 @@ from dimred.errors import UserError
 
 IN_A_SHARD = 1000  # images; a killed process loses the shards that it is writing
 KEPT = {"JPEG": "jpg", "PNG": "png"}  # formats whose small images are copied as they are
-TEMPORARY = r"\.(train|val|test)-\d{5}\.tar\.\d+"
+TEMPORARY = r"\.((train|val|test)-\d{5}\.tar|shards\.json)\.\d+"
 
 
 class Shard(NamedTuple):
