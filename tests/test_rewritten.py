@@ -219,6 +219,7 @@ def test_runs_have_the_same_name_with_both() -> None:
         {"capture": True},
         {"arithmetic": "auto"},
         {"cache_frozen_mb": 1},
+        {"cache_frozen_disk_mb": 1},
         {"skip_removed_channels": True},
     ],
 )
