@@ -18,7 +18,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from dimred.errors import UserError
 from dimred.runs.build import build
-from dimred.runs.nets import build_net
+from dimred.runs.nets import build_net, plain_model
 
 SHAPE = (3, 32, 32)
 TINY_VIT = {
@@ -167,6 +167,14 @@ def test_position_embeddings_are_resized_as_timm_does(
     found = built(model, (3, 5 * size, 5 * size), init="torch_default", pretrained=file, **knobs)
     expected = resample_abs_pos_embed(saved[name], [5, 5])
     torch.testing.assert_close(found.state_dict()[name], expected)
+
+
+def test_a_model_whose_modules_have_versions_comes_back_plain() -> None:
+    """MNASNet loads no state dict without the version of its module."""
+    cfg = compose("model=torchvision", "model.name=mnasnet0_5")
+    net, images = build_net(cfg, SHAPE, 10), torch.rand(2, *SHAPE)
+    net.train(False)
+    assert torch.equal(plain_model(net)(images), net(images))
 
 
 # -- transformers --------------------------------------------------------------------------------

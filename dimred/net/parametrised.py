@@ -114,7 +114,7 @@ class ParametrisedModel:
         of coordinates. Tied weights have an entry under each of their names."""
         effective = self.effective_weights()
         values = {id(self.weights[name].param): value for name, value in effective.items()}
-        out = dict(self.model.state_dict())
+        out = self.model.state_dict()  # with the versions of modules, which some of them need
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
             if id(parameter) in values:
                 out[name] = values[id(parameter)]
