@@ -416,8 +416,8 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.data, name)
 
-    def train_batches(self, *args: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in self.data.train_batches(*args):
+    def train_shares(self, *args: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in self.data.train_shares(*args):
             self.seen.append(images)
             yield images, labels
 

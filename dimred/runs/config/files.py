@@ -55,7 +55,7 @@ AS_BEFORE: Mapping[str, Mapping[str, Any]] = {
         "sync_batchnorm": False,
         "arithmetic": "dense",
     },
-    "dataset": {"channels": 3},
+    "dataset": {"channels": 3, "skip_corrupted": False},
 }
 
 # of the groups, the names of the chosen files: {"method": "rigl", ...}
