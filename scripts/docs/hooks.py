@@ -1,0 +1,103 @@
+"""Hooks of mkdocs: the pages of the site that are generated, and links that leave docs/."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from os.path import normpath
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import method_pages
+import notebook
+from main import ROOT
+
+log = logging.getLogger("mkdocs.plugins.dimred")
+
+#: pages of the site that are files elsewhere in the repository
+ELSEWHERE = {
+    "contributing.md": ROOT / "CONTRIBUTING.md",
+    "changes.md": ROOT / "CHANGELOG.md",
+}
+MEASURED = ROOT / "outputs/tables"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    fill(config.nav, "Methods", method_pages.navigation())
+    fill(config.nav, "Measured tables", measured_navigation())
+    return config
+
+
+def fill(nav: Any, title: str, entries: list[Any]) -> None:
+    """Give the empty section of this title its entries."""
+    for section in nav:
+        if not isinstance(section, dict):
+            continue
+        for name, members in section.items():
+            if name == title:
+                section[name] = entries
+            elif isinstance(members, list):
+                fill(members, title, entries)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    pages = method_pages.pages()
+    pages["tour.md"] = notebook.as_markdown(ROOT / "docs/quickstart.ipynb")
+    pages |= {name: path.read_text() for name, path in ELSEWHERE.items()}
+    pages |= {measured_name(path): path.read_text() for path in measured_files()}
+    for name, text in pages.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def measured_files() -> list[Path]:
+    first = MEASURED / "README.md"
+    return [first, *sorted(path for path in MEASURED.glob("*.md") if path != first)]
+
+
+def measured_name(path: Path) -> str:
+    """`--` begins what a table's settings differ in: too long for an address."""
+    stem = path.stem.partition("--")[0]
+    return "measured/index.md" if stem == "README" else f"measured/{stem}.md"
+
+
+def measured_navigation() -> list[Any]:
+    first, *others = measured_files()
+    return [
+        measured_name(first),
+        *({path.stem.partition("--")[0]: measured_name(path)} for path in others),
+    ]
+
+
+LINK = re.compile(r"\[([^\]]+)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links that leave docs/: to a page of the site where the file is one, and otherwise the name
+    of the file in the repository."""
+    source = ELSEWHERE.get(page.file.src_uri, ROOT / "docs" / page.file.src_uri)
+
+    def target(link: re.Match[str]) -> str:
+        words, path, anchor = link[1], link[2], link[3] or ""
+        if files.get_file_from_path(normpath(Path(page.file.src_uri).parent / path)):
+            return link[0]
+        found = (source.parent / path).resolve()
+        for name, file in ELSEWHERE.items():
+            if found == file:
+                return f"[{words}]({name}{anchor})"
+        if found.is_relative_to(ROOT / "docs") and found.exists():
+            inside = found.relative_to(ROOT / "docs").as_posix()
+            return f"[{words}]({inside.replace('quickstart.ipynb', 'tour.md')}{anchor})"
+        if found.is_relative_to(ROOT) and found.exists():
+            return words
+        log.warning("%s links to %s, which is not there", page.file.src_uri, path)
+        return link[0]
+
+    return LINK.sub(target, markdown)

@@ -1,0 +1,93 @@
+"""The documentation site: it builds strictly, offline, with a page for every method."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from dimred.runs.config.files import names
+
+METHODS = names("method")
+
+
+def build(config: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", config, "-d", folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = build(ROOT / "mkdocs.yml", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_method_has_a_page_with_its_equation_fields_and_source(site: Path) -> None:
+    for name in METHODS:
+        page = (site / f"method/{name}.html").read_text()
+        assert f'<h1 id="{name}">' in page
+        for part in ("equation", "when-to-use-it", "cost", "fields", "numbers"):
+            assert f'<h2 id="{part}">' in page, f"{name} has no {part}"
+
+
+def test_the_page_of_set_has_published_numbers_beside_measured_ones(site: Path) -> None:
+    """SET at 95 % in the MNIST comparison of Dettmers and Zettlemoyer: 98.14 % published."""
+    text = re.sub(r"<[^>]+>", " ", (site / "method/set.html").read_text())
+    row = re.search(r"published\s+98\.39\s+98\.14\s+98\.10", text)
+    assert row and "98.42 ± 0.05" in text[: row.start()]
+
+
+def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    """Links may lead elsewhere; scripts, styles, fonts and pictures may not."""
+    pages = [*site.rglob("*.html")]
+    assert len(pages) > len(METHODS)
+    for page in pages:
+        text = page.read_text()
+        loaded = re.findall(r"<(?:script|img|iframe|source)[^>]*\ssrcs?e?t?=\"?(\S+)", text)
+        loaded += re.findall(r"<link[^>]*rel=\"?(?:stylesheet|preload|icon)[^>]*>", text)
+        assert loaded and not [part for part in loaded if "//" in part], page
+    for style in site.rglob("*.css"):
+        assert not re.search(r"url\([\"']?(https?:)?//", style.read_text()), style
+
+
+def test_links_between_pages_of_the_site_lead_to_pages(site: Path) -> None:
+    """Generated pages, too; mkdocs itself checks links in Markdown."""
+    for page in site.rglob("*.html"):
+        if page.name == "404.html":
+            continue
+        for link in re.findall(r"<a[^>]*\shref=\"([^\"#:]+)[\"#]", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.relative_to(site)}: {link}"
+
+
+def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "index.md").write_text("A [link](nowhere.md) to nothing.")
+    config = tmp_path / "mkdocs.yml"
+    config.write_text("site_name: x\n" + validation())
+    done = build(config, tmp_path / "site")
+    assert done.returncode != 0 and "nowhere.md" in done.stderr
+
+
+def validation() -> str:
+    """What mkdocs.yml says about links."""
+    return re.findall(r"^validation:.*?\Z", (ROOT / "mkdocs.yml").read_text(), re.M | re.S)[0]
+
+
+def test_commands_of_the_first_page_are_those_of_the_readme() -> None:
+    """Which a test runs."""
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/index.md").read_text(), re.S)
+    assert blocks and all(block in readme for block in blocks)
