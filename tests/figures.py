@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dimred.report.pictures.catalogue import pictures
+from dimred.report.pictures.picture import WIDE
 from dimred.report.pictures.points import (
     Setting,
     settings_of,
-)
-from dimred.report.pictures.style import (
-    WIDE,
 )
 from dimred.report.runs import find_runs
 

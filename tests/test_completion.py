@@ -50,6 +50,8 @@ PATH = f"{Path(SCRIPT).parent}:{os.environ['PATH']}"
         ("dimred export --format to", ["torch-export"]),
         ("dimred mask d", ["diff"]),
         ("dimred plot cur", ["curves"]),
+        ("dimred plot --x training_flops_", ["training_flops_relative"]),
+        ("dimred plot --by me", ["method"]),
         ("dimred data pre", ["prepare"]),
         ("dimred data prepare --sk", ["--skip-corrupted"]),
         ("dimred completion z", ["zsh"]),

@@ -34,6 +34,7 @@ from dimred.report.pictures.marks import (
     pareto,
 )
 from dimred.report.pictures.overview import page
+from dimred.report.pictures.picture import NARROW, WIDE
 from dimred.report.pictures.points import (
     Point,
     Stat,
@@ -49,9 +50,7 @@ from dimred.report.pictures.style import (
     INK,
     MARKERS,
     MUTED,
-    NARROW,
     SHADES,
-    WIDE,
     styled,
     styles_of,
 )
@@ -324,7 +323,7 @@ def test_the_front_of_long_names_is_not_cut_off(trained: Path, runs: Path, width
     for what in ("storage", "flops"):
         [picture] = pictures(what, settings(runs))[0]
         with styled({}):
-            figure = picture.draw(width)
+            figure = picture.figure(width)
             ends = [text.get_window_extent().x1 / figure.dpi for text in figure.texts]
         assert max(ends) < width and len(ends) > 6
 
@@ -449,7 +448,10 @@ def test_runs_of_older_versions_are_named_and_nothing_is_invented(
         and "and 1 more" in outcome.err
         and "Traceback" not in outcome.err
     )
-    assert [path.name for path in (runs / "out").iterdir()] == ["flops-digits-lenet300.svg"]
+    assert sorted(path.name for path in (runs / "out").iterdir()) == [
+        "flops-digits-lenet300.csv",
+        "flops-digits-lenet300.svg",
+    ]
 
 
 def test_unfinished_failed_and_damaged_runs_are_one_line_each(
@@ -544,7 +546,7 @@ def test_a_missing_library_is_named_with_the_extra_to_install() -> None:
 def test_options_may_come_before_and_after_the_folders(tmp_path: Path) -> None:
     from dimred.cli.plot import parse
 
-    def parsed(*arguments: str) -> tuple[list[str], list[Path], Path, str]:
+    def parsed(*arguments: str) -> tuple[list[str], list[Path], Path, str | None]:
         given = parse([*arguments])
         return given.picture, given.runs, given.out, given.format
 
@@ -553,7 +555,7 @@ def test_options_may_come_before_and_after_the_folders(tmp_path: Path) -> None:
         ["flops"],
         [a, b],
         Path("o"),
-        "svg",
+        None,
     )
     assert parsed("--runs=a", "--runs", "b", "--format=png", "flops", "flops") == (
         ["flops"],
@@ -561,5 +563,5 @@ def test_options_may_come_before_and_after_the_folders(tmp_path: Path) -> None:
         out,
         "png",
     )
-    assert parsed("--runs", "a", "flops") == (["flops"], [a], out, "svg")
-    assert parsed() == ([], [Path("outputs/runs")], out, "svg")
+    assert parsed("--runs", "a", "flops") == (["flops"], [a], out, None)
+    assert parsed() == ([], [Path("outputs/runs")], out, None)

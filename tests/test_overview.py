@@ -16,9 +16,7 @@ from figures import HOSTILE, change, folders, settings
 
 from dimred.report.pictures.catalogue import pictures
 from dimred.report.pictures.overview import page
-from dimred.report.pictures.style import (
-    WIDE,
-)
+from dimred.report.pictures.picture import WIDE
 
 
 class Page(HTMLParser):

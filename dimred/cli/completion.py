@@ -12,6 +12,7 @@ from pathlib import Path
 from dimred.cli import help
 from dimred.cli.commands import COMMANDS, Parser, find
 from dimred.errors import UserError, nearest
+from dimred.report.measures import MEASURES
 from dimred.runs.config.fields import Field, fields, group_files, own_folders, place
 from dimred.runs.config.files import EXPERIMENT, GROUPS, TRACKER, conf, names
 
@@ -53,6 +54,8 @@ end
 complete -c dimred -f -a '(__dimred_complete)'
 """
 LISTED = (*GROUPS, TRACKER)
+#: by which runs are often told apart, of the columns of dimred runs --format csv
+COLUMNS = ("method", "basis", "dataset", "model", "sparsity", "device_name")
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
@@ -141,6 +144,10 @@ def values_of(action: Action, before: Sequence[str], word: str) -> Iterable[str]
         return group_files("method", own_folders(before))
     if kind == "FIELD=VALUE":
         return [each.removeprefix("method.") for each in inside("method", before[0], before)]
+    if kind == "NUMBER":
+        return list(MEASURES)
+    if kind == "COLUMN":
+        return COLUMNS
     if kind == "TABLE":
         return names("table")
     if kind in ("FILE", "DIR"):

@@ -15,7 +15,9 @@ from dimred.errors import UserError, first_lines
 from dimred.storage.files import folder_to_write
 
 if TYPE_CHECKING:
+    from dimred.report.pictures.picture import Picture
     from dimred.report.pictures.points import Setting
+    from dimred.report.pictures.style import Look
 
 log = logging.getLogger("dimred")
 PICTURES = (
@@ -30,9 +32,12 @@ MANY = 9  # lines about runs that are not drawn
 def parser() -> Parser:
     parser = Parser(
         "plot",
-        "[PICTURE ...] [--runs DIR ...] [--out DIR] [--format NAME]",
-        summary="Draw pictures of runs; without a name, all of them.",
-        more="overview is a page with all runs and all pictures.",
+        "[PICTURE ...] [--runs DIR ...] [--out DIR] [--format NAME] [--paper] [--style FILE]",
+        "--x NUMBER [--y NUMBER] [--by COLUMN] [OPTION ...]",
+        summary="Draw pictures of runs, or any number against any other; without a name, all of "
+        "them.",
+        more="overview is a page with all runs and all pictures. The points of a picture are "
+        "written beside it, as .csv. NUMBER and COLUMN: those of dimred runs --format csv.",
     )
     parser.add_argument("picture", nargs="*", default=[], choices=PICTURES, help="what to draw")
     parser.add_argument(
@@ -48,7 +53,18 @@ def parser() -> Parser:
         default="outputs/pictures",
         help="where to write (default: outputs/pictures)",
     )
-    parser.add_argument("--format", choices=FORMATS, default="svg", help="default: svg")
+    parser.add_argument("--format", choices=FORMATS, help="default: svg, for --paper pdf")
+    parser.add_argument("--x", metavar="NUMBER", help="the number of the horizontal axis")
+    parser.add_argument(
+        "--y", metavar="NUMBER", help="the number of the vertical axis (default: test_accuracy)"
+    )
+    parser.add_argument("--by", metavar="COLUMN", help="what has a colour (default: method)")
+    parser.add_argument(
+        "--paper", action="store_true", help="as wide as a column, without title and caption"
+    )
+    parser.add_argument(
+        "--style", metavar="FILE", help="a style file of matplotlib: fonts, sizes, colours"
+    )
     return parser
 
 
@@ -61,6 +77,10 @@ def parse(arguments: list[str]) -> Namespace:
     given.picture = list(dict.fromkeys([*given.picture, *named]))
     given.runs = folders
     given.out = folder_to_write(given.out, "--out")
+    if not given.x and (given.y or given.by):
+        raise UserError("--y and --by need --x: dimred plot --x training_flops --y test_accuracy")
+    if given.paper and "overview" in given.picture:
+        raise UserError("--paper draws pictures, and overview is a page. Name them separately")
     return given
 
 
@@ -95,28 +115,71 @@ def run(arguments: list[str]) -> int:
 def write_pictures(given: Namespace, settings: Sequence[Setting], notes: list[str]) -> int:
     """Write the files and print their paths. UserError if a picture that was named is empty."""
     from dimred.report.pictures.catalogue import DRAWINGS, pictures
-    from dimred.storage.files import write
 
-    wanted = given.picture or PICTURES
-    drawn, empty = {}, []
+    look, wanted = look_of(given), wanted_of(given)
+    drawn: dict[str, list[Picture]] = {}
     for kind in DRAWINGS if "overview" in wanted else wanted:
-        drawn[kind], lines = pictures(kind, settings)
+        drawn[kind], lines = pictures(kind, settings, look.colours)
         notes += lines
         if kind in wanted:
-            for line in lines:
-                log.warning("%s", line)
-            if not drawn[kind]:
-                empty.append(kind)
-            for picture in drawn[kind]:
-                path = given.out / f"{picture.name}.{given.format}"
-                write(path, picture.file(given.format))
-                print(path)
+            write_files(given, drawn[kind], lines, look)
+    empty = [kind for kind in given.picture if not drawn.get(kind, True)]
+    if given.x:
+        of_numbers, lines = numbers_against_numbers(given, settings, look)
+        write_files(given, of_numbers, lines, look)
+        if not of_numbers:
+            empty.append(f"--x {given.x}")
     if "overview" in wanted:
         from dimred.report.pictures.overview import page
+        from dimred.storage.files import write
 
         path = given.out / "overview.html"
         write(path, page(settings, list(chain.from_iterable(drawn.values())), notes))
         print(path)
-    if given.picture and empty:
+    if empty:
         raise UserError(f"nothing to draw for {', '.join(empty)}: see the lines above")
     return 0
+
+
+def wanted_of(given: Namespace) -> Sequence[str]:
+    if given.picture or given.x:
+        return given.picture
+    return [name for name in PICTURES if not (given.paper and name == "overview")]
+
+
+def look_of(given: Namespace) -> Look:
+    from dimred.report.pictures.style import PAPER, PLAIN, read_style
+
+    look = PAPER if given.paper else PLAIN
+    return look.with_rc(read_style(Path(given.style).expanduser())) if given.style else look
+
+
+def numbers_against_numbers(
+    given: Namespace, settings: Sequence[Setting], look: Look
+) -> tuple[list[Picture], list[str]]:
+    from dimred.report.numbers import number_named, require_column
+    from dimred.report.pictures.versus import Request, versus
+
+    runs = list(chain.from_iterable(setting.runs for setting in settings))
+    x, y = number_named(given.x, runs), number_named(given.y or "test_accuracy", runs)
+    by = given.by or "method"
+    require_column(by, runs)
+    return versus(settings, Request(x, y, by), look.colours)
+
+
+def write_files(
+    given: Namespace, drawn: Sequence[Picture], notes: Sequence[str], look: Look
+) -> None:
+    """Write each picture, and its points beside it, and print the paths."""
+    from dimred.storage.files import write
+
+    for line in notes:
+        log.warning("%s", line)
+    ending = "-paper" if given.paper else ""
+    form = given.format or ("pdf" if given.paper else "svg")
+    for picture in drawn:
+        path = given.out / f"{picture.name}{ending}.{form}"
+        write(path, picture.file(form, look))
+        points = given.out / f"{picture.name}.csv"
+        write(points, picture.csv())
+        print(path, points, sep="\n")

@@ -13,8 +13,9 @@ from dimred.report.measures import number
 from dimred.report.pictures.curves import ACCURACY, LOSS, SUPPORT, over_time
 from dimred.report.pictures.layers import layers
 from dimred.report.pictures.marks import COSTS, Cost, marks_of, panels, pareto
+from dimred.report.pictures.picture import Picture
 from dimred.report.pictures.points import Setting, accuracy, layer_shares, metrics
-from dimred.report.pictures.style import COLOURS, Picture, Style, styles_of
+from dimred.report.pictures.style import COLOURS, Style, styles_of
 from dimred.report.pictures.tradeoff import tradeoff
 from dimred.report.runs import Run
 
@@ -82,10 +83,13 @@ DRAWINGS = {
 }
 
 
-def pictures(what: str, settings: Sequence[Setting]) -> tuple[list[Picture], list[str]]:
+def pictures(
+    what: str, settings: Sequence[Setting], colours: Sequence[str] = COLOURS
+) -> tuple[list[Picture], list[str]]:
     """The pictures of a kind, one or two for each setting, and lines about runs that are not
     drawn."""
-    drawing, styles = DRAWINGS[what], styles_of(sorted_methods(settings), sharing(settings))
+    drawing = DRAWINGS[what]
+    styles = styles_of(sorted_methods(settings), sharing(settings), colours)
     of_settings = (drawing.draw(setting, styles) for setting in settings)
     drawn = list(filter(None, chain.from_iterable(of_settings)))
     runs = list(chain.from_iterable(setting.runs for setting in settings))

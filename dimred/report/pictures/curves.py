@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dimred.report.measures import number
+from dimred.report.pictures.picture import Picture, Row
 from dimred.report.pictures.points import Point, Setting, metrics, seeds
 from dimred.report.pictures.sheet import (
     Sheet,
@@ -21,7 +22,7 @@ from dimred.report.pictures.sheet import (
     set_ticks,
     sparsity_label,
 )
-from dimred.report.pictures.style import INK, MUTED, Picture, shades
+from dimred.report.pictures.style import INK, MUTED, shades
 from dimred.report.runs import Run
 
 DASHED = (0, (2.5, 1.5))
@@ -38,6 +39,11 @@ class Curve(NamedTuple):
     low: np.ndarray
     high: np.ndarray
     n: int
+
+    def places(self) -> Iterable[list[float]]:
+        """Epoch, mean, low and high of each place."""
+        table: list[list[float]] = np.stack(self[:4], axis=1).tolist()
+        return table
 
 
 class Kind(NamedTuple):
@@ -144,8 +150,22 @@ def over_time(setting: Setting, kind: Kind) -> Picture | None:
         setting.slug,
         title,
         caption,
-        lambda width: draw(Sheet(width, title, caption), kind, drawn),
+        lambda sheet: draw(sheet, kind, drawn),
+        rows_of(kind, drawn),
     )
+
+
+def rows_of(kind: Kind, drawn: Mapping[Point, tuple[Curve | None, Curve | None]]) -> list[Row]:
+    rows = list[Row]()
+    for point, pair in drawn.items():
+        for (name, _), curve in zip((kind.solid, kind.dashed), pair, strict=True):
+            if curve is None:
+                continue
+            about: Row = {"method": point.method, "sparsity": point.sparsity, "curve": name}
+            for epoch, mean, low, high in curve.places():
+                at = {"epoch": epoch, "mean": mean, "low": low, "high": high, "seeds": curve.n}
+                rows.append({**about, **at})
+    return rows
 
 
 def moves(overlap: Curve | None, explored: Curve | None) -> bool:

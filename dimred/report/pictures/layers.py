@@ -12,19 +12,21 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 
+from dimred.report.pictures.picture import Picture, Row
 from dimred.report.pictures.points import Point, Setting, layer_shares, seeds
 from dimred.report.pictures.sheet import (
-    LINE,
+    SMALL,
     Sheet,
     columns,
+    line,
     log_ticks,
     per_cent,
     set_ticks,
     shortened,
+    sized,
     sparsity_label,
     width_of,
 )
-from dimred.report.pictures.style import Picture
 from dimred.report.runs import Run
 
 COLOURS, NONE = "viridis", "#8b929b"  # for densities, and for 0
@@ -48,8 +50,19 @@ def layers(setting: Setting) -> Picture | None:
         setting.slug,
         title,
         caption,
-        lambda width: draw(Sheet(width, title, caption), points),
+        lambda sheet: draw(sheet, points),
+        rows_of(points),
     )
+
+
+def rows_of(points: Sequence[Point]) -> list[Row]:
+    rows = list[Row]()
+    for point in points:
+        names = list(dict.fromkeys(chain.from_iterable(map(layer_shares, point.runs))))
+        for name, value in zip(names, means(point, names), strict=True):
+            about = {"method": point.method, "sparsity": point.sparsity, "layer": name}
+            rows.append(about | {"density": float(value), "seeds": len(point.runs)})
+    return rows
 
 
 def is_sparse(run: Run) -> bool:
@@ -115,7 +128,7 @@ def draw_rows(
                 in_few(100 * value),
                 ha="center",
                 va="center_baseline",
-                fontsize=8.5,
+                fontsize=sized(SMALL),
                 color="#000000" if bright else "#ffffff",
             )
 
@@ -132,11 +145,12 @@ def in_few(value: float) -> str:
 def scale(sheet: Sheet, norm: LogNorm, least: float) -> None:
     """The colour scale."""
     sheet.y += 0.12
-    places = log_ticks(least, 1, 2.6, per_cent)
+    wide = min(2.6, sheet.width - 1.1)
+    places = log_ticks(least, 1, wide, per_cent)
     # the label of the first tick must not be cut off
-    inside = 2.6 * (1 - math.log(places[0]) / math.log(least))
+    inside = wide * (1 - math.log(places[0]) / math.log(least))
     left = 0.15 + max(0.0, width_of(per_cent(places[0])) / 2 - inside)
-    axes = sheet.panel(left, sheet.y, 2.6, 0.13)
+    axes = sheet.panel(left, sheet.y, wide, 0.13)
     axes.imshow(
         np.geomspace(least, 1, 128)[None],
         norm=norm,
@@ -149,9 +163,9 @@ def scale(sheet: Sheet, norm: LogNorm, least: float) -> None:
     axes.spines[:].set_visible(False)
     axes.set_yticks([])
     set_ticks(axes.xaxis, [math.log10(place) for place in places], lambda z: per_cent(10**z))
-    sheet.text(left + 3.05, sheet.y - 0.01, "0 %", fontsize=8.5)
-    sheet.line([left + 2.92], sheet.y + 0.065, color=NONE, marker="s", ms=9)
-    sheet.y += 0.13 + LINE
+    sheet.text(left + wide + 0.45, sheet.y - 0.01, "0 %", fontsize=sized(SMALL))
+    sheet.line([left + wide + 0.32], sheet.y + 0.065, color=NONE, marker="s", ms=9)
+    sheet.y += 0.13 + line()
 
 
 def means(point: Point, names: Sequence[str]) -> np.ndarray:

@@ -15,9 +15,10 @@ from markupsafe import Markup
 
 from dimred.errors import UserError
 from dimred.report.measures import number
+from dimred.report.pictures.picture import NARROW, WIDE, Picture
 from dimred.report.pictures.points import Setting, plain, sparsity
 from dimred.report.pictures.sheet import per_cent, with_prefix
-from dimred.report.pictures.style import DARK, NARROW, WIDE, Picture
+from dimred.report.pictures.style import DARK
 from dimred.report.runs import Run
 
 HERE = Path(__file__).parent

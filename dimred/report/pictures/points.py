@@ -88,16 +88,44 @@ def settings_of(runs: Iterable[Run]) -> tuple[list[Setting], list[str]]:
         names = choice(run, "dataset"), choice(run, "model")
         key = *names, *values_of(run, of_method=False)
         found[key].append(run)
-    settings, notes, slugs = [], [], Counter[str]()
-    for key in sorted(found):
+    settings, notes = [], []
+    for key, (title, slug) in titles(found).items():
         points, doubles = points_of(found[key])
         notes += doubles
-        name = "-".join(re.sub("[^A-Za-z0-9]", "_", part) for part in key[:2])
+        settings.append(Setting(title, slug, points))
+    return settings, notes
+
+
+def titles(keys: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, str]]:
+    """The title and the slug of each setting: keys are data set, model, and what else it has."""
+    keys, slugs = sorted(keys), Counter[str]()
+    found = {}
+    for key in keys:
+        name = "-".join(re.sub("[^A-Za-z0-9]", "_", part) for part in key[:2] if part)
         slugs[name] += 1
         slug = name if slugs[name] == 1 else f"{name}-{slugs[name]}"
-        apart = differing(key[2:], [k[2:] for k in found if k[:2] == key[:2]])
-        settings.append(Setting(plain(f"{key[0]}, {key[1]}{apart}", 120), slug, points))
-    return settings, notes
+        apart = differing(key[2:], [k[2:] for k in keys if k[:2] == key[:2]])
+        found[key] = plain(", ".join(filter(None, key[:2])) + apart, 120), slug
+    return found
+
+
+def merged(settings: Iterable[Setting], but: Sequence[str]) -> list[Setting]:
+    """The settings, where those that differ only in these keys, or in what is inside them, are
+    one."""
+    found: dict[tuple[str, ...], list[Point]] = defaultdict(list)
+    for setting in settings:
+        run = setting.runs[0]
+        names = [("dataset", choice(run, "dataset")), ("model", choice(run, "model"))]
+        kept_names = [("" if group in but else name) for group, name in names]
+        values = values_of(run, of_method=False)
+        kept_values = [text for text in values if not is_inside(text.partition("=")[0], but)]
+        key = (*kept_names, *kept_values)
+        found[key] += setting.points
+    return [Setting(*names, tuple(found[key])) for key, names in titles(found).items()]
+
+
+def is_inside(key: str, names: Iterable[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def points_of(runs: Sequence[Run]) -> tuple[tuple[Point, ...], list[str]]:

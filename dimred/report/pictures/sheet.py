@@ -9,6 +9,7 @@ from functools import cache
 from itertools import pairwise, product
 from typing import Any
 
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from dimred.report.measures import prefixed
 from dimred.report.pictures.style import MUTED, Style
 
-LINE = 0.17  # from one line of text to the next
+SMALL, MEDIUM, LARGE = 8.5, 9.5, 11.5  # points, where font.size is 9
 LEFT, BELOW = 0.62, 0.5  # of a panel, for its axes
 
 
@@ -28,15 +29,16 @@ class Sheet:
     """A figure that grows downwards: title and subtitle, then legends, texts and panels, placed
     from the top left."""
 
-    def __init__(self, width: float, title: str, subtitle: str) -> None:
+    def __init__(self, width: float, title: str = "", subtitle: str = "") -> None:
         self.width, self.y, self.figure = width, 0.12, Figure(figsize=(width, 1))
         self._texts: list[tuple[float, float, str, dict[str, Any]]] = []
         self._lines: list[tuple[Sequence[float], float, dict[str, Any]]] = []
         self._panels: list[tuple[Axes, float, float, float, float]] = []
-        for line in wrapped(title, width - 0.3, 13.2):
-            self.text(0.15, self.y, line, fontsize=11.5, fontweight="bold")
-            self.y += LINE + 0.04
-        self.paragraph(subtitle, color="#59636e")
+        for words in wrapped(title, width - 0.3, 13.2) if title else ():
+            self.text(0.15, self.y, words, fontsize=sized(LARGE), fontweight="bold")
+            self.y += line() + 0.04
+        if subtitle:
+            self.paragraph(subtitle, color=MUTED)
 
     def text(self, x: float, y: float, text: str, **style: Any) -> None:
         """Its upper left corner is there."""
@@ -47,9 +49,9 @@ class Sheet:
         self._lines.append((xs, y, style))
 
     def paragraph(self, text: str, **style: Any) -> None:
-        for line in wrapped(text, self.width - 0.3, 9.0):
-            self.text(0.15, self.y, line, **style)
-            self.y += LINE
+        for words in wrapped(text, self.width - 0.3, 9.0):
+            self.text(0.15, self.y, words, **style)
+            self.y += line()
 
     def legend(self, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """Samples of lines with their labels, in as many rows as needed."""
@@ -57,11 +59,11 @@ class Sheet:
         for label, style in entries:
             wide = 0.34 + width_of(label)
             if x > 0.15 and x + wide > self.width - 0.1:
-                x, self.y = 0.15, self.y + LINE + 0.03
+                x, self.y = 0.15, self.y + line() + 0.03
             self.line([x, x + 0.14, x + 0.28], self.y + 0.062, markevery=[1], **style)
-            self.text(x + 0.34, self.y, label, fontsize=8.5)
+            self.text(x + 0.34, self.y, label, fontsize=sized(SMALL))
             x += wide + 0.2
-        self.y += LINE + 0.05
+        self.y += line() + 0.05
 
     def panel(self, x: float, y: float, width: float, height: float, title: str = "") -> Axes:
         """Axes by their upper left corner, with a title above."""
@@ -70,9 +72,9 @@ class Sheet:
         if title:
             self.text(
                 x,
-                y - LINE - 0.06,
-                shortened(title, width, 9.5, "bold"),
-                fontsize=9.5,
+                y - line() - 0.06,
+                shortened(title, width, MEDIUM, "bold"),
+                fontsize=sized(MEDIUM),
                 fontweight="bold",
             )
         return axes
@@ -110,14 +112,14 @@ def beside(
     )
     heights = spread(
         [min(max(y, 0.0), 1.0) for _, y, _, _ in places],
-        min(0.16 / high, 1.0 / max(1, len(places) - 1)),
+        min(sized(0.16) / high, 1.0 / max(1, len(places) - 1)),
     )
-    there = 1 + 0.16 / wide
+    there = 1 + 0.2 / wide
     for (x, y, text, style), height in zip(places, heights, strict=True):
         on: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
         # grey, dotted and without a marker, to be told from curves
         axes.plot(
-            [x, 1 + 0.02 / wide, there - 0.05 / wide],
+            [x, 1 + 0.02 / wide, there - 0.08 / wide],
             [y, height, height],
             color=MUTED,
             lw=0.7,
@@ -125,20 +127,21 @@ def beside(
             zorder=1,
             **on,
         )
+        # with its marker, to be told from others in a grey print
         axes.plot(
-            [there - 0.03 / wide, there + 0.05 / wide],
-            [height, height],
+            [there - 0.06 / wide, there + 0.02 / wide, there + 0.1 / wide],
+            [height] * 3,
             color=style.colour,
-            lw=4,
-            solid_capstyle="butt",
+            marker=style.marker,
+            markevery=[1],
             **on,
         )
         axes.text(
-            there + 0.08 / wide,
+            there + 0.15 / wide,
             height,
-            shortened(text, room - 0.3),
+            shortened(text, room - 0.36),
             va="center_baseline",
-            fontsize=8.5,
+            fontsize=sized(SMALL),
             transform=axes.transAxes,
         )
 
@@ -167,10 +170,24 @@ def first(cluster: tuple[float, int], gap: float) -> float:
 
 
 # -- text --------------------
+def sized(length: float) -> float:
+    """A length at the size of letters that the style has; 9 points are the usual one."""
+    return length * float(rcParams["font.size"]) / 9
+
+
+def line() -> float:
+    """From one line of text to the next."""
+    return sized(0.17)
+
+
+def width_of(text: str, size: float = SMALL, weight: str = "normal") -> float:
+    """The width of a text in inches, in the font of the style."""
+    return width_in(tuple(rcParams["font.family"]), text, sized(size), weight)
+
+
 @cache
-def width_of(text: str, size: float = 8.5, weight: str = "normal") -> float:
-    """The width of a text in inches."""
-    font = FontProperties(size=size, weight=weight)
+def width_in(family: tuple[str, ...], text: str, size: float, weight: str) -> float:
+    font = FontProperties(family=list(family), size=size, weight=weight)
     width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
     return width / 72
 
@@ -188,7 +205,7 @@ def wrapped(text: str, width: float, size: float) -> list[str]:
     return lines
 
 
-def shortened(text: str, width: float, size: float = 8.5, weight: str = "normal") -> str:
+def shortened(text: str, width: float, size: float = SMALL, weight: str = "normal") -> str:
     """The beginning and the end of a text that is too wide; the end tells it from others."""
     whole, left = text, len(text)
     while left > 4 and width_of(text, size, weight) > width:

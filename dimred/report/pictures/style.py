@@ -1,21 +1,22 @@
-"""The style of pictures, light and dark, and their files."""
+"""The style of pictures, light and dark."""
 
 from __future__ import annotations
 
-import io
-import re
+import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from matplotlib import rc_params_from_file, rcParams
 from matplotlib import style as themes
-from matplotlib.figure import Figure
+from matplotlib.colors import to_hex
 
-WIDE, NARROW = 10.0, 3.8  # inches, 72 points each: a page, and a phone held upright
+from dimred.errors import UserError, nearest
+
 INK, MUTED, GRID, FAINT = "#1f2328", "#59636e", "#e4e7eb", "#c6ccd4"
 #: distinguishable for colour-blind readers (at least 9 in 100 OKLab, red-green by Machado et al.
 #: 2009), with a contrast of at least 3:1 to the background
@@ -61,7 +62,7 @@ DARK = {
         )
     ),
 }
-RC = {
+RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "text.parse_math": False,
@@ -96,80 +97,69 @@ class Style(NamedTuple):
     marker: str
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture of a setting (its slug). draw: the figure, by its width in inches. caption: full
-    sentences."""
+class Look(NamedTuple):
+    """How files are drawn: changes to matplotlib's parameters, and whether there are a title and a
+    caption. A width among the parameters replaces that of a page."""
 
-    kind: str
-    setting: str
-    title: str
-    caption: str
-    draw: Callable[[float], Figure]
+    rc: Mapping[str, Any] = MappingProxyType({})
+    captioned: bool = True
 
     @property
-    def name(self) -> str:
-        return f"{self.kind}-{self.setting}"
+    def has_width(self) -> bool:
+        return "figure.figsize" in self.rc
 
-    def file(self, form: str) -> bytes:
-        """svg, dark.svg (for a dark page), png or pdf: the same bytes for the same picture."""
-        if form != "dark.svg":
-            return self._saved(WIDE, form)
-        svg = self._saved(WIDE, "svg", {"savefig.facecolor": "#0d1117"}).decode()
-        return re.sub(r"#[0-9a-f]{6}(?=[;\"])", lambda m: DARK.get(m[0], m[0]), svg).encode()
+    @property
+    def colours(self) -> Sequence[str]:
+        """The colours of methods: those of axes.prop_cycle, if it is changed."""
+        cycle = self.rc.get("axes.prop_cycle")
+        if cycle is None or "color" not in cycle.keys:
+            return COLOURS
+        return [to_hex(colour) for colour in cycle.by_key()["color"]]
 
-    def inline(self, width: float, name: str) -> str:
-        """An SVG for a page: letters are text, the background is transparent, and colours are
-        variables of the page's style sheet (--c1f2328). `name` makes its identifiers unique."""
-        svg = self._saved(
-            width, "svg", {"svg.fonttype": "none", "savefig.facecolor": "none"}
-        ).decode()
-        svg = svg[svg.index("<svg") :]
-        for pattern, replacement in (
-            (r"<metadata>.*?</metadata>", ""),
-            (r"<g id=\"[^\"]*\"", "<g"),
-            (r"<g ?/>", ""),
-            (r"\n\s+", "\n"),
-        ):
-            svg = re.sub(pattern, replacement, svg, flags=re.S)
-        # tenths of a point are enough
-        svg = re.sub(r" (d|x|y)=\"[^\"]*\"", lambda m: re.sub(r"(\.\d)\d+", r"\1", m[0]), svg)
-        svg = re.sub(
-            r"#[0-9a-f]{6}(?=[;\"])", lambda m: f"var(--c{m[0][1:]})" if m[0] in DARK else m[0], svg
-        )
-        svg = re.sub(r"( id=\"|url\(#|href=\"#)", lambda m: f"{m[1]}{name}-", svg)
-        # each style becomes a class; only styles of tags, as text from a run is not a style
-        tags = re.compile(r"(<[a-z][^<>]*?) style=\"([^\"]*)\"")
-        texts = dict.fromkeys(text for _, text in tags.findall(svg))
-        styles = {text: f"{name}-s{i}" for i, text in enumerate(texts)}
-        svg = tags.sub(lambda m: f'{m[1]} class="{styles[m[2]]}"', svg)
-        sheet = "".join(f".{own}{{{text}}}" for text, own in styles.items())
-        return svg.replace("</style>", f"{sheet}</style>", 1)
+    def with_rc(self, rc: Mapping[str, Any]) -> Look:
+        return self._replace(rc={**self.rc, **rc})
 
-    def _saved(
-        self, width: float, form: str, changes: Mapping[str, object] = MappingProxyType({})
-    ) -> bytes:
-        dateless: dict[str, dict[str, object]] = {
-            "svg": {"Date": None, "Creator": None},
-            "png": {"Software": None},
-            "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-        }
-        content = io.BytesIO()
-        with styled(changes):
-            self.draw(width).savefig(content, format=form, metadata=dateless[form])
-        return content.getvalue()
+
+PLAIN = Look()
+#: a column of a two-column paper
+PAPER = Look({"figure.figsize": (3.35, 1), "font.size": 7.5, "savefig.dpi": 300}, captioned=False)
+
+
+def read_style(path: Path) -> dict[str, Any]:
+    """The parameters that a style file of matplotlib (.mplstyle) sets. UserError for a parameter
+    that matplotlib lacks, or a value that it refuses."""
+    try:
+        lines = path.read_text().splitlines()
+        found = rc_params_from_file(path, fail_on_error=True, use_default_template=False)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(
+            f"--style {path} cannot be read ({' '.join(str(error).split())}). It must be a style "
+            "file of matplotlib: lines like font.size: 8"
+        ) from None
+    for line in lines:
+        key, colon, _ = line.partition("#")[0].partition(":")
+        if key.strip() and not (colon and key.strip() in rcParams):
+            hint = nearest(key.strip(), rcParams)
+            raise UserError(f"--style {path}: unknown parameter {key.strip()!r}. {hint}")
+    return {str(key): value for key, value in found.items()}
 
 
 @contextmanager
-def styled(changes: Mapping[str, object]) -> Iterator[None]:
+def styled(changes: Mapping[str, Any]) -> Iterator[None]:
     """Draw in this style, independent of the user's matplotlibrc."""
-    with themes.context(["default", {**RC, **changes}]), warnings.catch_warnings():
+    size = changes.get("font.size", RC["font.size"])
+    letters = {key: RC[key] * size / RC["font.size"] for key in RC if key.endswith("labelsize")}
+    with themes.context(["default", {**RC, **letters, **changes}]), warnings.catch_warnings():
         # a name may have letters that the font lacks
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield
 
 
-def styles_of(methods: Sequence[str], panels: Sequence[Sequence[str]] = ()) -> dict[str, Style]:
+def styles_of(
+    methods: Sequence[str],
+    panels: Sequence[Sequence[str]] = (),
+    colours: Sequence[str] = COLOURS,
+) -> dict[str, Style]:
     """A style for every method, the same in all pictures of a command.
 
     Methods that share a panel differ in colour, as long as there are enough. The method with the
@@ -180,8 +170,11 @@ def styles_of(methods: Sequence[str], panels: Sequence[Sequence[str]] = ()) -> d
     for panel in panels:
         for method in places.keys() & set(panel):
             near[method] |= set(panel)
-    count = len(COLOURS) * len(MARKERS)
-    every = [Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(count)]
+    # neighbours differ in both; after a common multiple, the markers move on by one
+    n, around_all = len(MARKERS), math.lcm(len(colours), len(MARKERS))
+    every = []
+    for i in range(len(colours) * n):
+        every.append(Style(colours[i % len(colours)], MARKERS[(i + i // around_all) % n]))
     styles = {"dense": Style(INK, "*")}
     while left := [method for method in places if method not in styles]:
         around = {}

@@ -12,20 +12,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dimred.report.pictures.marks import Cost, Mark, marks_of, panels, pareto, scale_of
+from dimred.report.pictures.picture import Picture, Row
 from dimred.report.pictures.points import Setting, seeds
 from dimred.report.pictures.sheet import (
     BELOW,
     LEFT,
-    LINE,
+    SMALL,
     Sheet,
     beside,
     columns,
+    line,
     log_ticks,
     set_ticks,
     shortened,
+    sized,
     width_of,
 )
-from dimred.report.pictures.style import FAINT, INK, MUTED, Picture, Style
+from dimred.report.pictures.style import FAINT, INK, MUTED, Style
 
 #: ticks of a log scale of errors
 ACCURACIES = (0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999)
@@ -53,8 +56,21 @@ def tradeoff(setting: Setting, cost: Cost, styles: Mapping[str, Style]) -> Pictu
         setting.slug,
         title,
         caption,
-        lambda width: draw(Sheet(width, title, caption), setting, cost, marks, styles),
+        lambda sheet: draw(sheet, setting, cost, marks, styles),
+        [row_of(mark, cost) for mark in marks],
     )
+
+
+def row_of(mark: Mark, cost: Cost) -> Row:
+    name = cost.label if cost.front else "weights kept"  # a fraction, like the accuracy
+    return {
+        "method": mark.method,
+        "sparsity": mark.sparsity,
+        name: mark.x,
+        "test_accuracy": mark.y.mean,
+        "test_accuracy std": mark.y.std,
+        "seeds": mark.y.n,
+    }
 
 
 def draw(
@@ -108,15 +124,15 @@ def draw_front(
     for i, row in enumerate(rows):
         for place, text in zip(at if i else (x, *at[1:]), row, strict=True):
             if i:
-                sheet.text(place, y, shortened(text, names), fontsize=8.5, color=INK)
+                sheet.text(place, y, shortened(text, names), fontsize=sized(SMALL), color=INK)
             else:  # the heads of the columns
-                sheet.text(place, y, text, fontsize=8.5, color=MUTED)
+                sheet.text(place, y, text, fontsize=sized(SMALL), color=MUTED)
         if i:
-            sheet.text(x, y, f"{i}", fontsize=8.5, fontweight="bold")
+            sheet.text(x, y, f"{i}", fontsize=sized(SMALL), fontweight="bold")
             colour, marker = styles[front[i - 1].method]
             sheet.line([x + 0.27], y + 0.06, color=colour, marker=marker)
-        y += LINE + 0.05
-    sheet.y = max(y + LINE, sheet.y + size[1] + BELOW) + 0.1
+        y += line() + 0.05
+    sheet.y = max(y + line(), sheet.y + size[1] + BELOW) + 0.1
 
 
 def draw_groups(
@@ -233,7 +249,7 @@ def number_front(
             (mark.x, mark.y.mean),
             (spot[0] * 72, spot[1] * 72),
             textcoords="offset points",
-            fontsize=8.5,
+            fontsize=sized(SMALL),
             fontweight="bold",
             ha="center",
             va="center_baseline",
