@@ -546,11 +546,11 @@ def test_a_missing_library_is_named_with_the_extra_to_install() -> None:
 def test_options_may_come_before_and_after_the_folders(tmp_path: Path) -> None:
     from dimred.cli.plot import parse
 
-    def parsed(*arguments: str) -> tuple[list[str], list[Path], Path, str | None]:
+    def parsed(*arguments: str) -> tuple[list[str], list[str], Path, str | None]:
         given = parse([*arguments])
         return given.picture, given.runs, given.out, given.format
 
-    a, b, out = Path("a"), Path("b"), Path("outputs/pictures")
+    a, b, out = "a", "b", Path("outputs/pictures")
     assert parsed("flops", "--runs", "a", "b", "--out", "o") == (
         ["flops"],
         [a, b],
@@ -564,4 +564,4 @@ def test_options_may_come_before_and_after_the_folders(tmp_path: Path) -> None:
         "png",
     )
     assert parsed("--runs", "a", "flops") == (["flops"], [a], out, None)
-    assert parsed() == ([], [Path("outputs/runs")], out, None)
+    assert parsed() == ([], ["outputs/runs"], out, None)
