@@ -123,11 +123,13 @@ class Group(Ranks):
     def require_possible(self, recipe: Recipe) -> None:
         size = self.share.size
         on_ranks = f"in a run on {size} processes"
+        least = size * recipe.accumulate
         require(
-            recipe.batch_size >= size,
+            recipe.batch_size >= least,
             "recipe.batch_size",
             recipe.batch_size,
-            f"{size} or more {on_ranks}: each computes a part of every batch",
+            f"{least} or more {on_ranks}: each computes a part of every batch"
+            + (recipe.accumulate > 1) * f", in {recipe.accumulate} micro-batches",
         )
         for key, value, allowed in (
             ("cache_frozen_mb", recipe.cache_frozen_mb, 0),

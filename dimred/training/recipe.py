@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -17,6 +16,7 @@ from dimred.fields import Checked, Count, NotNegative, OpenFraction, Positive, U
 from dimred.net import Net
 from dimred.net.eager import SGD, Adam, AdamW
 from dimred.net.forward import in_channels_last
+from dimred.training.learning_rates import fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +31,21 @@ class Recipe(Checked):
     nesterov: bool = False
     weight_decay: NotNegative = 0.0005  # of weights; see decay_all
     decay_all: bool = False  # weight decay of biases and norms, too
-    schedule: Literal["constant", "step", "cosine", "linear"] = "step"
+    # see training/learning_rates.py
+    schedule: Literal[
+        "constant", "step", "cosine", "linear", "polynomial", "one_cycle", "cyclic"
+    ] = "step"
     # schedule=step multiplies lr by gamma at these fractions of training
     milestones: tuple[OpenFraction, ...] = (0.5, 0.75)
     gamma: NotNegative = 0.1
+    power: Positive = 1.0  # of polynomial
+    cycles: Count = 1  # of cyclic, in the whole training
+    lowest: UnitInterval = 0.1  # of cyclic: the lowest learning rate, as a fraction of lr
     warmup: UnitInterval = 0.0  # fraction of training in which lr rises linearly from 0
     label_smoothing: UnitInterval = 0.0
     clip: Positive | None = None  # largest L2 norm of the gradient
     batch_size: Count = 64
+    accumulate: Count = 1  # micro-batches of a batch, computed one after the other
     epochs: Annotated[int | float, above(0)] = 40
     steps: Count | None = None  # instead of epochs
     bf16: bool = False  # autocast to bfloat16
@@ -68,6 +75,18 @@ class Recipe(Checked):
             "recipe.nesterov",
             self.nesterov,
             "false where momentum is 0",
+        )
+        require(
+            self.schedule != "one_cycle" or self.warmup > 0,
+            "recipe.warmup",
+            self.warmup,
+            "above 0 with recipe.schedule=one_cycle, such as 0.3: the part of the cycle that rises",
+        )
+        require(
+            self.accumulate <= self.batch_size,
+            "recipe.accumulate",
+            self.accumulate,
+            f"at most recipe.batch_size={self.batch_size}, which is computed in so many parts",
         )
         require(
             not (self.compile and self.sync_batchnorm),
@@ -117,16 +136,7 @@ class Recipe(Checked):
 
     def lr_at(self, step: int, total: int) -> float:
         """The learning rate of a step in a training of `total` steps."""
-        warmup = round(self.warmup * total)
-        if step < warmup:
-            # step + 1, so that the first step has a learning rate above 0
-            return self.lr * (step + 1) / warmup
-        if self.schedule == "cosine":
-            return self.lr / 2 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
-        if self.schedule == "linear":
-            return self.lr * (total - step) / (total - warmup)
-        passed = [m for m in self.milestones if step >= round(m * total)]
-        return self.lr * self.gamma ** (len(passed) if self.schedule == "step" else 0)
+        return self.lr * fraction(self, step, total)
 
     def logits(self, model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """The logits of a batch in float32, computed in the recipe's memory and number format."""

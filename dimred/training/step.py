@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -95,12 +95,47 @@ class Step:
             self.net.weights_in_place(self._thetas(), self.recipe.channels_last) as model,
             synchronised(self._norms, self.ranks.gather),
         ):
-            logits = self.recipe.logits(part_of(model, self.part), images)
-            loss = self.recipe.loss(logits, labels) + self.net.penalty()
-            loss = self.ranks.part_of_loss(loss, self.recipe.batch_size)
-            if loss.requires_grad:  # else nothing is trained
-                loss.backward()
+            compute = part_of(model, self.part)
+            if self.recipe.accumulate == 1:
+                loss, logits = self._backward(compute, images, labels)
+            else:
+                loss, logits = self._accumulated(compute, images, labels)
         return loss, logits, labels
+
+    def _accumulated(
+        self, compute: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same, of micro-batches one after the other: their gradients add up to those of the
+        batch, and memory is needed for the activations of one. All compute with the same weights,
+        so the graph of these is kept until the last."""
+        count = self.recipe.accumulate
+        parts = zip(images.tensor_split(count), labels.tensor_split(count), strict=True)
+        losses, logits = list[Tensor](), list[Tensor]()
+        for number, part in enumerate(parts, 1):
+            share = len(part[1]) / len(labels)
+            loss, outputs = self._backward(compute, *part, share, keep=number < count)
+            losses.append(loss.detach())
+            logits.append(outputs.detach())
+            del loss, outputs  # and with them the activations
+        return torch.stack(losses).sum(), torch.cat(logits)
+
+    def _backward(
+        self,
+        compute: Callable[[Tensor], Tensor],
+        images: Tensor,
+        labels: Tensor,
+        share: float = 1.0,
+        keep: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Loss and logits of these examples, which are a share of those of this process."""
+        logits = self.recipe.logits(compute, images)
+        loss = self.recipe.loss(logits, labels) + self.net.penalty()
+        loss = self.ranks.part_of_loss(loss, self.recipe.batch_size)
+        if share < 1:
+            loss = loss * share
+        if loss.requires_grad:  # else nothing is trained
+            loss.backward(retain_graph=keep)
+        return loss, logits
 
     def update(self) -> None:
         """Take the optimiser's step with the gradients that are there after the pause."""

@@ -54,6 +54,10 @@ AS_BEFORE: Mapping[str, Mapping[str, Any]] = {
         "skip_removed_channels": False,
         "sync_batchnorm": False,
         "arithmetic": "dense",
+        "power": 1.0,
+        "cycles": 1,
+        "lowest": 0.1,
+        "accumulate": 1,
     },
     "dataset": {"channels": 3, "skip_corrupted": False},
 }
