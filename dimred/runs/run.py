@@ -60,14 +60,7 @@ def run(
     cfg = checked(cfg)
     tracked = cfg.pop(TRACKER)  # this and the objective are no part of what the run is
     del cfg[OBJECTIVE]
-    for key in {"sparsity", "allocation"} & set(explicit) - set(cfg.method):
-        log.warning(
-            "method=%s has no %s: %s=%s is not used",
-            choices["method"],
-            key,
-            key,
-            choices.get(key) or cfg[key],
-        )
+    warn_of_unused(cfg, choices, explicit)
     method, recipe = build(cfg.method, "method"), build(cfg.recipe, "recipe")
     device = find_device(cfg.device)
     path = folder_of(cfg, choices, describe(cfg))
@@ -98,28 +91,37 @@ def run(
                 "digest": digest,
                 "command": [*(command or sys.argv)],
             }
-            try:
+            with recording_its_end(folder, about):
                 train = prepared(cfg, recipe, device, folder, ranks)
                 folder.write_config(OmegaConf.to_yaml(config))
                 trackers.begin(config)
                 train.observers += [trackers] if trackers.all else []
                 result = about | compute(cfg, method, train, folder)
-            except RunIsBusy:  # taken over by another process: write nothing
-                raise
-            except Exception as error:
-                message = readable(error)
-                # Without a config.yaml the run has not begun: a mistake leaves no folder.
-                if folder.has_config():
-                    log.debug("%s", traceback.format_exc())
-                    folder.write_result({**about, "status": "failed", "reason": str(message)})
-                raise message from error
-            except Interrupted as stop:
-                log.info("%s", stop)
-                raise
             folder.write_result(result)
             trackers.finish(result)
         folder.forget_checkpoint()
     return result
+
+
+@contextmanager
+def recording_its_end(folder: RunFolder, about: Json) -> Iterator[None]:
+    """Write down why the block fails or is interrupted. Any failure becomes a UserError.
+
+    about: what result.json says besides"""
+    try:
+        yield
+    except RunIsBusy:  # taken over by another process: write nothing
+        raise
+    except Interrupted as stop:
+        log.info("%s", stop)
+        raise
+    except Exception as error:
+        message = readable(error)
+        # Without a config.yaml the run has not begun: a mistake leaves no folder.
+        if folder.has_config():
+            log.debug("%s", traceback.format_exc())
+            folder.write_result({**about, "status": "failed", "reason": str(message)})
+        raise message from error
 
 
 def trackers_of(settings: Mapping[Any, DictConfig], folder: Path) -> Trackers:
@@ -184,6 +186,18 @@ def save(cfg: DictConfig, train: Train, folder: RunFolder) -> Json:
 
 
 # -- before training --------------------
+def warn_of_unused(cfg: DictConfig, choices: Choices, explicit: Collection[str]) -> None:
+    """Name the keys that the user typed and the method does not have."""
+    for key in {"sparsity", "allocation"} & set(explicit) - set(cfg.method):
+        log.warning(
+            "method=%s has no %s: %s=%s is not used",
+            choices["method"],
+            key,
+            key,
+            choices.get(key) or cfg[key],
+        )
+
+
 def inputs_of(cfg: DictConfig) -> Json:
     """Fingerprints of the files and folders that the groups of a configuration name."""
     values = plain(cfg)
