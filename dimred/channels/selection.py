@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dimred.channels.identities import STAYS, DisjointSet
-from dimred.channels.tracing import ChannelTracer
+from dimred.channels.tracing import traced
 from dimred.errors import UserError
 from dimred.net import Net
 from dimred.net.coordinates import Supports
@@ -45,7 +45,7 @@ class Channels:
     not removed. UserError if one matches nothing."""
 
     def __init__(self, net: Net, images: Tensor, skip: Iterable[str] = ()) -> None:
-        seen = ChannelTracer(net.model, images)
+        seen = traced(net.model, images)
         for name in matching(skip, seen.filters, "method.skip", "layer with filters"):
             seen.stay(seen.rows[name])
         # weights that are not covered cannot be pruned
