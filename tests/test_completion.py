@@ -49,6 +49,7 @@ PATH = f"{Path(SCRIPT).parent}:{os.environ['PATH']}"
         ("dimred plot --format=p", ["--format=pdf", "--format=png"]),
         ("dimred export --format to", ["torch-export"]),
         ("dimred mask d", ["diff"]),
+        ("dimred comp", ["compare", "completion"]),
         ("dimred plot cur", ["curves"]),
         ("dimred plot --x training_flops_", ["training_flops_relative"]),
         ("dimred plot --by me", ["method"]),

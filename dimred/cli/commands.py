@@ -14,7 +14,7 @@ from dimred.errors import UserError, nearest
 #: in the order of `dimred --help`; the file of each has its name
 COMMANDS = (
     *("train", "methods", "check", "runs", "status", "show", "export", "import"),
-    *("mask", "table", "reproduce", "plot", "data", "completion"),
+    *("mask", "compare", "table", "reproduce", "plot", "data", "completion"),
 )
 FILES = {"import": "importing"}  # `import` is a keyword of Python
 

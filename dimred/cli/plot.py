@@ -32,7 +32,7 @@ MANY = 9  # lines about runs that are not drawn
 def parser() -> Parser:
     parser = Parser(
         "plot",
-        "[PICTURE ...] [--runs DIR ...] [--out DIR] [--format NAME] [--paper] [--style FILE]",
+        "[PICTURE ...] [--runs DIR ...] [--out DIR] [OPTION ...]",
         "--x NUMBER [--y NUMBER] [--by COLUMN] [OPTION ...]",
         summary="Draw pictures of runs, or any number against any other; without a name, all of "
         "them.",
