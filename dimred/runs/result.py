@@ -39,7 +39,7 @@ def result_of(train: Train, model: Json, images: Json, inputs: Mapping[str, Json
         "measures": dict(net.reported),
         **costs(train),
         "steps": train.steps_done,
-        "captured_steps": train.stepper.captured,
+        **train.stepper.report(),
         **train.ranks.report(train.recipe),
         "seconds": train.elapsed(),
         **measured(train),

@@ -206,8 +206,8 @@ def why_dense(net: Net, recipe: Recipe) -> str:
     device = next(net.model.parameters()).device
     if device.type != "cpu":
         return f"as there are no sparse kernels for {device.type}"
-    if recipe.bf16:
-        return "as there are no sparse kernels for bf16"
+    if recipe.bf16 or recipe.fp16:
+        return "as there are no sparse kernels for bf16 and fp16"
     if recipe.compile:
         return "as recipe.compile compiles dense ones"
     return ""

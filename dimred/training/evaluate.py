@@ -59,7 +59,7 @@ class RunningLoss:
     (`full`)."""
 
     def __init__(self, batch_size: int, device: torch.device, ranks: Ranks = ALONE) -> None:
-        self._batch_size, self._ranks = batch_size, ranks
+        self._batch_size, self._ranks, self.device = batch_size, ranks, device
         # the loss and the number of right answers of each step, and the row of the next step; a
         # number on the device, since the step may be captured
         self._losses = torch.zeros(READ_EVERY, device=device)
@@ -126,6 +126,7 @@ class Best:
     dim: int = -1
     val_accuracy: float = -1.0
     test_accuracy: float = float("nan")
+    since: int = 0  # evaluations since then
 
     def restart(self, dim: int = -1) -> None:
         """Forget all evaluations: they are of other networks."""
@@ -142,8 +143,10 @@ class Best:
         # of equal accuracies the earliest is reported
         if line["val_accuracy"] > self.val_accuracy:
             line["test_loss"], line["test_accuracy"] = evaluate("test")
-            self.step, self.dim = step, dim
+            self.step, self.dim, self.since = step, dim, 0
             self.val_accuracy, self.test_accuracy = line["val_accuracy"], line["test_accuracy"]
+        else:
+            self.since += 1
         return line
 
     def state(self) -> dict[str, Any]:

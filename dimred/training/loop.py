@@ -32,6 +32,7 @@ from dimred.training.evaluate import Best, RunningLoss, evaluate
 from dimred.training.exploration import Exploration
 from dimred.training.flops import Costs
 from dimred.training.observers import Observer
+from dimred.training.patience import Patience
 from dimred.training.progress import Progress
 from dimred.training.ranks import ALONE, Ranks
 from dimred.training.recipe import Recipe
@@ -88,6 +89,7 @@ class Train:
         self.progress = Progress(self.total, self.epoch_steps)
         self.costs, self.exploration = Costs(net, data.shape), Exploration(net)
         self.best = Best()
+        self.patience = Patience(recipe, data, self.best)
         self.running_loss = RunningLoss(recipe.batch_size, self.device, ranks)
         net.optimizer_state.set_lr(recipe.lr_at(0, self.total))
         self.stepper = self._make_stepper()
@@ -125,7 +127,7 @@ class Train:
         """Train from step `start` to step `stop` (to the end). UserError unless 0 <= start <= stop
         <= len(self)."""
         with self.costs.executed.set(False):  # there is nothing to count at the pauses
-            for _ in self.steps(start, stop, lr_of=lr_of):
+            for _ in self._phase(start, stop, lr_of=lr_of, pauses=False):
                 pass
 
     def steps(
@@ -143,6 +145,17 @@ class Train:
         dense_grad: the steps in which net.grads() has the gradients of all covered weights
         lr_of: a step whose learning rate all these steps have
         """
+        return self._phase(start, stop, dense_grad, lr_of)
+
+    def _phase(
+        self,
+        start: int,
+        stop: int | None,
+        dense_grad: Callable[[int], bool] | None = None,
+        lr_of: int | None = None,
+        pauses: bool = True,
+    ) -> Iterator[int]:
+        """A training phase. pauses: whether the method may change the net at those."""
         stop = self.total if stop is None else stop
         if not 0 <= start <= stop <= self.total:
             raise UserError(
@@ -155,6 +168,7 @@ class Train:
         self._lr_of = lr_of
         if start != self.replay.last_stop:  # rewound: earlier evaluations were of other networks
             self.best.restart()
+        self.patience.begin_phase(stop == self.total, pauses)
         now = self.replay.restore(start)
         executed = self.costs.executed
         with (
@@ -163,6 +177,8 @@ class Train:
             executed.set(False) as counted,
         ):
             for t in self._batches(now, stop, whole=dense_grad is not None):
+                if self.patience.is_lost(t):
+                    break
                 self._backward(t, dense_grad)
                 with executed.set(counted):  # what the method executes at its pause
                     yield t
@@ -259,7 +275,7 @@ class Train:
             "processes",
         )
         kept = self.recipe.theta == "kept"
-        captured = on_gpu and capture is not False and kept and not waits
+        captured = on_gpu and capture is not False and kept and not waits and not self.recipe.fp16
         feed = self.data.feed(self.recipe.batch_size, captured, self.ranks.share)
         parts = self.net, self.recipe, feed, self.optimizer, self.running_loss
         if captured:
@@ -313,6 +329,7 @@ class Train:
         self.stepper.gradients()
         self.ranks.end_step(self.seed, self.steps_done)
         self.ranks.reduce(self.net)
+        self.stepper.unscale()
         self.running_loss.count()
         for observer in self.observers:
             observer.after_backward(self, t)

@@ -48,7 +48,9 @@ class Recipe(Checked):
     accumulate: Count = 1  # micro-batches of a batch, computed one after the other
     epochs: Annotated[int | float, above(0)] = 40
     steps: Count | None = None  # instead of epochs
+    patience: Count | None = None  # early stopping (see training/patience.py)
     bf16: bool = False  # autocast to bfloat16
+    fp16: bool = False  # autocast to float16, with loss scaling (see training/loss_scaling.py)
     channels_last: bool = True
     compile: bool = False  # torch.compile
     # steps as CUDA graphs: true, false, or auto, where there is a GPU (see training/capture.py)
@@ -87,6 +89,18 @@ class Recipe(Checked):
             "recipe.accumulate",
             self.accumulate,
             f"at most recipe.batch_size={self.batch_size}, which is computed in so many parts",
+        )
+        require(
+            not (self.bf16 and self.fp16),
+            "recipe.fp16",
+            self.fp16,
+            "false with recipe.bf16=true: there is one number format; choose one of the two",
+        )
+        require(
+            not self.fp16 or self.capture is not True,
+            "recipe.capture",
+            self.capture,
+            "auto or false with recipe.fp16=true: gradients decide whether a step is skipped",
         )
         require(
             not (self.compile and self.sync_batchnorm),
@@ -142,7 +156,8 @@ class Recipe(Checked):
         """The logits of a batch in float32, computed in the recipe's memory and number format."""
         if self.channels_last:
             images = in_channels_last(images)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+        half = torch.float16 if self.fp16 else torch.bfloat16
+        with torch.autocast(images.device.type, half, enabled=self.bf16 or self.fp16):
             return model(images).float()
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from dimred.net.fused import FusedWeights, fuse, used_in_half
 from dimred.net.part import Part, part_of
 from dimred.net.synchronised import norms_of, synchronised
 from dimred.training.evaluate import RunningLoss
+from dimred.training.loss_scaling import LossScaling
 from dimred.training.ranks import ALONE, Ranks
 from dimred.training.recipe import Recipe
 from dimred.training.seen import same
@@ -70,6 +71,7 @@ class Step:
         self.optimizer, self.running_loss, self.ranks = optimizer, running_loss, ranks
         # the norms that use the statistics of all ranks
         self._norms = norms_of(net.model) if ranks.synchronises(recipe) else []
+        self.scaling = LossScaling(running_loss.device) if recipe.fp16 else None
         self.part: Part | None = None  # what of the model is computed, if not all of it
         self._fuses = fused
         self._fused: list[FusedWeights] = []
@@ -134,21 +136,37 @@ class Step:
         if share < 1:
             loss = loss * share
         if loss.requires_grad:  # else nothing is trained
-            loss.backward(retain_graph=keep)
+            scaled = self.scaling.scale(loss) if self.scaling else loss
+            scaled.backward(retain_graph=keep)
         return loss, logits
+
+    def unscale(self) -> None:
+        """Make the gradients those of the loss, once they are summed over all processes."""
+        if self.scaling:
+            self.scaling.unscale(self.net)
 
     def update(self) -> None:
         """Take the optimiser's step with the gradients that are there after the pause."""
-        if self.recipe.clip:
-            torch.nn.utils.clip_grad_norm_(self.net.parameters().values(), self.recipe.clip)
-        self.optimizer.step()
+        if not (self.scaling and self.scaling.overflowed):
+            if self.recipe.clip:
+                torch.nn.utils.clip_grad_norm_(self.net.parameters().values(), self.recipe.clip)
+            self.optimizer.step()
+        if self.scaling:
+            self.scaling.update()
 
-    def state(self) -> dict[str, int]:
+    def report(self) -> dict[str, Any]:
+        """What result.json says of the steps."""
+        return {"captured_steps": self.captured, **(self.scaling.report() if self.scaling else {})}
+
+    def state(self) -> dict[str, Any]:
         """For a checkpoint, as JSON."""
-        return {"captured": self.captured}
+        scaling = {"scaling": self.scaling.state()} if self.scaling else {}
+        return {"captured": self.captured, **scaling}
 
-    def load(self, state: Mapping[str, int]) -> None:
+    def load(self, state: Mapping[str, Any]) -> None:
         self.captured = state["captured"]
+        if self.scaling:
+            self.scaling.load(state["scaling"])
 
     # -- coordinates --------------------
     def prepare(self) -> None:

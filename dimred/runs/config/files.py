@@ -58,6 +58,8 @@ AS_BEFORE: Mapping[str, Mapping[str, Any]] = {
         "cycles": 1,
         "lowest": 0.1,
         "accumulate": 1,
+        "patience": None,
+        "fp16": False,
     },
     "dataset": {"channels": 3, "skip_corrupted": False},
 }
