@@ -49,6 +49,17 @@ def parser() -> Parser:
     parser.add_argument(
         "--format", choices=("md", "latex", "csv", "json"), default="md", help="default: md"
     )
+    parser.add_argument(
+        "--against",
+        metavar="ROW",
+        help="test the difference of every row from this one, paired by seed",
+    )
+    parser.add_argument(
+        "--detect",
+        type=float,
+        metavar="DIFFERENCE",
+        help="count the seeds that this difference needs (default: the observed one)",
+    )
     return parser
 
 
@@ -76,6 +87,8 @@ def run(arguments: list[str]) -> int:
     if given.name is None:
         print(listed())
         return 0
+    if given.detect is not None and given.against is None:
+        raise UserError("--detect needs --against ROW: the row to which others are compared")
     asked = request(given)
     from dimred.report.remote import place_of
     from dimred.report.runs import find_runs
@@ -89,7 +102,12 @@ def run(arguments: list[str]) -> int:
     where = asked.where
     if given.runs and isinstance(place, Path):  # nothing can be written to a URL
         where = where | {"outputs": str(outputs_of(place))}
-    print(FORMATS[given.format](asked.shown(fill(asked.whole, runs, where))), end="")
+    document = fill(asked.whole, runs, where)
+    if given.against is not None:
+        from dimred.report.tables.paired import with_tests
+
+        document = with_tests(document, given.against, given.detect)
+    print(FORMATS[given.format](asked.shown(document)), end="")
     return 0
 
 

@@ -17,7 +17,7 @@ from dimred.report.compose import Json, Overrides, flat
 from dimred.report.measures import MEASURES, left_to_cut
 from dimred.report.runs import Run, newest
 from dimred.report.tables import uncounted
-from dimred.report.tables.beside_published import Filled, about, beside, judge, numbers
+from dimred.report.tables.beside_published import Filled, about, beside, judge
 from dimred.report.tables.table import Cell, Part, Table
 
 # of the weights to be pruned: the share that the final cut may prune without a mark
@@ -97,8 +97,8 @@ def fill_cell(part: Part, cell: Cell, measure: str, chosen: Filled, where: Overr
             failed.append({"seed": seed, "state": run.state, "why": run.why})
         if run is None or run.state != "done":
             missing.append(seed)
-    found = numbers(done, measure)
-    ours = summary(found)
+    values = by_seed(done, measure)
+    ours = summary([*values.values()])
     return {
         "row": cell.row,
         "column": cell.column,
@@ -107,13 +107,24 @@ def fill_cell(part: Part, cell: Cell, measure: str, chosen: Filled, where: Overr
         "best": False,
         "wanted": len(runs),
         "runs": [str(run.folder) for run in done],
-        "older": len(done) - len(found),
+        "values": values,
+        "older": len(done) - len(values),
         "cut": any(left_to_cut(run.result) > MOST_CUT for run in done),
         "failed": failed,
         "missing": missing,
         "command": command(cell.overrides | where, missing) if missing else "",
         "published": beside(part, cell, measure, ours["mean"]),
     }
+
+
+def by_seed(done: Iterable[Run], measure: str) -> dict[int, float]:
+    """The values of the runs that have the measure."""
+    values = {}
+    for run in done:
+        value = MEASURES[measure].value(run.result)
+        if value is not None:
+            values[run.seed] = value
+    return values
 
 
 def command(overrides: Overrides, seeds: list[int]) -> str:

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 from dimred.report.compose import Json
+from dimred.report.tables import paired
 from dimred.report.tables.lines import (
     BESIDE,
     LEGEND,
@@ -38,6 +39,8 @@ def markdown(document: Json) -> str:
         out += [f"## {part['part']}"] if part["part"] else []
         out += filter(None, [only_measure(part)])
         out.append(grid(*block(part, "**{}**")))
+        if about_tests := paired.legend(part):
+            out += [about_tests, grid(*paired.block(part))]
         if part["claims"]:
             out.append("\n".join(f"- {verdict(claim)}" for claim in part["claims"]))
     cells = chain.from_iterable(part["cells"] for part in document["parts"])
@@ -70,7 +73,11 @@ def latex(document: Json) -> str:
     for part in document["parts"]:
         header, rows = block(part, "\0{}\1")
         left = len(header) - len({(tuple(c["column"]), c["measure"]) for c in part["cells"]})
-        body = "\n".join(f"{' & '.join(map(escaped, row))} \\\\" for row in rows)
+        inside = tabular(header, rows, left)
+        about_tests = paired.legend(part)
+        if about_tests:
+            header, rows = paired.block(part)
+            inside += f"\\par\\medskip\n{tabular(header, rows, len(header) - 4)}"
         sentences = [
             f"{document['title']}.",
             f"{part['part']}." if part["part"] else "",
@@ -78,21 +85,29 @@ def latex(document: Json) -> str:
             f"{document['source']}." if document["source"] else "",
             LEGEND,
             BESIDE if part["sources"] else "",
+            about_tests,
             *map(verdict, part["claims"]),
             *marks([part], any(source["recalled"] for source in part["sources"])),
         ]
         caption = " ".join(filter(None, sentences))
         below = "".join(f"\\par {escaped(line)}\n" for line in (*document["notes"], *sources(part)))
         out.append(
-            f"\\begin{{table}}\n\\centering\n\\caption{{{escaped(caption)}}}\n"
-            f"\\begin{{tabular}}{{{'l' * left}{'r' * (len(header) - left)}}}\n\\toprule\n"
-            f"{' & '.join(map(escaped, header))} \\\\\n\\midrule\n{body}\n"
-            "\\bottomrule\n\\end{tabular}\n"
+            f"\\begin{{table}}\n\\centering\n\\caption{{{escaped(caption)}}}\n{inside}"
             f"{{\\footnotesize\n{below}}}\n\\end{{table}}\n"
         )
     lines = [*remarks(document), *missing(document)]
     comments = "".join(f"% {' '.join(line.split())}\n" for line in lines)
     return printable("\n".join(out) + comments)
+
+
+def tabular(header: list[str], rows: list[list[str]], left: int) -> str:
+    """`left`: so many columns are aligned at the left, the others at the right."""
+    body = "\n".join(f"{' & '.join(map(escaped, row))} \\\\" for row in rows)
+    return (
+        f"\\begin{{tabular}}{{{'l' * left}{'r' * (len(header) - left)}}}\n\\toprule\n"
+        f"{' & '.join(map(escaped, header))} \\\\\n\\midrule\n{body}\n"
+        "\\bottomrule\n\\end{tabular}\n"
+    )
 
 
 SPECIAL = {
@@ -139,7 +154,15 @@ def flat_cell(cell: Json) -> Json:
         "column": " / ".join(cell["column"]),
         "measure": cell["measure"],
         **numbers,
+        **flat_test(cell),
     }
+
+
+def flat_test(cell: Json) -> Json:
+    """The columns of a table with tests; empty in cells that are not compared."""
+    if "test" not in cell:
+        return {}
+    return {f"test_{name}": (cell["test"] or {}).get(name) for name in paired.KEYS}
 
 
 def flat_published(number: Json, source: Json) -> Json:
