@@ -7,11 +7,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from conftest import ROOT
 
 from dimred.runs.config.files import names
+
+sys.path.insert(0, str(ROOT / "scripts/docs"))
+
+from equations import typeset
+from history_picture import path, thinned
 
 METHODS = names("method")
 
@@ -40,6 +46,24 @@ def test_every_method_has_a_page_with_its_equation_fields_and_source(site: Path)
         assert f'<h1 id="{name}">' in page
         for part in ("equation", "when-to-use-it", "cost", "fields", "numbers"):
             assert f'<h2 id="{part}">' in page, f"{name} has no {part}"
+
+
+def test_every_method_has_a_picture_of_a_run_below_20_kilobytes(site: Path) -> None:
+    for name in METHODS:
+        picture = ROOT / f"docs/pictures/methods/{name}.svg"
+        assert ElementTree.parse(picture).getroot().tag.endswith("svg"), "run scripts/histories"
+        assert picture.stat().st_size < 20_000
+        assert f"../pictures/methods/{name}.svg" in (site / f"method/{name}.html").read_text()
+
+
+def test_a_picture_has_a_stroke_for_each_stretch_of_a_state() -> None:
+    """Two weights, five steps: the first is trained in the steps 0, 1 and 4, the second never."""
+    assert path([[3, 3, 1, 1, 3], [1, 1, 0, 0, 0]], 3, "red") == (
+        '<path stroke="red" d="M0 0.5h2M4 0.5h1"/>'
+    )
+    assert path([[3, 3]], 1, "red") == ""
+    steps = thinned([*range(127)])  # 64 columns: every other of 127 steps
+    assert steps == [*range(0, 127, 2)]
 
 
 def test_the_page_of_set_has_published_numbers_beside_measured_ones(site: Path) -> None:
@@ -91,3 +115,20 @@ def test_commands_of_the_first_page_are_those_of_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/index.md").read_text(), re.S)
     assert blocks and all(block in readme for block in blocks)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("theta_0 * psi", "<i>θ</i><sub>0</sub> · <i>ψ</i>"),
+        ("v_{t-1} >= |x|^2", "<i>v</i><sub><i>t</i>−1</sub> ≥ |<i>x</i>|<sup>2</sup>"),
+        ("density^(t/T)", "density<sup><i>t</i>/<i>T</i></sup>"),
+        ("psi <- dL/dtheta", "<i>ψ</i> ← <i>d</i><i>L</i>/<i>d</i><i>θ</i>"),
+        ("sum_j W_ij", "∑<sub><i>j</i></sub> <i>W</i><sub><i>ij</i></sub>"),
+        ("T_end, k = update_every", "<i>T</i><sub>end</sub>, <i>k</i> = <code>update_every</code>"),
+        ("a sum of scores < 1", "<i>a</i> sum of scores &lt; 1"),
+        ("drop a fraction", "drop a fraction"),
+    ],
+)
+def test_equations_are_set_as_mathematics(text: str, expected: str) -> None:
+    assert typeset(text) == f'<pre class="equation">{expected}</pre>'

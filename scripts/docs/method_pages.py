@@ -119,7 +119,11 @@ def picture(name: str) -> str:
     return f"## What it trains\n\n{image}\n\n{CAPTION}"
 
 
-CAPTION = ""
+CAPTION = """\
+Weights of three layers in a real run, `sparsity=0.8` where the method has one, on scikit-learn's
+digits for 10 epochs (LeNet-300-100, or ResNet-20 where the method needs norms). A row is one of 40
+weights drawn at random from the layer, a column a step; the rows that are trained longest come
+first."""
 
 
 def cost(row: Row) -> str:
