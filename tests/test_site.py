@@ -131,4 +131,4 @@ def test_commands_of_the_first_page_are_those_of_the_readme() -> None:
     ],
 )
 def test_equations_are_set_as_mathematics(text: str, expected: str) -> None:
-    assert typeset(text) == f'<pre class="equation">{expected}</pre>'
+    assert typeset(text) == f'<div class="equation">{expected}</div>'

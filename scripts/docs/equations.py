@@ -50,7 +50,7 @@ DIFFERENTIAL = re.compile(rf"d([A-Z]|[cmp]|score|{'|'.join(GREEK)})")
 def typeset(text: str) -> str:
     """The HTML of an equation."""
     lines = "\n".join("".join(_pieces(line)) for line in text.splitlines())
-    return f'<pre class="equation">{lines}</pre>'
+    return f'<div class="equation">{lines}</div>'
 
 
 def _pieces(text: str) -> Iterator[str]:

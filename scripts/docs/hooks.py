@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import method_pages
 import notebook
 from main import ROOT
+from measured import FILLED, unbroken
 
 log = logging.getLogger("mkdocs.plugins.dimred")
 
@@ -26,13 +27,20 @@ ELSEWHERE = {
     "contributing.md": ROOT / "CONTRIBUTING.md",
     "changes.md": ROOT / "CHANGELOG.md",
 }
-MEASURED = ROOT / "outputs/tables"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     fill(config.nav, "Methods", method_pages.navigation())
     fill(config.nav, "Measured tables", measured_navigation())
+    fill(config.nav, "More", without_a_place(config.nav))
     return config
+
+
+def without_a_place(nav: Any) -> list[str]:
+    """The pages of docs/ that mkdocs.yml does not name."""
+    named = str(nav)
+    pages = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    return [page for page in pages if f"'{page}'" not in named]
 
 
 def fill(nav: Any, title: str, entries: list[Any]) -> None:
@@ -51,15 +59,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = method_pages.pages()
     pages["tour.md"] = notebook.as_markdown(ROOT / "docs/quickstart.ipynb")
     pages |= {name: path.read_text() for name, path in ELSEWHERE.items()}
-    pages |= {measured_name(path): path.read_text() for path in measured_files()}
+    pages |= {measured_name(path): unbroken(path.read_text()) for path in measured_files()}
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     return files
 
 
 def measured_files() -> list[Path]:
-    first = MEASURED / "README.md"
-    return [first, *sorted(path for path in MEASURED.glob("*.md") if path != first)]
+    first = FILLED / "README.md"
+    return [first, *sorted(path for path in FILLED.glob("*.md") if path != first)]
 
 
 def measured_name(path: Path) -> str:
@@ -76,12 +84,18 @@ def measured_navigation() -> list[Any]:
     ]
 
 
+def is_wide(page: Page) -> bool:
+    return page.file.src_uri.startswith(("methods.md", "measured/"))
+
+
 LINK = re.compile(r"\[([^\]]+)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Links that leave docs/: to a page of the site where the file is one, and otherwise the name
     of the file in the repository."""
+    if is_wide(page):
+        page.meta["hide"] = ["toc"]  # its tables need the room
     source = ELSEWHERE.get(page.file.src_uri, ROOT / "docs" / page.file.src_uri)
 
     def target(link: re.Match[str]) -> str:
@@ -100,4 +114,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         log.warning("%s links to %s, which is not there", page.file.src_uri, path)
         return link[0]
 
-    return LINK.sub(target, markdown)
+    return LINK.sub(target, CODE.sub(with_bars, markdown))
+
+
+CODE = re.compile(r"`[^`\n]+`")
+
+
+def with_bars(code: re.Match[str]) -> str:
+    """In a table, GitHub needs a backslash before a bar in code; Python-Markdown shows it."""
+    return code[0].replace("\\|", "|")

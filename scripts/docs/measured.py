@@ -106,3 +106,9 @@ def groups(body: list[list[str]]) -> Iterator[tuple[str, list[list[str]]]]:
 
 def has_numbers(row: list[str]) -> bool:
     return any(re.match(r"(\*\*)?[\d−-]+[.,\d]*", cell) for cell in row[1:])
+
+
+def unbroken(text: str) -> str:
+    """Without line breaks within a mean and its deviation, or within an interval."""
+    text = text.replace(" ± ", "\u00a0±\u00a0")
+    return re.sub(r"\[([-\d.]+), ([-\d.]+)\]", "[\\1,\u00a0\\2]", text)

@@ -128,12 +128,12 @@ first."""
 
 def cost(row: Row) -> str:
     facts = {
-        "trains": row["trains"],
-        "stores, beyond the trained values": row["stores"],
-        "needs while training, of dense gradients and weights": row["needs"],
+        "Trains": row["trains"],
+        "Stores, beyond the trained values": row["stores"],
+        "Needs while training, of dense gradients and weights": row["needs"],
     }
-    lines = "\n".join(f"| {name} | {escaped(text)} |" for name, text in facts.items())
-    return f"## Cost\n\n| it | |\n|---|---|\n{lines}"
+    lines = "\n".join(f"- **{name}:** {escaped(text)}" for name, text in facts.items())
+    return f"## Cost\n\n{lines}"
 
 
 def field_table(name: str) -> str:
@@ -179,7 +179,8 @@ def grid(rows: measured.Rows) -> str:
     if SURVEYED[0] in rows.header:
         columns = [i for i in columns if i == 0 or rows.header[i] in SURVEYED]
     lines = [rows.header, ["---"] * len(rows.header), *rows.rows]
-    return "\n".join("| " + " | ".join(line[i] for i in columns) + " |" for line in lines)
+    text = "\n".join("| " + " | ".join(line[i] for i in columns) + " |" for line in lines)
+    return measured.unbroken(text)
 
 
 def escaped(text: str) -> str:
