@@ -32,7 +32,8 @@ ELSEWHERE = {
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     fill(config.nav, "Methods", method_pages.navigation())
     fill(config.nav, "Measured tables", measured_navigation())
-    fill(config.nav, "More", without_a_place(config.nav))
+    if others := without_a_place(config.nav):
+        config.nav.append({"More": others})
     return config
 
 
