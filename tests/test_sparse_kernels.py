@@ -4,6 +4,7 @@ kernels, which is built, kept and verified."""
 from __future__ import annotations
 
 import copy
+import math
 import os
 import random
 import shutil
@@ -161,6 +162,15 @@ def test_poolings_and_norms_keep_the_kernels_layout(module: nn.Module) -> None:
     found.square().sum().backward()
     torch.testing.assert_close(given.grad, x.grad)
     assert is_batch_innermost(found) and is_batch_innermost(given.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+def test_activations_come_into_the_kernels_layout(dtype: torch.dtype) -> None:
+    for shape in ((1, 9), (7, 33), (8, 1), (17, 3, 4, 5), (0, 5), (24, 64)):
+        contiguous = torch.arange(math.prod(shape)).view(shape).to(dtype)
+        for x in (contiguous, torch.cat([contiguous, contiguous], 1)[:, ::2]):
+            found = batch_innermost(x)
+            assert torch.equal(found, x) and is_batch_innermost(found)
 
 
 def test_dropout_drops_the_same_in_the_kernels_layout() -> None:

@@ -33,27 +33,44 @@ def outer(x: Tensor) -> Tensor:
 
 def is_batch_innermost(x: Tensor) -> bool:
     """By strides alone, which is faster than looking at views."""
-    if x.dim() == 2:
-        return x.stride() == (1, x.shape[0])
-    batch, _, height, width = x.shape
-    return x.stride() == (1, height * width * batch, width * batch, batch)
+    return x.stride() == strides(x.shape)
+
+
+def strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Of activations of this shape with the batch innermost."""
+    if len(shape) == 2:
+        return 1, shape[0]
+    batch, _, height, width = shape
+    return 1, height * width * batch, width * batch, batch
+
+
+def empty(like: Tensor, *shape: int) -> Tensor:
+    """Memory for activations with the batch innermost."""
+    return like.new_empty_strided(shape, strides(shape))
 
 
 def batch_innermost(x: Tensor) -> Tensor:
     """The same activations with the batch innermost: themselves, or a copy."""
-    return x if is_batch_innermost(x) else outer(inner(x).contiguous())
+    if is_batch_innermost(x):
+        return x
+    out, rows = empty(x, *x.shape), x.shape[0]
+    recorded = x.requires_grad and torch.is_grad_enabled()
+    if recorded or not x.is_contiguous() or x.dtype not in DTYPES or library() is None:
+        return out.copy_(x)
+    function("transpose", x.dtype)(rows, x.numel() // max(1, rows), *pointers(x, out))
+    return out
 
 
 # -- Linear --------------------
 def linear(x: Tensor, psi: Tensor, bias: Tensor | None, plan: Tensor, outputs: int) -> Tensor:
     x = batch_innermost(x)
     batch, inputs = x.shape
-    out = x.new_empty(outputs, batch)
+    out = empty(x, batch, outputs)
     function("linear_forward", x.dtype)(
         *(outputs, inputs, batch, psi.numel(), torch.get_num_threads()),
         *pointers(plan, psi, bias, x, out),
     )
-    return out.t()
+    return out
 
 
 def linear_backward(
@@ -62,12 +79,12 @@ def linear_backward(
     """The gradients of x (empty unless it is needed) and of psi."""
     grad, x = batch_innermost(grad), batch_innermost(x)
     batch, inputs = x.shape
-    dx, dpsi = inner(x).new_empty((inputs, batch) if needs_input else 0), torch.empty_like(psi)
+    dx, dpsi = empty(x, batch, inputs) if needs_input else None, torch.empty_like(psi)
     function("linear_backward", x.dtype)(
         *(grad.shape[1], inputs, batch, psi.numel(), torch.get_num_threads()),
-        *pointers(plan, psi, x, grad, dx if needs_input else None, dpsi),
+        *pointers(plan, psi, x, grad, dx, dpsi),
     )
-    return dx.t() if needs_input else dx, dpsi
+    return x.new_empty(0) if dx is None else dx, dpsi
 
 
 # -- Conv2d --------------------
@@ -84,13 +101,13 @@ def conv2d(
     """shape: of the filters, (outputs, inputs, height, width)."""
     x = batch_innermost(x)
     size = out_size(x.shape, shape, stride, padding, dilation)
-    out = x.new_empty(shape[0], *size, x.shape[0])
+    out = empty(x, x.shape[0], shape[0], *size)
     function("conv2d_forward", x.dtype)(
         geometry(x.shape, shape, size, stride, padding, dilation),
         *(psi.numel(), torch.get_num_threads()),
         *pointers(plan, psi, bias, x, out),
     )
-    return outer(out)
+    return out
 
 
 def conv2d_backward(
@@ -106,14 +123,13 @@ def conv2d_backward(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of x (empty unless it is needed) and of psi."""
     grad, x = batch_innermost(grad), batch_innermost(x)
-    dx = x.new_empty(inner(x).shape if needs_input else 0)
-    dpsi = torch.empty_like(psi)
+    dx, dpsi = empty(x, *x.shape) if needs_input else None, torch.empty_like(psi)
     function("conv2d_backward", x.dtype)(
         geometry(x.shape, shape, grad.shape[2:], stride, padding, dilation),
         *(psi.numel(), torch.get_num_threads()),
-        *pointers(plan, psi, x, grad, dx if needs_input else None, dpsi),
+        *pointers(plan, psi, x, grad, dx, dpsi),
     )
-    return outer(dx) if needs_input else dx, dpsi
+    return x.new_empty(0) if dx is None else dx, dpsi
 
 
 def out_size(
@@ -170,6 +186,7 @@ def batch_norm_backward(
 # -- calls of the library --------------------
 TYPES: dict[str, Any] = {"i": ctypes.c_int, "d": ctypes.c_double, "p": ctypes.c_void_p}
 ARGUMENTS = {
+    "transpose": "iipp",
     "linear_forward": "iiiii" + "ppppp",
     "linear_backward": "iiiii" + "pppppp",
     "conv2d_forward": "pii" + "ppppp",

@@ -26,7 +26,7 @@ def linear(x: Tensor, psi: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
     if library() is None:
         out = by_embedding_bag(rows, psi, bias, plan)
     else:
-        out = Linear.apply(calls.batch_innermost(rows), psi, bias, plan.numbers, plan.rows)
+        out = Linear.apply(rows, psi, bias, plan.numbers, plan.rows)
     return out if x.dim() == 2 else out.reshape(*x.shape[:-1], plan.rows)
 
 
@@ -48,7 +48,6 @@ def conv2d(
     dilation: Sequence[int] = (1, 1),
 ) -> Tensor:
     """F.conv2d(x, W, bias, ...) for the sparse W with entries psi."""
-    x = calls.batch_innermost(x)
     return Conv2d.apply(x, psi, bias, plan.numbers, plan.shape, stride, padding, dilation)
 
 
@@ -56,10 +55,10 @@ class Linear(torch.autograd.Function):
     """See calls.py for the arguments."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        remember(ctx, arguments)
-        # detached: no view of another tensor, so that it can be changed in place
-        return calls.linear(*arguments).detach()
+    def forward(ctx: Any, x: Tensor, *arguments: Any) -> Tensor:
+        x = calls.batch_innermost(x)
+        remember(ctx, (x, *arguments))
+        return calls.linear(x, *arguments)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -70,9 +69,10 @@ class Conv2d(torch.autograd.Function):
     """See calls.py for the arguments."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        remember(ctx, arguments)
-        return calls.conv2d(*arguments).detach()
+    def forward(ctx: Any, x: Tensor, *arguments: Any) -> Tensor:
+        x = calls.batch_innermost(x)
+        remember(ctx, (x, *arguments))
+        return calls.conv2d(x, *arguments)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

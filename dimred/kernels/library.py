@@ -23,7 +23,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
-SOURCES = ("linear.cpp", "conv2d.cpp", "batch_norm.cpp")
+SOURCES = ("linear.cpp", "conv2d.cpp", "batch_norm.cpp", "transpose.cpp")
 HEADERS = ("vectors.h", "tiles.h", "plan.h")
 COMPILERS = ("c++", "g++", "clang++")
 #: no -ffast-math: linked into a library, it flushes denormals to zero in the whole process

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from dimred.kernels import calls
-from dimred.kernels.calls import outer
 from dimred.kernels.functions import backward, remember
 
 CONV2D = "Tensor plan, SymInt[] shape, SymInt[] stride, SymInt[] padding, SymInt[] dilation"
@@ -26,19 +25,19 @@ SCHEMAS = {
 
 # -- the shapes and strides of results --------------------
 def like_linear(x: Tensor, psi: Tensor, bias: Any, plan: Tensor, outputs: int) -> Tensor:
-    return x.new_empty(outputs, x.shape[0]).t()
+    return calls.empty(x, x.shape[0], outputs)
 
 
 def like_conv2d(
     x: Tensor, psi: Tensor, bias: Any, plan: Tensor, shape: Sequence[int], *how: Any
 ) -> Tensor:
     size = calls.out_size(x.shape, shape, *how)
-    return outer(x.new_empty(shape[0], *size, x.shape[0]))
+    return calls.empty(x, x.shape[0], shape[0], *size)
 
 
 def like_inputs(grad: Tensor, x: Tensor, psi: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     needs_input = rest[-1]
-    dx = outer(x.new_empty(calls.inner(x).shape)) if needs_input else x.new_empty(0)
+    dx = calls.empty(x, *x.shape) if needs_input else x.new_empty(0)
     return dx, torch.empty_like(psi)
 
 
