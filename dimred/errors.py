@@ -41,6 +41,12 @@ def require(holds: bool, key: str, got: object, allowed: str) -> None:
         raise UserError(f"{key}={as_typed(got)} is not allowed. It must be {allowed}.")
 
 
+def see(page: str) -> str:
+    """The sentence of an error that names a page of docs/, or a heading of one by its anchor. A
+    test finds every call and looks the page up."""
+    return f"See docs/{page}"
+
+
 def extra(package: str, name: str, what: str) -> Any:
     """The module of an optional package. UserError, which names the extra of dimred that installs
     it, where it is missing."""

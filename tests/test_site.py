@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -10,9 +11,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from conftest import ROOT
 
+from dimred.errors import UserError
 from dimred.runs.config.files import names
+from dimred.runs.trial import require_logits
 
 sys.path.insert(0, str(ROOT / "scripts/docs"))
 
@@ -71,6 +75,30 @@ def test_the_page_of_set_has_published_numbers_beside_measured_ones(site: Path) 
     text = re.sub(r"<[^>]+>|\xa0", " ", (site / "method/set.html").read_text())
     row = re.search(r"published\s+98\.39\s+98\.14\s+98\.10", text)
     assert row and "98.42 ± 0.05" in text[: row.start()]
+
+
+def test_pages_that_errors_name_are_there(site: Path) -> None:
+    named = pages_of_errors()
+    assert len(named) >= 8
+    for page in named:
+        name, _, anchor = page.partition("#")
+        assert (ROOT / "docs" / name).exists(), page
+        shown = (site / name).with_suffix(".html").read_text()
+        assert not anchor or f' id="{anchor}"' in shown, page
+
+
+def pages_of_errors() -> list[str]:
+    """What `see` of dimred/errors.py is called with."""
+    texts = [file.read_text() for file in (ROOT / "dimred").rglob("*.py")]
+    trees = [ast.parse(text) for text in texts if "see(" in text]
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [node for node in nodes if getattr(node.func, "id", "") == "see"]
+    return [ast.literal_eval(call.args[0]) for call in calls]
+
+
+def test_an_error_ends_with_the_page_that_explains_it() -> None:
+    with pytest.raises(UserError, match=r"\. See docs/extending\.md#a-model$"):
+        require_logits(torch.zeros(2, 3), 10, "own.build")
 
 
 def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:

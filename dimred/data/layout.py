@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from dimred.data.base import held_out
-from dimred.errors import UserError, listed
+from dimred.errors import UserError, listed, see
 
 LAYOUT = "train/<class>/* with test/<class>/* or val/<class>/*, or only <class>/*"
+EXPECTED = f"expected is {LAYOUT}. {see('data.md#class-folders')}"
 USUAL = {
     "train": {"train", "training"},
     "val": {"val", "valid", "validate", "validation", "dev", "eval", "evaluation"},
@@ -66,9 +67,7 @@ def arrange(names: Iterable[str], path: Path) -> Layout:
     classes = sorted({each.parts[depth] for each in placed if top(each, depth) == first})
     if len(classes) < 2:
         images = sum(folders[number].images for number in folder_of)
-        raise UserError(
-            f"{path} has {images} images in {len(classes)} class folders; expected is {LAYOUT}."
-        )
+        raise UserError(f"{path} has {images} images in {len(classes)} class folders; {EXPECTED}")
     found = {}
     for role, name in (splits or {"train": ""}).items():
         here = [folder for folder in placed if top(folder, depth) == name and folder.images]
@@ -134,7 +133,7 @@ def splits_in(used: list[Folder], path: Path) -> dict[str, str]:
             )
     if "train" not in named:
         listed = " and ".join(f"{each}/" for each in folders)
-        raise UserError(f"{path} has {listed}, but no train/; expected is {LAYOUT}.")
+        raise UserError(f"{path} has {listed}, but no train/; {EXPECTED}")
     return {split: same[0] for split, same in named.items()}
 
 

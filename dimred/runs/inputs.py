@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dimred.data.files import files_below, reading, require_regular
-from dimred.errors import UserError
+from dimred.errors import UserError, see
 from dimred.runs.config.leaves import leaves
 
 Json = dict[str, Any]
@@ -139,5 +139,6 @@ def require_same(recorded: Mapping[str, Json], now: Mapping[str, Json], folder: 
             raise UserError(
                 f"{key} has changed since this run began: {new['path']} ({what}). What the run "
                 f"has computed, in {folder}, is of the earlier content. Put that back, or remove "
-                "this folder to compute the run anew, or choose another outputs=..."
+                "this folder to compute the run anew, or choose another outputs=... "
+                f"{see('usage.md#interrupting-and-resuming')}"
             )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dimred.data.base import Data, require_examples
-from dimred.errors import UserError
+from dimred.errors import UserError, see
 from dimred.net import Net
 from dimred.net.outputs import logits_in
 from dimred.runs.failures import is_of_the_machine
@@ -23,6 +23,7 @@ from dimred.scores.basic import untouched
 
 Shape = tuple[int, ...]
 FITS = "It has to return one logit for each class, (batch, classes)"
+PAGE = see("extending.md#a-model")
 
 
 def give_logits(model: nn.Module, shape: Shape, classes: int, name: str) -> None:
@@ -57,17 +58,17 @@ def require_logits(output: Any, classes: int, name: str) -> None:
     if not isinstance(output, Tensor):
         raise UserError(
             f"{name} makes a model that returns {in_words(output)}. {FITS}, or them "
-            "as `.logits`, as 'logits' of a dictionary or first in a tuple"
+            f"as `.logits`, as 'logits' of a dictionary or first in a tuple. {PAGE}"
         )
     if output.dim() != 2 or len(output) != 2:
         raise UserError(
             f"{name} makes a model that returns a tensor of shape "
-            f"{tuple(output.shape)} for two images. {FITS}, here (2, {classes})"
+            f"{tuple(output.shape)} for two images. {FITS}, here (2, {classes}). {PAGE}"
         )
     if output.shape[1] < classes:
         raise UserError(
             f"{name} makes a model of {output.shape[1]} outputs, but the data has "
-            f"{classes} classes. {FITS}"
+            f"{classes} classes. {FITS}. {PAGE}"
         )
 
 

@@ -22,7 +22,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from dimred.errors import RunIsBusy, UserError, require
+from dimred.errors import RunIsBusy, UserError, require, see
 from dimred.storage.files import Json, write
 
 NAME = ".lease"
@@ -78,7 +78,8 @@ class Lease:
         if found is None or found.get("token") != self._owner["token"]:
             raise RunIsBusy(
                 f"this run was taken over by {owner(found)}, as this process gave no sign for "
-                f"{BEATS * heartbeat():g} s: {self.path.parent}. It ends here and writes nothing"
+                f"{BEATS * heartbeat():g} s: {self.path.parent}. It ends here and writes nothing. "
+                f"{see('clusters.md#one-run-one-process')}"
             )
 
     def release(self) -> None:
@@ -167,7 +168,8 @@ def owner(found: Json | None) -> str:
 def busy(owner: str, folder: Path) -> RunIsBusy:
     return RunIsBusy(
         f"this run is already being computed by {owner}: {folder}. Wait for it, or stop it "
-        "and repeat the command to resume it from its last checkpoint"
+        "and repeat the command to resume it from its last checkpoint. "
+        f"{see('clusters.md#one-run-one-process')}"
     )
 
 

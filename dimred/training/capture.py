@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dimred.errors import OutOfMemory, UserError
+from dimred.errors import OutOfMemory, UserError, see
 from dimred.net import Net
 from dimred.training.ranks import ALONE, Ranks
 from dimred.training.step import Step, addresses
@@ -247,7 +247,8 @@ class CapturedStep(Step):
         if self.required:
             raise UserError(
                 f"recipe.capture=true, but this step cannot be captured in a CUDA graph: {why}. "
-                "Choose recipe.capture=auto to compute it eagerly"
+                "Choose recipe.capture=auto to compute it eagerly. "
+                f"{see('gpu.md#captured-steps')}"
             )
         log.info("steps are not captured: %s", why)
 

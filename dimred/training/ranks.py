@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dimred.data.share import WHOLE, Share
-from dimred.errors import UserError, require
+from dimred.errors import UserError, require, see
 from dimred.net import Net
 from dimred.net.fingerprints import fingerprints
 from dimred.net.seeded import seed_generators
@@ -211,7 +211,7 @@ class Group(Ranks):
                     f"rank {rank} has {what} {[*values][different[0]]} than rank 0. All "
                     "processes must do the same: run them on machines of one kind with the same "
                     "files, and let a method or a model of your own draw its random numbers from "
-                    "the seed"
+                    f"the seed. {see('many_gpus.md#what-is-the-same-on-all-processes')}"
                 )
 
     def require_same_net(self, net: Net, changed: bool = True) -> None:

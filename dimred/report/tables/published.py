@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dimred.errors import UserError, nearest
+from dimred.errors import UserError, nearest, see
 from dimred.report.compose import (
     Json,
     Overrides,
@@ -73,7 +73,7 @@ def read_table(
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"table {name}: {type(error).__name__} {error}. The format is in docs/tables.md"
+            f"table {name}: {type(error).__name__} {error}. {see('tables.md#a-table-of-your-own')}"
         ) from error
 
 

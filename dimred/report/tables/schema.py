@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dimred.errors import UserError, nearest, require
+from dimred.errors import UserError, nearest, require, see
 from dimred.report.measures import MEASURES, is_number
 
 #: a check of a value, and what the value must be in words
@@ -81,7 +81,8 @@ def checked(
 ) -> dict[str, Any]:
     """The given values without nulls, which count as absent. UserError for a key that is unknown or
     missing, or has a value that is not allowed."""
-    require(isinstance(given, dict), where, given, "keys with values (see docs/tables.md)")
+    page = see("tables.md#a-table-of-your-own")
+    require(isinstance(given, dict), where, given, f"keys with values. {page}")
     for key, value in given.items():
         if key not in keys:
             raise UserError(f"{where}: unknown key {key!r}. {nearest(str(key), keys)}")
