@@ -21,7 +21,7 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 # Purposes of random draws, the first number of every key: the order of an epoch and the sample of
 # SNIP are independent.
-EPOCH, SAMPLE, SPLIT, ITEM, COPY = range(1, 6)
+EPOCH, SAMPLE, SPLIT, ITEM, COPY, MIX = range(1, 7)
 
 
 class Source(ABC):

@@ -113,6 +113,9 @@ MEASURES = {
         +1,
         interval=True,
     ),
+    "ema_test_accuracy": Measure(
+        "test accuracy % of averaged weights", key("ema_test_accuracy", 100), +1, interval=True
+    ),
     "val_accuracy": Measure("validation accuracy %", key("val_accuracy", 100), +1, interval=True),
     "dim": Measure("dim", key("dim"), 0, 0),
     "trained_ever": Measure("weights ever trained", key("trained_ever"), 0, 0),

@@ -53,14 +53,24 @@ def result_of(train: Train, model: Json, images: Json, inputs: Mapping[str, Json
 
 
 def accuracies_of(train: Train) -> dict[str, Any]:
-    """Of the final network, and of the best epoch on the validation split. That is the end of
-    training where the number of trained weights has changed since every evaluation."""
+    """Of the final network, and of the average of its weights if there is one."""
+    found, average = accuracies_at(train, train.best), train.average
+    if average.decay:
+        with average.in_place():
+            of_average = accuracies_at(train, average.best)
+        found |= {f"ema_{name}": value for name, value in of_average.items()}
+    return found
+
+
+def accuracies_at(train: Train, best: Best) -> dict[str, Any]:
+    """With the present values of weights, and at the best epoch on the validation split. That is
+    the end of training where the number of trained weights has changed since every evaluation."""
     loss, accuracy = train.evaluate("test")
     last = {"test_accuracy": accuracy, "test_loss": loss}
     if not train.data.sizes["val"]:
         selected = ("val_accuracy", "best_val_accuracy", "best_val_test_accuracy", "best_val_step")
         return {**last, **dict.fromkeys(selected)}
-    val_accuracy, best = train.evaluate("val")[1], train.best
+    val_accuracy = train.evaluate("val")[1]
     if best.dim != train.net.dim:
         best = Best(len(train), train.net.dim, val_accuracy, accuracy)
     return {

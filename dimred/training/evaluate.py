@@ -75,7 +75,10 @@ class RunningLoss:
 
     @torch.no_grad()
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add the loss and the accuracy of a step, on the device."""
+        """Add the loss and the accuracy of a step, on the device. Where labels are probabilities,
+        the most probable class is the right one."""
+        if labels.dim() == 2:
+            labels = labels.argmax(1)
         correct = (logits.argmax(1) == labels).sum()
         self._losses.index_copy_(0, self._row, loss.detach().to(self._losses).view(1))
         self._correct.index_copy_(0, self._row, correct.view(1))

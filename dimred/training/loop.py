@@ -20,13 +20,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from dimred.data.base import Data
+from dimred.data.base import Data, Source
+from dimred.data.mixed import Mixed
 from dimred.errors import Interrupted, UserError, require
 from dimred.net import Net, State
 from dimred.net.seeded import seed_generators
 from dimred.select.schedules import steps_between
 from dimred.storage.folder import RunFolder
 from dimred.training.arithmetic import Arithmetic
+from dimred.training.average import Average
 from dimred.training.capture import CapturedStep, CudaCapture, use_own_stream
 from dimred.training.evaluate import Best, RunningLoss, evaluate
 from dimred.training.exploration import Exploration
@@ -36,7 +38,7 @@ from dimred.training.patience import Patience
 from dimred.training.progress import Progress
 from dimred.training.ranks import ALONE, Ranks
 from dimred.training.recipe import Recipe
-from dimred.training.resume import Replay, Stateful
+from dimred.training.resume import Followed, Replay, Stateful
 from dimred.training.skipped import Skipped
 from dimred.training.step import Step
 from dimred.training.timing import StepTimes
@@ -69,6 +71,10 @@ class Train:
         if recipe.augmented_copies:
             data = data.with_copies(recipe.augmented_copies)
         self.net, self.data, self.recipe, self.seed = net, data, recipe, seed
+        #: of the batches of steps
+        self.source: Source = data
+        if recipe.mixes:
+            self.source = Mixed(data, recipe.mixup, recipe.cutmix)
         self.ranks = ranks
         ranks.require_possible(recipe)
         self.epoch_steps = data.steps_per_epoch(recipe.batch_size)
@@ -88,7 +94,7 @@ class Train:
         self.in_steps = False  # whether a signal has to wait for the end of a step
         self.progress = Progress(self.total, self.epoch_steps)
         self.costs, self.exploration = Costs(net, data.shape), Exploration(net)
-        self.best = Best()
+        self.best, self.average = Best(), Average(net, recipe.ema)
         self.patience = Patience(recipe, data, self.best)
         self.running_loss = RunningLoss(recipe.batch_size, self.device, ranks)
         net.optimizer_state.set_lr(recipe.lr_at(0, self.total))
@@ -97,15 +103,15 @@ class Train:
         self.skipped = Skipped(net, data, recipe, seed, folder.path if folder else None)
         numbers: dict[str, Stateful] = {
             "best": self.best,
+            "best_average": self.average.best,
             "running_loss": self.running_loss,
             "costs": self.costs,
             "captured_steps": self.stepper,
             "arithmetic": self.arithmetic,
             "ranks": ranks,
         }
-        self.replay = Replay(
-            net, self.exploration, numbers, folder, checkpoint_seconds, ranks.share.size
-        )
+        tensors: dict[str, Followed] = {"exploration": self.exploration, "average": self.average}
+        self.replay = Replay(net, tensors, numbers, folder, checkpoint_seconds, ranks.share.size)
         if folder:
             folder.tell(lambda: {**self.progress.position(), "seconds": self.elapsed()})
         ranks.require_same({"checkpoint": self.replay.checkpoint_step}, "another")
@@ -168,6 +174,7 @@ class Train:
         self._lr_of = lr_of
         if start != self.replay.last_stop:  # rewound: earlier evaluations were of other networks
             self.best.restart()
+            self.average.restart()
         self.patience.begin_phase(stop == self.total, pauses)
         now = self.replay.restore(start)
         executed = self.costs.executed
@@ -229,6 +236,7 @@ class Train:
     def forget_best(self) -> None:
         """Select the best evaluation among those to come: earlier ones were of another network."""
         self.best.restart()
+        self.average.best.restart()
 
     def sample(self, examples: int, augment: bool = False) -> tuple[Tensor, Tensor]:
         """Training examples to score weights with, plain or augmented as in training. Every call
@@ -276,7 +284,7 @@ class Train:
         )
         kept = self.recipe.theta == "kept"
         captured = on_gpu and capture is not False and kept and not waits and not self.recipe.fp16
-        feed = self.data.feed(self.recipe.batch_size, captured, self.ranks.share)
+        feed = self.source.feed(self.recipe.batch_size, captured, self.ranks.share)
         parts = self.net, self.recipe, feed, self.optimizer, self.running_loss
         if captured:
             return CapturedStep(
@@ -304,9 +312,8 @@ class Train:
         if not self.skipped.changed(whole):
             return False
         stepper, skipped = self.stepper, self.skipped
-        stepper.feed = skipped.source.feed(
-            self.recipe.batch_size, stepper.feed.fixed, self.ranks.share
-        )
+        source = skipped.source if skipped.prefix else self.source
+        stepper.feed = source.feed(self.recipe.batch_size, stepper.feed.fixed, self.ranks.share)
         stepper.part = skipped.part
         stored = self.data.stored_copies * self.data.sizes["train"]
         self.costs.begin_after(skipped.prefix, stored)
@@ -343,6 +350,7 @@ class Train:
             observer.before_update(self, t)
         self.net.optimizer_state.set_lr(self._lr(t))
         self.stepper.update()
+        self.average.update()
         self.step_times.count()
         self.net.has_trained = True
         self.replay.steps_done += 1
@@ -406,6 +414,7 @@ class Train:
             self.best.restart(self.net.dim)
         if self.data.sizes["val"]:
             line |= self.best.update(t, self.net.dim, self.evaluate)
+            line |= self.average.evaluated(t, self.evaluate)
         self.running_loss.restart()
         self.progress.evaluated(line, last)
         for observer in self.observers:

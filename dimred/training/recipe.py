@@ -43,11 +43,15 @@ class Recipe(Checked):
     lowest: UnitInterval = 0.1  # of cyclic: the lowest learning rate, as a fraction of lr
     warmup: UnitInterval = 0.0  # fraction of training in which lr rises linearly from 0
     label_smoothing: UnitInterval = 0.0
+    # MixUp and CutMix (see data/mixed.py): alpha of Beta(alpha, alpha); 0 for none
+    mixup: NotNegative = 0.0
+    cutmix: NotNegative = 0.0
     clip: Positive | None = None  # largest L2 norm of the gradient
     batch_size: Count = 64
     accumulate: Count = 1  # micro-batches of a batch, computed one after the other
     epochs: Annotated[int | float, above(0)] = 40
     steps: Count | None = None  # instead of epochs
+    ema: UnitInterval = 0.0  # decay of an average of the weights (see training/average.py)
     patience: Count | None = None  # early stopping (see training/patience.py)
     bf16: bool = False  # autocast to bfloat16
     fp16: bool = False  # autocast to float16, with loss scaling (see training/loss_scaling.py)
@@ -115,6 +119,12 @@ class Recipe(Checked):
                 getattr(self, key),
                 "0 with recipe.compile=true: a compiled model computes all of its layers",
             )
+            require(
+                not (self.mixes and getattr(self, key)),
+                f"recipe.{key}",
+                getattr(self, key),
+                "0 with recipe.mixup or recipe.cutmix: mixed images differ in every epoch",
+            )
         require(
             not (self.compile and self.skip_removed_channels),
             "recipe.skip_removed_channels",
@@ -160,8 +170,13 @@ class Recipe(Checked):
         with torch.autocast(images.device.type, half, enabled=self.bf16 or self.fp16):
             return model(images).float()
 
+    @property
+    def mixes(self) -> bool:
+        """Whether training images are mixed."""
+        return self.mixup > 0 or self.cutmix > 0
+
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The training loss of a batch."""
+        """The training loss of a batch; labels are classes (N,) or probabilities (N, classes)."""
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
     def make_optimizer(self, net: Net) -> torch.optim.Optimizer:

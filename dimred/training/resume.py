@@ -23,7 +23,6 @@ from dimred.net.state import below
 from dimred.storage.files import Json
 from dimred.storage.folder import RunFolder
 from dimred.storage.tensors import read_tensors
-from dimred.training.exploration import Exploration
 from dimred.training.start_of_run import require_same_start, start_of_run
 
 log = logging.getLogger(__name__)
@@ -36,12 +35,20 @@ class Stateful(Protocol):
     def load(self, state: Json, /) -> None: ...
 
 
+class Followed(Protocol):
+    """An object with a state of tensors."""
+
+    def state(self) -> State: ...
+    def load(self, state: State, /) -> None: ...
+
+
 class Replay:
     """The training phases of one run, and its position in them.
 
     folder: where checkpoints and snapshots are written; None to write none.
     processes: how many compute this run.
-    numbers: objects that a checkpoint stores besides the net and its exploration, by name.
+    tensors, numbers: objects that a checkpoint stores besides the net, by name: those whose states
+    are tensors, which are loaded after the net, and those whose states are JSON.
     steps_done: the number of steps over all phases. last_stop: the step at which the last phase
     ended.
     """
@@ -49,13 +56,13 @@ class Replay:
     def __init__(
         self,
         net: Net,
-        exploration: Exploration,
+        tensors: Mapping[str, Followed],
         numbers: Mapping[str, Stateful],
         folder: RunFolder | None,
         checkpoint_seconds: float,
         processes: int = 1,
     ) -> None:
-        self.net, self.exploration, self.numbers = net, exploration, numbers
+        self.net, self.tensors, self.numbers = net, tensors, numbers
         self.folder, self.checkpoint_seconds = folder, checkpoint_seconds
         self.steps_done, self.last_stop = 0, 0
         self._phases = 0  # the number of phases that have begun
@@ -116,9 +123,10 @@ class Replay:
         self._saved = time.monotonic()
 
     def _tensors(self) -> State:
-        parts = {"net": self.net.state(), "exploration": self.exploration.state()}
+        states = {"net": self.net.state()}
+        states |= {part: each.state() for part, each in self.tensors.items()}
         tensors: State = {}
-        for part, state in parts.items():
+        for part, state in states.items():
             tensors |= {f"{part}/{name}": value for name, value in state.items()}
         tensors["random/cpu"] = torch.get_rng_state()
         if self._device.type == "cuda":
@@ -147,7 +155,8 @@ class Replay:
         tensors, about = self._checkpoint
         self._checkpoint = None
         self.net.load(below(tensors, "net/"))
-        self.exploration.load(below(tensors, "exploration/"))
+        for name, each in self.tensors.items():
+            each.load(below(tensors, f"{name}/"))
         for name, part in self.numbers.items():
             if name in about:  # a checkpoint may be older than what is stored today
                 part.load(about[name])

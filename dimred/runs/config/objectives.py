@@ -12,6 +12,9 @@ from dimred.errors import UserError, nearest
 #: the numbers of result.json
 NUMBERS = (
     *("val_accuracy", "best_val_accuracy", "best_val_step", "best_val_test_accuracy"),
+    *("ema_val_accuracy", "ema_best_val_accuracy", "ema_best_val_step"),
+    *("ema_best_val_test_accuracy",),
+    *("ema_test_accuracy", "ema_test_loss"),
     *("test_accuracy", "test_loss", "sparsity", "seed"),
     *("dim", "total", "nonzero", "density", "explored", "trained_ever", "trained_to_the_end"),
     *("parameters", "trained_parameters"),
