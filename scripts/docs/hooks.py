@@ -89,7 +89,7 @@ def is_wide(page: Page) -> bool:
     return page.file.src_uri.startswith(("methods.md", "measured/"))
 
 
-LINK = re.compile(r"\[([^\]]+)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
+LINK = re.compile(r"\[([^\[\]]+)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -100,9 +100,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     source = ELSEWHERE.get(page.file.src_uri, ROOT / "docs" / page.file.src_uri)
 
     def target(link: re.Match[str]) -> str:
-        words, path, anchor = link[1], link[2], link[3] or ""
+        words, path, anchor = named(link[1]), link[2], link[3] or ""
         if files.get_file_from_path(normpath(Path(page.file.src_uri).parent / path)):
-            return link[0]
+            return f"[{words}]({path}{anchor})"
         found = (source.parent / path).resolve()
         for name, file in ELSEWHERE.items():
             if found == file:
@@ -116,6 +116,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return link[0]
 
     return LINK.sub(target, CODE.sub(with_bars, markdown))
+
+
+def named(words: str) -> str:
+    """Words that are the name of a page, as its title."""
+    page = ROOT / "docs" / words
+    if not words.endswith(".md") or not page.exists():
+        return words
+    return page.read_text().partition("# ")[2].partition("\n")[0]
 
 
 CODE = re.compile(r"`[^`\n]+`")
