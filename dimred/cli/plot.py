@@ -6,7 +6,7 @@ import importlib.util
 import logging
 from argparse import Namespace
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("dimred")
 PICTURES = (
     *("sparsity", "storage", "flops", "time", "step", "inference"),
-    *("layers", "support", "curves", "overview"),
+    *("layers", "support", "history", "curves", "overview"),
 )
+OF_ONE_RUN = ("masks", "weights")
+MOST_RUNS = 24  # of which such pictures are drawn at once
 FORMATS = ("svg", "dark.svg", "png", "pdf")
 NEEDS = ("matplotlib", "jinja2", "itables")  # the extra "plot"
 MANY = 9  # lines about runs that are not drawn
@@ -33,13 +35,16 @@ def parser() -> Parser:
     parser = Parser(
         "plot",
         "[PICTURE ...] [--runs DIR ...] [--out DIR] [OPTION ...]",
+        "masks|weights RUN ... [OPTION ...]",
         "--x NUMBER [--y NUMBER] [--by COLUMN] [OPTION ...]",
         summary="Draw pictures of runs, or any number against any other; without a name, all of "
         "them.",
         more="overview is a page with all runs and all pictures. The points of a picture are "
         "written beside it, as .csv. NUMBER and COLUMN: those of dimred runs --format csv.",
     )
-    parser.add_argument("picture", nargs="*", default=[], choices=PICTURES, help="what to draw")
+    parser.add_argument(
+        "picture", nargs="*", default=[], choices=(*PICTURES, *OF_ONE_RUN), help="what to draw"
+    )
     parser.add_argument(
         "--runs",
         nargs="+",
@@ -70,9 +75,11 @@ def parser() -> Parser:
 
 def parse(arguments: list[str]) -> Namespace:
     """A picture may be named after the folders of --runs, too, unless a folder has its name."""
-    given = parser().parse(arguments)
+    names, options = split(arguments)
+    given = parser().parse([*names, *options])
     words = given.runs or []
-    named = [word for word in words if word in PICTURES and not Path(word).is_dir()]
+    known = (*PICTURES, *OF_ONE_RUN)
+    named = [word for word in words if word in known and not Path(word).is_dir()]
     folders = [word for word in words if word not in named] or ["outputs/runs"]
     given.picture = list(dict.fromkeys([*given.picture, *named]))
     given.runs = folders
@@ -82,6 +89,21 @@ def parse(arguments: list[str]) -> Namespace:
     if given.paper and "overview" in given.picture:
         raise UserError("--paper draws pictures, and overview is a page. Name them separately")
     return given
+
+
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The first words, and the options. Words that name folders are runs:
+    `dimred plot masks RUN`."""
+    words = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    options = arguments[len(words) :]
+    folders = [word for word in words if word not in (*PICTURES, *OF_ONE_RUN) and is_there(word)]
+    if folders:
+        options = ["--runs", *folders, *options]
+    return [word for word in words if word not in folders], options
+
+
+def is_there(word: str) -> bool:
+    return Path(word).expanduser().is_dir()
 
 
 def run(arguments: list[str]) -> int:
@@ -105,6 +127,12 @@ def run(arguments: list[str]) -> int:
         raise UserError(
             "\n  ".join([f"no finished run in {where}. {what_to_do}", *first_lines(notes, MANY)])
         )
+    single = [name for name in given.picture if name in OF_ONE_RUN]
+    if single and len(done) > MOST_RUNS:
+        raise UserError(
+            f"{' and '.join(single)} are pictures of single runs, and there are {len(done)}. Name "
+            f"up to {MOST_RUNS} of them: dimred plot {single[0]} RUN"
+        )
     settings, doubles = settings_of(done)
     notes += doubles
     for line in first_lines(notes, MANY):
@@ -118,7 +146,10 @@ def write_pictures(given: Namespace, settings: Sequence[Setting], notes: list[st
 
     look, wanted = look_of(given), wanted_of(given)
     drawn: dict[str, list[Picture]] = {}
-    for kind in DRAWINGS if "overview" in wanted else wanted:
+    of_page = DRAWINGS if "overview" in wanted else ()
+    for kind in dict.fromkeys([*of_page, *wanted]):
+        if kind == "overview":
+            continue
         drawn[kind], lines = pictures(kind, settings, look.colours)
         notes += lines
         if kind in wanted:
@@ -134,7 +165,8 @@ def write_pictures(given: Namespace, settings: Sequence[Setting], notes: list[st
         from dimred.storage.files import write
 
         path = given.out / "overview.html"
-        write(path, page(settings, list(chain.from_iterable(drawn.values())), notes))
+        of_settings = chain.from_iterable(drawn[kind] for kind in DRAWINGS)
+        write(path, page(settings, list(of_settings), notes))
         print(path)
     if empty:
         raise UserError(f"nothing to draw for {', '.join(empty)}: see the lines above")

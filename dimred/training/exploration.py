@@ -3,7 +3,8 @@ besides them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,23 @@ from dimred.net import Net
 from dimred.net.coordinates import Support
 from dimred.net.state import State, below
 from dimred.net.transforms import Transform
+
+
+class Overlap(NamedTuple):
+    """How many weights two supports have in common, and how many are in any of them."""
+
+    common: int
+    union: int
+
+    @property
+    def share(self) -> float:
+        """Intersection over union; 1 if both are empty."""
+        return self.common / self.union if self.union else 1.0
+
+
+def all_together(overlaps: Iterable[Overlap]) -> Overlap:
+    pairs = [*overlaps]
+    return Overlap(sum(pair.common for pair in pairs), sum(pair.union for pair in pairs))
 
 
 class Exploration:
@@ -73,7 +91,11 @@ class Exploration:
 
     def overlap(self) -> float:
         """Intersection over union of the first and the present support; 1 if both are empty."""
-        common = union = 0
+        return all_together(self.overlaps()).share
+
+    def overlaps(self) -> list[Overlap]:
+        """The first and the present support of each weight, in the order of the net."""
+        found = []
         for name, w in self.net.weights.items():
             first = self.first.get(name)
             if first is w.support:  # the same support, or both None: all weights
@@ -81,8 +103,8 @@ class Exploration:
             else:
                 both, now = self._mark(name, first), w.trained()
                 shared, either = int((both & now).sum()), int((both | now).sum())
-            common, union = common + shared, union + either
-        return common / union if union else 1.0
+            found.append(Overlap(shared, either))
+        return found
 
     def explored(self) -> float:
         """R_s, the share of the covered weights that were trained at some time.

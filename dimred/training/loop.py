@@ -31,7 +31,7 @@ from dimred.training.arithmetic import Arithmetic
 from dimred.training.average import Average
 from dimred.training.capture import CapturedStep, CudaCapture, use_own_stream
 from dimred.training.evaluate import Best, RunningLoss, evaluate
-from dimred.training.exploration import Exploration
+from dimred.training.exploration import Exploration, all_together
 from dimred.training.flops import Costs
 from dimred.training.observers import Observer
 from dimred.training.patience import Patience
@@ -396,6 +396,7 @@ class Train:
 
     def _evaluate(self, phase: int, t: int, loss: float, accuracy: float, last: bool) -> None:
         """Write a line of metrics.jsonl."""
+        overlaps = self.exploration.overlaps()
         line: dict[str, Any] = {
             "phase": phase,
             "step": t,
@@ -404,8 +405,11 @@ class Train:
             "train_loss": loss,
             "train_accuracy": accuracy,
             "dim": self.net.dim,
-            "overlap": self.exploration.overlap(),
+            "overlap": all_together(overlaps).share,
             "explored": self.exploration.explored(),
+            # of each covered weight, in the order of `layers` in result.json
+            "trained_by_layer": [w.dim for w in self.net.weights.values()],
+            "overlap_by_layer": [round(overlap.share, 4) for overlap in overlaps],
             "training_flops": self.costs.steps + self.costs.scoring,
         }
         self.costs.look_again()

@@ -11,8 +11,10 @@ from dimred.errors import listed
 from dimred.report.compose import Json
 from dimred.report.measures import number
 from dimred.report.pictures.curves import ACCURACY, LOSS, SUPPORT, over_time
+from dimred.report.pictures.history import DENSITY, OVERLAP, history, history_fault
 from dimred.report.pictures.layers import layers
 from dimred.report.pictures.marks import COSTS, Cost, marks_of, panels, pareto
+from dimred.report.pictures.one_run import each_run, masks, masks_fault, weights, weights_fault
 from dimred.report.pictures.picture import Picture
 from dimred.report.pictures.points import Setting, accuracy, layer_shares, metrics
 from dimred.report.pictures.style import COLOURS, Style, styles_of
@@ -80,6 +82,12 @@ DRAWINGS = {
         lambda s, styles: [over_time(s, ACCURACY), over_time(s, LOSS)],
         lines_have("train_loss", "train_accuracy"),
     ),
+    "history": Drawing(lambda s, styles: [history(s, DENSITY), history(s, OVERLAP)], history_fault),
+}
+#: pictures of single runs, drawn only by name
+OF_ONE_RUN = {
+    "masks": Drawing(lambda s, styles: each_run(s, masks), masks_fault),
+    "weights": Drawing(lambda s, styles: each_run(s, weights), weights_fault),
 }
 
 
@@ -88,7 +96,7 @@ def pictures(
 ) -> tuple[list[Picture], list[str]]:
     """The pictures of a kind, one or two for each setting, and lines about runs that are not
     drawn."""
-    drawing = DRAWINGS[what]
+    drawing = (DRAWINGS | OF_ONE_RUN)[what]
     styles = styles_of(sorted_methods(settings), sharing(settings), colours)
     of_settings = (drawing.draw(setting, styles) for setting in settings)
     drawn = list(filter(None, chain.from_iterable(of_settings)))
@@ -109,6 +117,7 @@ def pictures(
 NOTHING = {
     "layers": "all weights of all layers are trained and nonzero",
     "support": "the same weights are trained throughout",
+    "history": "the same weights are trained throughout",
 }
 
 

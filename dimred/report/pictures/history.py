@@ -1,0 +1,149 @@
+"""Draw how the trained weights of each layer change during training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+
+from dimred.errors import listed
+from dimred.report.pictures.maps import heat_map, name_rows, scale
+from dimred.report.pictures.picture import Picture, Row
+from dimred.report.pictures.points import Point, Setting, metrics, plain, seeds
+from dimred.report.pictures.sheet import Sheet, columns, per_cent, set_ticks, shortened, width_of
+from dimred.report.runs import Run
+
+
+class Kind(NamedTuple):
+    name: str
+    title: str
+    key: str  # of metrics.jsonl: a list with a number for each layer
+    meaning: str
+
+
+DENSITY = Kind(
+    "history-density",
+    "trained weights of each layer over time",
+    "trained_by_layer",
+    "Weights of each layer that are trained at the end of an epoch, in % of the layer.",
+)
+OVERLAP = Kind(
+    "history-overlap",
+    "overlap of each layer's trained weights with its first ones",
+    "overlap_by_layer",
+    "Weights of each layer that are trained at the end of an epoch and those trained in the first "
+    "step: intersection over union.",
+)
+
+
+class History(NamedTuple):
+    """Shares by layer and epoch, as a mean over n runs."""
+
+    layers: Sequence[str]
+    epochs: Sequence[float]
+    shares: np.ndarray
+    n: int
+
+
+def history(setting: Setting, kind: Kind) -> Picture | None:
+    """A panel for each method and sparsity whose shares change; None if there is none."""
+    found = {point: of_point(point, kind) for point in setting.points}
+    moving = {point: h for point, h in found.items() if h and np.ptp(h.shares, axis=1).max() > 0}
+    if not moving:
+        return None
+    title = f"{setting.title}: {kind.title}"
+    caption = f"{kind.meaning} Mean over {seeds([h.n for h in moving.values()])}."
+    static = [label(point) for point, h in found.items() if h and point not in moving]
+    if static:
+        caption += f" Not drawn, as nothing changes: {listed(static, 8)}."
+    return Picture(
+        kind.name,
+        setting.slug,
+        title,
+        caption,
+        lambda sheet: draw(sheet, moving),
+        rows_of(moving),
+    )
+
+
+def of_point(point: Point, kind: Kind) -> History | None:
+    """Of the runs that have as many epochs and layers as the first of them."""
+    tables = [table for run in point.runs if (table := of_run(run, kind))]
+    alike = [t for t in tables if t.shares.shape == tables[0].shares.shape]
+    if not alike:
+        return None
+    return alike[0]._replace(shares=np.mean([t.shares for t in alike], axis=0), n=len(alike))
+
+
+def of_run(run: Run, kind: Kind) -> History | None:
+    """None if the run lacks the numbers, as older versions do, or has other layers."""
+    try:
+        totals = {plain(name): layer["total"] for name, layer in run.result["layers"].items()}
+        lines = [line for line in metrics(run.folder) if kind.key in line]
+        shares = np.array([line[kind.key] for line in lines], float).T
+        if kind is DENSITY:
+            shares = shares / np.array([*totals.values()], float)[:, None]
+    except (AttributeError, TypeError, LookupError, ValueError):
+        return None
+    if shares.shape != (len(totals), len(lines)) or not np.isfinite(shares).all():
+        return None
+    return History([*totals], [line["trained"] for line in lines], shares, 1)
+
+
+def history_fault(run: Run) -> str:
+    if of_run(run, DENSITY):
+        return ""
+    return "metrics.jsonl has no trained_by_layer; an older version of dimred wrote it"
+
+
+def label(point: Point) -> str:
+    if point.sparsity is None:
+        return point.method
+    return f"{point.method} {per_cent(point.sparsity)}"
+
+
+def rows_of(found: Mapping[Point, History]) -> list[Row]:
+    rows = list[Row]()
+    for point, history in found.items():
+        about = {"method": point.method, "sparsity": point.sparsity, "seeds": history.n}
+        for (i, j), share in np.ndenumerate(history.shares):
+            at = {"layer": history.layers[i], "epoch": history.epochs[j], "share": float(share)}
+            rows.append(about | at)
+    return rows
+
+
+# -- drawing --------------------
+def draw(sheet: Sheet, found: Mapping[Point, History]) -> Figure:
+    most = max(float(history.shares.max()) for history in found.values())
+    norm = scale(sheet, most)
+    names = {point: [n.removesuffix(".weight") for n in h.layers] for point, h in found.items()}
+    widest = max(width_of(name) for each in names.values() for name in each)
+    room = min(1.7, widest) + 0.2
+    many = min(columns(sheet.width - room, 1.5, 4), len(found))
+    wide = min(2.6, (sheet.width - room - 0.1) / many - 0.15)
+    bottom = sheet.y
+    for i, (point, history) in enumerate(found.items()):
+        column = i % many
+        if column == 0:
+            sheet.y = bottom + 0.42
+        high = min(3.2, max(0.5, 0.17 * len(history.layers)))
+        x = room + column * (wide + 0.15)
+        axes = sheet.panel(x, sheet.y, wide, high, title=label(point))
+        heat_map(axes, history.shares, norm)
+        if column == 0:
+            name_rows(axes, [shortened(name, 1.6) for name in names[point]], high)
+        name_epochs(axes.xaxis, history.epochs)
+        axes.set_xlabel("epochs trained")
+        bottom = max(bottom, sheet.y + high + 0.45)
+    sheet.y = bottom
+    return sheet.finish()
+
+
+def name_epochs(axis: Axis, epochs: Sequence[float]) -> None:
+    every = math.ceil(len(epochs) / 5)
+    places = range(every - 1, len(epochs), every)
+    set_ticks(axis, places, lambda i: f"{epochs[int(i)]:.4g}")

@@ -1,0 +1,131 @@
+"""Pictures of masks, weights and supports through time, and the numbers behind them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Outcome
+from figures import folders, settings
+from safetensors.numpy import save_file
+
+from dimred.report.pictures.catalogue import pictures
+from dimred.report.pictures.one_run import inputs_of, map_of, tiled
+
+
+# -- supports through time --------------------
+def test_a_run_writes_the_trained_weights_and_the_overlap_of_each_layer(trained: Path) -> None:
+    for run in folders(trained, "set-s0.5-*"):
+        result = json.loads((run / "result.json").read_text())
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        counts = [layer["trained"] for layer in result["layers"].values()]
+        assert lines[-1]["trained_by_layer"] == counts
+        for line in lines:
+            assert sum(line["trained_by_layer"]) == line["dim"]
+            # of one size throughout, supports have c = o 2n / (1 + o) weights in common
+            common, union = 0.0, 0.0
+            for n, o in zip(line["trained_by_layer"], line["overlap_by_layer"], strict=True):
+                common, union = common + 2 * n * o / (1 + o), union + 2 * n / (1 + o)
+            assert common / union == pytest.approx(line["overlap"], abs=2e-4)
+
+
+def write_history(run: Path, counts: list[list[int]], overlaps: list[list[float]]) -> None:
+    totals = {"a.weight": 10, "b.weight": 100}
+    result = json.loads((run / "result.json").read_text())
+    result["layers"] = {name: {"total": total} for name, total in totals.items()}
+    (run / "result.json").write_text(json.dumps(result))
+    lines = []
+    for i, (count, overlap) in enumerate(zip(counts, overlaps, strict=True), 1):
+        line = {"phase": 0, "step": i, "epoch": i}
+        lines.append(json.dumps(line | {"trained_by_layer": count, "overlap_by_layer": overlap}))
+    (run / "metrics.jsonl").write_text("\n".join(lines))
+
+
+def test_the_history_is_the_mean_density_by_layer_and_epoch(runs: Path) -> None:
+    one, two = folders(runs, "set-s0.9-*")
+    write_history(one, [[10, 50], [5, 20]], [[1, 1], [1, 1]])
+    write_history(two, [[10, 30], [1, 20]], [[1, 1], [1, 1]])
+    drawn = {picture.kind: picture for picture in pictures("history", settings(runs))[0]}
+    own = [
+        (row["layer"], row["epoch"], row["share"])
+        for row in drawn["history-density"].points
+        if (row["method"], row["sparsity"]) == ("set", 0.9)
+    ]
+    expected = [("a.weight", 1, 1.0), ("a.weight", 2, 0.3), ("b.weight", 1, 0.4)]
+    assert [row[:2] for row in own[:3]] == [row[:2] for row in expected]
+    assert [row[2] for row in own] == pytest.approx([1.0, 0.3, 0.4, 0.2])
+    # the overlap of these runs stays at 1, that of the others does not
+    overlaps = {(row["method"], row["sparsity"]) for row in drawn["history-overlap"].points}
+    assert overlaps == {("set", 0.5)}
+    assert "snip 90 %" in drawn["history-overlap"].caption
+
+
+# -- masks --------------------
+def test_input_pixels_have_the_fraction_of_their_weights_that_are_trained() -> None:
+    mask = np.zeros((2, 9), bool)
+    mask[0, 4] = mask[1, 4] = mask[0, 8] = True
+    (pixels,) = inputs_of({"fc1.weight": mask, "fc2.weight": np.ones((2, 2), bool)})
+    assert pixels.shares.tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0.5]]
+    (colours,) = inputs_of({"fc1.weight": np.arange(12)[None] < 4})
+    assert colours.shares == pytest.approx(np.full((2, 2), 1 / 3))
+    assert not inputs_of({"fc1.weight": np.ones((2, 7), bool)})
+
+
+def test_filters_of_the_first_layer_are_tiles_with_gaps() -> None:
+    mask = np.zeros((3, 2, 2, 2), bool)
+    mask[0, 0] = mask[1] = True  # half of the first filter, all of the second
+    (filters,) = inputs_of({"conv1.weight": mask})
+    gap = np.nan
+    expected = [
+        [0.5, 0.5, gap, 1, 1],
+        [0.5, 0.5, gap, 1, 1],
+        [gap] * 5,
+        [0, 0, gap, gap, gap],
+        [0, 0, gap, gap, gap],
+    ]
+    np.testing.assert_array_equal(filters.shares, expected)
+    assert tiled(np.ones((65, 3, 3))).shape == (8 * 4 - 1, 9 * 4 - 1)
+
+
+def test_a_large_mask_is_a_map_of_means_over_blocks() -> None:
+    mask = np.zeros((64, 96), bool)
+    mask[:2, :2] = True
+    found = map_of("fc.weight", mask)
+    assert found.shares.shape == (32, 32) and found.mean == 4 / (64 * 96)
+    assert found.shares[0, 0] == pytest.approx(4 / 6) and found.shares.sum() == found.shares[0, 0]
+    small = np.array([[True, False]])
+    assert map_of("fc.weight", small).shares.tolist() == [[1, 0]]
+
+
+# -- files --------------------
+def test_masks_and_weights_of_named_runs_are_drawn(
+    dimred: Callable[..., Outcome], runs: Path, tmp_path: Path
+) -> None:
+    one, two = folders(runs, "set-s0.9-*")
+    save_file({"psi/fc1.weight": np.array([-1, -1, 1, 0.5], "f4")}, one / "model.safetensors")
+    (two / "masks.npz").unlink()
+    words = ["plot", "masks", "weights", str(one), str(two), "--out", str(tmp_path / "out")]
+    outcome = dimred(*words)
+    assert outcome.code == 0, outcome.err
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    kinds = [("masks", one), ("weights", one), ("weights", two)]
+    wanted = {f"{kind}-{run.name}.{form}" for kind, run in kinds for form in ("svg", "csv")}
+    assert names == wanted
+    assert "masks: 1 of 2 runs are not drawn (no masks.npz in the run" in outcome.err
+    rows = (tmp_path / "out" / f"weights-{one.name}.csv").read_text().splitlines()
+    counts = [int(row.rpartition(",")[2]) for row in rows[1:]]
+    assert sum(counts) == 4 and (counts[0], counts[-1]) == (2, 1)
+
+
+def test_pictures_of_single_runs_are_not_drawn_of_a_whole_folder(
+    dimred: Callable[..., Outcome], trained: Path, tmp_path: Path
+) -> None:
+    for name in ("one", "two", "three"):
+        shutil.copytree(trained, tmp_path / name)
+    outcome = dimred("plot", "masks", "--runs", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert outcome.code == 1 and "there are 30. Name up to 24 of them" in outcome.err
+    assert not (tmp_path / "out").exists()
