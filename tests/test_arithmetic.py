@@ -88,6 +88,40 @@ def test_sparse_products_have_the_gradients_of_dense_ones(batch: int, training: 
     assert_same_gradients(net, torch.randn(batch, 3, 9, 9, dtype=torch.float64))
 
 
+class Noisy(nn.Module):
+    """Dropout of images, of rows and of tokens, by a module and by functions."""
+
+    def __init__(self, images: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3) if images else nn.Unflatten(1, (3, 9))
+        self.drop = nn.Dropout(0.3)
+        self.first, self.last = nn.LazyLinear(6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(F.relu(self.conv(x))).flatten(2)
+        x = F.dropout(F.relu(self.first(x)), 0.4, self.training)
+        return F.dropout(self.last(x.mean(1)), training=self.training)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("images", [True, False])
+def test_dropout_drops_what_it_drops_with_dense_products(images: bool, channels_last: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 7, 7) if images else torch.randn(4, 27)
+    model = Noisy(images)
+    model(x)
+    net, found = pruned(model), []
+    for net.arithmetic in (None, SparseArithmetic()):
+        torch.manual_seed(0)
+        for training in (True, False, True, True):
+            net.train(training)
+            with net.weights_in_place(channels_last=channels_last) as live:
+                found.append(live(x))
+    assert net.arithmetic and net.arithmetic.weights(net).keys() == net.weights.keys()
+    for dense, sparse in zip(found[:4], found[4:], strict=True):
+        torch.testing.assert_close(sparse, dense)
+
+
 class Sampled(nn.Module):
     """A weight that is also used by something else than a product, and one in groups."""
 

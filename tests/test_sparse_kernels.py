@@ -10,7 +10,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -173,13 +173,38 @@ def test_activations_come_into_the_kernels_layout(dtype: torch.dtype) -> None:
             assert torch.equal(found, x) and is_batch_innermost(found)
 
 
-def test_dropout_drops_the_same_in_the_kernels_layout() -> None:
-    x, dropped = torch.randn(5, 40), []
-    for given in (x, batch_innermost(x)):
-        torch.manual_seed(0)
-        with BatchInnermost():
-            dropped.append(nn.Dropout(0.5)(given))
-    assert torch.equal(*dropped) and (dropped[0] == 0).any()
+RANDOM: list[Callable[[Tensor], Tensor]] = [
+    *(nn.Dropout(0.4), nn.Dropout(0.4, inplace=True), nn.AlphaDropout(0.4)),
+    *(torch.rand_like, lambda x: x + torch.randn_like(x), nn.Dropout(0.4).eval()),
+]
+
+
+def as_linear_leaves_it(x: Tensor) -> Tensor:
+    """In memory, features are outermost."""
+    return x.movedim(-1, 0).contiguous().movedim(0, -1)
+
+
+@pytest.mark.parametrize("random", RANDOM)
+def test_random_numbers_are_those_of_dense_products(random: Callable[[Tensor], Tensor]) -> None:
+    images, rows = torch.randn(4, 5, 6, 3, dtype=torch.float64), torch.randn(5, 40)
+    cases = [
+        (images, batch_innermost(images), False),
+        (images.to(memory_format=torch.channels_last), batch_innermost(images), True),
+        (rows, batch_innermost(rows), True),
+        *((x, as_linear_leaves_it(x), True) for x in (images, images[0])),
+    ]
+    for *layouts, channels_last in cases:
+        results = []
+        for x in layouts:
+            given = x.detach().clone().requires_grad_()
+            torch.manual_seed(0)
+            with BatchInnermost(channels_last):
+                out = random(given + 0)
+            (out.square().sum() + given.sum()).backward()
+            assert given.grad is not None
+            results.append([out, given.grad])
+        for dense, sparse in zip(*results, strict=True):
+            torch.testing.assert_close(sparse, dense, rtol=1e-6, atol=1e-7)
 
 
 def test_activations_of_more_dimensions_keep_them() -> None:

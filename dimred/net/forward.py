@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -33,6 +33,8 @@ class Forward:
         self._batchnorms: list[nn.BatchNorm2d] | None = None
         # whether the model returns more than its logits, in training and in evaluation mode
         self._wraps: dict[bool, bool] = {}
+        # whether it calls functions that depend on the layout of activations, in these modes
+        self._layout_matters: dict[bool, bool] = {}
 
     def compile(self, backend: str = "inductor") -> None:
         """Compile the model. Weights are written outside of it, so supports may change freely."""
@@ -66,13 +68,29 @@ class Forward:
                 slots[key] = value
             with (
                 exact_statistics(norms),
-                batch_innermost(sparse or {}),
+                self._batch_innermost(bool(sparse), channels_last),
                 self._logits_alone() as model,
             ):
                 yield model
         finally:
             for slots, key, parameter, _ in replaced:
                 slots[key] = parameter
+
+    @contextmanager
+    def _batch_innermost(self, sparse: bool, channels_last: bool) -> Iterator[None]:
+        """The layout of activations between sparse products, if there are any. The first pass in
+        each mode finds out whether the model calls functions that depend on it: looking at each
+        call takes 7 % of a step of LeNet-300-100."""
+        if not sparse or self._layout_matters.get(self.model.training) is False:
+            yield
+            return
+        from dimred.net.layouts import BatchInnermost  # imports what dense runs do not need
+
+        with BatchInnermost(channels_last) as found:
+            yield
+        if found.called:
+            known = self._layout_matters.get(self.model.training, False)
+            self._layout_matters[self.model.training] = known or found.matters
 
     @contextmanager
     def _logits_alone(self) -> Iterator[nn.Module]:
@@ -110,15 +128,6 @@ class Forward:
         if self._batchnorms is None:
             self._batchnorms = [module for module in self.model.modules() if applies_to(module)]
         return [] if self.compiled else self._batchnorms
-
-
-def batch_innermost(sparse: Mapping[str, Tensor]) -> AbstractContextManager[Any]:
-    """The layout of activations between sparse convolutions."""
-    if any(weight.dim() == 4 for weight in sparse.values()):
-        from dimred.net.layouts import BatchInnermost
-
-        return BatchInnermost()
-    return nullcontext()
 
 
 def in_channels_last(value: Tensor) -> Tensor:
