@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT / "scripts/docs"))
 
 from equations import typeset
 from history_picture import path, thinned
+from parameters import as_list
 
 METHODS = names("method")
 
@@ -75,6 +76,14 @@ def test_the_page_of_set_has_published_numbers_beside_measured_ones(site: Path) 
     text = re.sub(r"<[^>]+>|\xa0", " ", (site / "method/set.html").read_text())
     row = re.search(r"published\s+98\.39\s+98\.14\s+98\.10", text)
     assert row and "98.42 ± 0.05" in text[: row.start()]
+
+
+def test_the_api_lists_parameters_by_name(site: Path) -> None:
+    page = (site / "api.html").read_text()
+    assert re.search(r"<li><code>config_dir</code>: your own configurations", page)
+    assert page.count("<h2 id=") >= 10
+    assert as_list("a, b: one\n    more\nc: two") == "- `a`, `b`: one\n    more\n- `c`: two"
+    assert as_list("Not so: a sentence") == "Not so: a sentence"
 
 
 def test_pages_that_errors_name_are_there(site: Path) -> None:
