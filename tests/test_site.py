@@ -20,6 +20,7 @@ from dimred.runs.trial import require_logits
 
 sys.path.insert(0, str(ROOT / "scripts/docs"))
 
+import notebook
 from equations import typeset
 from history_picture import path, thinned
 from parameters import as_list
@@ -108,6 +109,14 @@ def pages_of_errors() -> list[str]:
 def test_an_error_ends_with_the_page_that_explains_it() -> None:
     with pytest.raises(UserError, match=r"\. See docs/extending\.md#a-model$"):
         require_logits(torch.zeros(2, 3), 10, "own.build")
+
+
+def test_the_tour_shows_what_the_cells_of_the_notebook_print(site: Path) -> None:
+    code = {source for kind, source in notebook.cells() if kind == "code"}
+    assert notebook.printed().keys() == code, "run scripts/histories tour"
+    tour = (site / "tour.html").read_text()
+    assert "2510 of 50200 weights" in tour and 'src="pictures/tour.svg"' in tour
+    assert (ROOT / "docs/pictures/tour.svg").stat().st_size < 40_000
 
 
 def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:

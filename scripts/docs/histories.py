@@ -2,7 +2,8 @@
 
     scripts/histories [NAME ...]
 
-trains every method, or some, on scikit-learn's digits. A page of the site shows each picture."""
+trains every method, or some, on scikit-learn's digits. A page of the site shows each picture.
+NAME may be `tour`, the notebook of the tour."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import notebook
 from history_picture import Band, draw
 from main import ROOT
 
@@ -118,7 +120,10 @@ def bands(seen: History) -> list[Band]:
 
 def main(chosen: list[str]) -> int:
     PICTURES.mkdir(parents=True, exist_ok=True)
-    for name in chosen or names("method"):
+    for name in chosen or [*names("method"), "tour"]:
+        if name == "tour":
+            notebook.run()
+            continue
         picture = draw(bands(history(name)), f"{name}: which weights are trained, step by step")
         (PICTURES / f"{name}.svg").write_text(picture)
         print(f"{name}: {len(picture) / 1000:.1f} kB", flush=True)
