@@ -20,8 +20,10 @@ from dimred.runs.trial import require_logits
 
 sys.path.insert(0, str(ROOT / "scripts/docs"))
 
+import method_pages
 import notebook
 from equations import typeset
+from families import APART, FAMILIES
 from history_picture import path, thinned
 from parameters import as_list
 
@@ -178,3 +180,8 @@ def test_commands_of_the_first_page_are_those_of_the_readme() -> None:
 )
 def test_equations_are_set_as_mathematics(text: str, expected: str) -> None:
     assert typeset(text) == f'<div class="equation">{expected}</div>'
+
+
+def test_what_sets_methods_apart_is_said_of_methods_that_exist() -> None:
+    assert not APART.keys() - set(METHODS)
+    assert {row["family"] for row in method_pages.methods()} == set(FAMILIES)

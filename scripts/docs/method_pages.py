@@ -11,7 +11,7 @@ from typing import Any
 import main
 import measured
 from equations import typeset
-from families import FAMILIES, WHEN
+from families import APART, FAMILIES, WHEN
 from main import ROOT
 
 from dimred.runs.config.docstrings import find
@@ -68,8 +68,14 @@ def overview() -> str:
         parts.append(
             f"## {family}\n\n{WHEN[family]}\n\n| method | what it does |\n|---|---|\n{lines}"
         )
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, COMBINED]) + "\n"
 
+
+COMBINED = """\
+## Bases and allocations
+
+A [basis](../methods.md#bases) combines with any method, which then prunes coefficients instead of
+weights. An [allocation](../methods.md#allocations) distributes a sparsity over the layers."""
 
 OVERVIEW = """\
 dimred has {count} methods in families. `dimred train method=NAME sparsity=0.95` trains one, and
@@ -85,7 +91,7 @@ def page(row: Row) -> str:
         f"## Equation\n\n{typeset(row['equation'])}",
         notes(row["name"]),
         picture(row["name"]),
-        f"## When to use it\n\n{when(row['family'])}",
+        f"## When to use it\n\n{when(row['name'], row['family'])}",
         cost(row),
         f"## Fields\n\n{field_table(row['name'])}",
         numbers(row["name"]),
@@ -93,8 +99,9 @@ def page(row: Row) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def when(family: str) -> str:
-    return f"Family: [{family}](index.md#{anchor(family)}). {WHEN[family]}"
+def when(name: str, family: str) -> str:
+    general = f"Family: [{family}](index.md#{anchor(family)}). {WHEN[family]}"
+    return f"{APART[name]}\n\n{general}" if name in APART else general
 
 
 def command(name: str) -> str:
