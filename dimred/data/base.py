@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dimred.data.augmentation import Augmentation
 from dimred.data.feed import Feed
 from dimred.data.share import WHOLE, Share
 from dimred.errors import UserError
@@ -98,6 +99,8 @@ class Data(Source):
     read_from: tuple[Path, ...] = ()
     #: augmented copies of each training image; None augments anew in every epoch
     copies: int | None = None
+    #: of training images, besides crops and flips
+    more: Augmentation = Augmentation()
 
     @abstractmethod
     def to(self, device: torch.device) -> Data:
@@ -110,6 +113,14 @@ class Data(Source):
         raise UserError(
             f"{self.name} augments its images in a way of its own. Choose "
             "recipe.augmented_copies=null"
+        )
+
+    def with_augmentation(self, more: Augmentation) -> Data:
+        """The same data with more augmentation of training images. UserError for data that cannot
+        do so."""
+        raise UserError(
+            f"{self.name} augments its examples in a way of its own. Choose recipe.augment=none "
+            "and recipe.erasing=0"
         )
 
     # -- training examples that can be stored --------------------

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dimred.data.arrays import Examples, classes_of, resized, tidy
+from dimred.data.augmentation import Augmentation, erase
 from dimred.data.base import (
     COPY,
     EPOCH,
@@ -42,6 +43,13 @@ class Draws(NamedTuple):
     order: Tensor  # (n,)
     corner: Tensor | None  # (2, n): upper left corners of the crops
     mirrored: Tensor | None  # (n,): which images to mirror
+    seeds: Tensor | None  # (n,) of further transforms
+    boxes: Tensor | None  # (4, n): rectangles to erase
+
+    def in_order(self, order: Tensor) -> Draws:
+        """Those of the examples in another order."""
+        _, *drawn = self
+        return Draws(order, *(None if each is None else each[..., order] for each in drawn))
 
 
 @dataclass(kw_only=True)
@@ -113,16 +121,29 @@ class Memory(Data):
             yield self.select(draws, share.of(batch_size, step * batch_size))
 
     def feed(self, batch_size: int, fixed: bool = False, share: Share = WHOLE) -> Feed:
-        return (Selection if fixed else Feed)(self, batch_size, fixed, share)
+        # the host transforms image by image, so that is no part of a step
+        within = fixed and self.more.policy == "none"
+        return (Selection if within else Feed)(self, batch_size, fixed, share)
 
     def with_copies(self, copies: int) -> Memory:
         same = copy.copy(self)
         same.copies = copies
         return same
 
+    def with_augmentation(self, more: Augmentation) -> Memory:
+        if more.policy != "none" and self.splits["train"].images.dtype != torch.uint8:
+            raise UserError(
+                f"recipe.augment={more.policy} transforms images of 8 bits, and those of "
+                f"{self.name} are floating-point numbers. Choose recipe.augment=none"
+            )
+        same = copy.copy(self)
+        same.more = more
+        return same
+
     @property
     def stored_copies(self) -> int:
-        return self.copies or 0 if self.crop_padding or self.flip else 1
+        augmented = self.crop_padding or self.flip or self.more != Augmentation()
+        return self.copies or 0 if augmented else 1
 
     def stored_order(self, seed: int, epoch: int) -> Tensor:
         order = self.random_order(seed, epoch).order
@@ -143,27 +164,24 @@ class Memory(Data):
         order = torch.from_numpy(rng.permutation(self.sizes["train"])).to(self.device)
         if self.copies is None:
             return Draws(order, *self.augmentation(rng))
-        _, corner, mirrored = self.copy_of_all(seed, epoch % self.copies)
-        return Draws(
-            order,
-            None if corner is None else corner[:, order],
-            None if mirrored is None else mirrored[order],
-        )
+        return self.copy_of_all(seed, epoch % self.copies).in_order(order)
 
     def copy_of_all(self, seed: int, number: int) -> Draws:
         """The random choices of a copy, for all examples in the order of the split."""
         order = torch.arange(self.sizes["train"], device=self.device)
         return Draws(order, *self.augmentation(generator(COPY, seed, number)))
 
-    def augmentation(self, rng: np.random.Generator) -> tuple[Tensor | None, Tensor | None]:
-        """Corners and which to mirror, for as many images as the train split has."""
+    def augmentation(self, rng: np.random.Generator) -> tuple[Tensor | None, ...]:
+        """Corners, which to mirror, seeds and rectangles, for as many images as the train split
+        has."""
         n, corner, mirrored = self.sizes["train"], None, None
         if self.crop_padding:
-            drawn = rng.integers(0, 2 * self.crop_padding + 1, (2, n))
-            corner = torch.from_numpy(drawn).to(self.device)
+            corner = torch.from_numpy(rng.integers(0, 2 * self.crop_padding + 1, (2, n)))
         if self.flip:
-            mirrored = torch.from_numpy(rng.random(n) < 0.5).to(self.device)
-        return corner, mirrored
+            mirrored = torch.from_numpy(rng.random(n) < 0.5)
+        seeds, boxes = self.more.seeds(rng, n), self.more.boxes(rng, n, self.shape[1:])
+        drawn = (corner, mirrored, seeds, boxes)
+        return tuple(None if each is None else each.to(self.device) for each in drawn)
 
     def select(self, draws: Draws, at: slice | Tensor) -> tuple[Tensor, Tensor]:
         """The augmented, normalised images and the labels at these places of an epoch's order."""
@@ -175,7 +193,12 @@ class Memory(Data):
             images = crop(padded, chosen, draws.corner[:, at], self.shape[1:])
         if draws.mirrored is not None:
             images = mirror(images, draws.mirrored[at])
-        return self.normalise(images), labels.index_select(0, chosen)
+        if draws.seeds is not None:
+            images = self.more.transformed(images, draws.seeds[at].tolist())
+        images = self.normalise(images)
+        if draws.boxes is not None:
+            images = erase(images, draws.boxes[:, at])
+        return images, labels.index_select(0, chosen)
 
     def eval_batches(self, split: str, batch_size: int = 1024) -> Batches:
         return self.eval_shares(WHOLE, split, batch_size)

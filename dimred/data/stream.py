@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dimred.data.augmentation import Augmentation, erase
 from dimred.data.base import (
     COPY,
     EPOCH,
@@ -118,6 +119,11 @@ class Stream(Data):
         same.copies = copies
         return same
 
+    def with_augmentation(self, more: Augmentation) -> Stream:
+        same = copy.copy(self)
+        same.more = more
+        return same
+
     @property
     def stored_copies(self) -> int:
         return self.copies or 0
@@ -155,18 +161,24 @@ class Stream(Data):
             if isinstance(loaded, UserError):
                 raise loaded
             self.report(loaded.skipped)
-            images, labels, mirrored = (
+            images, labels, mirrored, boxes = (
                 each.to(self.scale.device, non_blocking=True) for each in loaded.tensors
             )
             if mirrored.numel():
                 images = mirror(images, mirrored)
-            yield images.to(torch.float32).mul_(self.scale).add_(self.shift), labels
+            images = images.to(torch.float32).mul_(self.scale).add_(self.shift)
+            if boxes.numel():
+                images = erase(images, boxes)
+            yield images, labels
 
     def loaded(self, split: str, requests: Iterable[Request]) -> Iterator[Loaded | UserError]:
         """The batches, in order, from worker processes."""
         part = self.parts[split]
         loader = DataLoader(
-            Parts(self.collection.encoded, part, self.shape, self.flip, self.skip_corrupted),
+            Parts(
+                *(self.collection.encoded, part, self.shape, self.flip, self.skip_corrupted),
+                self.more,
+            ),
             sampler=requests,
             batch_size=None,
             num_workers=self.workers,
@@ -198,8 +210,9 @@ class Request(NamedTuple):
 class Loaded(NamedTuple):
     """A batch."""
 
-    #: uint8 images (n, C, H, W), int64 labels (n,), and which to mirror, bool (n,) or (0,)
-    tensors: tuple[Tensor, Tensor, Tensor]
+    #: uint8 images (n, C, H, W), int64 labels (n,), which to mirror, bool (n,) or (0,), and
+    #: rectangles to erase, int64 (4, n) or (4, 0)
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor]
     skipped: list[str]
 
 
@@ -213,6 +226,7 @@ class Parts(Dataset):
     shape: tuple[int, ...]
     flip: bool
     skip_corrupted: bool
+    more: Augmentation
 
     def __getitem__(self, request: Request) -> Loaded | UserError:
         """A UserError is returned: raised in a worker, its message would be buried in a
@@ -221,19 +235,29 @@ class Parts(Dataset):
         pixels = torch.empty(n, *self.shape, dtype=torch.uint8)
         labels = torch.empty(n, dtype=torch.int64)
         mirrored = torch.zeros(n if request.random else 0, dtype=torch.bool)
+        boxes = torch.zeros(4, n if request.random and self.more.erasing else 0, dtype=torch.int64)
         skipped: list[str] = []
         try:
             for i, position in enumerate(request.positions.tolist()):
                 choose = centre_box
                 if request.random:
-                    numbers = generator(ITEM, *request.random, position).random(1 + DRAWS)
-                    flip, *draws = numbers.tolist()
+                    rng = generator(ITEM, *request.random, position)
+                    flip, *draws = rng.random(1 + DRAWS).tolist()
                     choose = partial(random_box, draws=draws)
                     mirrored[i] = self.flip and flip < 0.5
                 pixels[i], labels[i] = self.read(position, choose, skipped)
+                if request.random:
+                    pixels[i], boxes[:, i : i + 1] = self.augmented(pixels[i], rng)
         except UserError as error:
             return error
-        return Loaded((pixels, labels, mirrored), skipped)
+        return Loaded((pixels, labels, mirrored, boxes), skipped)
+
+    def augmented(self, pixels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """The transformed image, and the rectangle (4, 1) or (4, 0) to erase."""
+        seeds, box = self.more.seeds(rng, 1), self.more.boxes(rng, 1, self.shape[1:])
+        if seeds is not None:
+            pixels = self.more.transformed(pixels[None], seeds.tolist())[0]
+        return pixels, torch.zeros(4, 0, dtype=torch.int64) if box is None else box
 
     def read(self, position: int, choose: Choose, skipped: list[str]) -> tuple[Tensor, int]:
         """The pixels and the label of an example. The next readable example of the split stands in

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from dimred.data.augmentation import Augmentation
 from dimred.data.base import Data, Source
 from dimred.data.mixed import Mixed
 from dimred.errors import Interrupted, UserError, require
@@ -68,6 +69,8 @@ class Train:
         observers: Iterable[Observer] = (),
         ranks: Ranks = ALONE,
     ) -> None:
+        if recipe.augmentation != Augmentation():
+            data = data.with_augmentation(recipe.augmentation)
         if recipe.augmented_copies:
             data = data.with_copies(recipe.augmented_copies)
         self.net, self.data, self.recipe, self.seed = net, data, recipe, seed

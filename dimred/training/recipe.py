@@ -11,8 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from dimred.data.augmentation import Augmentation
 from dimred.errors import require
-from dimred.fields import Checked, Count, NotNegative, OpenFraction, Positive, UnitInterval, above
+from dimred.fields import (
+    Checked,
+    Count,
+    Fraction,
+    NotNegative,
+    OpenFraction,
+    Positive,
+    UnitInterval,
+    above,
+)
 from dimred.net import Net
 from dimred.net.eager import SGD, Adam, AdamW
 from dimred.net.forward import in_channels_last
@@ -43,6 +53,9 @@ class Recipe(Checked):
     lowest: UnitInterval = 0.1  # of cyclic: the lowest learning rate, as a fraction of lr
     warmup: UnitInterval = 0.0  # fraction of training in which lr rises linearly from 0
     label_smoothing: UnitInterval = 0.0
+    # of training images, besides crops and flips (see data/augmentation.py)
+    augment: Literal["none", "randaugment", "trivialaugment"] = "none"
+    erasing: Fraction = 0.0  # the probability of random erasing
     # MixUp and CutMix (see data/mixed.py): alpha of Beta(alpha, alpha); 0 for none
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0
@@ -169,6 +182,10 @@ class Recipe(Checked):
         half = torch.float16 if self.fp16 else torch.bfloat16
         with torch.autocast(images.device.type, half, enabled=self.bf16 or self.fp16):
             return model(images).float()
+
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(self.augment, self.erasing)
 
     @property
     def mixes(self) -> bool:

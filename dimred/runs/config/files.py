@@ -58,6 +58,8 @@ AS_BEFORE: Mapping[str, Mapping[str, Any]] = {
         "cycles": 1,
         "lowest": 0.1,
         "accumulate": 1,
+        "augment": "none",
+        "erasing": 0.0,
         "mixup": 0.0,
         "cutmix": 0.0,
         "ema": 0.0,
