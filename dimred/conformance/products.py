@@ -20,18 +20,19 @@ class Products(Observer):
 
     def __init__(self) -> None:
         self.used, self.missed = set[str](), set[str]()
+        self._in_step = set[str]()
 
     def before_step(self, train: Train, step: int) -> None:
-        sparse_arithmetic(train).products = {}
+        self._in_step = set[str]()
+        sparse_arithmetic(train).watch = lambda product: self._in_step.add(product.layer.name)
 
     def after_backward(self, train: Train, step: int) -> None:
         net, sparse = train.net, sparse_arithmetic(train)
-        used = {*(sparse.products or ())}
-        self.used |= used
+        self.used |= self._in_step
         dense = {*net.transforms, *net.bases, *sparse.refused}
         for name, w in net.weights.items():
             some_train = w.support is not None and w.dim > 0
-            if some_train and w.base == "zero" and name not in dense | used:
+            if some_train and w.base == "zero" and name not in dense | self._in_step:
                 self.missed.add(name)
 
 

@@ -37,8 +37,8 @@ class SparseArithmetic:
         self.chosen: set[str] | None = None
         #: why weights are dense that could be sparse by their coordinates, as the model showed
         self.refused: dict[str, str] = {}
-        #: the last product with each weight, while a dictionary is here
-        self.products: dict[str, Product] | None = None
+        #: called with each product before it is computed, if set
+        self.watch: Callable[[Product], object] | None = None
         self._layers: dict[str, SparseLayer] = {}
 
     def weights(self, net: ParametrisedModel) -> dict[str, Tensor]:
@@ -94,8 +94,8 @@ class SparseLayer:
         if why := product.why_dense():
             self.owner.refused[self.name] = why
             return product.dense()
-        if self.owner.products is not None:
-            self.owner.products[self.name] = product
+        if self.owner.watch:
+            self.owner.watch(product)
         out = product.sparse()
         if self.w.hook and out.requires_grad:
             out.register_hook(lambda grad: self._keep(product.dense_gradient(grad)))

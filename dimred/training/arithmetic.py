@@ -8,9 +8,10 @@ what was chosen: a resumed run goes on with it and ends with the same bits.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from dimred.training.recipe import Recipe
 from dimred.training.timing import median_seconds, shortest_times
 
 if TYPE_CHECKING:
-    from dimred.net.sparse import SparseArithmetic
+    from dimred.net.sparse import Product, SparseArithmetic
 
 log = logging.getLogger(__name__)
 
@@ -89,15 +90,20 @@ class Arithmetic:
     def _choose(self, sparse: SparseArithmetic, step: Work) -> None:
         """Choose what is faster for each weight, if that makes whole steps faster."""
         self._measured_at = self._densities(sparse)
-        sparse.chosen, sparse.products = {*self._measured_at}, {}
-        step()
-        products, sparse.products = sparse.products, None
-        faster = set()
-        for name, product in products.items():
-            dense_or_sparse = product.trials(self.recipe.channels_last)
-            if choose(dense_or_sparse) == 1:
+        measured, faster = set[str](), set[str]()
+
+        # within the pass, since to keep all products until it ends takes as much memory again
+        def measure(product: Product) -> None:
+            name = product.layer.name
+            measured.add(name)
+            faster.discard(name)
+            if choose(product.trials(self.recipe.channels_last)) == 1:
                 faster.add(name)
-        choices = [set[str](), faster, set(products)]
+
+        sparse.chosen, sparse.watch = {*self._measured_at}, measure
+        step()
+        sparse.watch = None
+        choices = [set[str](), faster, measured]
         trials = [partial(self._with, sparse, chosen, step) for chosen in choices]
         sparse.chosen = choices[choose(trials, WORTHWHILE)]
 
@@ -235,5 +241,13 @@ def undone(net: Net) -> Iterator[None]:
 def choose(candidates: Sequence[Work], worthwhile: float = 0.0) -> int:
     """Which of these is the fastest; the first, unless another saves this part of its time."""
     times = shortest_times(candidates, REPEATS)
+    return_memory()
     best = times.index(min(times))
     return best if times[best] < (1 - worthwhile) * times[0] else 0
+
+
+def return_memory() -> None:
+    """Return free memory to the system, where glibc manages it. A process keeps it otherwise
+    (runs/environment.py), in pieces that fit what was measured and not what is computed later."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
