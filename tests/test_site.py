@@ -21,7 +21,7 @@ from dimred.runs.trial import require_logits
 sys.path.insert(0, str(ROOT / "scripts/docs"))
 
 import method_pages
-import notebook
+import tour
 from equations import typeset
 from families import APART, FAMILIES
 from history_picture import path, thinned
@@ -114,10 +114,10 @@ def test_an_error_ends_with_the_page_that_explains_it() -> None:
 
 
 def test_the_tour_shows_what_the_cells_of_the_notebook_print(site: Path) -> None:
-    code = {source for kind, source in notebook.cells() if kind == "code"}
-    assert notebook.printed().keys() == code, "run scripts/histories tour"
-    tour = (site / "tour.html").read_text()
-    assert "2510 of 50200 weights" in tour and 'src="pictures/tour.svg"' in tour
+    code = {source for kind, source in tour.cells() if kind == "code"}
+    assert tour.printed().keys() == code, "run scripts/histories tour"
+    page = (site / "tour.html").read_text()
+    assert "2510 of 50200 weights" in page and 'src="pictures/tour.svg"' in page
     assert (ROOT / "docs/pictures/tour.svg").stat().st_size < 40_000
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import notebook
+import tour
 from history_picture import Band, draw
 from main import ROOT
 
@@ -122,7 +122,7 @@ def main(chosen: list[str]) -> int:
     PICTURES.mkdir(parents=True, exist_ok=True)
     for name in chosen or [*names("method"), "tour"]:
         if name == "tour":
-            notebook.run()
+            tour.run()
             continue
         picture = draw(bands(history(name)), f"{name}: which weights are trained, step by step")
         (PICTURES / f"{name}.svg").write_text(picture)

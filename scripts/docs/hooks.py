@@ -16,7 +16,7 @@ from mkdocs.structure.pages import Page
 sys.path.insert(0, str(Path(__file__).parent))
 
 import method_pages
-import notebook
+import tour
 from main import ROOT
 from measured import FILLED, unbroken
 
@@ -58,7 +58,7 @@ def fill(nav: Any, title: str, entries: list[Any]) -> None:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = method_pages.pages()
-    pages["tour.md"] = notebook.as_markdown()
+    pages["tour.md"] = tour.as_markdown()
     pages |= {name: path.read_text() for name, path in ELSEWHERE.items()}
     pages |= {measured_name(path): unbroken(path.read_text()) for path in measured_files()}
     for name, text in pages.items():

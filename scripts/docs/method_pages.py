@@ -174,7 +174,7 @@ def numbers(name: str) -> str:
 def heading(rows: measured.Rows) -> list[str]:
     """The title of a table without what differs from the published settings, which follows."""
     title, _, changed = rows.title.partition(" (NOT ")
-    warning = f"**Not {changed.removesuffix(')')}.** " if changed else ""
+    warning = f"**Not {escaped(changed.removesuffix(')'))}.** " if changed else ""
     return [f"### {title}", f"{warning}[The whole table](../measured/{rows.table}.md)"]
 
 
