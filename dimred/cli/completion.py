@@ -12,7 +12,6 @@ from pathlib import Path
 from dimred.cli import help
 from dimred.cli.commands import COMMANDS, Parser, find
 from dimred.errors import UserError, nearest
-from dimred.report.measures import MEASURES
 from dimred.runs.config.fields import Field, fields, group_files, own_folders, place
 from dimred.runs.config.files import EXPERIMENT, GROUPS, TRACKER, conf, names
 
@@ -145,6 +144,8 @@ def values_of(action: Action, before: Sequence[str], word: str) -> Iterable[str]
     if kind == "FIELD=VALUE":
         return [each.removeprefix("method.") for each in inside("method", before[0], before)]
     if kind == "NUMBER":
+        from dimred.report.measures import MEASURES
+
         return list(MEASURES)
     if kind == "COLUMN":
         return COLUMNS

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from dimred.data.augmentation import Augmentation
-from dimred.errors import require
 from dimred.fields import (
     Checked,
     Count,
@@ -27,6 +26,7 @@ from dimred.net import Net
 from dimred.net.eager import SGD, Adam, AdamW
 from dimred.net.forward import in_channels_last
 from dimred.training.learning_rates import fraction
+from dimred.training.recipe_limits import require_consistent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,87 +89,7 @@ class Recipe(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            not self.nesterov or self.momentum > 0,
-            "recipe.nesterov",
-            self.nesterov,
-            "false where momentum is 0",
-        )
-        require(
-            self.schedule != "one_cycle" or self.warmup > 0,
-            "recipe.warmup",
-            self.warmup,
-            "above 0 with recipe.schedule=one_cycle, such as 0.3: the part of the cycle that rises",
-        )
-        require(
-            self.accumulate <= self.batch_size,
-            "recipe.accumulate",
-            self.accumulate,
-            f"at most recipe.batch_size={self.batch_size}, which is computed in so many parts",
-        )
-        require(
-            not (self.bf16 and self.fp16),
-            "recipe.fp16",
-            self.fp16,
-            "false with recipe.bf16=true: there is one number format; choose one of the two",
-        )
-        require(
-            not self.fp16 or self.capture is not True,
-            "recipe.capture",
-            self.capture,
-            "auto or false with recipe.fp16=true: gradients decide whether a step is skipped",
-        )
-        require(
-            not (self.compile and self.sync_batchnorm),
-            "recipe.sync_batchnorm",
-            self.sync_batchnorm,
-            "false with recipe.compile=true: compiled code does not wait for other processes",
-        )
-        for key in ("cache_frozen_mb", "cache_frozen_disk_mb"):
-            require(
-                not (self.compile and getattr(self, key)),
-                f"recipe.{key}",
-                getattr(self, key),
-                "0 with recipe.compile=true: a compiled model computes all of its layers",
-            )
-            require(
-                not (self.mixes and getattr(self, key)),
-                f"recipe.{key}",
-                getattr(self, key),
-                "0 with recipe.mixup or recipe.cutmix: mixed images differ in every epoch",
-            )
-        require(
-            not (self.compile and self.skip_removed_channels),
-            "recipe.skip_removed_channels",
-            self.skip_removed_channels,
-            "false with recipe.compile=true: a compiled model computes all of its channels",
-        )
-        require(
-            self.arithmetic == "dense" or not self.skip_removed_channels,
-            "recipe.skip_removed_channels",
-            self.skip_removed_channels,
-            f"false with recipe.arithmetic={self.arithmetic}: the remaining channels are dense",
-        )
-
-        self._require_kept_theta()
-
-    def _require_kept_theta(self) -> None:
-        """UserError for what needs dense weights that stay where they are."""
-        needs = {
-            "compile=true": self.compile,
-            "capture=true": self.capture is True,
-            f"arithmetic={self.arithmetic}": self.arithmetic != "dense",
-            f"cache_frozen_mb={self.cache_frozen_mb}": self.cache_frozen_mb > 0,
-            f"cache_frozen_disk_mb={self.cache_frozen_disk_mb}": self.cache_frozen_disk_mb > 0,
-            "skip_removed_channels=true": self.skip_removed_channels,
-        }
-        for setting in [setting for setting, is_so in needs.items() if is_so]:
-            require(
-                self.theta == "kept",
-                "recipe.theta",
-                self.theta,
-                f"kept with recipe.{setting}, which needs dense weights that stay in memory",
-            )
+        require_consistent(self)
 
     def lr_at(self, step: int, total: int) -> float:
         """The learning rate of a step in a training of `total` steps."""

@@ -107,6 +107,12 @@ def draw(draws: random.Random) -> Drawn:
         *now_and_then(0.2, "recipe.warmup=0.2"),
         *now_and_then(0.2, "dataset.val_fraction=0"),
         *now_and_then(0.2, "dataset.crop_padding=1"),
+        *now_and_then(0.15, "recipe.schedule=polynomial", "recipe.schedule=cyclic"),
+        *now_and_then(0.15, "recipe.accumulate=2", "recipe.accumulate=5"),
+        *now_and_then(0.15, "recipe.ema=0.9"),
+        *now_and_then(0.1, "recipe.fp16=true"),
+        *now_and_then(0.15, "recipe.mixup=0.4", "recipe.cutmix=1"),
+        *now_and_then(0.15, "recipe.augment=trivialaugment", "recipe.erasing=0.25"),
     ]
     return Drawn(choices, settings)
 
