@@ -29,8 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_pages_have_25_commands_and_a_method() -> None:
-    assert len(COMMANDS) == 25 and "# halfway.py" in TEXT
+def test_the_pages_have_26_commands_and_a_method() -> None:
+    assert len(COMMANDS) == 26 and "# halfway.py" in TEXT
 
 
 @pytest.mark.parametrize("command", COMMANDS)
