@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
+import io
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -16,7 +19,7 @@ from figures import HOSTILE, change, folders, settings
 
 from dimred.report.pictures.catalogue import pictures
 from dimred.report.pictures.overview import page
-from dimred.report.pictures.picture import WIDE
+from dimred.report.pictures.picture import WIDE, short_path, without_plain_groups
 
 
 class Page(HTMLParser):
@@ -125,9 +128,9 @@ def test_the_page_has_every_run_with_its_configuration_and_is_accessible(
     links = {str(a["href"])[1:] for tag, a in elements if tag == "a"}
     assert (
         links == links & {str(a.get("id")) for _, a in elements}
-        and len([x for x in links if "run-" in x]) == 10
+        and len([x for x in links if "config-" in x]) == 5
     )
-    assert text.count("weight_decay: 0.0005") == 10
+    assert text.count("weight_decay: 0.0005") == 5  # once for all seeds
     assert 'name="viewport"' in text and "prefers-color-scheme: dark" in text
     assert (
         all(a.get("scope") for tag, a in elements if tag == "th")
@@ -160,8 +163,17 @@ def test_the_table_sorts_and_filters_in_a_browser(hostile: str, tmp_path: Path) 
         pick("method", "set"); found.chosen = column(0);
         pick("sparsity", "90 %"); found.few = column(1);
         document.getElementById("clear").click(); await wait(); found.all = column(0).length;
-        location.hash = "#run-2"; await wait();
+        location.hash = "#config-2"; await wait();
         found.open = [...document.querySelectorAll("details[open]")].length;
+        let saved; URL.createObjectURL = (blob) => { saved = blob; return "#"; };
+        document.querySelector("button[data-csv=runs]").click(); found.csv = await saved.text();
+        document.getElementById("grouped").click(); await wait();
+        found.means = [...document.querySelectorAll("#means tbody tr")].map((row) => [row.cells[2].textContent, row.cells[3].textContent]);
+        found.hidden = document.getElementById("runs-part").hidden;
+        const b = document.getElementById("run-b"); b.value = "9"; b.dispatchEvent(new Event("change")); await wait();
+        found.parts = [...document.querySelectorAll("#comparison h3")].map((part) => part.textContent);
+        found.apart = [...document.querySelectorAll("#comparison table")].map((table) => [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent)));
+        found.lines = document.querySelectorAll("#comparison polyline").length;
         found.title = document.title;
         document.body.dataset.found = JSON.stringify(found);"""
     digest = base64.b64encode(hashlib.sha256(test.encode()).digest()).decode()
@@ -202,3 +214,36 @@ def test_the_table_sorts_and_filters_in_a_browser(hostile: str, tmp_path: Path) 
     assert found["falling"] == sorted(found["falling"], key=float, reverse=True)
     assert found["chosen"] == ["set"] * 4 and found["few"] == ["90"] * 2
     assert found["title"] == "dimred: 10 runs"
+    rows = list(csv.DictReader(io.StringIO(found["csv"])))
+    assert len(rows) == 10 and all(float(row["Test accuracy %"]) <= 1 for row in rows)
+    assert found["hidden"] and sum(int(seeds) for seeds, _ in found["means"]) == 10
+    assert all(re.fullmatch(r"[\d.]+( ± [\d.]+)?", accuracy) for _, accuracy in found["means"])
+    assert found["parts"] == ["Configuration", "Numbers", "Curves", "Masks"] and found["lines"] == 2
+    configuration, numbers, masks = found["apart"]
+    assert "method._target_" in [row[0] for row in configuration]
+    assert "Method" in [row[0] for row in numbers] and len(masks) == 4
+
+
+def test_unfinished_runs_are_listed_with_their_progress(trained: Path) -> None:
+    rows = [
+        {"run": HOSTILE, "folder": "a/b", "state": "running", "at": "epoch 2", "fraction": 0.4},
+        {"run": "other", "folder": "a/c", "state": "waiting", "at": "not begun"},
+    ]
+    text = page(settings(trained), [], [], rows).decode()
+    assert "<script>document.title" not in text and "Unfinished runs" in text
+    elements = Page(text).elements
+    assert [a["value"] for tag, a in elements if tag == "progress"] == ["0.4"] and "40 %" in text
+
+
+def test_means_over_seeds_stand_beside_the_runs(runs: Path) -> None:
+    for run, accuracy in zip(folders(runs, "snip-s0.9-*"), (0.9, 0.96), strict=True):
+        change(run, test_accuracy=accuracy)
+    text = page(settings(runs), [], []).decode()
+    assert f">93.00 ± {100 * math.sqrt(2 * 0.03**2):.2f}</td>" in text
+    assert ">90.00</td>" in text and ">96.00</td>" in text
+
+
+def test_a_path_of_fewer_letters_is_the_same_path() -> None:
+    assert short_path("M 1.0 2.5 \nL 3 -4.0 \nL 5 6 \nz\n") == "M1 2.5 3-4 5 6z"
+    assert short_path("M 0 0 Q 1 1 2 -2 L 3 3 L 4 4") == "M0 0Q1 1 2-2L3 3 4 4"
+    assert without_plain_groups('<g>\n<g id="a">\n<g>x</g></g></g>') == '\n<g id="a">\nx</g>'

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dimred.cli.commands import Parser
+from dimred.cli.status import row
 from dimred.errors import UserError, first_lines
 from dimred.storage.files import folder_to_write
 
@@ -133,6 +134,7 @@ def run(arguments: list[str]) -> int:
             f"{' and '.join(single)} are pictures of single runs, and there are {len(done)}. Name "
             f"up to {MOST_RUNS} of them: dimred plot {single[0]} RUN"
         )
+    given.unfinished = [row(run) for run in others if run.state == "unfinished"]
     settings, doubles = settings_of(done)
     notes += doubles
     for line in first_lines(notes, MANY):
@@ -166,7 +168,7 @@ def write_pictures(given: Namespace, settings: Sequence[Setting], notes: list[st
 
         path = given.out / "overview.html"
         of_settings = chain.from_iterable(drawn[kind] for kind in DRAWINGS)
-        write(path, page(settings, list(of_settings), notes))
+        write(path, page(settings, list(of_settings), notes, given.unfinished))
         print(path)
     if empty:
         raise UserError(f"nothing to draw for {', '.join(empty)}: see the lines above")

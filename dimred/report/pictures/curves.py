@@ -26,6 +26,7 @@ from dimred.report.pictures.style import INK, MUTED, shades
 from dimred.report.runs import Run
 
 DASHED = (0, (2.5, 1.5))
+PLACES = 60  # of a curve that are drawn
 LEAST = 1e-7  # the smallest loss on a log scale, about the resolution of float32
 
 
@@ -216,13 +217,23 @@ def draw(
 
 def draw_pair(axes: Axes, pair: tuple[Curve | None, Curve | None], colour: str) -> None:
     styles: tuple[dict[str, Any], dict[str, Any]] = ({"lw": 1.5}, {"lw": 0.9, "ls": DASHED})
-    for part, style, inside in zip(pair, styles, (colour, "none"), strict=True):
+    for whole, style, inside in zip(pair, styles, (colour, "none"), strict=True):
+        part = whole and thinned(whole)
         if part and len(part.epochs) == 1:  # a line of one point is invisible
             style = style | {"marker": "o", "ms": 4, "mfc": inside}
         if part:
             axes.plot(part.epochs, part.mean, color=colour, **style)
-    if pair[0]:
-        axes.fill_between(pair[0].epochs, pair[0].low, pair[0].high, color=colour, alpha=0.18, lw=0)
+    if solid := pair[0] and thinned(pair[0]):
+        axes.fill_between(solid.epochs, solid.low, solid.high, color=colour, alpha=0.18, lw=0)
+
+
+def thinned(curve: Curve) -> Curve:
+    """At most PLACES of the places, the last one among them."""
+    count = len(curve.epochs)
+    every = math.ceil(count / PLACES)
+    kept = slice((count - 1) % every, None, every)
+    epochs, mean, low, high, n = curve
+    return Curve(epochs[kept], mean[kept], low[kept], high[kept], n)
 
 
 def limits_of(kind: Kind, curves: Sequence[Curve]) -> tuple[float, float]:

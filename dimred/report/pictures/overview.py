@@ -5,53 +5,49 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import itables
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from dimred.errors import UserError
-from dimred.report.measures import number
+from dimred.report.pictures.overview_data import comparison_data
+from dimred.report.pictures.overview_rows import (
+    COLUMNS,
+    Group,
+    Row,
+    choices,
+    group_of,
+    mean_row,
+    rows_of,
+)
 from dimred.report.pictures.picture import NARROW, WIDE, Picture
-from dimred.report.pictures.points import Setting, plain, sparsity
-from dimred.report.pictures.sheet import per_cent, with_prefix
+from dimred.report.pictures.points import Setting
 from dimred.report.pictures.style import DARK
-from dimred.report.runs import Run
 
 HERE = Path(__file__).parent
-MOST = 20_000  # characters of a configuration
-
+LARGE = 150_000  # characters of a picture
 FILTERS = ("method", "family", "sparsity", "data", "model")
 
 
-class Cell(NamedTuple):
-    text: str
-    order: float | str  # the key for sorting
-
-
-class Row(NamedTuple):
-    """A run. about: the values to filter by; config: the text of config.yaml; facts: other values,
-    as (name, value)."""
-
-    method: str
-    title: str
-    about: Mapping[str, str]
-    cells: Sequence[Cell]
-    config: str
-    facts: Sequence[tuple[str, str]]
-
-
-def page(settings: Sequence[Setting], pictures: Sequence[Picture], notes: Iterable[str]) -> bytes:
-    """The bytes of the page. Text from runs is escaped by the template, and a content security
-    policy allows only the page's own script."""
-    rows: list[Row] = []
+def page(
+    settings: Sequence[Setting],
+    pictures: Sequence[Picture],
+    notes: Iterable[str],
+    unfinished: Sequence[Mapping[str, Any]] = (),
+) -> bytes:
+    """The bytes of the page. `unfinished`: rows of `dimred status`. Text from runs is escaped by
+    the template, and a content security policy allows only the page's own script."""
+    rows, means, groups = list[Row](), list[Row](), list[Group]()
     figures: dict[str, list[dict[str, str]]] = {}
     for setting in settings:
         for point in setting.points:
-            rows += [row_of(run, point.method, point.family, setting) for run in point.runs]
+            rows += rows_of(point, len(groups))
+            means.append(mean_row(point, len(groups)))
+            groups.append(group_of(point, setting))
         own = [
             (i, picture) for i, picture in enumerate(pictures) if picture.setting == setting.slug
         ]
@@ -70,7 +66,13 @@ def page(settings: Sequence[Setting], pictures: Sequence[Picture], notes: Iterab
         environment.get_template("overview.html")
         .render(
             rows=rows,
-            columns=["Method", *COLUMNS],
+            tables=[
+                ("means", "Means over seeds", ["Method", "Sparsity %", "Seeds", *COLUMNS], means),
+                ("runs", "Runs", ["Method", "Sparsity %", "Seed", *COLUMNS], rows),
+            ],
+            groups=groups,
+            unfinished=unfinished,
+            data=Markup(comparison_data(settings)),
             settings=settings,
             notes=list(notes),
             script=script,
@@ -85,12 +87,16 @@ def page(settings: Sequence[Setting], pictures: Sequence[Picture], notes: Iterab
 
 
 def figure(picture: Picture, number: int) -> dict[str, str]:
-    """A picture for wide and for narrow screens. matplotlib has escaped its text."""
+    """A picture for wide and for narrow screens; a large one is the same on both. matplotlib has
+    escaped its text."""
+    wide, narrow = picture.inline(WIDE, f"w{number}"), ""
+    if len(wide) <= LARGE:
+        narrow = picture.inline(NARROW, f"n{number}")
     return {
         "title": picture.title,
         "caption": picture.caption,
-        "wide": Markup(picture.inline(WIDE, f"w{number}")),
-        "narrow": Markup(picture.inline(NARROW, f"n{number}")),
+        "wide": Markup(wide),
+        "narrow": Markup(narrow),
     }
 
 
@@ -113,87 +119,3 @@ def data_tables() -> tuple[str, str]:
         )
     script = script.replace(exported[0], f"const DataTable = {exported[1]};")
     return re.sub(r"<(?=!--|/?script)", r"\\x3C", script, flags=re.I), styles.replace("</", "<\\/")
-
-
-# -- the table --------------------
-def numeric(key: str, show: Callable[[float], str]) -> Callable[[Run], Cell]:
-    def cell(run: Run) -> Cell:
-        value = number(run.result, key)
-        return Cell("–", "") if value is None else Cell(show(value), value)
-
-    return cell
-
-
-def accuracy_text(value: float) -> str:
-    return f"{100 * value:.2f}"
-
-
-COLUMNS: dict[str, Callable[[Run], Cell]] = {
-    "Sparsity %": numeric("sparsity", lambda value: f"{100 * value:.4g}"),
-    "Seed": lambda run: Cell(str(run.seed), run.seed),
-    "Test accuracy %": numeric("test_accuracy", accuracy_text),
-    "… at best validation epoch %": numeric("best_val_test_accuracy", accuracy_text),
-    "Weights ever trained": numeric("trained_ever", lambda value: f"{value:,.0f}"),
-    "Dim": numeric("dim", lambda value: f"{value:,.0f}"),
-    "Nonzero %": numeric("density", lambda value: f"{100 * value:.4g}"),
-    "Storage, bytes": numeric("storage_bytes", with_prefix),
-    "Training FLOPs": numeric("training_flops", with_prefix),
-    "… of dense": numeric("training_flops_relative", lambda value: f"{value:.3g}"),
-    "Inference FLOPs": numeric("inference_flops", with_prefix),
-    "… of dense, inference": numeric("inference_flops_relative", lambda value: f"{value:.3g}"),
-    "Seconds": numeric("seconds", lambda value: f"{value:.1f}"),
-}
-
-
-def row_of(run: Run, method: str, family: str, setting: Setting) -> Row:
-    s = sparsity(run)
-    about = {
-        "method": method,
-        "family": family,
-        "sparsity": "none" if s is None else per_cent(s),
-        "data": plain(run.result.get("dataset")),
-        "model": plain(run.result.get("model")),
-    }
-    requested = "" if s is None else f", sparsity {per_cent(s)}"
-    return Row(
-        method,
-        f"{method}{requested}, seed {run.seed}: {setting.title}",
-        about,
-        [cell(run) for cell in COLUMNS.values()],
-        config_of(run),
-        list(facts(run)),
-    )
-
-
-def config_of(run: Run) -> str:
-    try:
-        text = (run.folder / "config.yaml").read_text(errors="replace")
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    if len(text) <= MOST:
-        return text
-    return f"{text[:MOST]}\n… ({len(text) - MOST} more characters in config.yaml)"
-
-
-def facts(run: Run) -> Iterable[tuple[str, str]]:
-    yield "folder", str(run.folder)
-    command: Any = run.result.get("command")
-    if isinstance(command, list):
-        yield "command", " ".join(map(str, command))
-    for key in ("device", "python", "versions", "commit", "collapsed", "measures", "storage"):
-        value = run.result.get(key)
-        if isinstance(value, dict):
-            value = [f"{name} {one}" for name, one in value.items()]
-        if isinstance(value, list):
-            value = ", ".join(map(str, value))
-        if value:
-            yield key, str(value)
-
-
-def choices(rows: Sequence[Row], key: str) -> list[str]:
-    """The values of a filter: sparsities ascending, others in the order of the table."""
-    values = list(dict.fromkeys(row.about[key] for row in rows))
-    if key != "sparsity":
-        return values
-    numbers = sorted(set(values) - {"none"}, key=lambda text: float(text.split()[0]))
-    return [*numbers, *(["none"] if "none" in values else [])]

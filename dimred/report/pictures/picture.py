@@ -69,10 +69,18 @@ class Picture:
             svg = re.sub(pattern, replacement, svg, flags=re.S)
         # tenths of a point are enough
         svg = re.sub(r" (d|x|y)=\"[^\"]*\"", lambda m: re.sub(r"(\.\d)\d+", r"\1", m[0]), svg)
+        svg = re.sub(r" d=\"([^\"]*)\"", lambda m: f' d="{short_path(m[1])}"', svg)
+        svg = re.sub(r" transform=\"rotate\(-0 [^\"]*\"", "", svg)
+        svg = without_plain_groups(svg)
         svg = re.sub(
             r"#[0-9a-f]{6}(?=[;\"])", lambda m: f"var(--c{m[0][1:]})" if m[0] in DARK else m[0], svg
         )
-        svg = re.sub(r"( id=\"|url\(#|href=\"#)", lambda m: f"{m[1]}{name}-", svg)
+        numbers: dict[str, int] = {}
+        svg = re.sub(
+            r"( id=\"|url\(#|href=\"#)([^\")]*)",
+            lambda m: f"{m[1]}{name}-{numbers.setdefault(m[2], len(numbers))}",
+            svg.replace("xlink:href", "href"),
+        )
         # each style becomes a class; only styles of tags, as text from a run is not a style
         tags = re.compile(r"(<[a-z][^<>]*?) style=\"([^\"]*)\"")
         texts = dict.fromkeys(text for _, text in tags.findall(svg))
@@ -94,3 +102,30 @@ class Picture:
             figure = self.figure(width, look.captioned)
             figure.savefig(content, format=form, metadata=dateless[form])
         return content.getvalue()
+
+
+def short_path(d: str) -> str:
+    """The same path in fewer letters: numbers after M or L are lines by themselves."""
+    words = re.sub(r"\.0(?!\d)", "", " ".join(d.split()))
+    words = re.sub(r"[ML] [^A-Za-z]*(?:L [^A-Za-z]*)+", without_repeated_l, words)
+    return re.sub(r" ?([A-Za-z]) ?", r"\1", words).replace(" -", "-")
+
+
+def without_repeated_l(found: re.Match[str]) -> str:
+    return found[0][0] + found[0][1:].replace("L ", "")
+
+
+def without_plain_groups(svg: str) -> str:
+    """The same SVG without groups that have no attribute."""
+    parts, is_kept = list[str](), list[bool]()
+    for part in re.split(r"(<g(?: [^>]*)?>|</g>)", svg):
+        if part == "<g>":
+            is_kept.append(False)
+        elif part == "</g>":
+            if is_kept.pop():
+                parts.append(part)
+        else:
+            if part.startswith("<g ") and not part.endswith("/>"):
+                is_kept.append(True)
+            parts.append(part)
+    return re.sub(r"\n+", "\n", "".join(parts))
