@@ -36,8 +36,15 @@ class Forward:
         # whether it calls functions that depend on the layout of activations, in these modes
         self._layout_matters: dict[bool, bool] = {}
 
-    def compile(self, backend: str = "inductor") -> None:
-        """Compile the model. Weights are written outside of it, so supports may change freely."""
+    def compile(self, backend: str = "inductor", retained: bool = False) -> None:
+        """Compile the model. Weights are written outside of it, so supports may change freely.
+
+        retained: whether a backward pass may retain its graph. By default, compiled code may write
+        to the tensors that are saved for it, and PyTorch refuses to retain them."""
+        if retained:
+            from torch._functorch import config
+
+            config.donated_buffer = False
         # torch.compile asks theta, where it expects a parameter, for its .grad, and warns that a
         # tensor that is not a leaf has none
         warnings.filterwarnings(

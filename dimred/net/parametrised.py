@@ -90,9 +90,10 @@ class ParametrisedModel:
             self.model.get_submodule(name).eval()
         self.transforms.train(mode)
 
-    def compile(self, backend: str = "inductor") -> None:
-        """Compile the model; supports may still change."""
-        self.forward.compile(backend)
+    def compile(self, backend: str = "inductor", retained: bool = False) -> None:
+        """Compile the model; supports may still change. retained: a backward pass may retain its
+        graph, as that of a micro-batch does."""
+        self.forward.compile(backend, retained)
 
     # -- the values of weights --------------------
     def effective(self, name: str, theta: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class Train:
             net.rewrite_theta()
         net.optimizer = self.optimizer = recipe.make_optimizer(net)
         if recipe.compile:
-            net.compile()
+            net.compile(retained=recipe.accumulate > 1)
         self.observers, self.folder = [*observers], folder
         self.stop_signal = 0  # set by a signal: end the run after this step
         self.in_steps = False  # whether a signal has to wait for the end of a step
