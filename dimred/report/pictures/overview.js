@@ -132,7 +132,8 @@ setTimeout(() => {      // after the page is shown
   ["run-a", "run-b"].forEach((id, k) => {
     const select = document.getElementById(id);
     select.append(...data.runs.map((run, i) => Object.assign(make("option", `${data.groups[run.g].title}, seed ${run.seed}`), { value: i })));
-    select.value = Math.min(k, data.runs.length - 1);
+    // at first, two runs that differ in more than their seed
+    select.value = k ? Math.max(0, data.runs.findIndex((run) => run.g !== data.runs[0].g)) : 0;
     select.addEventListener("change", compare);
   });
   if (data.runs.length) compare();
