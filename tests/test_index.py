@@ -39,6 +39,12 @@ def seeds(folder: Path) -> list[int]:
     return [run.seed for run in find_runs(folder)]
 
 
+def read_with(cache: str, folder: Path) -> None:
+    """In another process, which may have an older environment."""
+    os.environ["DIMRED_CACHE"] = cache
+    seeds(folder)
+
+
 def replace_unnoticed(path: Path, old: str, new: str) -> None:
     """Change a file in place without changing its size or its times."""
     text, before = path.read_text(), path.stat()
@@ -105,7 +111,8 @@ def test_runs_are_read_where_no_index_can_be_written(
 def test_several_processes_may_write_the_index_at_once(many: Path) -> None:
     whole = index_file().read_bytes()
     index_file().unlink()
-    readers = [processes.Process(target=seeds, args=(many,)) for _ in range(3)]
+    cache = os.environ["DIMRED_CACHE"]
+    readers = [processes.Process(target=read_with, args=(cache, many)) for _ in range(3)]
     for reader in readers:
         reader.start()
     for reader in readers:

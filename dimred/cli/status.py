@@ -102,7 +102,7 @@ def last_epoch(run: Run) -> str:
         line = json.loads(lines[-1])
         return f"epoch {math.ceil(line['epoch'])}, step {line['step']}"
     except (LookupError, ValueError, TypeError):  # none, or half a line
-        return "not begun"
+        return "no epoch done"
 
 
 # -- text --------------------
