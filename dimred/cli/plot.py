@@ -43,8 +43,10 @@ def parser() -> Parser:
         more="overview is a page with all runs and all pictures. The points of a picture are "
         "written beside it, as .csv. NUMBER and COLUMN: those of dimred runs --format csv.",
     )
+    names = (*PICTURES, *OF_ONE_RUN)
+    about = f"what to draw: {', '.join(names)}"
     parser.add_argument(
-        "picture", nargs="*", default=[], choices=(*PICTURES, *OF_ONE_RUN), help="what to draw"
+        "picture", nargs="*", default=[], choices=names, metavar="PICTURE", help=about
     )
     parser.add_argument(
         "--runs",
