@@ -57,6 +57,11 @@ def test_runs_that_differ_in_x_share_a_picture_and_others_do_not(runs: Path) -> 
     assert {point["model"] for point in picture.points} == {"lenet300", "lenet5"}
 
 
+def test_any_column_can_have_the_colours(trained: Path) -> None:
+    (picture,) = drawn(trained, "density", "dim", "sparsity")
+    assert [point["sparsity"] for point in picture.points] == ["0.5", "0.9", "0.5", "0.9", "none"]
+
+
 def test_a_number_that_no_run_has_is_answered_with_the_nearest(
     dimred: Callable[..., Outcome], trained: Path
 ) -> None:

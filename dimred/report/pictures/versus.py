@@ -107,7 +107,11 @@ def marks_of(setting: Setting, asked: Request) -> list[Mark]:
 
 
 def series_of(point: Point, by: str) -> str:
-    return point.method if by == "method" else plain(flat_row(point.runs[0]).get(by))
+    """The value that has a colour."""
+    if by == "method":
+        return point.method
+    value = flat_row(point.runs[0]).get(by)
+    return "none" if value is None else plain(value)
 
 
 def line_of(point: Point, asked: Request) -> str:
