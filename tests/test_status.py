@@ -30,7 +30,8 @@ def test_a_run_is_running_then_waiting_and_at_last_done(
 ) -> None:
     command = ("train", "method=dense", "recipe.epochs=1000", f"outputs={tmp_path}")
     process = start(*command, before=beat_often)
-    until(lambda: list(tmp_path.glob("runs/*/*/*/metrics.jsonl")))
+    metrics = "runs/*/*/*/metrics.jsonl"
+    until(lambda: any(path.stat().st_size for path in tmp_path.glob(metrics)))
     until(lambda: look(tmp_path)[0].get("fraction"))
     (row,) = look(tmp_path)
     assert (row["state"], row["process"], row["host"]) == (
