@@ -65,6 +65,7 @@ def commands(outputs: Path) -> list[list[str]]:
         ["runs", *runs],
         ["runs", "--format", "csv", *runs],
         ["reproduce", "survey_digits", "--dry-run", f"outputs={outputs}"],
+        ["status", f"{outputs}/runs"],
         ["plot", "sparsity", *runs, *out],
         ["plot", "curves", *runs, *out],
         ["plot", "overview", *runs, *out],
