@@ -293,6 +293,15 @@ def test_a_sweep_on_several_processes_is_refused_in_words(start: Start) -> None:
     assert "torchrun starts one run on all of its processes, and -m computes several" in outcome.err
 
 
+def test_a_batch_that_has_no_part_for_a_process_is_refused_in_words(
+    start: Start, tmp_path: Path
+) -> None:
+    words = ("train", "recipe.batch_size=1", f"outputs={tmp_path}")
+    for outcome in waited(start_on_ranks(start, *words)):
+        assert outcome.code == 1
+        assert "recipe.batch_size=1 is not allowed. It must be 2 or more" in outcome.err
+
+
 # -- interrupted runs --------------------
 LONG = ("train", "method=rigl", "method.update_every=20", "recipe.epochs=20")
 

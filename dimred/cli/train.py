@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ OF_HYDRA = (
     *("-i", "--config-name", "-cn", "--config-path", "-cp", "--shell-completion", "-sc"),
     "--experimental-rerun",
 )
+
+#: options of a command that trains no run, or many
+SHOWS_OR_SWEEPS = {"-m", "--multirun", "--cfg", "-c", "--info", "-i"}
 
 
 def parser() -> Parser:
@@ -70,6 +74,7 @@ def run(arguments: list[str]) -> int:
     if {"-m", "--multirun"} & set(passed):
         require_one_process("-m")
     require_one_way(argument for argument in passed if argument[:1] != "-")
+    require_sweep(passed)
     run = getattr(given, "from")
     start = register(Path(run).expanduser(), folder) if run is not None else "config"
     return run_hydra(passed, start)
@@ -132,6 +137,20 @@ def require_options(arguments: list[str]) -> None:
         )
     if given & {"--info", "-i"} and given & {"-m", "--multirun", "--cfg", "-c"}:
         raise UserError("--info cannot be combined with -m or --cfg. Leave them out")
+
+
+def require_sweep(arguments: Sequence[str]) -> None:
+    """UserError for a setting of a sweep (its launcher or its sweeper) in a command that trains one
+    run: Hydra would not use it."""
+    given = {argument.partition("=")[0] for argument in arguments}
+    if given & SHOWS_OR_SWEEPS or "hydra.mode=MULTIRUN" in arguments:
+        return
+    for argument in arguments:
+        if found := re.match(r"\+*hydra[./](launcher|sweeper)\b", argument):
+            raise UserError(
+                f"a {found[1]} needs -m: without it, one run is trained here and {argument} is "
+                f"not used. Write dimred train -m {argument} ..., or leave it out"
+            )
 
 
 def finish(command: Command) -> int:

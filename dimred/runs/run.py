@@ -139,6 +139,7 @@ def prepared(
     cfg: DictConfig, recipe: Recipe, device: torch.device, folder: RunFolder, ranks: Ranks
 ) -> Train:
     """Build the data set and the net and try them on a batch. Writes no file of the run."""
+    ranks.require_possible(recipe)  # before a batch has a share for each of them
     with ranks.first_before_others():  # it may download
         data = build(cfg.dataset, "dataset").to(device)
     add_inputs(folder, data.read_from)
