@@ -63,6 +63,25 @@ def test_a_run_is_running_then_waiting_and_at_last_done(
         assert main(["status", str(tmp_path)]) == 0 and shown in capsys.readouterr().out
 
 
+def test_progress_shows_long_before_the_first_heartbeat(
+    start: Callable[..., Command], tmp_path: Path
+) -> None:
+    """Which is once in 10 seconds."""
+    start("train", "method=dense", "recipe.epochs=100000", f"outputs={tmp_path}")
+    metrics = "runs/*/*/*/metrics.jsonl"
+    until(lambda: any(path.stat().st_size for path in tmp_path.glob(metrics)))
+    until(lambda: look(tmp_path)[0].get("fraction"), seconds=5)
+
+
+@pytest.mark.parametrize("command", [("status",), ("show",), ("compare", ".")])
+def test_commands_that_read_folders_alone_say_so_of_a_url(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "s3://bucket/runs"]) == 1
+    err = capsys.readouterr().err
+    assert "s3://bucket/runs is a URL, which table, runs and plot can read" in err
+
+
 def test_the_time_left_is_that_of_the_rest_at_the_pace_so_far() -> None:
     assert seconds_left({"fraction": 0.25, "seconds": 30.0}) == 90.0
     assert seconds_left({"fraction": 0.0, "seconds": 30.0}) is None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from dimred.errors import UserError, nearest
+from dimred.storage.files import is_url
 
 #: in the order of `dimred --help`; the file of each has its name
 COMMANDS = (
@@ -121,9 +122,19 @@ def add_trust(parser: Parser) -> None:
     )
 
 
+def local_folder(name: str) -> Path:
+    """The type of an argument that names a folder of this machine. UserError for a URL."""
+    if is_url(name):
+        raise UserError(
+            f"{name} is a URL, which table, runs and plot can read; this command reads folders "
+            "alone. Name a folder, or copy the runs into one"
+        )
+    return Path(name).expanduser()
+
+
 def existing_folder(name: str) -> Path:
     """The type of an argument that names a run."""
-    folder = Path(name).expanduser()
+    folder = local_folder(name)
     if not folder.is_dir():
         raise UserError(f"no folder {folder}. Runs are in outputs/runs/DATASET/MODEL/")
     return folder

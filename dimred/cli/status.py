@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimred.cli.commands import Parser, add_json
+from dimred.cli.commands import Parser, add_json, local_folder
 from dimred.runs.printing import table
 from dimred.runs.terminal import printable, width
 from dimred.storage.files import Json
@@ -36,6 +36,7 @@ def parser() -> Parser:
     parser.add_argument(
         "folder",
         nargs="?",
+        type=local_folder,
         default="outputs/runs",
         metavar="DIR",
         help="where the runs are (default: outputs/runs)",
@@ -47,7 +48,7 @@ def parser() -> Parser:
 
 def run(arguments: list[str]) -> int:
     given = parser().parse(arguments)
-    folder = Path(given.folder).expanduser()
+    folder: Path = given.folder
     try:
         while True:
             rows = look(folder)

@@ -2,10 +2,10 @@
 
 A lock of a file ends with its process, but on some shared file systems it is unknown to other
 machines, or not supported at all. A lease reaches as far as the folder does. Its owner renews it
-at every heartbeat. Clocks of different machines are never compared: another process that wants
-the run watches whether the file changes. After BEATS heartbeats without a change the lease is
-stale, and is taken over. An owner that was suspended or cut off for so long finds the name of
-another in the file before its next write, and stops."""
+at every heartbeat, and more often at first. Clocks of different machines are never compared:
+another process that wants the run watches whether the file changes. After BEATS heartbeats without
+a change the lease is stale, and is taken over. An owner that was suspended or cut off for so long
+finds the name of another in the file before its next write, and stops."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from dimred.storage.files import Json, write
 NAME = ".lease"
 HEARTBEAT = 10.0  # seconds, unless the environment has DIMRED_HEARTBEAT
 BEATS = 6  # without a change, until a lease is stale
+FIRST = 1 / 20  # of a heartbeat: the first pauses between renewals
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,11 @@ class Lease:
         return True
 
     def _renew_often(self) -> None:
-        while not self._over.wait(self._owner["heartbeat"]):
+        beat = float(self._owner["heartbeat"])
+        pause = FIRST * beat
+        while not self._over.wait(pause):
+            if self.progress is not dict:  # what it says is at most half as old as the training
+                pause = min(2 * pause, beat)
             try:
                 self.require()
                 self._write()
