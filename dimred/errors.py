@@ -20,6 +20,10 @@ class RunIsBusy(UserError):
     """Another process computes this very run."""
 
 
+class ProcessLost(UserError):
+    """Another process of a run on several has ended: the run is interrupted, and has not failed."""
+
+
 # what torch says where it raises a mere RuntimeError
 NO_MEMORY = "allocate memory|enough memory|bad_alloc|CUDA error: out of memory|ALLOC_FAILED"
 MANY = 24  # more names than anybody reads

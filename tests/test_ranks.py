@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Command, Outcome, assert_same, compose, result_of, steps_done, twin, until
+from own_trackers import calls
 from several import as_rank, free_port, on_ranks
 from small_data import PLAIN
 from torch import Tensor, nn
@@ -344,6 +345,27 @@ def test_torchrun_restarts_a_run_that_lost_a_process_and_it_ends_with_the_same_b
     assert "dimred: another process of this run has ended or cannot be reached" in said
     assert "Repeat the command to resume from the last checkpoint" in said
     assert "dimred: resumed at step" in said
+
+
+def test_a_run_that_lost_a_process_is_interrupted_and_has_not_failed(
+    start: Start, tmp_path: Path
+) -> None:
+    tracked = tmp_path / "lines.jsonl"
+    words = (*LONG, f"outputs={tmp_path}", "checkpoint_seconds=0")
+    lines = ("+tracker.lines._target_=own_trackers.Lines", f"+tracker.lines.path={tracked}")
+    first, other = start_on_ranks(start, *words, *lines)
+    checkpoints = "runs/*/*/*/checkpoint/last.safetensors"
+    until(lambda: list(tmp_path.glob(checkpoints)))
+    (folder,) = tmp_path.glob("runs/*/*/*")
+    os.kill(other.pid, signal.SIGKILL)
+    code, _, err = first.wait()
+    assert code == 1 and err.count("another process of this run has ended") == 1
+    assert not (folder / "result.json").exists()
+    log = (folder / "log.txt").read_text()
+    assert log.count("another process of this run has ended") == 1 and "Traceback" not in log
+    assert calls(tracked, "end") == [{"status": "interrupted"}]
+    assert "resumed at step" in start(*words, *lines).wait().err
+    assert result_of(folder)["status"] == "done"
 
 
 def test_a_signal_to_one_process_saves_the_run_of_all_and_one_process_resumes_it(

@@ -129,6 +129,17 @@ def test_a_run_that_was_killed_after_its_result_gets_its_final_numbers_once(
     assert [name for name, _ in calls(path)] == ["begin", "finish", "end"]
 
 
+def test_a_tracker_of_a_run_that_was_finished_without_it_gets_nothing_and_the_log_says_so(
+    dimred: Callable[..., Outcome], lines: tuple[Path, tuple[str, ...]], tmp_path: Path
+) -> None:
+    path, words = lines
+    command = ("train", "recipe.steps=2", f"outputs={tmp_path}")
+    assert dimred(*command).code == 0
+    late = dimred(*command, *words)
+    assert late.code == 0 and not path.exists()
+    assert "tracker=lines: the run was finished without it, nothing is sent" in late.err
+
+
 def test_a_stopped_run_says_so_to_its_tracker(
     lines: tuple[Path, tuple[str, ...]], tmp_path: Path, dimred: Callable[..., Outcome]
 ) -> None:

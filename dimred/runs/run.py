@@ -19,7 +19,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dimred.data.base import Data
-from dimred.errors import Interrupted, RunIsBusy, UserError
+from dimred.errors import Interrupted, ProcessLost, RunIsBusy, UserError
 from dimred.methods.base import Method
 from dimred.net import Net
 from dimred.net.layers import dense_matrices
@@ -114,6 +114,10 @@ def recording_its_end(folder: RunFolder, about: Json) -> Iterator[None]:
         raise
     except Interrupted as stop:
         log.info("%s", stop)
+        raise
+    except ProcessLost as lost:
+        if folder.has_config():
+            log.debug("%s", lost)  # for log.txt: the command line prints the error
         raise
     except Exception as error:
         message = readable(error)

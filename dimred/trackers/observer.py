@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from dimred.errors import ProcessLost
 from dimred.net import Net
 from dimred.storage.files import Json, write
 from dimred.trackers.base import Status, TrackedRun, Tracker
@@ -85,9 +86,11 @@ class Tracked:
                 self.tracker.end(status)
 
     def lacks_final_numbers(self) -> bool:
-        """Whether it has begun to track the run, and did not get to its end."""
+        """Whether it has begun to track the run, which is finished, and did not get to its end."""
         with self._contained():
             record = self._read()
+            if record.id is None:
+                log.info("tracker=%s: the run was finished without it, nothing is sent", self.name)
             return record.id is not None and not record.finished
         return False
 
@@ -154,7 +157,8 @@ def ending(trackers: Trackers) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        trackers.end("failed" if isinstance(error, Exception) else "interrupted")
+        failed = isinstance(error, Exception) and not isinstance(error, ProcessLost)
+        trackers.end("failed" if failed else "interrupted")
         raise
 
 

@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dimred.data.share import WHOLE, Share
-from dimred.errors import UserError, require, see
+from dimred.errors import ProcessLost, UserError, require, see
 from dimred.net import Net
 from dimred.net.fingerprints import fingerprints
 from dimred.net.seeded import seed_generators
@@ -242,7 +242,7 @@ ALONE = Ranks()
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn an error of the connection into a UserError."""
+    """Turn an error of the connection into ProcessLost."""
     try:
         yield
     except RuntimeError as error:
@@ -250,7 +250,7 @@ def explained() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         # without the place in gloo's code, and its advice for programmers
         why = re.sub(r"\[\S*[.]cc:\d+\] |[.] This is .*", "", str(error).partition("\n")[0])
-        raise UserError(
+        raise ProcessLost(
             f"another process of this run has ended or cannot be reached ({why}). Its own message, "
             "if it left one, says why. Repeat the command to resume from the last checkpoint"
         ) from error
