@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import compose
+from conftest import Command, compose
 from torch import Tensor, nn
 from toy import RECIPE, Blobs, Crash, Fragile, model, set_up, watch
 
@@ -165,3 +165,22 @@ def test_a_result_has_the_numbers_of_the_average(train: Callable[..., Path]) -> 
     for name in ("test_accuracy", "val_accuracy", "best_val_accuracy", "best_val_test_accuracy"):
         assert 0 <= result[f"ema_{name}"] <= 1
     assert result["ema_test_loss"] > result["test_loss"]  # it lags behind in a short training
+
+
+def test_the_lines_of_epochs_and_the_summary_show_the_accuracies_of_the_average(
+    start: Callable[..., Command], tmp_path: Path
+) -> None:
+    words = ("recipe.epochs=2", "recipe.ema=0.99", f"outputs={tmp_path}")
+    code, out, err = start("train", "method=snip", *words).wait()
+    assert code == 0, err
+    (folder,) = tmp_path.glob("runs/*/*/*")
+    for text in (folder / "metrics.jsonl").read_text().splitlines():
+        line = json.loads(text)
+        of_average = f"averaged weights {100 * line['ema_val_accuracy']:.1f} %"
+        assert f"validation {100 * line['val_accuracy']:.1f} % ({of_average})" in err
+    result = json.loads((folder / "result.json").read_text())
+    best = "test accuracy of averaged weights at their best validation epoch"
+    assert (
+        f"  test accuracy of averaged weights: {100 * result['ema_test_accuracy']:.2f} %\n" in out
+    )
+    assert f"  {best}: {100 * result['ema_best_val_test_accuracy']:.2f} %\n" in out

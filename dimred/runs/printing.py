@@ -10,18 +10,21 @@ from typing import Any
 from dimred.runs.terminal import printable, width
 
 LEAST = 16  # characters of a wrapped column
+ACCURACIES = {
+    "best_val_test_accuracy": "test accuracy at the best validation epoch",
+    "ema_test_accuracy": "test accuracy of averaged weights",
+    "ema_best_val_test_accuracy": "test accuracy of averaged weights at their best epoch",
+}
 
 
 def summary(result: dict[str, Any]) -> str:
     """The end of a run: the test accuracy, then one fact per line, the folder last."""
     facts = [
+        *accuracies(result),
         trained_weights(result),
         *others(result),
         f"{result['steps']} steps in {result['seconds']:.1f} s",
     ]
-    if result["val_accuracy"] is not None:
-        best = percent(result["best_val_test_accuracy"])
-        facts.insert(0, f"test accuracy at the best validation epoch: {best}")
     lines = [
         f"{result['method']} on {result['data']} with {result['model']}: test accuracy "
         f"{percent(result['test_accuracy'])}"
@@ -29,6 +32,12 @@ def summary(result: dict[str, Any]) -> str:
     for fact in facts:
         lines += textwrap.wrap(fact, width(), initial_indent="  ", subsequent_indent="    ")
     return "\n".join([*lines, f"  {result['folder']}"])
+
+
+def accuracies(result: dict[str, Any]) -> list[str]:
+    """The test accuracies besides that of the final weights, as far as there are any."""
+    found = {name: result.get(key) for key, name in ACCURACIES.items()}
+    return [f"{name}: {percent(value)}" for name, value in found.items() if value is not None]
 
 
 def trained_weights(result: dict[str, Any]) -> str:

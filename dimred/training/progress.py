@@ -112,6 +112,8 @@ class Progress:
             validation = ""
             if "val_accuracy" in line:
                 validation = f", validation {_percent(line['val_accuracy'])}"
+            if "ema_val_accuracy" in line:
+                validation += f" (averaged weights {_percent(line['ema_val_accuracy'])})"
             self._log(
                 f"{self._epoch(step - 1)}, step {step}: loss {line['train_loss']:.4f}, "
                 f"accuracy {_percent(line['train_accuracy'])}{validation}"
