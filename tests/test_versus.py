@@ -62,6 +62,46 @@ def test_any_column_can_have_the_colours(trained: Path) -> None:
     assert [point["sparsity"] for point in picture.points] == ["0.5", "0.9", "0.5", "0.9", "none"]
 
 
+@pytest.mark.parametrize("x", ["dim", "seed"])
+def test_each_seed_has_its_own_points_if_it_is_x_or_has_the_colours(trained: Path, x: str) -> None:
+    (picture,) = drawn(trained, x, "test_error", "seed")
+    assert len(picture.points) == 10 and {point["seeds"] for point in picture.points} == {1}
+    snip = [
+        point for point in picture.points if (point["method"], point["sparsity"]) == ("snip", 0.5)
+    ]
+    results = {run["seed"]: run for run in map(values, folders(trained, "snip-s0.5-*"))}
+    for point in snip:
+        error = 100 * (1 - results[int(point["seed"])]["test_accuracy"])
+        assert point["test error %"] == pytest.approx(error)
+    assert {point["seed"] for point in snip} == {0, 1} if x == "seed" else {"0", "1"}
+
+
+def labels(picture: Picture) -> set[str]:
+    return {text.get_text() for text in picture.figure(10, captioned=False).texts}
+
+
+def test_a_label_has_all_that_tells_its_points_from_others(runs: Path) -> None:
+    (picture,) = drawn(runs, "seconds", "test_error", "sparsity")
+    wanted = {f"sparsity={s}, {method}" for s in (0.5, 0.9) for method in ("snip", "set")}
+    assert labels(picture) == wanted | {"sparsity=none, dense"}
+    assert "Lines" not in picture.caption
+    for run in folders(runs, "*-seed1-*"):
+        change_config(run, "lr: 0.1", "lr: 0.2")
+    (picture,) = drawn(runs, "recipe.lr", "test_error", "method")
+    wanted = {f"{method}, {share} %" for method in ("snip", "set") for share in (50, 90)}
+    assert labels(picture) == wanted | {"dense"}
+    assert "Lines connect runs that differ only in recipe.lr." in picture.caption
+
+
+def test_only_pictures_that_are_drawn_are_numbered(runs: Path) -> None:
+    for i, run in enumerate(folders(runs)):
+        change_config(run, "epochs: 3", f"epochs: {i}")
+    for run in folders(runs, "set-s0.9-seed1-*"):
+        change(run, own_number=1)
+    (picture,) = drawn(runs, "own_number", "dim", "method")
+    assert picture.setting == "digits-lenet300" and "epochs" not in picture.title
+
+
 def test_a_number_that_no_run_has_is_answered_with_the_nearest(
     dimred: Callable[..., Outcome], trained: Path
 ) -> None:

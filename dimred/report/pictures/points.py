@@ -134,16 +134,11 @@ def points_of(runs: Sequence[Run]) -> tuple[tuple[Point, ...], list[str]]:
         lambda: defaultdict(lambda: defaultdict(list))
     )
     for run in runs:
-        name, basis = choice(run, "method"), choice(run, "basis")
-        if basis not in ("none", ""):
-            name += f" + {basis}"
-        key = (name, *values_of(run, of_method=True))
-        programs[key][sparsity(run)][run.seed].append(run)
+        programs[program(run)][sparsity(run)][run.seed].append(run)
     points, notes = list[Point](), list[str]()
+    labels = method_labels(programs)
     for key, by_sparsity in programs.items():
-        label = plain(key[0] + differing(key[1:], [k[1:] for k in programs if k[0] == key[0]]), 60)
-        while any(point.method == label for point in points):  # the difference was cut off
-            label += "'"
+        label = labels[key]
         for s, by_seed in by_sparsity.items():
             chosen = tuple(newest(by_seed[seed]) for seed in sorted(by_seed))
             for one in chosen:
@@ -152,6 +147,27 @@ def points_of(runs: Sequence[Run]) -> tuple[tuple[Point, ...], list[str]]:
             points.append(Point(label, family_of(str(chosen[0].result.get("method"))), s, chosen))
     points.sort(key=order)
     return tuple(points), notes
+
+
+def program(run: Run, but: Sequence[str] = ()) -> tuple[str, ...]:
+    """The name of a run's method, and its values, except those of some keys."""
+    name, basis = choice(run, "method"), choice(run, "basis")
+    if basis not in ("none", ""):
+        name += f" + {basis}"
+    values = values_of(run, of_method=True)
+    return name, *(text for text in values if text.partition("=")[0] not in but)
+
+
+def method_labels(programs: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """The name of each method, and what tells it from others of that name."""
+    programs, labels = list(programs), dict[tuple[str, ...], str]()
+    for key in programs:
+        alike = [other[1:] for other in programs if other[0] == key[0]]
+        label = plain(key[0] + differing(key[1:], alike), 60)
+        while label in labels.values():  # the difference was cut off
+            label += "'"
+        labels[key] = label
+    return labels
 
 
 def order(point: Point) -> tuple[bool, str, str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -15,11 +16,23 @@ from dimred.errors import listed
 from dimred.report.compose import flat
 from dimred.report.numbers import Number
 from dimred.report.pictures.picture import Picture, Row
-from dimred.report.pictures.points import Point, Setting, Stat, merged, plain, seeds, stat
+from dimred.report.pictures.points import (
+    Point,
+    Setting,
+    Stat,
+    merged,
+    method_labels,
+    name_of,
+    plain,
+    program,
+    seeds,
+    stat,
+)
 from dimred.report.pictures.sheet import (
     BELOW,
     Sheet,
     log_ticks,
+    per_cent,
     set_ticks,
     shortened,
     sized,
@@ -28,7 +41,7 @@ from dimred.report.pictures.sheet import (
 )
 from dimred.report.pictures.style import COLOURS, MUTED, Style, styles_of
 from dimred.report.rows import flat_row
-from dimred.report.runs import key
+from dimred.report.runs import Run, key
 
 WIDE_RANGE = 20  # from this ratio of the largest to the smallest number on, an axis is logarithmic
 
@@ -42,11 +55,17 @@ class Request(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A point of the picture. line: what the points of one line have in common."""
+    """A point of the picture.
 
+    value: that of the key of the colours. series: the label of the colour. line: what the points
+    of one line have in common.
+    """
+
+    method: str
+    sparsity: float | None
+    value: str
     series: str
     line: str
-    point: Point
     x: Stat
     y: Stat
 
@@ -69,16 +88,19 @@ def versus(
 ) -> tuple[list[Picture], list[str]]:
     """The pictures, one for each setting, and lines about runs that are not drawn. Settings that
     differ only in x or in the key of the colours share a picture."""
-    pictures, missing, count = list[Picture](), list[str](), 0
-    for setting in merged(settings, (asked.x.name, asked.by)):
+    drawn, missing, count = list[Setting](), list[str](), 0
+    for setting in settings:
         count += len(setting.runs)
-        for run in setting.runs:
-            if asked.x.value(run) is None or asked.y.value(run) is None:
-                missing.append(run.folder.name)
-        if marks := marks_of(setting, asked):
-            series = list(dict.fromkeys(mark.series for mark in marks))
-            styles = styles_of(series, [series], colours)
-            pictures.append(picture_of(setting, asked, marks, styles))
+        missing += [run.folder.name for run in setting.runs if not has_both(run, asked)]
+        if points := complete(setting.points, asked):
+            drawn.append(replace(setting, points=points))
+    pictures = []
+    for setting in merged(drawn, (asked.x.name, asked.by)):
+        apart = apart_in(setting, asked)
+        marks = marks_of(setting, asked, apart)
+        series = list(dict.fromkeys(mark.series for mark in marks))
+        styles = styles_of(series, [series], colours)
+        pictures.append(picture_of(setting, asked, marks, apart, styles))
     notes = []
     if missing:
         numbers = f"{asked.x.name} and {asked.y.name}"
@@ -89,51 +111,84 @@ def versus(
     return pictures, notes
 
 
-def marks_of(setting: Setting, asked: Request) -> list[Mark]:
-    """Means over the runs that have both numbers."""
-    marks = []
-    for point in setting.points:
-        pairs = []
+def has_both(run: Run, asked: Request) -> bool:
+    return asked.x.value(run) is not None and asked.y.value(run) is not None
+
+
+def complete(points: Sequence[Point], asked: Request) -> tuple[Point, ...]:
+    """The points with the runs that have both numbers. Each has one value of the key of the
+    colours; if x is the seed, it is a single run."""
+    found = []
+    for point in points:
+        groups = defaultdict[tuple[str, int], list[Run]](list)
         for run in point.runs:
-            x, y = asked.x.value(run), asked.y.value(run)
-            if x is not None and y is not None:
-                pairs.append((x, y))
-        if pairs:
-            xs, ys = zip(*pairs, strict=True)
-            marks.append(
-                Mark(series_of(point, asked.by), line_of(point, asked), point, stat(xs), stat(ys))
-            )
-    return marks
+            if has_both(run, asked):
+                seed = run.seed if asked.x.name == "seed" else 0
+                groups[value_of(run, asked.by), seed].append(run)
+        found += [replace(point, runs=tuple(runs)) for runs in groups.values()]
+    return tuple(found)
 
 
-def series_of(point: Point, by: str) -> str:
-    """The value that has a colour."""
-    if by == "method":
-        return point.method
-    value = flat_row(point.runs[0]).get(by)
+def value_of(run: Run, by: str) -> str:
+    value = flat_row(run).get(by)
     return "none" if value is None else plain(value)
 
 
-def line_of(point: Point, asked: Request) -> str:
-    """All that determines the result, except x; if x is not part of it, except the sparsity."""
+def apart_in(setting: Setting, asked: Request) -> str:
+    """The key in which the points of a line differ: x, or the sparsity if x is a result."""
+    settable = {"seed"}.union(*(flat(run.description) for run in setting.runs))
+    return asked.x.name if asked.x.name in settable else "method.sparsity"
+
+
+def marks_of(setting: Setting, asked: Request, apart: str) -> list[Mark]:
+    """Means over the runs of each point."""
+    but = [name for name in (asked.x.name, asked.by) if name != "method"]
+    programs = {point: program(point.runs[0], but) for point in setting.points}
+    labels = method_labels(dict.fromkeys(programs.values()))
+    has_sparsity = is_named(setting, asked, apart)
+    marks = []
+    for point, name in programs.items():
+        method, value = labels[name], value_of(point.runs[0], asked.by)
+        parts = [method] if asked.by == "method" else [name_of(f"{asked.by}={value}")]
+        if asked.by != "method" and len(labels) > 1:
+            parts.append(method)
+        if has_sparsity and point.sparsity is not None:
+            parts.append(per_cent(point.sparsity))
+        series = ", ".join(parts)
+        x, y = (stat([n.value(run) or 0.0 for run in point.runs]) for n in (asked.x, asked.y))
+        line = line_of(point, series, apart)
+        marks.append(Mark(method, point.sparsity, value, series, line, x, y))
+    return marks
+
+
+def is_named(setting: Setting, asked: Request, apart: str) -> bool:
+    """Whether labels have the sparsity: if there are several, and neither x nor colours show it."""
+    shown = {"sparsity", "method.sparsity"} & {asked.x.name, asked.by, apart}
+    return not shown and len({point.sparsity for point in setting.points} - {None}) > 1
+
+
+def line_of(point: Point, series: str, apart: str) -> str:
+    """All that determines the result, except one key."""
     values = flat(point.runs[0].description)
-    values.pop(asked.x.name if asked.x.name in values else "method.sparsity", None)
-    return f"{series_of(point, asked.by)} {key(values)}"
+    values.pop(apart, None)
+    return f"{series} {key(values)}"
 
 
 def picture_of(
-    setting: Setting, asked: Request, marks: Sequence[Mark], styles: Mapping[str, Style]
+    setting: Setting,
+    asked: Request,
+    marks: Sequence[Mark],
+    apart: str,
+    styles: Mapping[str, Style],
 ) -> Picture:
     kind = f"{asked.y.name}-against-{asked.x.name}-by-{asked.by}"
     title = f"{setting.title}: {asked.y.label} against {asked.x.label}"
     counts = [mark.y.n for mark in marks]
-    caption = f"Mean over {seeds(counts)}."
+    caption = f"Mean over {seeds(counts)}." if max(counts) > 1 else "Each point is one run."
     if max(counts) > 1:
         caption += " Bars: ± one sample standard deviation."
-    apart = asked.x.name
-    if apart not in flat(setting.runs[0].description):
-        apart = "sparsity"
-    caption += f" Lines connect runs that differ only in {apart}."
+    if len({mark.line for mark in marks}) < len(marks):
+        caption += f" Lines connect runs that differ only in {apart.removeprefix('method.')}."
     x, y = scale_of([mark.x for mark in marks]), scale_of([mark.y for mark in marks])
     logs = [number.label for number, scale in ((asked.x, x), (asked.y, y)) if scale.log]
     if logs:
@@ -150,9 +205,9 @@ def picture_of(
 
 def row_of(mark: Mark, asked: Request) -> Row:
     return {
-        "method": mark.point.method,
-        "sparsity": mark.point.sparsity,
-        asked.by: mark.series,
+        "method": mark.method,
+        "sparsity": mark.sparsity,
+        **({} if asked.by == "method" else {asked.by: mark.value}),
         asked.x.label: mark.x.mean,
         f"{asked.x.label} std": mark.x.std,
         asked.y.label: mark.y.mean,
