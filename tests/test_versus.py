@@ -93,6 +93,14 @@ def test_a_label_has_all_that_tells_its_points_from_others(runs: Path) -> None:
     assert "Lines connect runs that differ only in recipe.lr." in picture.caption
 
 
+def test_models_of_one_name_have_labels_of_their_own(runs: Path) -> None:
+    for run in folders(runs, "set-s0.9-seed1-*"):
+        change_config(run, "init: xavier_normal", "init: zeros")
+    (picture,) = drawn(runs, "dim", "test_error", "model")
+    models = {label.partition(", ")[0] for label in labels(picture)}
+    assert models == {"lenet300 (xavier_normal)", "lenet300 (zeros)"}
+
+
 def test_only_pictures_that_are_drawn_are_numbered(runs: Path) -> None:
     for i, run in enumerate(folders(runs)):
         change_config(run, "epochs: 3", f"epochs: {i}")

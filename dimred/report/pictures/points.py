@@ -136,7 +136,7 @@ def points_of(runs: Sequence[Run]) -> tuple[tuple[Point, ...], list[str]]:
     for run in runs:
         programs[program(run)][sparsity(run)][run.seed].append(run)
     points, notes = list[Point](), list[str]()
-    labels = method_labels(programs)
+    labels = labels_of(programs)
     for key, by_sparsity in programs.items():
         label = labels[key]
         for s, by_seed in by_sparsity.items():
@@ -158,11 +158,11 @@ def program(run: Run, but: Sequence[str] = ()) -> tuple[str, ...]:
     return name, *(text for text in values if text.partition("=")[0] not in but)
 
 
-def method_labels(programs: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """The name of each method, and what tells it from others of that name."""
-    programs, labels = list(programs), dict[tuple[str, ...], str]()
-    for key in programs:
-        alike = [other[1:] for other in programs if other[0] == key[0]]
+def labels_of(keys: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """The labels of names with values: the name, and what tells it from others of that name."""
+    keys, labels = list(keys), dict[tuple[str, ...], str]()
+    for key in keys:
+        alike = [other[1:] for other in keys if other[0] == key[0]]
         label = plain(key[0] + differing(key[1:], alike), 60)
         while label in labels.values():  # the difference was cut off
             label += "'"

@@ -20,13 +20,14 @@ from dimred.report.pictures.points import (
     Point,
     Setting,
     Stat,
+    labels_of,
     merged,
-    method_labels,
     name_of,
     plain,
     program,
     seeds,
     stat,
+    values_of,
 )
 from dimred.report.pictures.sheet import (
     BELOW,
@@ -144,21 +145,29 @@ def marks_of(setting: Setting, asked: Request, apart: str) -> list[Mark]:
     """Means over the runs of each point."""
     but = [name for name in (asked.x.name, asked.by) if name != "method"]
     programs = {point: program(point.runs[0], but) for point in setting.points}
-    labels = method_labels(dict.fromkeys(programs.values()))
+    choices = {point: chosen(point.runs[0], asked.by) for point in setting.points}
+    methods, values = (labels_of(dict.fromkeys(of.values())) for of in (programs, choices))
     has_sparsity = is_named(setting, asked, apart)
     marks = []
     for point, name in programs.items():
-        method, value = labels[name], value_of(point.runs[0], asked.by)
-        parts = [method] if asked.by == "method" else [name_of(f"{asked.by}={value}")]
-        if asked.by != "method" and len(labels) > 1:
+        method, parts = methods[name], list[str]()
+        if asked.by != "method":
+            parts.append(values[choices[point]])
+        if asked.by == "method" or len(methods) > 1:
             parts.append(method)
         if has_sparsity and point.sparsity is not None:
             parts.append(per_cent(point.sparsity))
-        series = ", ".join(parts)
+        series, value = ", ".join(parts), value_of(point.runs[0], asked.by)
         x, y = (stat([n.value(run) or 0.0 for run in point.runs]) for n in (asked.x, asked.y))
         line = line_of(point, series, apart)
         marks.append(Mark(method, point.sparsity, value, series, line, x, y))
     return marks
+
+
+def chosen(run: Run, by: str) -> tuple[str, ...]:
+    """The value of a key, and the values inside it, as of a model."""
+    inside = [text for text in values_of(run, of_method=False) if text.startswith(f"{by}.")]
+    return name_of(f"{by}={value_of(run, by)}"), *inside
 
 
 def is_named(setting: Setting, asked: Request, apart: str) -> bool:
