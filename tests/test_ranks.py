@@ -303,6 +303,18 @@ def test_a_batch_that_has_no_part_for_a_process_is_refused_in_words(
         assert "recipe.batch_size=1 is not allowed. It must be 2 or more" in outcome.err
 
 
+def test_torchrun_repeats_the_message_of_an_error_at_the_end_of_its_own(tmp_path: Path) -> None:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
+    words = ("train", "recipe.skip_removed_channels=true", f"outputs={tmp_path}")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*torchrun, "-m", "dimred", *words], env=environment, capture_output=True, text=True
+    )
+    _, _, end = done.stderr.partition("Root Cause")
+    assert done.returncode == 1
+    assert "recipe.skip_removed_channels=true is not allowed. It must be false in a run" in end
+
+
 # -- interrupted runs --------------------
 LONG = ("train", "method=rigl", "method.update_every=20", "recipe.epochs=20")
 

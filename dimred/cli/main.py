@@ -11,7 +11,7 @@ from dimred.cli import help
 from dimred.cli.commands import find
 from dimred.errors import UserError
 from dimred.runs.environment import prepare_process, rank
-from dimred.runs.processes import explained_by_rank
+from dimred.runs.processes import explained_by_rank, tell_torchrun
 from dimred.runs.terminal import accept_any_text, be_silent, listen, printable
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -48,7 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def failed(text: str, status: int) -> int:
-    print(f"dimred: {printable(explained_by_rank(text))}", file=sys.stderr)
+    text = printable(explained_by_rank(text))
+    print(f"dimred: {text}", file=sys.stderr)
+    tell_torchrun(text)
     return status
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import time
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dimred.errors import UserError
 from dimred.runs.environment import rank, several
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
     from dimred.storage.folder import RunFolder
@@ -75,3 +76,12 @@ def explained_by_rank(text: str) -> str:
         return text
     time.sleep(COURTESY)
     return f"process {rank()}: {text}"
+
+
+def tell_torchrun(text: str) -> None:
+    """Let the report of torchrun, the end of what it prints, have this message."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if several() and path:
+        message = {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}
+        with suppress(OSError):
+            Path(path).write_text(json.dumps({"message": message}))
