@@ -45,6 +45,14 @@ def require(holds: bool, key: str, got: object, allowed: str) -> None:
         raise UserError(f"{key}={as_typed(got)} is not allowed. It must be {allowed}.")
 
 
+def reason(error: Exception) -> str:
+    """Why a file cannot be read. numpy advises to load pickles, which can run any code; dimred
+    never does."""
+    if "allow_pickle" in str(error):
+        return "it holds something else than arrays of numbers"
+    return f"{type(error).__name__}: {error}"
+
+
 def see(page: str) -> str:
     """The sentence of an error that names a page of docs/, or a heading of one by its anchor. A
     test finds every call and looks the page up."""

@@ -281,6 +281,27 @@ def test_missing_data_offline_says_where_to_put_it(
     )
 
 
+@pytest.mark.parametrize(
+    "arguments, part",
+    [
+        ("dataset=npz dataset.path=nope.npz", "There is no nope.npz. Correct the path"),
+        ("dataset=text dataset.path=nope", "There is no nope. Correct the path"),
+        ("dataset=text dataset.path={text}/nope", "There is no {text}/nope. Correct the path"),
+        ("dataset=npz dataset.path={folder}", "{folder} is a folder, and a file is expected"),
+        ("dataset=npz dataset.path={text}", "something else than arrays of numbers"),
+    ],
+)
+def test_a_path_is_missing_or_of_another_kind_rather_than_damaged(
+    arguments: str, part: str, dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    text = tmp_path / "x.npz"
+    text.write_text("no arrays")
+    places = {"folder": str(tmp_path), "text": str(text)}
+    outcome = dimred("train", f"outputs={tmp_path}", *arguments.format(**places).split())
+    assert_answer(outcome, part.format(**places))
+    assert "pickle" not in outcome.err and ("Delete it" in outcome.err) == ("{text}" in arguments)
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip"])
 def test_damaged_data_is_named(damage: str, dimred: Callable[..., Outcome], tmp_path: Path) -> None:
     if not (DATA / "MNIST").exists():

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dimred.errors import UserError
+from dimred.errors import UserError, reason
 
 
 def fetch(path: Path, urls: Sequence[str], md5: str, expected: str) -> Path:
@@ -92,14 +92,29 @@ def damaged_data(path: Path | str, why: object) -> DamagedData:
     )
 
 
+def unreadable(path: Path | str, error: Exception) -> DamagedData:
+    """What is wrong with a path: nothing is there, it is of another kind, it may not be read, or
+    its content is damaged."""
+    place = getattr(error, "filename", None) or path
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)) and not os.path.exists(place):
+        return DamagedData(f"There is no {place}. Correct the path, or put the data there.")
+    if isinstance(error, IsADirectoryError):
+        return DamagedData(f"{place} is a folder, and a file is expected. Name the file.")
+    if isinstance(error, NotADirectoryError):
+        return DamagedData(f"{place} is a file, and a folder is expected. Name the folder.")
+    if isinstance(error, PermissionError):
+        return DamagedData(f"{place} may not be read. Change its permissions.")
+    return damaged_data(path, reason(error))
+
+
 @contextmanager
 def reading(path: Path | str, *errors: type[Exception]) -> Iterator[None]:
-    """Convert `errors`, and errors of the file system, to DamagedData that names `path`."""
+    """Convert `errors`, and errors of the file system, to DamagedData that names the path."""
     kinds: tuple[type[Exception], ...] = (OSError, EOFError, *errors)
     try:
         yield
     except kinds as error:
-        raise damaged_data(path, f"{type(error).__name__}: {error}") from error
+        raise unreadable(path, error) from error
 
 
 def md5_of(content: bytes) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dimred.errors import UserError
+from dimred.errors import UserError, reason
 from dimred.storage.files import write
 
 Masks = dict[str, np.ndarray]
@@ -49,7 +49,7 @@ def read_masks(run: Path) -> Masks:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise damaged_masks(path, error) from None
+        raise damaged_masks(path, reason(error)) from None
     if not masks:
         raise damaged_masks(path, "it is empty")
     return {name: as_bool(mask, name, path) for name, mask in masks.items()}
