@@ -79,6 +79,11 @@ def as_typed(value: object) -> object:
     return "null" if value is None else value
 
 
+def counted(count: int, noun: str) -> str:
+    """ "1 run", "2 runs"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def listed(names: Iterable[str], most: int = 3, separator: str = ", ") -> str:
     """The first names, and how many more there are: "a, b, c and 4 more"."""
     names = list(names)

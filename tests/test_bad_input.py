@@ -56,6 +56,14 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
         ("recipe.lrr=3", "unknown key recipe.lrr. Did you mean 'lr'?"),
         ("recipe.lr.x=3", "unknown key recipe.lr.x: recipe.lr is a single value"),
         ("+foo=1", "unknown key foo. Allowed: "),
+        ("experiment=rigl_wrn22_2", "experiment takes a plus: +experiment=NAME"),
+        ("tracker=[tensorboard,foo]", "unknown tracker 'foo'. Allowed: mlflow, none, tensorb"),
+        ("tracker=null", "tracker=null is not allowed|Write tracker=none"),
+        ("objective=foo", "unknown objective 'foo'. Allowed: "),
+        ("objective=[val_accuracy,foo]", "unknown objective 'foo'. Allowed: "),
+        ("-m objective=foo seed=0,1", "unknown objective 'foo'. Allowed: "),
+        ("-m hydra/sweeper=optuna objective=foo seed=0,1", "unknown objective 'foo'. Allowed: "),
+        ("-m hydra/sweeper=optuna seed=0,1", "the sweeper would look for the lowest val_accuracy"),
         (
             "+method.foo=1",
             "unknown key method.foo. Allowed: ablation, allocation, augment, base, "
@@ -299,7 +307,8 @@ def test_a_path_is_missing_or_of_another_kind_rather_than_damaged(
     places = {"folder": str(tmp_path), "text": str(text)}
     outcome = dimred("train", f"outputs={tmp_path}", *arguments.format(**places).split())
     assert_answer(outcome, part.format(**places))
-    assert "pickle" not in outcome.err and ("Delete it" in outcome.err) == ("{text}" in arguments)
+    damaged = arguments.endswith("{text}")
+    assert "pickle" not in outcome.err and ("Delete it" in outcome.err) == damaged
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])

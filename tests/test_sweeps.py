@@ -120,7 +120,7 @@ def test_a_search_has_several_objectives(dimred: Callable[..., Outcome], tmp_pat
 
 def test_every_objective_has_its_direction() -> None:
     names = ["val_accuracy", "dim"]
-    with pytest.raises(UserError, match=r"2 objectives \(val_accuracy, dim\) and 1 directions"):
+    with pytest.raises(UserError, match=r"2 objectives \(val_accuracy, dim\) and 1 direction[.]"):
         require_directions(OmegaConf.create({"direction": "maximize"}), names)
     with pytest.raises(UserError, match="Write maximize in its place"):
         require_directions(OmegaConf.create({"direction": ["minimize", "minimize"]}), names)

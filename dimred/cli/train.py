@@ -111,7 +111,10 @@ def run_hydra(arguments: list[str], config_name: str) -> int:
         ) from error
     except Interrupted:
         raise
-    except SystemExit as stop:  # Hydra's argparse has printed what is wrong
+    except SystemExit as stop:
+        if sweep.command.error:
+            raise sweep.command.error from None
+        # Hydra's argparse has printed what is wrong
         return int(stop.code or 0)
     return finish(sweep.command)
 

@@ -136,10 +136,29 @@ def write_outcome(folder: str, number: int, outcome: Outcome) -> None:
     write(Path(folder).expanduser() / f"{number}.json", json.dumps(outcome).encode())
 
 
+def require_objectives(config: DictConfig, many: bool) -> None:
+    """End the process with `command.error` unless the objectives are those of a result, and a
+    search has their directions. Hydra makes a warning of whatever exception its callbacks raise,
+    but for SystemExit."""
+    if command is None:
+        return
+    try:
+        names = objectives(config.objective)
+        if many and searches(config.hydra.sweeper):
+            require_directions(config.hydra.sweeper, names)
+    except UserError as error:
+        command.error = error
+        raise SystemExit(1) from error
+
+
 class SweepTable(Callback):
     """Counts the runs of a sweep before they start, and collects what came of them."""
 
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        require_objectives(config, many=False)
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        require_objectives(config, many=True)
         if command is None or searches(config.hydra.sweeper):
             return
         typed: Any = OmegaConf.to_container(config.hydra.overrides.task)

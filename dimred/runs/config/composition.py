@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimred.errors import UserError, nearest
-from dimred.runs.config.files import GROUPS, conf, unknown_name
+from dimred.runs.config.files import EXPERIMENT, GROUPS, conf, names, unknown_name
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -160,6 +160,13 @@ def explained(error: Exception) -> str:
     if options and (missing := re.search(r"Could not find '([^'/]+)/([^']*)'", text)):
         group, name = missing.groups()
         return unknown_name(group, name, options)
+    if missing := re.search(r"Could not load '([^'/]+)/([^']*)'", text):  # in a list: [A,B]
+        group, name = missing.groups()
+        return unknown_name(group, name, names(group))
+    if f"Could not override '{EXPERIMENT}'" in text:
+        return (
+            f"{EXPERIMENT} takes a plus: +{EXPERIMENT}=NAME, as it is added to the configuration"
+        )
     if key := re.search(r"Could not override '([^']+)'", text):
         group, _, name = key[1].rpartition(".")
         # the group as it is composed

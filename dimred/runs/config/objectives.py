@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from dimred.errors import UserError, nearest
+from dimred.errors import UserError, counted, nearest
 
 #: the numbers of result.json
 NUMBERS = (
@@ -68,8 +68,8 @@ def require_directions(sweeper: DictConfig, names: Sequence[str]) -> None:
     found = directions(sweeper)
     if found and len(found) != len(names):
         raise UserError(
-            f"the search has {len(names)} objectives ({', '.join(names)}) and {len(found)} "
-            "directions. Give every objective its direction, such as "
+            f"the search has {counted(len(names), 'objective')} ({', '.join(names)}) and "
+            f"{counted(len(found), 'direction')}. Give every objective its direction, such as "
             "'hydra.sweeper.direction=[maximize,minimize]'"
         )
     for name, maximised in zip(names, found, strict=False):

@@ -10,7 +10,7 @@ from typing import Any
 
 from dimred.errors import UserError, require
 from dimred.runs.config.composition import quoted
-from dimred.runs.config.files import GROUPS, require_plain_names
+from dimred.runs.config.files import GROUPS, TRACKER, require_plain_names
 
 #: what a method takes from the run, which tells it in its name and result
 OF_THE_RUN = re.compile(r"method\.((sparsity|allocation)(\..*)?)")
@@ -27,6 +27,8 @@ def require_one_way(words: Iterable[str]) -> None:
             raise UserError(
                 f"{word} is not allowed. Type the values of a sweep by their own keys: -m KEY=A,B"
             )
+        if key == TRACKER and value == "null":
+            raise UserError(f"{word} is not allowed. Write {TRACKER}=none")
         if group is None or parts[0] == "hydra":
             continue
         if "@" in key:

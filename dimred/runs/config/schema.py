@@ -41,7 +41,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     known = {*GROUPS, *KEYS, TRACKER}
     for key in sorted(set(cfg) - known):
         raise UserError(f"unknown key {key}. {nearest(key, known)}")
-    for key in sorted(known - set(cfg)):
+    for key in sorted(known - {TRACKER} - set(cfg)):  # tracker=[] leaves no such key
         raise UserError(f"{key} is missing. Leave out what takes it away (~{key})")
     plain = resolved(cfg)
     for key, hint in KEYS.items():
@@ -51,7 +51,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     for group, given in GROUPS.items():
         if group != "basis" or plain["basis"]:  # basis=none is empty
             plain[group] = checked_group(plain[group], group, given)
-    plain[TRACKER] = checked_trackers(plain[TRACKER])
+    plain[TRACKER] = checked_trackers(plain.get(TRACKER, {}))
     return OmegaConf.create(plain)
 
 
