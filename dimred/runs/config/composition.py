@@ -164,9 +164,7 @@ def explained(error: Exception) -> str:
         group, name = missing.groups()
         return unknown_name(group, name, names(group))
     if f"Could not override '{EXPERIMENT}'" in text:
-        return (
-            f"{EXPERIMENT} takes a plus: +{EXPERIMENT}=NAME, as it is added to the configuration"
-        )
+        return f"{EXPERIMENT} takes a plus: +{EXPERIMENT}=NAME, as it is added to the configuration"
     if key := re.search(r"Could not override '([^']+)'", text):
         group, _, name = key[1].rpartition(".")
         # the group as it is composed
