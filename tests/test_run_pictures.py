@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 from conftest import Outcome
 from figures import folders, settings
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from safetensors.numpy import save_file
 
 from dimred.report.pictures.catalogue import pictures
-from dimred.report.pictures.one_run import inputs_of, map_of, tiled
+from dimred.report.pictures.one_run import draw_histograms, histogram, inputs_of, map_of, tiled
+from dimred.report.pictures.picture import WIDE
+from dimred.report.pictures.sheet import Sheet
+from dimred.report.pictures.style import PAPER, PLAIN, Look, styled
 
 
 # -- supports through time --------------------
@@ -68,17 +72,23 @@ def test_the_history_is_the_mean_density_by_layer_and_epoch(runs: Path) -> None:
 def test_input_pixels_have_the_fraction_of_their_weights_that_are_trained() -> None:
     mask = np.zeros((2, 9), bool)
     mask[0, 4] = mask[1, 4] = mask[0, 8] = True
-    (pixels,) = inputs_of({"fc1.weight": mask, "fc2.weight": np.ones((2, 2), bool)})
+    found = {"fc1.weight": mask, "fc2.weight": np.ones((2, 2), bool)}
+    (pixels,) = inputs_of(found, (1, 3, 3))
     assert pixels.shares.tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0.5]]
-    (colours,) = inputs_of({"fc1.weight": np.arange(12)[None] < 4})
-    assert colours.shares == pytest.approx(np.full((2, 2), 1 / 3))
-    assert not inputs_of({"fc1.weight": np.ones((2, 7), bool)})
+    (colours,) = inputs_of({"fc1.weight": np.arange(12)[None] < 4}, (3, 1, 4))
+    assert colours.shares == pytest.approx(np.full((1, 4), 1 / 3))
+
+
+def test_only_a_layer_that_reads_images_is_drawn_as_one() -> None:
+    for shape in ((9,), (1, 4, 4), ()):
+        assert not inputs_of({"fc.weight": np.ones((2, 9), bool)}, shape)
+        assert not inputs_of({"conv.weight": np.ones((2, 9, 3, 3), bool)}, shape)
 
 
 def test_filters_of_the_first_layer_are_tiles_with_gaps() -> None:
     mask = np.zeros((3, 2, 2, 2), bool)
     mask[0, 0] = mask[1] = True  # half of the first filter, all of the second
-    (filters,) = inputs_of({"conv1.weight": mask})
+    (filters,) = inputs_of({"conv1.weight": mask}, (2, 8, 8))
     gap = np.nan
     expected = [
         [0.5, 0.5, gap, 1, 1],
@@ -99,6 +109,23 @@ def test_a_large_mask_is_a_map_of_means_over_blocks() -> None:
     assert found.shares[0, 0] == pytest.approx(4 / 6) and found.shares.sum() == found.shares[0, 0]
     small = np.array([[True, False]])
     assert map_of("fc.weight", small).shares.tolist() == [[1, 0]]
+
+
+# -- weights --------------------
+@pytest.mark.parametrize("look", [PLAIN, PAPER])
+def test_the_text_of_a_histogram_is_within_the_page_and_off_its_bars(look: Look) -> None:
+    values = np.random.default_rng(0).laplace(size=20_000)
+    values[0] = 30  # nearly all are in the bar in the middle, and the one beside it
+    found = {f"layer{i}.weight": histogram(values) for i in range(12)}
+    with styled(look.rc):
+        sheet = Sheet(3.35 if look is PAPER else WIDE)
+        figure = draw_histograms(sheet, found)
+        FigureCanvasAgg(figure).draw()
+        for axes in figure.axes:
+            most = axes.transData.transform((0, found["layer0.weight"].counts.max()))[1]
+            assert axes.texts[0].get_window_extent().y0 >= most
+            assert axes.yaxis.label.get_window_extent().x0 >= 0
+            assert not [tick for tick in axes.get_yticklabels() if "e+" in tick.get_text()]
 
 
 # -- files --------------------

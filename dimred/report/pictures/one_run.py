@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -17,7 +18,16 @@ from dimred.errors import UserError
 from dimred.report.pictures.maps import heat_map
 from dimred.report.pictures.picture import Picture, Row
 from dimred.report.pictures.points import Point, Setting, plain
-from dimred.report.pictures.sheet import SMALL, Sheet, columns, per_cent, set_ticks, sized
+from dimred.report.pictures.sheet import (
+    SMALL,
+    Sheet,
+    columns,
+    per_cent,
+    set_ticks,
+    sized,
+    width_of,
+    with_prefix,
+)
 from dimred.report.pictures.style import COLOURS, MUTED
 from dimred.report.runs import Run
 from dimred.storage.masks import Masks, read_masks
@@ -33,6 +43,7 @@ class Map(NamedTuple):
     name: str
     shares: np.ndarray
     mean: float
+    meaning: str = ""  # of places, where they are not outputs and inputs
 
 
 def each_run(
@@ -56,15 +67,16 @@ def masks(setting: Setting, point: Point, run: Run) -> Picture | None:
         found = masks_of(run)
     except UserError:
         return None
-    maps = [*inputs_of(found), *map(map_of, found, found.values())]
+    inputs = inputs_of(found, shape_of(run))
+    first = f"{inputs[0].meaning} Then in each layer" if inputs else "In each layer"
+    maps = [*inputs, *map(map_of, found, found.values())]
     return Picture(
         "masks",
         file_name(run),
         f"{about(setting, point, run)}: trained weights",
-        "The fraction of weights that are trained, at the end. First, by input pixel, or in the "
-        "filters of the first layer, as a mean over its input channels; then in each layer, with "
-        "outputs from top to bottom and inputs from left to right. Below each panel are the "
-        "mean and the range of its colours, from dark (0\u00a0%) to bright.",
+        f"The fraction of weights that are trained, at the end. {first}, with outputs from top to "
+        "bottom and inputs from left to right. Below each panel are the mean and the range of its "
+        "colours, from dark (0\u00a0%) to bright.",
         lambda sheet: draw_maps(sheet, maps),
         rows_of(maps),
     )
@@ -85,19 +97,31 @@ def masks_fault(run: Run) -> str:
     return ""
 
 
-def inputs_of(found: Masks) -> list[Map]:
-    """What the first layer reads: input pixels, if they are those of an image, or its filters."""
+def shape_of(run: Run) -> tuple[int, ...]:
+    """The shape of one input, (channels, height, width) of an image; empty if the run does not
+    have it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(run.folder / "model.safetensors", framework="numpy") as file:
+            return tuple(map(int, json.loads(file.metadata()["about"])["shape"]))
+    except (OSError, TypeError, LookupError, ValueError, SafetensorError):
+        return ()
+
+
+def inputs_of(found: Masks, shape: tuple[int, ...]) -> list[Map]:
+    """How the first layer reads images of this shape: all their pixels, or with filters. Empty for
+    other data."""
     name, mask = next(iter(found.items()))
-    short = name.removesuffix(".weight")
-    if mask.ndim == 4 and mask.shape[2] > 1:
-        many = min(len(mask), MOST_FILTERS)
-        more = f" (first {many})" if many < len(mask) else ""
-        return [Map(f"{short}, filters{more}", tiled(mask[:many].mean(1)), mask.mean())]
-    for channels in (1, 3):
-        side = math.isqrt(mask[0].size // channels)
-        if mask.ndim == 2 and side > 1 and channels * side**2 == mask.shape[1]:
-            pixels = mask.mean(0).reshape(channels, side, side).mean(0)
-            return [Map(f"{short}, by input pixel", pixels, mask.mean())]
+    short, mean = name.removesuffix(".weight"), float(mask.mean())
+    if len(shape) == 3 and mask.ndim == 2 and mask.shape[1] == math.prod(shape):
+        pixels = mask.mean(0).reshape(shape).mean(0)
+        return [Map(f"{short}: by pixel", pixels, mean, "First, by input pixel.")]
+    if len(shape) == 3 and mask.ndim == 4 and mask.shape[1] == shape[0] and mask.shape[2] > 1:
+        tiles = tiled(mask[:MOST_FILTERS].mean(1))
+        more = f" ({MOST_FILTERS} of {len(mask)})" if len(mask) > MOST_FILTERS else ""
+        meaning = f"First, in the filters of the first layer{more}, as means over input channels."
+        return [Map(f"{short}: filters", tiles, mean, meaning)]
     return []
 
 
@@ -218,23 +242,33 @@ def histogram_rows(found: Mapping[str, Histogram]) -> list[Row]:
 
 
 def draw_histograms(sheet: Sheet, found: Mapping[str, Histogram]) -> Figure:
-    many = min(columns(sheet.width, 1.6, 5), len(found))
-    left, gap, high = 0.55, 0.55, 1.1
+    many, high = min(columns(sheet.width, 1.6, 5), len(found)), 1.1
+    below = 1 - sized(0.2) / high  # the bars end below the line of σ
+    tops = [max(1, int(each.counts.max())) for each in found.values()]
+    labels = max(width_of(count_text(place)) for top in tops for place in ticks(0, top))
+    left, gap = labels + sized(0.35), labels + sized(0.2)
     wide = min(2.6, (sheet.width - left - 0.1 + gap) / many - gap)
     top = sheet.y + 0.36
-    for i, (name, each) in enumerate(found.items()):
+    for i, ((name, each), most) in enumerate(zip(found.items(), tops, strict=True)):
         row, column = divmod(i, many)
         x, y = left + column * (wide + gap), top + row * (high + 0.62)
         axes = sheet.panel(x, y, wide, high, title=name.removesuffix(".weight"))
         corner: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
         axes.text(1, 1, f"σ = {each.std:.2g}", fontsize=sized(SMALL), **corner)
         axes.stairs(each.counts, each.edges, fill=True, color=COLOURS[0], alpha=0.85)
-        axes.set_ylim(bottom=0)
-        for axis, count in ((axes.xaxis, 3), (axes.yaxis, 3)):
-            low, most = axis.get_view_interval()
-            places = MaxNLocator(count, steps=[1, 2, 5, 10]).tick_values(low, most)
-            set_ticks(axis, [p for p in places if low <= p <= most], lambda value: f"{value:.3g}")
+        axes.set_ylim(0, most / below)
+        set_ticks(axes.yaxis, ticks(0, most), count_text)
+        set_ticks(axes.xaxis, ticks(*axes.get_xlim()), lambda value: f"{value:.3g}")
         if column == 0:
             axes.set_ylabel("weights")
     sheet.y = top + math.ceil(len(found) / many) * (high + 0.62) - 0.2
     return sheet.finish()
+
+
+def ticks(low: float, high: float) -> list[float]:
+    places = MaxNLocator(3, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [place for place in places if low <= place <= high]
+
+
+def count_text(value: float) -> str:
+    return with_prefix(value) if value >= 10_000 else f"{value:.4g}"

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from dimred.report.measures import prefixed
 from dimred.report.pictures.style import MUTED, Style
@@ -236,17 +236,33 @@ def columns(width: float, least: float, most: int) -> int:
 
 # -- axes --------------------
 def log_ticks(low: float, high: float, room: float, label: Callable[[float], str]) -> list[float]:
-    """1, 2 and 5 times powers of ten within a range, as many as fit in `room` inches."""
+    """1, 2 and 5 times powers of ten within a range, as many as fit in `room` inches; round numbers
+    if these are fewer than two."""
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
         every = [step * 10.0**decade for decade, step in product(decades, steps)]
         # the ends themselves are ticks, however they were rounded
         places = [place for place in every if low * 0.999 <= place <= high * 1.001]
-        ratio = min((math.log(b / a) for a, b in pairwise(places)), default=math.inf)
-        apart = ratio / math.log(high / low) * room
-        if places and apart > 0.08 + max(width_of(label(place)) for place in places):
+        if len(places) > 1 and fit(places, math.log(high / low) / room, label):
             return places
-    return places[:: max(1, math.ceil(len(places) * 0.5 / room))] or [low]
+    thinned = places[:: max(1, math.ceil(len(places) * 0.5 / room))]
+    return thinned if len(thinned) > 1 else round_ticks(low, high, room, label)
+
+
+def fit(places: Sequence[float], per_inch: float, label: Callable[[float], str]) -> bool:
+    """Whether labels on a log scale keep their distance."""
+    apart = min(math.log(b / a) for a, b in pairwise(places)) / per_inch
+    return apart > 0.08 + max(width_of(label(place)) for place in places)
+
+
+def round_ticks(low: float, high: float, room: float, label: Callable[[float], str]) -> list[float]:
+    """Round numbers within a small range, as many as fit, or its ends."""
+    for count in (5, 4, 3, 2):
+        every = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        places = [float(place) for place in every if low <= place <= high]
+        if len(places) > 1 and fit(places, math.log(high / low) / room, label):
+            return places
+    return [low, high]
 
 
 def set_ticks(axis: Axis, places: Sequence[float], label: Callable[[float], str]) -> None:
