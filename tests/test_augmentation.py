@@ -202,7 +202,7 @@ def test_a_recipe_trains_on_augmented_images() -> None:
 
 def test_data_that_cannot_be_augmented_is_refused(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, augment="randaugment")
-    with pytest.raises(UserError, match="blobs augments its examples in a way of its own"):
+    with pytest.raises(UserError, match="blobs cannot be augmented: Blobs does not implement that"):
         Train(Net(nn.Linear(16, 2)), Blobs(), recipe)
     values = np.random.default_rng(0).normal(size=(20, 1, 8, 8)).astype(np.float32)
     labels = np.arange(20) % 2

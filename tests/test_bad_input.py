@@ -199,6 +199,10 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
             "lenet5 needs images of at least 16x16 pixels, got 8x8. Set dataset.resize=16",
         ),
         (
+            "dataset=brackets model=text_transformer recipe.augment=randaugment",
+            "brackets cannot be augmented: its inputs are no images. Set recipe.augment=none",
+        ),
+        (
             "method=norm_only",
             "norm_only trains normalisation layers, and Sequential has none|model=resnet20",
         ),

@@ -113,7 +113,12 @@ def test_published_weights_are_read_from_the_cache_of_the_hub(
         (
             "timm",
             {"name": "test_vit", "options": {"patch_sze": 4}},
-            r"cannot build test_vit for images of 3x32x32 .*'patch_sze'.*dataset.resize=160",
+            r"timm's test_vit has no model.options.patch_sze .*Correct its name or leave it out",
+        ),
+        (
+            "timm",
+            {"name": "test_vit", "options": {"patch_size": 0}},
+            r"cannot build test_vit for images of 3x32x32 .*dataset.resize=160",
         ),
         ("huggingface", {"name": "vitt"}, r"no image classifier model.name='vitt'. Did you.*'vit'"),
         ("huggingface", {"name": "bert"}, r"no image classifier model.name='bert'"),

@@ -111,17 +111,22 @@ class Data(Source):
         of (seed, number of the copy, position of the image), and training uses the copies in turn,
         one an epoch. UserError for data that cannot do so."""
         raise UserError(
-            f"{self.name} augments its images in a way of its own. Choose "
-            "recipe.augmented_copies=null"
+            f"{self.name} has no augmented copies{self._why_none}. Set recipe.augmented_copies=null"
         )
 
     def with_augmentation(self, more: Augmentation) -> Data:
         """The same data with more augmentation of training images. UserError for data that cannot
         do so."""
         raise UserError(
-            f"{self.name} augments its examples in a way of its own. Choose recipe.augment=none "
-            "and recipe.erasing=0"
+            f"{self.name} cannot be augmented{self._why_none}. Set recipe.augment=none and "
+            "recipe.erasing=0"
         )
+
+    @property
+    def _why_none(self) -> str:
+        if len(self.shape) != 3:
+            return ": its inputs are no images"
+        return f": {type(self).__name__} does not implement that"
 
     # -- training examples that can be stored --------------------
     @property

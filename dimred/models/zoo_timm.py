@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -39,6 +40,7 @@ def timm(
     try:
         model = build(architecture)
     except (RuntimeError, AssertionError, ValueError, TypeError, ZeroDivisionError) as error:
+        _require_taken(name, options or {}, error)
         size = "x".join(map(str, config.input_size))
         raise UserError(
             f"timm cannot build {name} for images of {'x'.join(map(str, shape))} with "
@@ -55,6 +57,16 @@ def _require_known(name: str, models: Any) -> None:
         return
     known = {*models.list_models(), *models.list_pretrained()}
     raise UserError(f"Unknown timm model model.name={name!r}. {nearest(name, known)}")
+
+
+def _require_taken(name: str, options: Mapping[str, Any], error: Exception) -> None:
+    """UserError if the model failed because it does not take one of these options."""
+    found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if found and found[1] in options:
+        raise UserError(
+            f"timm's {name} has no model.options.{found[1]} ({str(error).splitlines()[0]}). "
+            "Correct its name or leave it out; allowed are the arguments of timm's class"
+        ) from error
 
 
 def _published(name: str, tag: str | None, models: Any) -> Any:
