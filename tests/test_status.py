@@ -73,7 +73,10 @@ def test_progress_shows_long_before_the_first_heartbeat(
     until(lambda: look(tmp_path)[0].get("fraction"), seconds=5)
 
 
-@pytest.mark.parametrize("command", [("status",), ("show",), ("compare", ".")])
+@pytest.mark.parametrize(
+    "command",
+    [("status",), ("show",), ("compare", "."), ("mask", "show"), ("train", "--from")],
+)
 def test_commands_that_read_folders_alone_say_so_of_a_url(
     command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

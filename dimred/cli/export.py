@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimred.cli.commands import Parser, add_trust
+from dimred.cli.commands import Parser, add_trust, local_folder
 from dimred.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def parser() -> Parser:
         "dimred. compact leaves out what the seed can generate again; dimred import reads it. "
         "compacted-channels leaves out removed channels.",
     )
-    parser.add_argument("run", metavar="RUN", help="the folder of a run")
+    parser.add_argument("run", metavar="RUN", type=local_folder, help="the folder of a run")
     parser.add_argument("file", metavar="FILE", help="the file to write")
     parser.add_argument("--format", choices=FORMATS, default="dense", help="default: dense")
     parser.add_argument(
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
     from dimred.runs.nets import load_run
 
     path = output(given.file, given.run)
-    net, about = load_run(Path(given.run).expanduser(), given.trust)
+    net, about = load_run(given.run, given.trust)
     print(f"{path}: {write_as(form, net, about, path, given.half)}")
     return 0
 

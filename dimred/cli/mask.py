@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimred.cli.commands import Parser, add_json
+from dimred.cli.commands import Parser, add_json, local_folder
 from dimred.runs.printing import percent, table
 
 if TYPE_CHECKING:
@@ -26,7 +26,12 @@ def parser() -> Parser:
     )
     parser.add_argument("action", choices=tuple(RUNS), help="what to do")
     parser.add_argument(
-        "runs", nargs="*", default=[], metavar="RUN", help="folders of runs, or masks.npz"
+        "runs",
+        nargs="*",
+        type=local_folder,
+        default=[],
+        metavar="RUN",
+        help="folders of runs, or masks.npz",
     )
     add_json(parser)
     return parser
@@ -39,7 +44,7 @@ def run(arguments: list[str]) -> int:
     given = parsed.parse(arguments)
     if len(given.runs) != RUNS[given.action]:
         parsed.error(f"got {len(given.runs)} runs")
-    folders = [Path(run).expanduser() for run in given.runs]
+    folders: list[Path] = given.runs
     first, *others = map(read_masks, folders)
     if given.action == "show":
         found = counts(first, nonzero_of(folders[0]))

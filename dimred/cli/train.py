@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dimred.cli import completion, help
-from dimred.cli.commands import Parser, add_config_dir
+from dimred.cli.commands import Parser, add_config_dir, local_folder
 from dimred.errors import Interrupted, UserError
 from dimred.runs.config.composition import explained, own_folder
 from dimred.runs.config.files import conf
@@ -52,7 +52,9 @@ def parser() -> Parser:
 
 def add_own(parser: Parser) -> None:
     """The options that Hydra does not see."""
-    parser.add_argument("--from", metavar="RUN", help="start from the configuration of a run")
+    parser.add_argument(
+        "--from", metavar="RUN", type=local_folder, help="start from the configuration of a run"
+    )
     add_config_dir(parser)
 
 
@@ -75,8 +77,8 @@ def run(arguments: list[str]) -> int:
         require_one_process("-m")
     require_one_way(argument for argument in passed if argument[:1] != "-")
     require_sweep(passed)
-    run = getattr(given, "from")
-    start = register(Path(run).expanduser(), folder) if run is not None else "config"
+    run: Path | None = getattr(given, "from")
+    start = register(run, folder) if run is not None else "config"
     return run_hydra(passed, start)
 
 
