@@ -506,6 +506,8 @@ def test_values_that_are_not_numbers_count_as_missing(runs: Path) -> None:
         ("--out", ["--out needs a value"]),
         ("--runs", ["--runs needs a value"]),
         ("--runs nowhere", ["no folder nowhere"]),
+        ("masks outputs/nope", ["no folder outputs/nope"]),
+        ("masks zip://runs.zip", ["masks read folders alone", "zip://runs.zip is a URL"]),
         ("--runs .", ["no finished run in ."]),
     ],
 )

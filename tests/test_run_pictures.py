@@ -68,6 +68,18 @@ def test_the_history_is_the_mean_density_by_layer_and_epoch(runs: Path) -> None:
     assert "snip 90 %" in drawn["history-overlap"].caption
 
 
+def test_a_run_whose_weights_stay_the_same_is_named(runs: Path) -> None:
+    still, moving = folders(runs, "set-s0.9-seed0-*") + folders(runs, "set-s0.5-seed0-*")
+    write_history(still, [[10, 50], [10, 50]], [[1, 1], [1, 1]])
+    write_history(moving, [[10, 50], [10, 50]], [[1, 1], [1, 0.5]])
+    drawn, (note,) = pictures("history", settings(still, moving))
+    assert [picture.kind for picture in drawn] == ["history-overlap"]
+    assert note == (
+        "history: 1 of 2 runs are not drawn (the same weights are trained throughout): "
+        f"{still.name}"
+    )
+
+
 # -- masks --------------------
 def test_input_pixels_have_the_fraction_of_their_weights_that_are_trained() -> None:
     mask = np.zeros((2, 9), bool)

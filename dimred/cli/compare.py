@@ -72,7 +72,10 @@ def sections(found: Comparison) -> list[str]:
             shown.append(table((name, "A", "B"), rows))
         else:
             same.append(name)
-    if found.numbers:
+    if found.no_numbers:
+        shown.append(found.no_numbers)
+        same.remove("versions")
+    elif found.numbers:
         shown.append(table(("number", "A", "B", "B - A", "B / A"), number_rows(found.numbers)))
     else:
         same.append("numbers")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dimred.cli.commands import Parser
 from dimred.cli.status import row
 from dimred.errors import UserError, first_lines
-from dimred.storage.files import folder_to_write
+from dimred.storage.files import folder_to_write, is_url
 
 if TYPE_CHECKING:
     from dimred.report.pictures.picture import Picture
@@ -91,22 +91,32 @@ def parse(arguments: list[str]) -> Namespace:
         raise UserError("--y and --by need --x: dimred plot --x training_flops --y test_accuracy")
     if given.paper and "overview" in given.picture:
         raise UserError("--paper draws pictures, and overview is a page. Name them separately")
+    single, urls = of_one_run(given), [place for place in given.runs if is_url(place)]
+    if single and urls:
+        raise UserError(
+            f"{' and '.join(single)} read folders alone, and {urls[0]} is a URL. Copy the runs "
+            "into a folder"
+        )
     return given
 
 
+def of_one_run(given: Namespace) -> list[str]:
+    return [name for name in given.picture if name in OF_ONE_RUN]
+
+
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The first words, and the options. Words that name folders are runs:
-    `dimred plot masks RUN`."""
+    """The first words, and the options. Words that name folders are runs, whether these exist or
+    not: `dimred plot masks RUN`."""
     words = list(takewhile(lambda word: not word.startswith("-"), arguments))
     options = arguments[len(words) :]
-    folders = [word for word in words if word not in (*PICTURES, *OF_ONE_RUN) and is_there(word)]
+    folders = [word for word in words if word not in (*PICTURES, *OF_ONE_RUN) and is_place(word)]
     if folders:
         options = ["--runs", *folders, *options]
     return [word for word in words if word not in folders], options
 
 
-def is_there(word: str) -> bool:
-    return Path(word).expanduser().is_dir()
+def is_place(word: str) -> bool:
+    return "/" in word or Path(word).expanduser().is_dir()
 
 
 def run(arguments: list[str]) -> int:
@@ -130,7 +140,7 @@ def run(arguments: list[str]) -> int:
         raise UserError(
             "\n  ".join([f"no finished run in {where}. {what_to_do}", *first_lines(notes, MANY)])
         )
-    single = [name for name in given.picture if name in OF_ONE_RUN]
+    single = of_one_run(given)
     if single and len(done) > MOST_RUNS:
         raise UserError(
             f"{' and '.join(single)} are pictures of single runs, and there are {len(done)}. Name "

@@ -22,7 +22,8 @@ NAMES = ("folder", "digest", "command", "status", "reason", "layers")
 
 
 class Comparison(NamedTuple):
-    """masks: as of `dimred mask diff`, or None with the reason."""
+    """masks: as of `dimred mask diff`, or None with the reason. no_numbers: why there are neither
+    numbers nor versions."""
 
     configuration: Pairs
     data: Pairs
@@ -30,12 +31,14 @@ class Comparison(NamedTuple):
     numbers: Pairs
     masks: Json | None
     no_masks: str = ""
+    no_numbers: str = ""
 
 
 def compared(one: Run, other: Run, folders: tuple[Path, Path]) -> Comparison:
     config = differences(one.config, other.config)
     data = {key: config.pop(key) for key in [*config] if is_about_data(key)}
-    results = one.result, other.result
+    no_numbers = without_numbers(one, other)
+    results = ({}, {}) if no_numbers else (one.result, other.result)
     data |= differences(*(part(result, DATA) for result in results))
     known = {*flat(one.config), *flat(other.config), *DATA, *VERSIONS, *NAMES}
     left = [{key: result[key] for key in result if key not in known} for result in results]
@@ -44,7 +47,17 @@ def compared(one: Run, other: Run, folders: tuple[Path, Path]) -> Comparison:
         if any(map(is_number, pair)):
             numbers[key] = pair
     versions = differences(*(part(result, VERSIONS) for result in results))
-    return Comparison(config, data, versions, numbers, *masks_of(*folders))
+    return Comparison(config, data, versions, numbers, *masks_of(*folders), no_numbers)
+
+
+def without_numbers(one: Run, other: Run) -> str:
+    """Which of two runs has no result, or empty."""
+    lines = []
+    for name, run in (("A", one), ("B", other)):
+        if not run.result:
+            state = "not finished" if run.state == "unfinished" else run.state
+            lines.append(f"{name} is {state}: it has no numbers")
+    return "; ".join(lines)
 
 
 def part(result: Json, keys: tuple[str, ...]) -> Json:

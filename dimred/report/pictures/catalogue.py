@@ -117,7 +117,6 @@ def pictures(
 NOTHING = {
     "layers": "all weights of all layers are trained and nonzero",
     "support": "the same weights are trained throughout",
-    "history": "the same weights are trained throughout",
 }
 
 

@@ -52,7 +52,7 @@ class History(NamedTuple):
 def history(setting: Setting, kind: Kind) -> Picture | None:
     """A panel for each method and sparsity whose shares change; None if there is none."""
     found = {point: of_point(point, kind) for point in setting.points}
-    moving = {point: h for point, h in found.items() if h and np.ptp(h.shares, axis=1).max() > 0}
+    moving = {point: h for point, h in found.items() if h and moves(h)}
     if not moving:
         return None
     title = f"{setting.title}: {kind.title}"
@@ -68,6 +68,10 @@ def history(setting: Setting, kind: Kind) -> Picture | None:
         lambda sheet: draw(sheet, moving),
         rows_of(moving),
     )
+
+
+def moves(history: History) -> bool:
+    return bool(np.ptp(history.shares, axis=1).max() > 0)
 
 
 def of_point(point: Point, kind: Kind) -> History | None:
@@ -95,9 +99,12 @@ def of_run(run: Run, kind: Kind) -> History | None:
 
 
 def history_fault(run: Run) -> str:
-    if of_run(run, DENSITY):
+    density, overlap = of_run(run, DENSITY), of_run(run, OVERLAP)
+    if not density:
+        return "metrics.jsonl has no trained_by_layer; an older version of dimred wrote it"
+    if moves(density) or (overlap and moves(overlap)):
         return ""
-    return "metrics.jsonl has no trained_by_layer; an older version of dimred wrote it"
+    return "the same weights are trained throughout"
 
 
 def label(point: Point) -> str:
