@@ -201,6 +201,21 @@ def test_a_worker_that_is_killed_costs_its_run_alone(
     )
 
 
+def test_a_run_whose_worker_is_killed_after_its_result_was_written_is_done(
+    in_this_process: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "lines.jsonl"
+    code = in_this_process(
+        *("train", "-m", "hydra/launcher=packed", "hydra.launcher.n_jobs=2", "seed=0,1"),
+        *("recipe.steps=2", f"outputs={tmp_path}", f"+tracker.lines.path={path}"),
+        *("+tracker.lines._target_=own_trackers.Lines", "+tracker.lines.kill=finish"),
+    )
+    out, err = capsys.readouterr()
+    assert Path(f"{path}.ended").exists()  # one worker was killed
+    assert code == 0 and err == ""
+    assert out.count("test accuracy ") == 2 and out.endswith("2 runs, 0 failed\n")
+
+
 def test_reproduce_packs_all_runs_of_a_table(
     in_this_process: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

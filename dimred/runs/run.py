@@ -51,12 +51,14 @@ def run(
     choices: Choices,
     explicit: Collection[str] = (),
     command: Sequence[str] | None = None,
+    only_finished: bool = False,
 ) -> Json:
     """Compute a run, or what is left of it, or nothing if it is finished; its result. UserError on
     whatever is wrong.
 
     explicit: the keys that the user typed; a warning names those that the method does not use
-    command: for result.json, by default that of the process"""
+    command: for result.json, by default that of the process
+    only_finished: UserError if there is anything left to compute"""
     cfg = checked(cfg)
     tracked = cfg.pop(TRACKER)  # this and the objective are no part of what the run is
     del cfg[OBJECTIVE]
@@ -81,6 +83,8 @@ def run(
             folder.forget_checkpoint()
             trackers.complete(config, finished)
             return finished
+        if only_finished:
+            raise UserError(f"{path} is not finished. Repeat the command to resume it")
         log_file = logging_to(path / "log.txt") if folder.writes else nullcontext()
         with log_file, ending(trackers):
             about: Json = {

@@ -105,13 +105,14 @@ def compute_run(
     choices: Choices,
     overrides: Sequence[str],
     command: Sequence[str] | None = None,
+    only_finished: bool = False,
 ) -> Outcome:
     """The result of a run whose overrides are as they were typed. UserError as of `run`."""
     from dimred.runs.run import run
 
     require_plain_names(choices)
     explicit = {override.lstrip("+").partition("=")[0] for override in overrides}
-    return run(cfg, choices, explicit, command)
+    return run(cfg, choices, explicit, command, only_finished)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -49,13 +49,15 @@ class Queued:
     """A task of the sweep, its number in the order asked for, and the places that may compute it.
 
     alone: no other worker is or was in the memory of its place
-    not_before: when another process computes this run, the time to look again"""
+    not_before: when another process computes this run, the time to look again
+    death: how its worker died, perhaps after it had written the result, which is looked for"""
 
     number: int
     task: Task
     places: list[Place]
     alone: bool = False
     not_before: float = 0.0
+    death: str = ""
     said: set[str] = field(default_factory=set)
 
     def say(self, level: int, message: str) -> None:
@@ -186,7 +188,8 @@ class Pool:
         for queued in [*self.waiting]:
             if all(place in self.workers.lost for place in queued.places):
                 self.waiting.remove(queued)
-                yield self.failed(queued, f"not begun: {self.workers.lost[queued.places[0]]}")
+                not_begun = f"not begun: {self.workers.lost[queued.places[0]]}"
+                yield self.failed(queued, queued.death or not_begun)
 
     def answered(self, worker: Worker, message: Message) -> Iterator[tuple[int, Outcome]]:
         queued = worker.queued
@@ -228,10 +231,11 @@ class Pool:
         elif done:
             yield queued.number, {"overrides": [*queued.task.overrides], **message["outcome"]}
         else:
-            yield self.failed(queued, message["outcome"]["reason"])
+            yield self.failed(queued, queued.death or message["outcome"]["reason"])
 
     def died(self, worker: Worker) -> Iterator[tuple[int, Outcome]]:
-        """A worker that ended before its time. Its run fails, unless the sweep is to stop."""
+        """A worker that ended before its time. Its run fails unless it has a result, or the sweep
+        is to stop."""
         queued, worker.queued = worker.queued, None
         # a scheduler sends its signals to workers, too
         interrupted, how = worker.interrupted or self.signals.came, worker.manner_of_death()
@@ -246,13 +250,16 @@ class Pool:
                 self.workers.lose(
                     worker.place, f"a worker process ended before it was ready ({how})"
                 )
+        elif queued is not None and queued.death:  # even to look was too much
+            yield self.failed(queued, queued.death)
         elif queued is not None:
-            yield self.failed(
-                queued,
+            queued.death = (
                 f"its process was ended or crashed ({how}). Repeat the command to resume it from "
                 "its last checkpoint; if the machine had too little memory, with fewer runs at "
-                "once: hydra.launcher.n_jobs=N",
+                "once: hydra.launcher.n_jobs=N"
             )
+            queued.task = replace(queued.task, only_finished=True)
+            self.waiting.insert(0, queued)
 
     def failed(self, queued: Queued, reason: str) -> tuple[int, Outcome]:
         queued.say(logging.ERROR, reason)

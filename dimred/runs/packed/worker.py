@@ -36,6 +36,7 @@ class Task:
     choices, overrides, command: as `runs.run.run` takes them
     label, values: name the run in log messages
     level: of the log messages to report; log.txt has all
+    only_finished: look for the result of the run, and do not compute it
     """
 
     cfg: str
@@ -46,6 +47,7 @@ class Task:
     label: str
     values: str
     level: int = logging.WARNING
+    only_finished: bool = False
 
     def encoded(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -142,7 +144,8 @@ def computed(task: Task, on_gpu: bool) -> Message:
     if on_gpu:
         cfg.device = "cuda"
     try:
-        return {"outcome": compute_run(cfg, task.choices, task.overrides, task.command)}
+        how = task.choices, task.overrides, task.command, task.only_finished
+        return {"outcome": compute_run(cfg, *how)}
     except Exception as exception:
         error = readable(exception)
         return {
