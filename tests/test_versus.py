@@ -76,6 +76,12 @@ def test_each_seed_has_its_own_points_if_it_is_x_or_has_the_colours(trained: Pat
     assert {point["seed"] for point in snip} == {0, 1} if x == "seed" else {"0", "1"}
 
 
+def test_seeds_have_ticks_at_whole_numbers(trained: Path) -> None:
+    (picture,) = drawn(trained, "seed", "test_error", "method")
+    (axes,) = picture.figure(10).axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "1"]
+
+
 def labels(picture: Picture) -> set[str]:
     return {text.get_text() for text in picture.figure(10, captioned=False).texts}
 

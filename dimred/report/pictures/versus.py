@@ -75,12 +75,14 @@ class Scale(NamedTuple):
     low: float
     high: float
     log: bool
+    whole: bool = False  # its ticks are whole numbers
 
     def ticks(self, room: float) -> list[float]:
         if self.log:
             return log_ticks(self.low, self.high, room, text)
         count = max(2, min(7, int(room / sized(0.55))))
-        places = MaxNLocator(count, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
+        locator = MaxNLocator(count, steps=[1, 2, 5, 10], integer=self.whole)
+        places = locator.tick_values(self.low, self.high)
         return [place for place in places if self.low <= place <= self.high]
 
 
@@ -232,7 +234,8 @@ def scale_of(stats: Sequence[Stat]) -> Scale:
         margin = (max(means) / min(means)) ** 0.05
         return Scale(min(means) / margin, max(means) * margin, True)
     margin = max(0.06 * (high - low), 0.01 * abs(high), 1e-9)
-    return Scale(low - margin, high + margin, False)
+    whole = all(s.mean.is_integer() and not s.std for s in stats)
+    return Scale(low - margin, high + margin, False, whole)
 
 
 def text(value: float) -> str:
