@@ -252,6 +252,15 @@ def test_mistakes_in_other_commands_are_answered(
     assert_answer(dimred(*arguments.split()))
 
 
+def test_the_values_of_options_are_named(dimred: Callable[..., Outcome], tmp_path: Path) -> None:
+    assert_answer(dimred("table", "my4.yaml"), "There is no file my4.yaml. Correct the path")
+    negative = dimred("data", "prepare", str(tmp_path), str(tmp_path / "to"), "--jobs", "-1")
+    assert_answer(negative, "--jobs=-1 is not allowed. It must be from 0")
+    twice = dimred("status", str(tmp_path), "--runs", str(tmp_path))
+    assert_answer(twice, f"give one folder: {tmp_path}, or --runs {tmp_path}")
+    assert dimred("status", "--runs", str(tmp_path)).code == 0
+
+
 def test_debug_shows_a_traceback(dimred: Callable[..., Outcome]) -> None:
     code, _, err = dimred("train", "--debug", "method=rigel")
     assert code == 1 and "Traceback" in err and "Did you mean 'rigl'" in err

@@ -62,7 +62,8 @@ def test_cells_are_chosen_by_their_name() -> None:
         ("reproduce cops dataset=mnits", "Did you mean 'mnist'"),
         ("reproduce cops --runs x", "outputs=DIR"),
         ("reproduce cops --only SNAP", "no cell of cops is named like 'SNAP'"),
-        ("table missing.yaml", "unknown table"),
+        ("table missing.yaml", "There is no file missing.yaml"),
+        ("table cops --only zzz", "A name is ROW / COLUMN, such as "),
         ("table cops --only (", "is not a regular expression"),
         ("table cops --onyl x", "Did you mean '--only'"),
         (

@@ -405,7 +405,7 @@ def test_corrupted_images_are_left_out_in_memory(
         webdataset(path=str(damaged), **options)
     data = webdataset(path=str(damaged), **{**options, "skip_corrupted": True})
     assert data.sizes == {"train": 10, "val": 0, "test": 4}
-    assert "2 corrupted images are left out" in caplog.text
+    assert "2 corrupted images left out" in caplog.text
 
 
 def test_a_split_without_a_readable_image_is_an_error(damaged: Path) -> None:

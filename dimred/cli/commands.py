@@ -72,6 +72,8 @@ class Parser(argparse.ArgumentParser):
         allowed = {*self._option_string_actions, *others}
         for argument in arguments:
             option = argument.partition("=")[0]
+            if re.fullmatch(r"-\d.*", option):  # a value: a negative number
+                continue
             if option.startswith("-") and option not in allowed:
                 shown = {*self.options(), *others}
                 hint = nearest(option, [name for name in shown if name.startswith("--")])

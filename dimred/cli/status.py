@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimred.cli.commands import Parser, add_json, local_folder
+from dimred.errors import UserError
 from dimred.runs.printing import table
 from dimred.runs.terminal import printable, width
 from dimred.storage.files import Json
@@ -37,10 +38,10 @@ def parser() -> Parser:
         "folder",
         nargs="?",
         type=local_folder,
-        default="outputs/runs",
         metavar="DIR",
         help="where the runs are (default: outputs/runs)",
     )
+    parser.add_argument("--runs", type=local_folder, metavar="DIR", help="the same as DIR")
     parser.add_argument("--watch", action="store_true", help="look again until no run is running")
     add_json(parser)
     return parser
@@ -48,7 +49,9 @@ def parser() -> Parser:
 
 def run(arguments: list[str]) -> int:
     given = parser().parse(arguments)
-    folder: Path = given.folder
+    if given.folder and given.runs:
+        raise UserError(f"give one folder: {given.folder}, or --runs {given.runs}")
+    folder: Path = given.folder or given.runs or local_folder("outputs/runs")
     try:
         while True:
             rows = look(folder)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dimred.data.encoded import Encoded
 from dimred.data.files import DamagedData, reading
-from dimred.errors import UserError, listed
+from dimred.errors import UserError, counted, listed
 
 GREY = {"1", "L", "LA", "La"}  # Pillow's modes with one channel of 8 bits
 # the first letters of Pillow's modes with one channel of more than 8 bits, or of floats
@@ -97,7 +97,7 @@ def skipped_notes(names: Sequence[str], readable: np.ndarray) -> list[str]:
     skipped = [name for name, good in zip(names, readable, strict=True) if not good]
     if not skipped:
         return []
-    return [f"{len(skipped)} corrupted images are left out: {listed(skipped)}"]
+    return [f"{counted(len(skipped), 'corrupted image')} left out: {listed(skipped)}"]
 
 
 def in_8_bits(

@@ -6,6 +6,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
+from dimred.errors import counted
 from dimred.report.compose import Json, size_of
 from dimred.report.measures import number
 from dimred.report.runs import Run, key
@@ -22,8 +23,9 @@ def estimate(jobs: Sequence[Job], runs: Iterable[Run]) -> str:
         return "no runs are missing"
     done = [run for run in runs if run.state == "done"]
     seconds, flops = Costs("seconds", done), Costs("training_flops", done)
+    left = "1 run is left" if len(jobs) == 1 else f"{len(jobs)} runs are left"
     return (
-        f"{len(jobs)} runs are left: {lengths(jobs)} (methods with several rounds train longer)\n"
+        f"{left}: {lengths(jobs)} (methods with several rounds train longer)\n"
         f"time: {total(map(seconds.of, jobs), clock)}\n"
         f"training FLOPs: {total(map(flops.of, jobs), '{:.2e}'.format)}"
     )
@@ -82,7 +84,8 @@ def total(costs: Iterable[float | None], text: Callable[[float], str]) -> str:
         return "unknown (there are no runs of their models and data yet)"
     others = ""
     if len(known) < len(found):
-        others = f", and {len(found) - len(known)} runs without a similar run to judge by"
+        unknown = counted(len(found) - len(known), "run")
+        others = f", and {unknown} without a similar run to judge by"
     return f"about {text(sum(known))} one after the other, judged by similar runs{others}"
 
 

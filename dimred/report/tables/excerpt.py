@@ -27,15 +27,18 @@ def only(table: Table, pattern: str) -> Table:
             parts.append(replace(part, cells=cells))
         examples += [name_of(part, cell) for cell in part.cells[:2]]
     if not parts:
+        form = "PART: ROW / COLUMN" if table.parts[0].name else "ROW / COLUMN"
         raise UserError(
-            f"no cell of {table.name} is named like {pattern!r}. A name is PART: ROW / COLUMN, "
+            f"no cell of {table.name} is named like {pattern!r}. A name is {form}, "
             f"such as {'; '.join(examples)}"
         )
     return replace(table, parts=tuple(parts), only=pattern)
 
 
 def name_of(part: Part, cell: Cell) -> str:
-    return f"{part.name}: {' / '.join((*cell.row, *cell.column))}"
+    """A table without parts is one part without a name."""
+    name = " / ".join((*cell.row, *cell.column))
+    return f"{part.name}: {name}" if part.name else name
 
 
 def excerpt(document: Json, whole: Table, some: Table) -> Json:

@@ -13,6 +13,7 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
+from dimred.errors import counted
 from dimred.report.compose import Json, Overrides, flat
 from dimred.report.measures import MEASURES, left_to_cut
 from dimred.report.runs import Run, newest
@@ -180,9 +181,9 @@ def environment(runs: Iterable[Run]) -> list[str]:
         for run in runs
     )
     commits = Counter(str(run.result.get("commit") or "unknown")[:12] for run in runs)
-    lines = [f"{name} ({count} runs)" for name, count in seen.most_common(4)]
+    lines = [f"{name} ({counted(count, 'run')})" for name, count in seen.most_common(4)]
     if len(commits) > 1:
-        names = [f"{name} ({count} runs)" for name, count in commits.most_common(4)]
+        names = [f"{name} ({counted(count, 'run')})" for name, count in commits.most_common(4)]
         more = ", ..." if len(commits) > 4 else ""
         lines.append(
             f"by {len(commits)} versions of dimred, between which numbers such as FLOPs may "

@@ -88,6 +88,8 @@ def raw_table(name: str, below: Labels = ()) -> Json:
     path = conf() / "table" / f"{name}.yaml"
     if name.endswith((".yaml", ".yml")):
         path = Path(name).expanduser()
+        if not path.exists():
+            raise UserError(f"There is no file {path}. Correct the path, or choose a table by name")
     if not path.exists():
         raise UserError(
             f"unknown table {name!r}. {nearest(name, names('table'))} For a table of your own, "

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dimred.errors import counted
 from dimred.report.measures import MEASURES, Result
 from dimred.runs.printing import table
 from dimred.runs.terminal import printable
@@ -45,7 +46,7 @@ def sweep_table(outcomes: Sequence[Result], width: int = WIDTH) -> str:
         parts.append("\n".join(lines))
     shared = len(outcomes) - len(distinct)
     also = f" ({shared} the same as another)" if shared else ""
-    return "\n\n".join([*parts, f"{len(outcomes)} runs, {len(failed)} failed{also}"])
+    return "\n\n".join([*parts, f"{counted(len(outcomes), 'run')}, {len(failed)} failed{also}"])
 
 
 def distinct_runs(outcomes: Sequence[Result]) -> list[Result]:
