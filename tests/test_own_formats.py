@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +192,17 @@ def test_unsuitable_arrays_are_user_errors(
 ) -> None:
     with pytest.raises(UserError, match=problem):
         saved(tmp_path, **arrays)
+
+
+def test_a_name_that_is_no_path_is_looked_for_on_the_hub_and_the_log_says_so(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-m", "dimred", "train", "dataset=huggingface", "dataset.path=nope"]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=offline, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "there is no file or folder nope here: looking for it on the hub" in done.stderr
+    assert "dataset.path=nope is neither a file or folder nor can it be loaded" in done.stderr
 
 
 def test_other_files_are_no_npz(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ no code of a data set (since its version 4) and loads no pickle."""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from dimred.data.encoded import Chained, Collection
 from dimred.data.files import damaged_data, files_below, reading
 from dimred.data.layout import by_split, split_of_path
 from dimred.errors import UserError, require
+
+log = logging.getLogger("dimred")
 
 SAVED = "dataset_dict.json", "state.json"  # one of them is in a folder of save_to_disk
 HUB_NAME = r"[\w.-]+(/[\w.-]+)?"
@@ -97,6 +100,7 @@ def load(path: str) -> dict[str, Any]:
 
 
 def hub(datasets: Any, name: str) -> Any:
+    log.info("there is no file or folder %s here: looking for it on the hub", name)
     try:
         return datasets.load_dataset(name)
     except Exception as error:  # of the network, of the hub, or of its format
