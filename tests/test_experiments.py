@@ -81,4 +81,4 @@ def test_searches_of_the_page_run(
 ) -> None:
     short = ("hydra.sweeper.n_trials=1", "recipe.steps=6", f"outputs={tmp_path}")
     done = dimred(*shlex.split(command), *short)
-    assert done.code == 0 and "1 runs, 0 failed" in done.out, done.err
+    assert done.code == 0 and "1 run, 0 failed" in done.out, done.err

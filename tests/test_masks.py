@@ -109,7 +109,7 @@ def test_a_mask_is_shown_without_result_and_without_torch(tmp_path: Path) -> Non
         ("", "usage: dimred mask show RUN"),
         ("shw .", "Did you mean 'show'"),
         ("show", "got 0 runs"),
-        ("diff {a}", "got 1 runs"),
+        ("diff {a}", "got 1 run"),
         ("show nowhere", "no masks.npz in nowhere: there is no such folder"),
         ("show {empty}", "that is no run"),
         ("show {ended}", "Remove the folder and give the run's command again"),

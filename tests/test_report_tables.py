@@ -151,7 +151,7 @@ def test_runs_of_several_versions_of_dimred_are_reported(tiny: str, tmp_path: Pa
     assert len(environment(find_runs(tmp_path))) == 1
     put(tmp_path, SNIP, 1, test_accuracy=0.9, commit="b" * 40)
     line = environment(find_runs(tmp_path))[-1]
-    assert "2 versions of dimred" in line and "aaaaaaaaaaaa (1 runs), bbbbbbbbbbbb (1 runs)" in line
+    assert "2 versions of dimred" in line and "aaaaaaaaaaaa (1 run), bbbbbbbbbbbb (1 run)" in line
 
 
 def test_of_two_folders_with_the_same_run_the_newest_counts_and_both_are_named(
@@ -175,7 +175,7 @@ def test_an_older_run_lacks_a_measure_and_keeps_the_others(tmp_path: Path) -> No
     (old / "config.yaml").write_text(yaml.safe_dump(config))
     text = FORMATS["md"](filled(str(tmp_path / "old.yaml"), tmp_path))
     assert re.search(r"\| SNIP +\| 90.00 \(1 of 2\) +\| unknown ", text)
-    assert "1 runs have no storage_bytes: an older version" in text
+    assert "1 run without storage_bytes: an older version" in text
 
 
 # -- statistics --------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimred.cli.commands import Parser, add_json, local_folder
+from dimred.errors import counted
 from dimred.runs.printing import percent, table
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def run(arguments: list[str]) -> int:
     parsed = parser()
     given = parsed.parse(arguments)
     if len(given.runs) != RUNS[given.action]:
-        parsed.error(f"got {len(given.runs)} runs")
+        parsed.error(f"got {counted(len(given.runs), 'run')}")
     folders: list[Path] = given.runs
     first, *others = map(read_masks, folders)
     if given.action == "show":

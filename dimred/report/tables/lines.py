@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 
-from dimred.errors import listed
+from dimred.errors import counted, listed
 from dimred.report.compose import Json
 from dimred.report.measures import MEASURES
 
@@ -136,7 +136,8 @@ def remarks(document: Json) -> list[str]:
         for measure in part["measures"]:
             if older := sum(cell["older"] for cell in part["cells"] if cell["measure"] == measure):
                 lines.append(
-                    f"{where}{older} runs have no {measure}: an older version of dimred made them, "
+                    f"{where}{counted(older, 'run')} without {measure}: an older version of "
+                    "dimred made them, "
                     "or they are damaged. To make them again, remove their folders"
                 )
     lines += [f"not counted (other settings): {line}" for line in document["near_misses"]]
