@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,7 @@ from conftest import ROOT
 @pytest.fixture
 def architectures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "scripts/drawn"))
+    monkeypatch.delitem(sys.modules, "main", raising=False)  # that of another folder of scripts
     return importlib.import_module("architectures")
 
 

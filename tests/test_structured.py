@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from dimred.net import Net
 from dimred.runs.counts import removed, uncovered
 from dimred.scores import magnitude, random_scores
 from dimred.training.loop import Train
+from dimred.training.observers import Observer
 
 
 # -- which channels go ---------------------------------------------------------------------------
@@ -295,14 +295,13 @@ def test_slimming_without_norms_is_an_error() -> None:
 def test_removed_channels_stay_removed_while_training_goes_on() -> None:
     net, train = set_up()
     method = L1Filters(sparsity=0.5, count="weights", prune_at=0.25, skip=())
-    steps, zeros = train.steps, list[dict[str, Tensor]]()
+    zeros = list[dict[str, Tensor]]()
 
-    def watched(*args: Any, **kwargs: Any) -> Iterator[int]:
-        for t in steps(*args, **kwargs):
+    class Watch(Observer):
+        def before_update(self, train: Train, step: int) -> None:
             zeros.append({name: theta == 0 for name, theta in net.dense_weights().items()})
-            yield t
 
-    train.steps = watched  # type: ignore[method-assign, assignment]
+    train.observers.append(Watch())
     method.run(net, train)
     assert len(zeros) == 40 and all(
         torch.equal(zeros[11][name], zeros[-1][name]) for name in net.weights
