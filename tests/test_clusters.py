@@ -183,3 +183,15 @@ def test_a_run_whose_machine_gives_no_sign_goes_on_at_another_one(
     assert_same(
         Path(out.splitlines()[-1].strip()), train("method=dense", *LONG, outputs=tmp_path / "whole")
     )
+
+
+def test_a_line_that_is_written_while_a_run_is_taken_over_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    first, second = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    first.resume({})
+    first.append({"step": 1})
+    kept = first.state()
+    # in the moment between the look at the lease and the writing
+    first.require_held = lambda: second.resume(kept)  # type: ignore[method-assign]
+    first.append({"step": 2})
+    assert second.metrics.read_text() == '{"step": 1}\n'

@@ -114,10 +114,11 @@ class RunFolder:
 
     def append(self, line: Json) -> None:
         """Add a line to metrics.jsonl."""
-        self.require_held()
         text = json.dumps(line).encode() + b"\n"
         self._written.update(text)
         with open(self.metrics, "ab") as file:
+            # Only now: who takes the run over after this replaces the file, and the line is lost.
+            self.require_held()
             file.write(text)
             file.flush()
             os.fsync(file.fileno())  # before a checkpoint that states its length
@@ -135,16 +136,16 @@ class RunFolder:
         computed again. UserError if earlier lines have changed."""
         self.require_held()
         size = state.get("metrics_bytes", 0)
-        self.metrics.touch()
         if self.size() < size:
             raise damaged_run_file(
                 self.metrics, f"{self.size()} of {size} bytes are left", self.checkpoint.parent
             )
-        with open(self.metrics, "rb") as file:
-            self._written = digest_of(file.read(size))
+        kept = self.metrics.read_bytes()[:size] if size else b""
+        self._written = digest_of(kept)
         if state.get("metrics_checksum", self._written.hexdigest()) != self._written.hexdigest():
             raise damaged_run_file(self.metrics, "its lines have changed", self.checkpoint.parent)
-        os.truncate(self.metrics, size)
+        # not truncated: a process that lost the run may still have the old file open
+        write(self.metrics, kept)
 
     def recorded_inputs(self, result: Json | None) -> Json:
         """The fingerprints of inputs in the result of a finished run, else in the checkpoint."""
