@@ -10,6 +10,7 @@ import signal
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,7 +127,12 @@ def slow_shards_of_two() -> None:
 
     shards_of_two()
     write = prepare.Writer.write
-    prepare.Writer.write = lambda self, shard: (time.sleep(0.2), write(self, shard))[1]  # type: ignore
+
+    def write_slowly(self: prepare.Writer, shard: Any) -> Any:
+        time.sleep(0.2)
+        return write(self, shard)
+
+    prepare.Writer.write = write_slowly  # type: ignore[method-assign]
 
 
 @pytest.mark.usefixtures("small_shards")

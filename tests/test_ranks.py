@@ -29,7 +29,7 @@ from dimred.data.share import Share
 from dimred.net import Net
 from dimred.net.synchronised import synchronised
 from dimred.training.loop import Train
-from dimred.training.ranks import Group
+from dimred.training.ranks import Group, explained
 
 GREY = {**PLAIN, "mean": None, "std": None}
 #: one of a kind: chosen at the start, dense, rewired, with scores and a penalty, in rounds
@@ -413,3 +413,8 @@ def test_a_signal_also_to_the_workers_that_read_images_saves_the_run(
     first, other = waited(commands)
     assert (first.code, other.code) == (143, 143), first.err + other.err
     assert "stopped by signal 15 after step" in first.err
+
+
+def test_a_process_without_memory_says_so_and_blames_no_other() -> None:
+    with pytest.raises(torch.OutOfMemoryError, match="in a reduction"), explained():
+        raise torch.OutOfMemoryError("in a reduction")

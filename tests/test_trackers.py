@@ -19,11 +19,11 @@ from conftest import ROOT, Outcome, assert_same, compose, result_of, twin, warni
 from own_trackers import calls
 
 import dimred as package
-from dimred.errors import UserError
+from dimred.errors import ProcessLost, RunIsBusy, UserError
 from dimred.runs.config.composition import composed_with_choices
 from dimred.runs.config.schema import checked
 from dimred.runs.run import run
-from dimred.trackers.observer import scalars
+from dimred.trackers.observer import Trackers, ending, scalars
 
 EPOCHS = "recipe.epochs=3"  # of 20 steps
 
@@ -309,3 +309,22 @@ def check_mlflow(store: Path, run: Path) -> None:
     assert found.data.metrics["final/test_accuracy"] == result["test_accuracy"]
     stored = [file.path for file in client.list_artifacts(found.info.run_id)]
     assert stored == ["config.yaml", "masks.npz", "result.json"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError(), "failed"),
+        (KeyboardInterrupt(), "interrupted"),
+        (ProcessLost("a rank was killed"), "interrupted"),
+        (RunIsBusy("another machine has taken the run over"), "interrupted"),
+    ],
+)
+def test_a_run_that_goes_on_elsewhere_is_not_tracked_as_failed(
+    error: BaseException, status: str, tmp_path: Path
+) -> None:
+    trackers, ended = Trackers([], tmp_path), list[str]()
+    trackers.end = ended.append  # type: ignore[method-assign]
+    with pytest.raises(type(error)), ending(trackers):
+        raise error
+    assert ended == [status]

@@ -73,7 +73,7 @@ def require_written(folder: Path) -> None:
 
 
 def problems(folder: Path) -> Iterator[tuple[str, str]]:
-    """Every planned shard, and what is wrong with it: nothing is "". Reads all bytes."""
+    """The name of every planned shard, and its fault, or "" if it is intact. Reads all bytes."""
     manifest = read_manifest(folder)
     if manifest is None:
         raise UserError(

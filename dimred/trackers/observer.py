@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dimred.errors import ProcessLost
+from dimred.errors import ProcessLost, RunIsBusy
 from dimred.net import Net
 from dimred.storage.files import Json, write
 from dimred.trackers.base import Status, TrackedRun, Tracker
@@ -157,7 +157,9 @@ def ending(trackers: Trackers) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        failed = isinstance(error, Exception) and not isinstance(error, ProcessLost)
+        # what another process took over is tracked on by that one
+        goes_on = isinstance(error, (ProcessLost, RunIsBusy))
+        failed = isinstance(error, Exception) and not goes_on
         trackers.end("failed" if failed else "interrupted")
         raise
 

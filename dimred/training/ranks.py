@@ -245,6 +245,8 @@ def explained() -> Iterator[None]:
     """Turn an error of the connection into ProcessLost."""
     try:
         yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError):  # of this process
+        raise
     except RuntimeError as error:
         if dist.get_rank() == 0:  # torchrun ends the others by SIGTERM; this one speaks for them
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
