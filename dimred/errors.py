@@ -53,6 +53,15 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def first_line(error: Exception) -> str:
+    """The first line of the message of another library's error, with the next one after a colon;
+    the type if there is no message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
 def see(page: str) -> str:
     """The sentence of an error that names a page of docs/, or a heading of one by its anchor. A
     test finds every call and looks the page up."""

@@ -16,10 +16,11 @@ FILES = sorted((ROOT / "dimred").rglob("*.py"))
 ROOMS = {
     "errors": set[str](),
     "fields": set[str](),
+    "network": set[str](),
     "kernels": set[str](),
     "net": {"kernels"},
-    "models": set[str](),
-    "data": set[str](),
+    "models": {"network"},
+    "data": {"network"},
     "runs.config": set[str](),
     "scores": {"net"},
     "select": {"net", "scores"},
@@ -32,7 +33,7 @@ ROOMS = {
         *("net", "models", "data", "runs.config", "scores", "storage", "training", "trackers"),
         "methods",
     },
-    "report": {"storage", "runs.config", "runs"},
+    "report": {"storage", "runs.config", "runs", "network"},
     "conformance": {"net", "data", "storage", "training", "methods", "runs"},
     "cli": {
         *("net", "data", "channels", "storage", "training", "runs.config", "runs"),

@@ -117,8 +117,28 @@ def test_published_weights_are_read_from_the_cache_of_the_hub(
         ),
         (
             "timm",
-            {"name": "test_vit", "options": {"patch_size": 0}},
-            r"cannot build test_vit for images of 3x32x32 .*dataset.resize=160",
+            {"name": "test_vit", "options": {"drop_rate": 0.1, "patch_size": 0}},
+            r"test_vit cannot be built with model.options.patch_size=0 \(Zero.*another value",
+        ),
+        (
+            "timm",
+            {"name": "test_vit", "options": {"patch_size": 0}, "pretrained": "r160_in1k"},
+            r"test_vit cannot be built with model.options.patch_size=0 \(Zero.*another value",
+        ),
+        (
+            "timm",
+            {"name": "test_vit", "options": {"num_heads": 7, "depth": "two"}},
+            r"with model.options.num_heads=7 and model.options.depth=two \(",
+        ),
+        (
+            "timm",
+            {"name": "test_efficientnet", "options": {"act_layer": "rely"}},
+            r"test_efficientnet cannot be built with model.options.act_layer=rely \(KeyError",
+        ),
+        (
+            "huggingface",
+            {"options": {"num_hidden_layers": 1, "hidden_size": 7}},
+            r"with model.options.hidden_size=7 .*another value",
         ),
         ("huggingface", {"name": "vitt"}, r"no image classifier model.name='vitt'. Did you.*'vit'"),
         ("huggingface", {"name": "bert"}, r"no image classifier model.name='bert'"),
@@ -130,7 +150,7 @@ def test_published_weights_are_read_from_the_cache_of_the_hub(
         (
             "huggingface",
             {"options": {"patch_size": 0}},
-            r"transformers cannot build vit for images of 3x32x32 with .*Choose other options",
+            r"transformers' vit cannot be built with model.options.patch_size=0 .*another value",
         ),
         ("huggingface", {"path": "nowhere"}, r"model.path=nowhere has no config.json"),
     ],

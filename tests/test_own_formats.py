@@ -202,7 +202,8 @@ def test_a_name_that_is_no_path_is_looked_for_on_the_hub_and_the_log_says_so(
     done = subprocess.run(command, cwd=tmp_path, env=offline, capture_output=True, text=True)
     assert done.returncode == 1
     assert "there is no file or folder nope here: looking for it on the hub" in done.stderr
-    assert "dataset.path=nope is neither a file or folder nor can it be loaded" in done.stderr
+    assert "dataset.path=nope is neither a file or folder here nor can it be loaded" in done.stderr
+    assert "cannot be reached: HF_HUB_OFFLINE is set" in done.stderr
 
 
 def test_other_files_are_no_npz(tmp_path: Path) -> None:

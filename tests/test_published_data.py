@@ -31,7 +31,6 @@ from small_data import (
     tar_of,
 )
 from torchvision import datasets as published
-from torchvision.datasets import utils
 
 from dimred.data import (
     CIFAR10,
@@ -52,11 +51,11 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every download is sent to a port of this machine where nobody answers."""
-    real = utils.download_url
-    monkeypatch.setattr(
-        utils, "download_url", lambda url, *rest: real("http://127.0.0.1:9/", *rest)
-    )
+    """Every request is sent to a port of this machine where nobody answers."""
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
+    for key in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(key, raising=False)
 
 
 # Published sets

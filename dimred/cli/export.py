@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimred.cli.commands import Parser, add_trust, local_folder
-from dimred.errors import UserError
+from dimred.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -142,10 +142,9 @@ def exporting(model: nn.Module) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        why = str(error).strip().split("\n")[0]
         raise UserError(
-            f"PyTorch cannot export {type(model).__name__} ({type(error).__name__}: {why}). Use "
-            "--format dense, and the model's own code"
+            f"PyTorch cannot export {type(model).__name__} ({type(error).__name__}: "
+            f"{first_line(error)}). Use --format dense, and the model's own code"
         ) from error
 
 

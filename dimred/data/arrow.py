@@ -17,7 +17,8 @@ import numpy as np
 from dimred.data.encoded import Chained, Collection
 from dimred.data.files import damaged_data, files_below, reading
 from dimred.data.layout import by_split, split_of_path
-from dimred.errors import UserError, require
+from dimred.errors import UserError, first_line, require
+from dimred.network import hub
 
 log = logging.getLogger("dimred")
 
@@ -92,23 +93,27 @@ def load(path: str) -> dict[str, Any]:
             "a parquet file, a folder of parquet files, a folder of save_to_disk, or a name on the "
             "hub such as cifar10",
         )
-        return splits_of(hub(datasets, path))
+        return splits_of(of_hub(datasets, path))
     with reading(place, ValueError):
         if any((place / name).is_file() for name in SAVED):
             return splits_of(datasets.load_from_disk(str(place)))
         return splits_of(datasets.load_dataset("parquet", data_files=parquet_files(place)))
 
 
-def hub(datasets: Any, name: str) -> Any:
+def of_hub(datasets: Any, name: str) -> Any:
     log.info("there is no file or folder %s here: looking for it on the hub", name)
-    try:
-        return datasets.load_dataset(name)
-    except Exception as error:  # of the network, of the hub, or of its format
-        raise UserError(
-            f"dataset.path={name} is neither a file or folder nor can it be loaded from the hub "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}). Check its name, and "
-            "the network where it is not in the cache of datasets."
-        ) from None
+    with hub() as unreachable:
+        try:
+            return datasets.load_dataset(name)
+        except Exception as error:  # of the network, of the hub, or of its format
+            why = f"{type(error).__name__}: {first_line(error)[:200]}"
+            if unreachable:
+                why = f"{unreachable}, and it is not in the cache of datasets"
+            raise UserError(
+                f"dataset.path={name} is neither a file or folder here nor can it be loaded from "
+                f"the hub ({why}). Correct the path or the name, or load it once where there is a "
+                "network"
+            ) from None
 
 
 def splits_of(found: Any) -> dict[str, Any]:

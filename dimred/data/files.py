@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dimred.errors import UserError, reason
+from dimred.network import require_answer
 
 
 def fetch(path: Path, urls: Sequence[str], md5: str, expected: str) -> Path:
@@ -76,6 +77,7 @@ def download(url: str, path: Path, md5: str) -> None:
     from torchvision.datasets.utils import download_url  # slow to import
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    require_answer(url)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
         download_url(url, folder, path.name, md5)
         os.replace(Path(folder, path.name), path)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
-from dimred.errors import UserError, nearest
+from dimred.errors import UserError, first_line, nearest
 from dimred.models.pretrained import load, read
 
 INITS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -50,6 +51,38 @@ def prepare(
         state = read(pretrained, model)
         load(model, adapt(state) if adapt else state, str(pretrained))
     return model
+
+
+Build = Callable[[Mapping[str, Any]], nn.Module]  # with these options in place of the given ones
+
+
+def require_options(name: str, options: Mapping[str, Any], build: Build, error: Exception) -> None:
+    """UserError if a library could not build its model because of the values of its options."""
+    if wrong := at_fault(options, build):
+        raise UserError(
+            f"{name} cannot be built with {' and '.join(wrong)} ({type(error).__name__}: "
+            f"{first_line(error)}). Choose another value, or leave it out"
+        ) from error
+
+
+def at_fault(options: Mapping[str, Any], build: Build) -> list[str]:
+    """Which options keep a model from being built, as OPTION=VALUE: the one without which it is
+    built, or all of them if none is alone. Empty if the options are not the cause."""
+
+    def is_built(chosen: Mapping[str, Any]) -> bool:
+        try:
+            build(chosen)
+        except Exception:  # whatever the library raises
+            return False
+        return True
+
+    if is_built(options) or not is_built({}):
+        return []
+    named = [f"model.options.{key}={value}" for key, value in options.items()]
+    for i, key in enumerate(options):
+        if is_built({other: options[other] for other in options if other != key}):
+            return [named[i]]
+    return named
 
 
 def not_in_place(model: nn.Module) -> nn.Module:

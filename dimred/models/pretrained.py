@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dimred.errors import UserError, listed
+from dimred.errors import UserError, first_line, listed
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +65,8 @@ def read(path: str, model: nn.Module) -> dict[str, Tensor]:
         KeyError,
         zipfile.BadZipFile,
     ) as error:
-        why = str(error).split("\n")[0]
         raise UserError(
-            f"Cannot read model.pretrained={path} ({file}): {why}. {ALLOWED}"
+            f"Cannot read model.pretrained={path} ({file}): {first_line(error)}. {ALLOWED}"
         ) from error
     state = model.state_dict()  # with the module versions that some torchvision models need
     tensors = unwrapped(state_dict_in(found, path), set(state))

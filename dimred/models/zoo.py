@@ -15,6 +15,7 @@ from torchvision import models as zoo
 from dimred.errors import UserError, nearest
 from dimred.models.common import not_in_place, prepare
 from dimred.models.pretrained import SUFFIXES, is_file, load
+from dimred.network import require_answer
 
 
 def torchvision(
@@ -92,6 +93,8 @@ def _download(name: str, weights: Any) -> dict[str, Tensor]:
     """torchvision's state dict, from its cache or the network, loaded with weights_only=True."""
     file = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
     try:
+        if not file.exists():
+            require_answer(weights.url)
         state = weights.get_state_dict(
             progress=False, check_hash=True, map_location="cpu", weights_only=True
         )

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dimred.errors import UserError, extra, nearest
-from dimred.models.common import not_in_place, prepare
+from dimred.errors import UserError, extra, first_line, nearest
+from dimred.models.common import not_in_place, prepare, require_options
 
 
 def huggingface(
@@ -28,14 +28,21 @@ def huggingface(
     `path`, with these values of its configuration; `pretrained` is a file of its state dict."""
     auto = extra("transformers.models.auto.modeling_auto", "huggingface", "model=huggingface")
     given = {"num_labels": classes, "num_channels": shape[0], "image_size": shape[1]}
-    config = _configuration(name, path, given, options or {})
+
+    def build(options: Mapping[str, Any]) -> nn.Module:
+        config = _configuration(name, path, given, options)
+        return auto.AutoModelForImageClassification.from_config(config)
+
     try:
-        model = auto.AutoModelForImageClassification.from_config(config)
-    except (RuntimeError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
+        model = build(options or {})
+    except UserError:
+        raise
+    except Exception as error:  # transformers checks little: its code raises errors of many types
+        require_options(f"transformers' {path or name}", options or {}, build, error)
         raise UserError(
-            f"transformers cannot build {config.model_type} for images of "
-            f"{'x'.join(map(str, shape))} with model.options={options or {}} "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). Choose other options"
+            f"transformers' {path or name} cannot be built for images of "
+            f"{'x'.join(map(str, shape))} ({type(error).__name__}: {first_line(error)}). Choose "
+            "another dataset.resize"
         ) from error
     of_file = _configuration(name, path, {}, options or {})
     return prepare(not_in_place(model), init, pretrained, partial(_renamed, model, of_file))

@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dimred.errors import UserError, extra, nearest
-from dimred.models.common import not_in_place, prepare
+from dimred.errors import UserError, extra, first_line, nearest
+from dimred.models.common import not_in_place, prepare, require_options
 from dimred.models.pretrained import SUFFIXES, is_file
+from dimred.network import hub
 
 
 def timm(
@@ -25,27 +26,36 @@ def timm(
     pretrained: str | None,
 ) -> nn.Module:
     """timm's model `name`, built with these arguments; `pretrained` is a file of its state dict or
-    the tag of weights that timm publishes."""
+    the tag of weights that timm publishes: from Hugging Face's cache or the network, read without
+    executing code, with a new classifier for another number of classes."""
     models = extra("timm.models", "timm", "model=timm")
     _require_known(name, models)
     tag = None if pretrained is None or is_file(pretrained) else pretrained
     config = _published(name, tag, models)
-    given = {"num_classes": classes, "in_chans": shape[0], **(options or {})}
+    given: dict[str, Any] = {"num_classes": classes, "in_chans": shape[0]}
     if config.fixed_input_size:
-        given = {"img_size": tuple(shape[1:]), **given}
-    build = partial(models.create_model, pretrained_cfg=config.to_dict(), **given)
-    architecture = name.partition(".")[0]
-    if tag:
-        return not_in_place(_download(partial(build, architecture), f"{name} {tag}"))
+        given["img_size"] = tuple(shape[1:])
+
+    def build(options: Mapping[str, Any], pretrained: bool = False) -> nn.Module:
+        arguments = {"pretrained": pretrained, "pretrained_cfg": config.to_dict()}
+        return models.create_model(name.partition(".")[0], **arguments, **{**given, **options})
+
+    unreachable = ""
     try:
-        model = build(architecture)
-    except (RuntimeError, AssertionError, ValueError, TypeError, ZeroDivisionError) as error:
+        if tag:
+            with hub() as unreachable:
+                return not_in_place(build(options or {}, pretrained=True))
+        model = build(options or {})
+    except Exception as error:  # timm checks little: its code raises errors of many types
         _require_taken(name, options or {}, error)
+        require_options(f"timm's {name}", options or {}, build, error)
+        if tag:
+            raise _not_loaded(f"{name} {tag}", unreachable, error) from error
         size = "x".join(map(str, config.input_size))
         raise UserError(
-            f"timm cannot build {name} for images of {'x'.join(map(str, shape))} with "
-            f"model.options={options} ({type(error).__name__}: {str(error).splitlines()[0]}). It "
-            f"is made for {size}: set dataset.resize={config.input_size[-1]}, or other options"
+            f"timm cannot build {name} for images of {'x'.join(map(str, shape))} "
+            f"({type(error).__name__}: {first_line(error)}). It is made for {size}: set "
+            f"dataset.resize={config.input_size[-1]}"
         ) from error
     return prepare(not_in_place(model), init, pretrained, partial(_adapted, model))
 
@@ -64,7 +74,7 @@ def _require_taken(name: str, options: Mapping[str, Any], error: Exception) -> N
     found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if found and found[1] in options:
         raise UserError(
-            f"timm's {name} has no model.options.{found[1]} ({str(error).splitlines()[0]}). "
+            f"timm's {name} has no model.options.{found[1]} ({first_line(error)}). "
             "Correct its name or leave it out; allowed are the arguments of timm's class"
         ) from error
 
@@ -83,18 +93,15 @@ def _published(name: str, tag: str | None, models: Any) -> Any:
     return models.get_pretrained_cfg(f"{architecture}.{tag}")
 
 
-def _download(build: Any, what: str) -> nn.Module:
-    """The model with timm's weights, from Hugging Face's cache or the network. timm reads them
-    without executing code, and gives another number of classes a new classifier."""
-    try:
-        return build(pretrained=True)
-    except Exception as error:  # of the network or of a damaged file; the advice is the same
-        why = str(error).splitlines()[0] if str(error) else ""
-        raise UserError(
-            f"Cannot load timm's {what} ({type(error).__name__}: {why}). Get the weights where "
-            "there is a network and name their file: model.pretrained=PATH.safetensors, or set "
-            "model.pretrained=null"
-        ) from error
+def _not_loaded(what: str, unreachable: str, error: Exception) -> UserError:
+    """Of the network or of a damaged file; the advice is the same."""
+    why = f"{type(error).__name__}: {first_line(error)}"
+    if unreachable:
+        why = f"{unreachable}, and they are not in its cache"
+    return UserError(
+        f"Cannot load timm's {what} ({why}). Get the weights where there is a network and name "
+        "their file: model.pretrained=PATH.safetensors, or set model.pretrained=null"
+    )
 
 
 def _adapted(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

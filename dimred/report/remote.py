@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 from dimred.errors import UserError
+from dimred.network import require_answer
 from dimred.storage.files import is_url
 
 #: what is fetched for every run
@@ -136,6 +137,9 @@ def remote(url: str) -> Remote:
             f"{url} needs fsspec, which is not installed. Install it: pip install 'dimred[fsspec]'"
         ) from None
     try:
+        for part in url.split("::"):  # zip://FOLDER::https://HOST/FILE.zip
+            if part.startswith(("http://", "https://")):
+                require_answer(part)
         system, root = fsspec.core.url_to_fs(url)
         files = Files(system, root, url)
         files.listed  # noqa: B018 (what is wrong with the URL is an error here)

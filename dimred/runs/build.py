@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from dimred import models
-from dimred.errors import UserError
+from dimred.errors import UserError, first_line
 from dimred.fields.targets import hints_of, resolve
 from dimred.fields.values import fits
 from dimred.net.seeded import seeded
@@ -81,7 +81,7 @@ def written_by(path: Path, version: str | None, advice: str) -> Iterator[None]:
             f"it reads back, or {advice}"
         ) from error
     except Exception as error:  # a valid checksum does not make the content valid
-        why = f"it has no {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
+        why = f"it has no {error}" if isinstance(error, KeyError) else first_line(error)
         writer = f"dimred {version}" if version else "another version"
         raise UserError(
             f"{path} is whole, but does not describe a network of this dimred ({why}). It was "
