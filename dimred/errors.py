@@ -90,7 +90,23 @@ def as_typed(value: object) -> object:
 
 def counted(count: int, noun: str) -> str:
     """ "1 run", "2 runs"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f"{count} {plural(noun, count)}"
+
+
+def plural(noun: str, count: int) -> str:
+    """The form of a noun for so many: run, runs; class, classes; entry, entries."""
+    if count == 1:
+        return noun
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2] not in "aeou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"
+
+
+def numbered(noun: str, numbers: Sequence[int]) -> str:
+    """ "seed 3", "seeds 0, 1, 2"."""
+    return f"{plural(noun, len(numbers))} {', '.join(map(str, numbers))}"
 
 
 def listed(names: Iterable[str], most: int = 3, separator: str = ", ") -> str:

@@ -180,7 +180,7 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
         ),
         (
             "dataset.val_fraction=0.9999",
-            "dataset.val_fraction=0.9999 holds out all 1438 training examples",
+            "dataset.val_fraction=0.9999 holds out every training example (1438)",
         ),
         ("checkpoint_seconds=-1", "checkpoint_seconds=-1 is not allowed"),
         ("device=gpu", "device=gpu is not allowed. It must be one of auto, cpu"),

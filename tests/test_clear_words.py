@@ -15,13 +15,21 @@ import numpy as np
 import pytest
 from conftest import SCRIPT, Command, Outcome, until
 
-from dimred.errors import UserError
+from dimred.errors import UserError, counted, numbered
 from dimred.report.runs import read_run
 from dimred.storage.files import write
 from dimred.storage.folder import RunFolder
 from dimred.storage.masks import read_masks
 
 SHORT = ("recipe.steps=2", "method=random")
+
+
+# -- nouns --------------------
+def test_nouns_agree_with_their_numbers() -> None:
+    assert [counted(n, "run") for n in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+    assert [counted(n, "class") for n in (1, 2)] == ["1 class", "2 classes"]
+    assert [counted(2, noun) for noun in ("entry", "key")] == ["2 entries", "2 keys"]
+    assert [numbered("seed", numbers) for numbers in ([3], [0, 1])] == ["seed 3", "seeds 0, 1"]
 
 
 # -- values --------------------

@@ -440,7 +440,7 @@ def test_runs_of_older_versions_are_named_and_nothing_is_invented(
     outcome = dimred("plot", "flops", "support", "--runs", str(runs), "--out", str(runs / "out"))
     assert outcome.code == 1 and "nothing to draw for support" in outcome.err, outcome.err
     assert (
-        "flops: 4 of 10 runs are not drawn (result.json has no training_flops; an older version"
+        "flops: 4 of 10 runs not drawn (result.json has no training_flops; an older version"
         in outcome.err
     )
     assert (
@@ -491,7 +491,7 @@ def test_values_that_are_not_numbers_count_as_missing(runs: Path) -> None:
         assert notes and all(picture.file("svg") for picture in drawn)
     notes = pictures("storage", settings(runs))[1]
     assert any(
-        "6 of 10 runs are not drawn (no finite number in result.json for test_accuracy" in n
+        "6 of 10 runs not drawn (no finite number in result.json for test_accuracy" in n
         for n in notes
     )
     assert page(settings(runs), [], [])

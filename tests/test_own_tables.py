@@ -36,7 +36,7 @@ def test_tables_are_shown_without_torch(tmp_path: Path) -> None:
             [sys.executable, "-c", program, *arguments], capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-    assert re.search(r"\n\d+ runs are left", done.stdout)
+    assert re.search(r"\n\d+ runs to do", done.stdout)
 
 
 def test_cells_are_chosen_by_their_name() -> None:

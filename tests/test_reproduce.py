@@ -68,7 +68,7 @@ def test_a_table_is_run_once_written_and_then_only_what_failed_is_tried_again(
     arguments = ("reproduce", str(tmp_path / "mine.yaml"), f"outputs={tmp_path}", "device=cpu")
     dry = dimred(*arguments, "--dry-run")
     assert dry.code == 0 and "time: unknown" in dry.out
-    assert "6 runs are left: 2 steps of training each, 12 in all" in dry.out
+    assert "6 runs to do: 2 steps of training each, 12 in all" in dry.out
     assert dry.out.count("dimred train -m seed=0,1") == 2 and "device=cpu" in dry.out
     assert not list(tmp_path.rglob("result.json"))
     done = dimred(*arguments)
@@ -81,7 +81,7 @@ def test_a_table_is_run_once_written_and_then_only_what_failed_is_tried_again(
     assert "SNIP / 1, seed 0; SNIP / 1, seed 1 failed: sparsity=0.99999 leaves" in page
     assert json.loads((tmp_path / "tables/mine.json").read_text())["made"]
     again = dimred(*arguments)
-    assert "2 runs are left" in again.out and "time: about" in again.out
+    assert "2 runs to do" in again.out and "time: about" in again.out
     assert (tmp_path / "tables/mine.md").read_text() == page
     shown = dimred("table", str(tmp_path / "mine.yaml"), f"outputs={tmp_path}", "device=cpu")
     assert shown.code == 0 and page.startswith(shown.out)

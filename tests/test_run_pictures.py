@@ -75,8 +75,7 @@ def test_a_run_whose_weights_stay_the_same_is_named(runs: Path) -> None:
     drawn, (note,) = pictures("history", settings(still, moving))
     assert [picture.kind for picture in drawn] == ["history-overlap"]
     assert note == (
-        "history: 1 of 2 runs are not drawn (the same weights are trained throughout): "
-        f"{still.name}"
+        f"history: 1 of 2 runs not drawn (the same weights are trained throughout): {still.name}"
     )
 
 
@@ -154,7 +153,7 @@ def test_masks_and_weights_of_named_runs_are_drawn(
     kinds = [("masks", one), ("weights", one), ("weights", two)]
     wanted = {f"{kind}-{run.name}.{form}" for kind, run in kinds for form in ("svg", "csv")}
     assert names == wanted
-    assert "masks: 1 of 2 runs are not drawn (no masks.npz in the run" in outcome.err
+    assert "masks: 1 of 2 runs not drawn (no masks.npz in the run" in outcome.err
     rows = (tmp_path / "out" / f"weights-{one.name}.csv").read_text().splitlines()
     counts = [int(row.rpartition(",")[2]) for row in rows[1:]]
     assert sum(counts) == 4 and (counts[0], counts[-1]) == (2, 1)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dimred.cli.commands import Parser, add_config_dir
-from dimred.errors import UserError, nearest
+from dimred.errors import UserError, counted, nearest
 from dimred.runs.config.composition import composed, own_folder
 from dimred.runs.printing import table
 from dimred.training.sweep_label import PROGRESS
@@ -46,8 +46,7 @@ def run(arguments: list[str]) -> int:
     findings = list(examine(Make(name, cfg, fields)))
     print(table(("check", "outcome", "why"), findings))
     failed = sum(finding.outcome == "fails" for finding in findings)
-    noun = "check" if len(findings) == 1 else "checks"
-    print(f"{name}: {len(findings)} {noun}, {failed} failed")
+    print(f"{name}: {counted(len(findings), 'check')}, {failed} failed")
     return 1 if failed else 0
 
 

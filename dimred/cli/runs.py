@@ -10,6 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from dimred.cli.commands import Parser
+from dimred.errors import counted
 from dimred.runs.printing import table
 from dimred.runs.terminal import printable
 
@@ -78,9 +79,8 @@ def as_table(found: Sequence[Run]) -> str:
         for folder, runs in folders.items()
     ]
     states = [run.state for run in found]
-    counted = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    noun = "run" if len(found) == 1 else "runs"
-    return "\n\n".join([*parts, f"{len(found)} {noun}: {', '.join(counted) or 'none'}"])
+    of_states = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    return "\n\n".join([*parts, f"{counted(len(found), 'run')}: {', '.join(of_states) or 'none'}"])
 
 
 def row(run: Run) -> tuple[object, ...]:

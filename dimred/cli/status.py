@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimred.cli.commands import Parser, add_json, local_folder
-from dimred.errors import UserError
+from dimred.errors import UserError, counted
 from dimred.runs.printing import table
 from dimred.runs.terminal import printable, width
 from dimred.storage.files import Json
@@ -116,9 +116,8 @@ def page(rows: Sequence[Json]) -> str:
     if open_ones:
         parts.append(table(COLUMNS.values(), map(cells, open_ones), width(), wrap=2))
     states = [row["state"] for row in rows]
-    counted = [f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states))]
-    noun = "run" if len(rows) == 1 else "runs"
-    return "\n\n".join([*parts, f"{len(rows)} {noun}: {', '.join(counted) or 'none'}"])
+    of_states = [f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states))]
+    return "\n\n".join([*parts, f"{counted(len(rows), 'run')}: {', '.join(of_states) or 'none'}"])
 
 
 def cells(row: Json) -> list[str]:

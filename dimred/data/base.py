@@ -14,7 +14,7 @@ from torch import Tensor
 from dimred.data.augmentation import Augmentation
 from dimred.data.feed import Feed
 from dimred.data.share import WHOLE, Share
-from dimred.errors import UserError
+from dimred.errors import UserError, counted
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +43,9 @@ class Source(ABC):
         examples = self.sizes["train"]
         if not 1 <= batch_size <= examples:
             raise UserError(
-                f"Got a batch size of {batch_size}; {self.name} has {examples} training examples, "
-                f"so 1 to {examples} is allowed. Choose a smaller batch, or hold out fewer "
-                "examples (dataset.val_fraction)."
+                f"Got a batch size of {batch_size}; {self.name} has "
+                f"{counted(examples, 'training example')}, so 1 to {examples} is allowed. Choose "
+                "a smaller batch, or hold out fewer examples (dataset.val_fraction)."
             )
         return examples // batch_size
 
@@ -151,7 +151,7 @@ class Data(Source):
         """Positions (n,) in the train split of the examples that `sample` returns."""
         if not 1 <= n <= self.sizes["train"]:
             raise UserError(
-                f"Asked for a sample of {n} training examples; {self.name} has "
+                f"Asked for a sample of {counted(n, 'training example')}; {self.name} has "
                 f"{self.sizes['train']}. Ask for fewer."
             )
         return generator(SAMPLE, seed).choice(self.sizes["train"], n, replace=False)
@@ -175,8 +175,8 @@ def held_out(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarra
     held = walk[np.diff(quota) > 0]
     if len(held) == n:
         raise UserError(
-            f"dataset.val_fraction={fraction} holds out all {n} training examples and leaves none "
-            "to train on. Choose a smaller fraction, such as 0.1."
+            f"dataset.val_fraction={fraction} holds out every training example ({n}) and leaves "
+            "none to train on. Choose a smaller fraction, such as 0.1."
         )
     kept = np.ones(n, bool)
     kept[held] = False

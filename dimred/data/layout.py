@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dimred.data.base import held_out
-from dimred.errors import UserError, listed, see
+from dimred.errors import UserError, counted, listed, see
 
 LAYOUT = "train/<class>/* with test/<class>/* or val/<class>/*, or only <class>/*"
 EXPECTED = f"expected is {LAYOUT}. {see('data.md#class-folders')}"
@@ -67,7 +67,10 @@ def arrange(names: Iterable[str], path: Path) -> Layout:
     classes = sorted({each.parts[depth] for each in placed if top(each, depth) == first})
     if len(classes) < 2:
         images = sum(folders[number].images for number in folder_of)
-        raise UserError(f"{path} has {images} images in {len(classes)} class folders; {EXPECTED}")
+        raise UserError(
+            f"{path} has {counted(images, 'image')} in {counted(len(classes), 'class folder')}; "
+            f"{EXPECTED}"
+        )
     found = {}
     for role, name in (splits or {"train": ""}).items():
         here = [folder for folder in placed if top(folder, depth) == name and folder.images]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dimred.data.files import damaged_data, reading
-from dimred.errors import UserError, listed
+from dimred.errors import UserError, counted, listed
 
 NAME = "shards.json"
 Json = dict[str, Any]
@@ -67,8 +67,9 @@ def require_written(folder: Path) -> None:
     missing = [name for name in planned if not is_written(folder, name, manifest or {})]
     if missing:
         raise UserError(
-            f"{folder} lacks {len(missing)} of {len(planned)} shards ({listed(missing)}), or they "
-            "have another size than they were written with. Repeat dimred data prepare."
+            f"{folder} lacks {len(missing)} of {counted(len(planned), 'shard')} "
+            f"({listed(missing)}), or they have another size than they were written with. "
+            "Repeat dimred data prepare."
         )
 
 

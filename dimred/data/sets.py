@@ -17,6 +17,7 @@ import torch
 from dimred.data.base import held_out
 from dimred.data.files import checked, damaged_data, fetch, md5_of, reading
 from dimred.data.memory import Examples, Memory
+from dimred.errors import counted
 
 
 def examples(images: np.ndarray, labels: np.ndarray) -> Examples:
@@ -105,7 +106,8 @@ def idx(path: Path, content: bytes) -> np.ndarray:
     if len(content) != start + np.prod(shape, dtype=np.int64):
         raise damaged_data(
             path,
-            f"its header states {'x'.join(map(str, shape))} bytes, it has {len(content) - start}",
+            f"its header states a size of {'x'.join(map(str, shape))}, and it has "
+            f"{counted(len(content) - start, 'byte')}",
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 

@@ -20,7 +20,7 @@ from dimred.data.images import members, suitable
 from dimred.data.pixels import UNREADABLE
 from dimred.data.shards import has_labels, shards
 from dimred.data.stream import Stream
-from dimred.errors import UserError
+from dimred.errors import UserError, counted
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +133,8 @@ def data_of(collection: Collection, in_memory: InMemory, crop_padding: int, **op
     size = decoded_bytes(collection, options["resize"], options["channels"])
     chosen = size < LARGE if in_memory == "auto" else in_memory
     log.info(
-        "%s: %d images, %.3g MiB when decoded, %s (dataset.in_memory=%s)",
-        *(options["name"], len(collection.encoded), size / 2**20),
+        "%s: %s, %.3g MiB when decoded, %s (dataset.in_memory=%s)",
+        *(options["name"], counted(len(collection.encoded), "image"), size / 2**20),
         *("are loaded into memory" if chosen else "are streamed", str(in_memory).lower()),
     )
     if chosen:

@@ -272,7 +272,7 @@ class Parts(Dataset):
                 if not self.skip_corrupted:
                     raise
                 skipped.append(self.encoded.name(image))
-        raise UserError(f"All {n} images of a split are corrupted, {skipped[0]} among them.")
+        raise UserError(f"Every image of a split ({n}) is corrupted, {skipped[0]} among them.")
 
     def pixels(self, image: int, choose: Choose) -> Tensor:
         channels, size, _ = self.shape

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dimred.errors import UserError, first_line, listed
+from dimred.errors import UserError, counted, first_line, listed, plural
 
 log = logging.getLogger(__name__)
 
@@ -135,9 +135,9 @@ def load(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     missing, unexpected = ([], []) if shapes else model.load_state_dict(state, strict=False)
     _require_match(source, shapes, missing, unexpected)
     if why:
-        names = ", ".join(dict.fromkeys(key.rpartition(".")[0] for key in kept))
-        plural = "s {} keep their" if ", " in names else " {} keeps its"
-        log.info(f"%s %s: the classifier{plural.format(names)} initial values", source, why)
+        names = list(dict.fromkeys(key.rpartition(".")[0] for key in kept))
+        which = f"{plural('classifier', len(names))} {', '.join(names)}"
+        log.info("%s %s: %s left at initial values", source, why, which)
 
 
 def _others(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
@@ -161,7 +161,7 @@ def _classifiers(
     if len(counts) != 1 or (count := counts.pop()) is None:
         return [], ""
     found = [key for key in parts if differ.get(key) == count]
-    return found, f"has {count[0]} classes, this model {count[1]}"
+    return found, f"has {counted(count[0], 'class')}, this model {count[1]}"
 
 
 def _classes(then: torch.Size, now: torch.Size) -> tuple[int, int] | None:

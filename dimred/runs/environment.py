@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimred.errors import UserError, require
+from dimred.errors import UserError, counted, require
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,7 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return "cpu (1 thread)" if threads == 1 else f"cpu ({threads} threads)"
+    return f"cpu ({counted(threads, 'thread')})"
 
 
 def peak_memory(device: torch.device) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dimred.data.files import files_below, reading, require_regular
-from dimred.errors import UserError, see
+from dimred.errors import UserError, counted, see
 from dimred.runs.config.leaves import leaves
 
 Json = dict[str, Any]
@@ -117,7 +117,7 @@ def difference(old: Json, new: Json) -> str | None:
     """How two fingerprints differ, in words. Times count only for the same path, and where the
     content was not read: a copy of the data on another disk is the same data."""
     if (old["files"], old["bytes"]) != (new["files"], new["bytes"]):
-        then = f"{old['files']} files of {old['bytes']} bytes then"
+        then = f"{counted(old['files'], 'file')} of {counted(old['bytes'], 'byte')} then"
         return f"{then}, {new['files']} of {new['bytes']} now"
     if old["names"] != new["names"]:
         return "files have other names or sizes"

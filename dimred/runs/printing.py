@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
+from dimred.errors import counted
 from dimred.runs.terminal import printable, width
 
 LEAST = 16  # characters of a wrapped column
@@ -23,7 +24,7 @@ def summary(result: dict[str, Any]) -> str:
         *accuracies(result),
         trained_weights(result),
         *others(result),
-        f"{result['steps']} steps in {result['seconds']:.1f} s",
+        f"{counted(result['steps'], 'step')} in {result['seconds']:.1f} s",
     ]
     lines = [
         f"{result['method']} on {result['data']} with {result['model']}: test accuracy "
@@ -58,7 +59,7 @@ def others(result: dict[str, Any]) -> list[str]:
     uncovered = []
     for kind, count in result.get("uncovered", {}).items():
         names = result["uncovered_layers"] if kind == "weights" else []
-        more = f" and {len(names) - 3} more layers" if len(names) > 3 else ""
+        more = f" and {counted(len(names) - 3, 'more layer')}" if len(names) > 3 else ""
         layers = f" ({', '.join(names[:3])}{more})" if names else ""
         uncovered.append(f"{count} {kind}{layers}")
     if uncovered:

@@ -19,7 +19,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dimred.data.base import Data
-from dimred.errors import Interrupted, ProcessLost, RunIsBusy, UserError
+from dimred.errors import Interrupted, ProcessLost, RunIsBusy, UserError, counted
 from dimred.methods.base import Method
 from dimred.net import Net
 from dimred.net.layers import dense_matrices
@@ -241,8 +241,8 @@ def require_weights_for_all_layers(net: Net, sparsity: float) -> None:
     left, layers = round((1 - sparsity) * net.total), len(net.weights)
     if left < layers:
         raise UserError(
-            f"sparsity={sparsity} leaves {left} of {net.total} weights for {layers} layers. "
-            f"Choose at most {1 - layers / net.total:.6f}"
+            f"sparsity={sparsity} leaves {left} of {net.total} weights for "
+            f"{counted(layers, 'layer')}. Choose at most {1 - layers / net.total:.6f}"
         )
 
 

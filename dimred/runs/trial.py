@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dimred.data.base import Data, require_examples
-from dimred.errors import UserError, see
+from dimred.errors import UserError, counted, see
 from dimred.net import Net
 from dimred.net.outputs import logits_in
 from dimred.runs.failures import is_of_the_machine
@@ -67,8 +67,8 @@ def require_logits(output: Any, classes: int, name: str) -> None:
         )
     if output.shape[1] < classes:
         raise UserError(
-            f"{name} makes a model of {output.shape[1]} outputs, but the data has "
-            f"{classes} classes. {FITS}. {PAGE}"
+            f"{name} makes a model of {counted(output.shape[1], 'output')}, but the data has "
+            f"{counted(classes, 'class')}. {FITS}. {PAGE}"
         )
 
 

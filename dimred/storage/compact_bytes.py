@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dimred.errors import UserError
+from dimred.errors import UserError, counted
 from dimred.net import Net
 from dimred.net.projections import Displacement
 from dimred.net.seeded import Draw
@@ -230,7 +230,8 @@ def read_stored(
     # the file is not trusted: what it says must fit together before it is used
     if found != count or (positions is not None and len(positions) != count):
         raise ValueError(
-            f"a tensor of {size} entries does not have the {count} values that it should"
+            f"a tensor of {counted(size, 'entry')} does not have the "
+            f"{counted(count, 'value')} that it should"
         )
     base: Base = line["base"]
     if isinstance(line["base"], dict):

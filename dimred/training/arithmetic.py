@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from dimred.errors import counted
 from dimred.net import Net
 from dimred.net.buffers import buffers_kept
 from dimred.net.seeded import generators_kept
@@ -158,7 +159,7 @@ class Arithmetic:
         line = f"sparse products with {len(layers) - len(dense)} of {len(layers)} weights"
         if not dense:
             return line
-        others = f" and {len(dense) - SHOWN} others" if len(dense) > SHOWN else ""
+        others = f" and {counted(len(dense) - SHOWN, 'other')}" if len(dense) > SHOWN else ""
         return f"{line}, dense ones with {', '.join(dense[:SHOWN])}{others}"
 
     def layers(self) -> dict[str, str]:

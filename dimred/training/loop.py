@@ -23,7 +23,7 @@ from torch import Tensor
 from dimred.data.augmentation import Augmentation
 from dimred.data.base import Data, Source
 from dimred.data.mixed import Mixed
-from dimred.errors import Interrupted, UserError, require
+from dimred.errors import Interrupted, UserError, counted, require
 from dimred.net import Net, State
 from dimred.net.seeded import seed_generators
 from dimred.select.schedules import steps_between
@@ -168,8 +168,9 @@ class Train:
         stop = self.total if stop is None else stop
         if not 0 <= start <= stop <= self.total:
             raise UserError(
-                f"cannot train from step {start} to {stop}: training has {self.total} steps "
-                f"({self.epoch_steps} an epoch). Choose steps in that range, or more recipe.epochs"
+                f"cannot train from step {start} to {stop}: training has "
+                f"{counted(self.total, 'step')} ({self.epoch_steps} an epoch). Choose steps in "
+                "that range, or more recipe.epochs"
             )
         phase = self.replay.begin_phase()
         if self.replay.is_over(phase):
@@ -184,13 +185,13 @@ class Train:
         with (
             self._taking_steps(),
             self.progress.steps(start, stop, now),
-            executed.set(False) as counted,
+            executed.set(False) as outside,
         ):
             for t in self._batches(now, stop, whole=dense_grad is not None):
                 if self.patience.is_lost(t):
                     break
                 self._backward(t, dense_grad)
-                with executed.set(counted):  # what the method executes at its pause
+                with executed.set(outside):  # what the method executes at its pause
                     yield t
                 self._update(t)
                 self._after(phase, t + 1, stop)
@@ -210,9 +211,9 @@ class Train:
         period, end = self.period(every), until * self.total
         if period >= end:
             raise UserError(
-                f"{key}={every} means every {period} steps, and only {end:g} of the {self.total} "
-                f"steps of training count: it would never happen. Choose a smaller {key}, or more "
-                "recipe.epochs"
+                f"{key}={every} means every {counted(period, 'step')}, and only {end:g} of the "
+                f"{self.total} steps of training count: it would never happen. Choose a smaller "
+                f"{key}, or more recipe.epochs"
             )
         return lambda t: 0 < t < end and t % period == 0
 
@@ -248,8 +249,9 @@ class Train:
         available = self.data.sizes["train"]
         if examples > available:
             raise UserError(
-                f"method.examples={examples} asks for a sample of {examples} training examples; "
-                f"{self.data.name} has {available}. Choose method.examples={available} or fewer"
+                f"method.examples={examples} asks for a sample of "
+                f"{counted(examples, 'training example')}; {self.data.name} has {available}. "
+                f"Choose method.examples={available} or fewer"
             )
         if augment:
             return next(self.data.train_batches(examples, self.seed, SCORING_EPOCH))

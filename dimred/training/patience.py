@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 
 from dimred.data.base import Data
-from dimred.errors import require
+from dimred.errors import counted, require
 from dimred.training.evaluate import Best
 from dimred.training.recipe import Recipe
 
@@ -49,7 +49,7 @@ class Patience:
         if not self._applies or self.epochs is None or self.best.since < self.epochs:
             return False
         log.info(
-            "this training ends at step %d: no better validation accuracy in %d epochs",
-            *(step, self.epochs),
+            "this training ends at step %d: no better validation accuracy in %s",
+            *(step, counted(self.epochs, "epoch")),
         )
         return True

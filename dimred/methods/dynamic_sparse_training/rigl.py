@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dimred.errors import require
+from dimred.errors import counted, require
 from dimred.fields import Count, Fraction, Period
 from dimred.methods.random_start import RandomStart
 from dimred.net import Net
@@ -49,7 +49,7 @@ class RigL(RandomStart):
             self.gradient_batches <= period,
             "method.gradient_batches",
             self.gradient_batches,
-            f"at most method.update_every, {period} steps here",
+            f"at most method.update_every, {counted(period, 'step')} here",
         )
 
         def summed(t: int) -> bool:

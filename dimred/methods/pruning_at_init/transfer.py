@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from dimred.errors import require
+from dimred.errors import counted, require
 from dimred.fields import Count, NotNegative, at_least
 from dimred.methods.pruning_at_init.base import PruningAtInit
 from dimred.net import Net
@@ -55,7 +55,7 @@ class NTT(PruningAtInit):
             self.transfer_batch_size <= there,
             "method.transfer_batch_size",
             self.transfer_batch_size,
-            f"{there} or less: {train.data.name} has {there} training examples",
+            f"{there} or less: {train.data.name} has {counted(there, 'training example')}",
         )
         budget = self.allocation(net, 1 - self.sparsity)
         thetas = net.dense_weights()

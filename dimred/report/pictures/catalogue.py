@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from dimred.errors import listed
+from dimred.errors import counted, listed
 from dimred.report.compose import Json
 from dimred.report.measures import number
 from dimred.report.pictures.curves import ACCURACY, LOSS, SUPPORT, over_time
@@ -106,7 +106,7 @@ def pictures(
         if why := drawing.fault(run):
             faults[why].append(run.folder.name)
     notes = [
-        f"{what}: {len(names)} of {len(runs)} runs are not drawn ({why}): {listed(names)}"
+        f"{what}: {len(names)} of {counted(len(runs), 'run')} not drawn ({why}): {listed(names)}"
         for why, names in faults.items()
     ]
     if not drawn and not faults:

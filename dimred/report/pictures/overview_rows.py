@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from dimred.errors import counted, numbered
 from dimred.report.measures import number
 from dimred.report.pictures.points import Point, Setting, plain, sparsity
 from dimred.report.pictures.sheet import per_cent, with_prefix
@@ -140,9 +141,8 @@ def group_of(point: Point, setting: Setting) -> Group:
 def title_of(point: Point, setting: Setting) -> str:
     s = sparsity(point.runs[0])
     requested = "" if s is None else f", sparsity {per_cent(s)}"
-    noun = "seed" if len(point.runs) == 1 else "seeds"
-    seeds = ", ".join(str(run.seed) for run in point.runs)
-    return f"{point.method}{requested}, {noun} {seeds}: {setting.title}"
+    seeds = numbered("seed", [run.seed for run in point.runs])
+    return f"{point.method}{requested}, {seeds}: {setting.title}"
 
 
 def config_of(run: Run) -> str:
@@ -152,7 +152,7 @@ def config_of(run: Run) -> str:
         return f"cannot be read: {error.strerror}"
     if len(text) <= MOST:
         return text
-    return f"{text[:MOST]}\n… ({len(text) - MOST} more characters in config.yaml)"
+    return f"{text[:MOST]}\n… ({counted(len(text) - MOST, 'more character')} in config.yaml)"
 
 
 def facts(runs: Sequence[Run]) -> Iterable[tuple[str, str]]:

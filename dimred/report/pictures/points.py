@@ -13,6 +13,7 @@ from functools import cache
 from itertools import chain
 from typing import NamedTuple
 
+from dimred.errors import plural
 from dimred.report.compose import Json, flat
 from dimred.report.measures import number
 from dimred.report.remote import Place
@@ -76,8 +77,7 @@ def seeds(numbers: Iterable[int]) -> str:
     many = f"{counts[0]}"
     if len(counts) > 1:
         many += f" to {counts[-1]}"
-    noun = "seed" if counts[-1] == 1 else "seeds"
-    return f"n = {many} {noun}"
+    return f"n = {many} {plural('seed', counts[-1])}"
 
 
 # -- sorting --------------------

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dimred.errors import listed
+from dimred.errors import counted, listed
 from dimred.report.compose import flat
 from dimred.report.numbers import Number
 from dimred.report.pictures.picture import Picture, Row
@@ -108,7 +108,7 @@ def versus(
     if missing:
         numbers = f"{asked.x.name} and {asked.y.name}"
         notes = [
-            f"{len(missing)} of {count} runs are not drawn (they lack one of the numbers "
+            f"{len(missing)} of {counted(count, 'run')} not drawn (without one of the numbers "
             f"{numbers}): {listed(missing)}"
         ]
     return pictures, notes

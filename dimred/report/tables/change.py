@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dimred.errors import UserError
+from dimred.errors import UserError, numbered
 from dimred.report.compose import Overrides, composed, size_of
 
 LENGTH = {"recipe.epochs", "recipe.steps"}  # one replaces the other
@@ -24,8 +24,7 @@ class Change:
         if self.scale != 1:
             texts.insert(0, f"recipe shortened to {self.scale:g} of its length")
         if self.seeds:
-            noun = "seed" if len(self.seeds) == 1 else "seeds"
-            texts.append(f"{noun} {', '.join(map(str, self.seeds))}")
+            texts.append(numbered("seed", self.seeds))
         return ", ".join(texts)
 
     def applied(self, overrides: Overrides) -> Overrides:

@@ -23,9 +23,9 @@ def estimate(jobs: Sequence[Job], runs: Iterable[Run]) -> str:
         return "no runs are missing"
     done = [run for run in runs if run.state == "done"]
     seconds, flops = Costs("seconds", done), Costs("training_flops", done)
-    left = "1 run is left" if len(jobs) == 1 else f"{len(jobs)} runs are left"
     return (
-        f"{left}: {lengths(jobs)} (methods with several rounds train longer)\n"
+        f"{counted(len(jobs), 'run')} to do: {lengths(jobs)} (methods with several rounds train "
+        "longer)\n"
         f"time: {total(map(seconds.of, jobs), clock)}\n"
         f"training FLOPs: {total(map(flops.of, jobs), '{:.2e}'.format)}"
     )

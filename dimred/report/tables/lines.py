@@ -175,7 +175,8 @@ def verdict(claim: Json) -> str:
     one, other = (measure.text(mean) for mean in claim["means"])
     return (
         f"{claim['says']}: {claim['verdict']} ({one} against {other}: {claim['found']:.4g}, at "
-        f"least {claim['least']:g} is claimed; {claim['n'][0]} and {claim['n'][1]} runs)."
+        f"least {claim['least']:g} is claimed; {claim['n'][0]} and "
+        f"{counted(claim['n'][1], 'run')})."
     )
 
 

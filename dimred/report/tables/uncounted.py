@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dimred.errors import first_lines
+from dimred.errors import counted, first_lines, numbered
 from dimred.report.measures import not_numbers
 from dimred.report.runs import Run, differences, same_experiment
 from dimred.report.tables.table import Cell, Table
@@ -47,8 +47,7 @@ def extra_seeds(table: Table, counted_runs: Iterable[tuple[str, int]]) -> list[s
     seeds = sorted({seed for key, seed in counted_runs if (key, seed) not in wanted})
     if not seeds:
         return []
-    noun = "seed" if len(seeds) == 1 else "seeds"
-    return [f"not counted (see --seeds): {noun} {', '.join(map(str, seeds))}"]
+    return [f"not counted (see --seeds): {numbered('seed', seeds)}"]
 
 
 def doubles(found: Iterable[list[Run]]) -> list[str]:
@@ -61,7 +60,7 @@ def doubles(found: Iterable[list[Run]]) -> list[str]:
     if not several:
         return []
     example = ", ".join(str(run.folder) for run in several[0])
-    return [f"{len(several)} runs are in several folders, the newest counts: {example}"]
+    return [f"{counted(len(several), 'run')} in several folders, the newest counts: {example}"]
 
 
 def damaged_runs(runs: Iterable[Run]) -> list[str]:
@@ -80,8 +79,3 @@ def without_numbers(runs: Iterable[Run]) -> list[str]:
                 f"{run.folder} is damaged: result.json has {', '.join(wrong)}, not a number"
             )
     return first_lines(lines, MOST)
-
-
-def counted(number: int, noun: str) -> str:
-    """1 run, 2 runs."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dimred.errors import UserError
+from dimred.errors import UserError, counted
 from dimred.runs.clusters.job import Job, installed
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,8 @@ def submit(jobs: Sequence[Job], options: Mapping[str, Any]) -> Iterator[str]:
             ) from error
     remote = ray.remote(**given)(compute)
     submitted = [remote.remote(job) for job in jobs]
-    log.info("%d runs in %d jobs of Ray", sum(len(job.tasks) for job in jobs), len(jobs))
+    runs = sum(len(job.tasks) for job in jobs)
+    log.info("%s in %s of Ray", counted(runs, "run"), counted(len(jobs), "job"))
     return map(failure, submitted)
 
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dimred.errors import UserError
+from dimred.errors import UserError, counted
 from dimred.runs.clusters.job import Job, installed
 
 #: options that submitit has for all schedulers; others are Slurm's alone
@@ -35,8 +35,9 @@ def submit(jobs: Sequence[Job], options: Mapping[str, Any]) -> Iterator[str]:
         raise UserError(f"Slurm refuses the jobs: {' '.join(str(error).split())}") from error
     number = submitted[0].job_id.partition("_")[0]
     log.info(
-        "job %s of Slurm: %d runs in %d jobs. `scancel %s` ends them, `dimred status` shows them",
-        *(number, sum(len(job.tasks) for job in jobs), len(jobs), number),
+        "job %s of Slurm: %s in %s. `scancel %s` ends them, `dimred status` shows them",
+        *(number, counted(sum(len(job.tasks) for job in jobs), "run"), counted(len(jobs), "job")),
+        number,
     )
     return map(failure, submitted)
 
