@@ -500,7 +500,7 @@ def test_values_that_are_not_numbers_count_as_missing(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ("sparsty", ["unknown picture 'sparsty'", "'sparsity'"]),
+        ("sparsty", ["'sparsty' is no picture", "'sparsity'"]),
         ("--format gif", ["unknown format 'gif'", "svg"]),
         ("--run x", ["unknown option --run", "--runs"]),
         ("--out", ["--out needs a value"]),

@@ -14,6 +14,8 @@ from figures import folders, settings
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from safetensors.numpy import save_file
 
+from dimred.cli.plot import parse
+from dimred.errors import UserError
 from dimred.report.pictures.catalogue import pictures
 from dimred.report.pictures.one_run import draw_histograms, histogram, inputs_of, map_of, tiled
 from dimred.report.pictures.picture import WIDE
@@ -157,6 +159,28 @@ def test_masks_and_weights_of_named_runs_are_drawn(
     rows = (tmp_path / "out" / f"weights-{one.name}.csv").read_text().splitlines()
     counts = [int(row.rpartition(",")[2]) for row in rows[1:]]
     assert sum(counts) == 4 and (counts[0], counts[-1]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["masks", "--paper", "RUN"],
+        ["--paper", "masks", "RUN"],
+        ["RUN", "--paper", "masks"],
+        ["--format", "pdf", "RUN", "--paper", "masks"],
+        ["--runs", "RUN", "masks", "--paper"],
+        ["masks", "--paper", "--runs", "RUN"],
+    ],
+)
+def test_pictures_runs_and_options_are_named_in_any_order(words: list[str], runs: Path) -> None:
+    run = str(folders(runs)[0])
+    given = parse([{"RUN": run}.get(word, word) for word in words])
+    assert (given.picture, given.runs, given.paper) == (["masks"], [run], True)
+
+
+def test_a_word_that_is_neither_a_picture_nor_a_folder_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"'mask' is no picture, and no folder.*'masks'"):
+        parse(["mask", "--paper"])
 
 
 def test_pictures_of_single_runs_are_not_drawn_of_a_whole_folder(

@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser with dimred's errors: a UserError in one line, with the nearest option.
 
     Completion reads the metavar of an argument as the kind of its values: RUN, DIR, FILE, METHOD,
-    TABLE, KEY=VALUE, FIELD=VALUE.
+    TABLE, PICTURE, KEY=VALUE, FIELD=VALUE.
     """
 
     def __init__(self, name: str, *forms: str, summary: str, more: str = "") -> None:

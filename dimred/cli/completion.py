@@ -137,6 +137,10 @@ def values_of(action: Action, before: Sequence[str], word: str) -> Iterable[str]
     kind = action.metavar
     if kind == "RUN":
         return matching(word, runs(word)) or paths(word, folders_only=True)
+    if kind == "PICTURE":
+        from dimred.cli.plot import NAMES
+
+        return matching(word, NAMES) or paths(word, folders_only=True)
     if kind == "KEY=VALUE":
         return overrides(before, word)
     if kind == "METHOD":

@@ -6,13 +6,13 @@ import importlib.util
 import logging
 from argparse import Namespace
 from collections.abc import Sequence
-from itertools import chain, takewhile
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dimred.cli.commands import Parser
 from dimred.cli.status import row
-from dimred.errors import UserError, first_lines
+from dimred.errors import UserError, first_lines, nearest
 from dimred.storage.files import folder_to_write, is_url
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ PICTURES = (
     *("layers", "support", "history", "curves", "overview"),
 )
 OF_ONE_RUN = ("masks", "weights")
+NAMES = (*PICTURES, *OF_ONE_RUN)
 MOST_RUNS = 24  # of which such pictures are drawn at once
 FORMATS = ("svg", "dark.svg", "png", "pdf")
 NEEDS = ("matplotlib", "jinja2", "itables")  # the extra "plot"
@@ -43,11 +44,8 @@ def parser() -> Parser:
         more="overview is a page with all runs and all pictures. The points of a picture are "
         "written beside it, as .csv. NUMBER and COLUMN: those of dimred runs --format csv.",
     )
-    names = (*PICTURES, *OF_ONE_RUN)
-    about = f"what to draw: {', '.join(names)}"
-    parser.add_argument(
-        "picture", nargs="*", default=[], choices=names, metavar="PICTURE", help=about
-    )
+    about = f"what to draw: {', '.join(NAMES)}; or where the runs are, as in --runs"
+    parser.add_argument("words", nargs="*", default=[], metavar="PICTURE", help=about)
     parser.add_argument(
         "--runs",
         nargs="+",
@@ -77,15 +75,18 @@ def parser() -> Parser:
 
 
 def parse(arguments: list[str]) -> Namespace:
-    """A picture may be named after the folders of --runs, too, unless a folder has its name."""
-    names, options = split(arguments)
-    given = parser().parse([*names, *options])
-    words = given.runs or []
-    known = (*PICTURES, *OF_ONE_RUN)
-    named = [word for word in words if word in known and not Path(word).is_dir()]
-    folders = [word for word in words if word not in named] or ["outputs/runs"]
-    given.picture = list(dict.fromkeys([*given.picture, *named]))
-    given.runs = folders
+    """Pictures and runs may be named in any order, among the options. A word after --runs is a
+    picture only if no folder has its name."""
+    given = parser().parse(arguments)
+    words, folders = given.words, given.runs or []
+    named = [word for word in folders if word in NAMES and not Path(word).is_dir()]
+    given.picture = list(dict.fromkeys(word for word in [*words, *named] if word in NAMES))
+    runs = [word for word in words if word not in NAMES]
+    for word in runs:
+        if not is_place(word):
+            hint = nearest(word, NAMES)
+            raise UserError(f"{word!r} is no picture, and no folder of runs. {hint}")
+    given.runs = [*runs, *(word for word in folders if word not in named)] or ["outputs/runs"]
     given.out = folder_to_write(given.out, "--out")
     if not given.x and (given.y or given.by):
         raise UserError("--y and --by need --x: dimred plot --x training_flops --y test_accuracy")
@@ -104,18 +105,8 @@ def of_one_run(given: Namespace) -> list[str]:
     return [name for name in given.picture if name in OF_ONE_RUN]
 
 
-def split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The first words, and the options. Words that name folders are runs, whether these exist or
-    not: `dimred plot masks RUN`."""
-    words = list(takewhile(lambda word: not word.startswith("-"), arguments))
-    options = arguments[len(words) :]
-    folders = [word for word in words if word not in (*PICTURES, *OF_ONE_RUN) and is_place(word)]
-    if folders:
-        options = ["--runs", *folders, *options]
-    return [word for word in words if word not in folders], options
-
-
 def is_place(word: str) -> bool:
+    """Whether a word names a folder, which may be missing."""
     return "/" in word or Path(word).expanduser().is_dir()
 
 
