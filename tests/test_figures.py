@@ -33,12 +33,12 @@ from dimred.report.pictures.marks import (
     marks_of,
     pareto,
 )
+from dimred.report.pictures.names import differing, file_name
 from dimred.report.pictures.overview import page
 from dimred.report.pictures.picture import NARROW, WIDE
 from dimred.report.pictures.points import (
     Point,
     Stat,
-    differing,
     kept,
     metrics,
     settings_of,
@@ -71,7 +71,7 @@ def test_everything_is_drawn_and_again_to_the_same_bytes(
     assert {
         "overview.html",
         *(
-            f"{kind}-digits-lenet300.svg"
+            f"{kind}-digits-lenet300-epochs_3.svg"
             for kind in ("sparsity", "flops", "layers", "support", "curves-accuracy", "curves-loss")
         ),
     } <= set(found[0])
@@ -268,6 +268,47 @@ def test_other_data_models_and_recipes_have_pictures_of_their_own(runs: Path) ->
     assert "digits, lenet300 (recipe.epochs=4)" in written("sparsity", runs)[1]
 
 
+def test_files_are_named_by_what_a_setting_changes_whatever_other_runs_there_are(
+    runs: Path,
+) -> None:
+    def names() -> set[str]:
+        return {picture.name for picture in pictures("sparsity", settings(runs))[0]}
+
+    (alone,) = names()
+    assert alone.startswith("sparsity-digits-lenet300-") and "epochs_3" in alone
+    for folder in folders(runs, "set-s0.5-*"):
+        change_config(folder, "epochs: 3", "epochs: 1")
+        change_config(folder, "lr: 0.1", "lr: 0.05")
+    (other,) = names() - {alone}
+    assert alone in names()
+    assert other == alone.replace("epochs_3", "epochs_1-lr_0.05")
+
+
+@pytest.mark.parametrize(
+    "key, name",
+    [
+        (("digits", "lenet300"), "digits-lenet300"),
+        (("digits", "lenet300", "recipe.lr=0.1", "recipe.cycles=1.0"), "digits-lenet300"),
+        (("digits", "", "recipe.lr=0.001"), "digits-lr_0.001"),
+        (
+            ("digits", "lenet300", 'include=["fc1.weight"]', 'dataset.path="/a b"'),
+            "digits-lenet300-include_fc1.weight-dataset.path_a_b",
+        ),
+    ],
+)
+def test_a_file_name_has_what_is_not_as_in_the_files_of_dimred(
+    key: tuple[str, ...], name: str
+) -> None:
+    assert file_name(key) == name
+
+
+def test_names_of_ones_own_data_and_long_names_end_in_a_digest() -> None:
+    one, other = (file_name(("mine", "lenet300", f"dataset.path={i}")) for i in range(2))
+    assert re.fullmatch("mine-lenet300-[0-9a-f]{6}", one) and one != other
+    long = file_name(("digits", "lenet300", f'include=["{"x" * 99}"]'))
+    assert len(long) == 67 and long.startswith("digits-lenet300-include_xxx")
+
+
 def test_a_method_with_other_values_has_a_curve_of_its_own(runs: Path) -> None:
     for folder in folders(runs, "snip-*-seed1-*"):
         change_config(folder, "examples: 128", "examples: 64")
@@ -449,8 +490,8 @@ def test_runs_of_older_versions_are_named_and_nothing_is_invented(
         and "Traceback" not in outcome.err
     )
     assert sorted(path.name for path in (runs / "out").iterdir()) == [
-        "flops-digits-lenet300.csv",
-        "flops-digits-lenet300.svg",
+        "flops-digits-lenet300-epochs_3.csv",
+        "flops-digits-lenet300-epochs_3.svg",
     ]
 
 

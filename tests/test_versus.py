@@ -113,7 +113,7 @@ def test_only_pictures_that_are_drawn_are_numbered(runs: Path) -> None:
     for run in folders(runs, "set-s0.9-seed1-*"):
         change(run, own_number=1)
     (picture,) = drawn(runs, "own_number", "dim", "method")
-    assert picture.setting == "digits-lenet300" and "epochs" not in picture.title
+    assert picture.setting.startswith("digits-lenet300-epochs_") and "epochs" not in picture.title
 
 
 def test_a_number_that_no_run_has_is_answered_with_the_nearest(
@@ -136,10 +136,11 @@ def test_the_points_of_a_picture_are_written_beside_it(
     outcome = dimred("plot", "curves", *words, "--paper", "--format", "svg")
     assert outcome.code == 0, outcome.err
     found = {path.name for path in (tmp_path / "out").iterdir()}
+    setting = "digits-lenet300-epochs_3"
     names = ("curves-accuracy", "curves-loss", "test_accuracy-against-dim-by-method")
     for name in names:
-        assert {f"{name}-digits-lenet300-paper.svg", f"{name}-digits-lenet300.csv"} <= found
-    with open(tmp_path / "out" / "curves-accuracy-digits-lenet300.csv") as file:
+        assert {f"{name}-{setting}-paper.svg", f"{name}-{setting}.csv"} <= found
+    with open(tmp_path / "out" / f"curves-accuracy-{setting}.csv") as file:
         rows = list(csv.DictReader(file))
     (run, _) = folders(trained, "dense-*")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from dimred.errors import listed
 from dimred.report.pictures.maps import heat_map, name_rows, scale
+from dimred.report.pictures.names import plain
 from dimred.report.pictures.picture import Picture, Row
-from dimred.report.pictures.points import Point, Setting, metrics, plain, seeds
+from dimred.report.pictures.points import Point, Setting, metrics, seeds
 from dimred.report.pictures.sheet import Sheet, columns, per_cent, set_ticks, shortened, width_of
 from dimred.report.runs import Run
 

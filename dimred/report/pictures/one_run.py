@@ -16,8 +16,9 @@ from matplotlib.ticker import MaxNLocator
 
 from dimred.errors import UserError
 from dimred.report.pictures.maps import heat_map
+from dimred.report.pictures.names import plain
 from dimred.report.pictures.picture import Picture, Row
-from dimred.report.pictures.points import Point, Setting, plain
+from dimred.report.pictures.points import Point, Setting
 from dimred.report.pictures.sheet import (
     SMALL,
     Sheet,

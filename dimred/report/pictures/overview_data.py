@@ -8,7 +8,8 @@ from typing import Any
 
 from dimred.report.compose import Json, flat
 from dimred.report.measures import number
-from dimred.report.pictures.points import Point, Setting, layer_shares, metrics, plain
+from dimred.report.pictures.names import plain
+from dimred.report.pictures.points import Point, Setting, layer_shares, metrics
 from dimred.report.runs import Run
 
 MOST_POINTS = 40  # of a curve

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from dimred.errors import counted, numbered
 from dimred.report.measures import number
-from dimred.report.pictures.points import Point, Setting, plain, sparsity
+from dimred.report.pictures.names import plain
+from dimred.report.pictures.points import Point, Setting, sparsity
 from dimred.report.pictures.sheet import per_cent, with_prefix
 from dimred.report.runs import Run
 

@@ -4,9 +4,8 @@ sparsity, over seeds)."""
 from __future__ import annotations
 
 import json
-import re
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,19 +13,13 @@ from itertools import chain
 from typing import NamedTuple
 
 from dimred.errors import plural
-from dimred.report.compose import Json, flat
+from dimred.report.compose import Json
 from dimred.report.measures import number
+from dimred.report.pictures.names import Key, labels_of, plain, titles, values_in
 from dimred.report.remote import Place
 from dimred.report.runs import Run, newest
-from dimred.runs.config.files import AS_BEFORE, describe_method, names
+from dimred.runs.config.files import describe_method, names
 
-#: the groups that tell methods apart; all others tell settings apart
-OF_METHOD = ("method", "basis")
-#: fields of the recipe that do, too: they change the time of a training, and what it computes only
-#: by rounding
-WAYS = ("arithmetic", "cache_frozen_mb", "cache_frozen_disk_mb", "skip_removed_channels")
-#: fields that tell the points of a curve apart
-OTHERS = ("method.sparsity", "seed")
 Value = Callable[[Run], float | None]
 
 
@@ -83,7 +76,7 @@ def seeds(numbers: Iterable[int]) -> str:
 # -- sorting --------------------
 def settings_of(runs: Iterable[Run]) -> tuple[list[Setting], list[str]]:
     """The settings of finished runs, and a line for each run that is the double of another."""
-    found: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    found: dict[Key, list[Run]] = defaultdict(list)
     for run in runs:
         names = choice(run, "dataset"), choice(run, "model")
         key = *names, *values_of(run, of_method=False)
@@ -96,23 +89,10 @@ def settings_of(runs: Iterable[Run]) -> tuple[list[Setting], list[str]]:
     return settings, notes
 
 
-def titles(keys: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, str]]:
-    """The title and the slug of each setting: keys are data set, model, and what else it has."""
-    keys, slugs = sorted(keys), Counter[str]()
-    found = {}
-    for key in keys:
-        name = "-".join(re.sub("[^A-Za-z0-9]", "_", part) for part in key[:2] if part)
-        slugs[name] += 1
-        slug = name if slugs[name] == 1 else f"{name}-{slugs[name]}"
-        apart = differing(key[2:], [k[2:] for k in keys if k[:2] == key[:2]])
-        found[key] = plain(", ".join(filter(None, key[:2])) + apart, 120), slug
-    return found
-
-
 def merged(settings: Iterable[Setting], but: Sequence[str]) -> list[Setting]:
     """The settings, where those that differ only in these keys, or in what is inside them, are
     one."""
-    found: dict[tuple[str, ...], list[Point]] = defaultdict(list)
+    found: dict[Key, list[Point]] = defaultdict(list)
     for setting in settings:
         run = setting.runs[0]
         names = [("dataset", choice(run, "dataset")), ("model", choice(run, "model"))]
@@ -130,7 +110,7 @@ def is_inside(key: str, names: Iterable[str]) -> bool:
 
 def points_of(runs: Sequence[Run]) -> tuple[tuple[Point, ...], list[str]]:
     """The points of one setting, and a line for each double."""
-    programs: dict[tuple[str, ...], dict[float | None, dict[int, list[Run]]]] = defaultdict(
+    programs: dict[Key, dict[float | None, dict[int, list[Run]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )
     for run in runs:
@@ -149,25 +129,13 @@ def points_of(runs: Sequence[Run]) -> tuple[tuple[Point, ...], list[str]]:
     return tuple(points), notes
 
 
-def program(run: Run, but: Sequence[str] = ()) -> tuple[str, ...]:
+def program(run: Run, but: Sequence[str] = ()) -> Key:
     """The name of a run's method, and its values, except those of some keys."""
     name, basis = choice(run, "method"), choice(run, "basis")
     if basis not in ("none", ""):
         name += f" + {basis}"
     values = values_of(run, of_method=True)
     return name, *(text for text in values if text.partition("=")[0] not in but)
-
-
-def labels_of(keys: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """The labels of names with values: the name, and what tells it from others of that name."""
-    keys, labels = list(keys), dict[tuple[str, ...], str]()
-    for key in keys:
-        alike = [other[1:] for other in keys if other[0] == key[0]]
-        label = plain(key[0] + differing(key[1:], alike), 60)
-        while label in labels.values():  # the difference was cut off
-            label += "'"
-        labels[key] = label
-    return labels
 
 
 def order(point: Point) -> tuple[bool, str, str, float]:
@@ -177,39 +145,8 @@ def order(point: Point) -> tuple[bool, str, str, float]:
 
 
 def values_of(run: Run, of_method: bool) -> list[str]:
-    """The values of a run's description, "recipe.lr=0.1", that tell methods apart, or settings."""
-    values = {key: value for key, value in flat(run.description).items() if key not in OTHERS}
-    # of these, a description has only what is unusual
-    ways = {way: values.pop(f"recipe.{way}", AS_BEFORE["recipe"][way]) for way in WAYS}
-    inside = {key: value for key, value in values.items() if key.partition(".")[0] in OF_METHOD}
-    outside = {key: value for key, value in values.items() if key not in inside}
-    chosen = inside | ways if of_method else outside
-    return [
-        f"{key.removesuffix('._target_')}={json.dumps(value)}"
-        for key, value in sorted(chosen.items())
-    ]
-
-
-def differing(own: Sequence[str], all_of_them: Sequence[Sequence[str]]) -> str:
-    """The values that tell a description from others: " (adam, lr=0.1)". Empty without others."""
-    if len(all_of_them) == 1:
-        return ""
-    common = set.intersection(*map(set, all_of_them))
-    parts = [name_of(text) for text in own if text not in common]
-    return f" ({', '.join(parts) or 'older version'})"
-
-
-def name_of(text: str) -> str:
-    """Shorten KEY=VALUE: a word needs no key, as in "(snip, synflow)" of COPS; a number needs it,
-    as in "lr=0.1"."""
-    key, _, value = text.removeprefix("method.").partition("=")
-    value = value.replace('"', "").removeprefix("[").removesuffix("]")
-    if value.startswith("dimred."):
-        value = value.rpartition(".")[2]
-    alone = (
-        value[:1].isalpha() and key not in WAYS and value not in ("none", "null", "true", "false")
-    )
-    return value if alone else f"{key}={value}"
+    """The values of a run that tell methods apart, or settings."""
+    return values_in(run.description, of_method)
 
 
 @cache
@@ -222,16 +159,6 @@ def family_of(method: str) -> str:
 # -- values of a run --------------------
 def choice(run: Run, group: str) -> str:
     return plain(run.result.get(group) or "")
-
-
-def plain(text: object, most: int = 40) -> str:
-    """A printable name of limited length, from any text of a file."""
-    shown = "".join(map(printable_letter, str(text)))
-    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
-
-
-def printable_letter(letter: str) -> str:
-    return letter if letter.isprintable() else "?"
 
 
 def sparsity(run: Run) -> float | None:

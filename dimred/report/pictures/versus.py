@@ -15,15 +15,13 @@ from matplotlib.ticker import MaxNLocator
 from dimred.errors import counted, listed
 from dimred.report.compose import flat
 from dimred.report.numbers import Number
+from dimred.report.pictures.names import labels_of, name_of, plain
 from dimred.report.pictures.picture import Picture, Row
 from dimred.report.pictures.points import (
     Point,
     Setting,
     Stat,
-    labels_of,
     merged,
-    name_of,
-    plain,
     program,
     seeds,
     stat,
