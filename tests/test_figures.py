@@ -288,7 +288,7 @@ def test_files_are_named_by_what_a_setting_changes_whatever_other_runs_there_are
     "key, name",
     [
         (("digits", "lenet300"), "digits-lenet300"),
-        (("digits", "lenet300", "recipe.lr=0.1", "recipe.cycles=1.0"), "digits-lenet300"),
+        (("digits", "lenet300", "recipe.lr=0.1", "recipe.warmup=0"), "digits-lenet300"),
         (("digits", "", "recipe.lr=0.001"), "digits-lr_0.001"),
         (
             ("digits", "lenet300", 'include=["fc1.weight"]', 'dataset.path="/a b"'),
