@@ -5,19 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from dimred.cli.commands import Parser
-from dimred.errors import counted
+from dimred.errors import as_typed, counted
 from dimred.runs.printing import table
-from dimred.runs.terminal import printable
+from dimred.runs.terminal import printable, width
 
 if TYPE_CHECKING:
     from dimred.report.remote import Place
     from dimred.report.runs import Run
 
+MOST_KEYS = 6  # columns of keys in which runs differ
 #: the columns of the table, by their names in MEASURES
 SHOWN = {
     "test_accuracy": "test %",
@@ -32,7 +33,8 @@ def parser() -> Parser:
         "runs",
         "[DIR ...] [--format table|csv|json]",
         summary="List all runs with state and numbers; as csv or json with all numbers and the "
-        "configuration, for pandas.",
+        "configuration, for pandas. The table has a column for each key in which the runs of a "
+        "folder differ.",
     )
     parser.add_argument(
         "folders",
@@ -74,23 +76,50 @@ def as_table(found: Sequence[Run]) -> str:
     folders: dict[Place, list[Run]] = {}
     for run in found:
         folders.setdefault(run.folder.parent, []).append(run)
+    fit = width() if sys.stdout.isatty() else None
     parts = [
-        f"{printable(str(folder))}\n" + table(("run", "state", *SHOWN.values()), map(row, runs))
-        for folder, runs in folders.items()
+        f"{printable(str(folder))}\n{of_folder(runs, fit)}" for folder, runs in folders.items()
     ]
     states = [run.state for run in found]
     of_states = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
     return "\n\n".join([*parts, f"{counted(len(found), 'run')}: {', '.join(of_states) or 'none'}"])
 
 
-def row(run: Run) -> tuple[object, ...]:
+def of_folder(runs: Sequence[Run], fit: int | None) -> str:
+    """A row for every run: its name and state, the keys in which the runs differ, and numbers.
+    Where these do not fit, columns are left out: numbers from the last one on, then keys."""
+    from dimred.report.apart import keys_apart, titles, value_in
+    from dimred.report.compose import flat
+
+    differ = keys_apart(runs)
+    shown, configs = titles(differ[:MOST_KEYS]), [flat(run.config) for run in runs]
+    columns: dict[str, list[str]] = {
+        "run": [run.folder.name for run in runs],
+        "state": [run.state for run in runs],
+    }
+    for key, title in shown.items():
+        columns[title] = [str(as_typed(value_in(config, key))) for config in configs]
+    optional = list(columns)[3:]
+    for name, title in SHOWN.items():
+        columns[title] = [number_in(run, name) for run in runs]
+    optional += list(SHOWN.values())[1:]
+    while fit is not None and optional and wide(columns) > fit:
+        del columns[optional.pop()]
+    text = table(columns, zip(*columns.values(), strict=True))
+    if hidden := [key for key in differ if shown.get(key) not in columns]:
+        text += f"\nnot shown (see --format csv): {', '.join(hidden)}"
+    return text
+
+
+def wide(columns: Mapping[str, Sequence[str]]) -> int:
+    return sum(max(map(len, (title, *cells))) + 2 for title, cells in columns.items()) - 2
+
+
+def number_in(run: Run, name: str) -> str:
     from dimred.report.measures import MEASURES
 
-    cells = []
-    for name in SHOWN:
-        value = MEASURES[name].value(run.result)
-        cells.append("" if value is None else MEASURES[name].text(value))
-    return (run.folder.name, run.state, *cells)
+    value = MEASURES[name].value(run.result)
+    return "" if value is None else MEASURES[name].text(value)
 
 
 def write_csv(rows: Sequence[dict[str, Any]]) -> None:
