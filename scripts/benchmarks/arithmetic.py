@@ -32,7 +32,7 @@ MEMORY_AT = 0.05
 #: caches as the step before leaves them, not as another candidate does
 EFFORT = {
     "LeNet-300-100": (128, 40, 10),
-    "MLP-2048": (128, 15, 5),
+    "MLP-2048": (128, 15, 10),
     "LeNet-5": (128, 15, 5),
     "ResNet-20": (128, 9, 1),
     "VGG-16": (64, 5, 1),

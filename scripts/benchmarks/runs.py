@@ -22,7 +22,7 @@ from turns import Times, in_turns, ratio
 
 RUNS = {
     "mnist": "dataset=mnist model=lenet300 sparsity=0.95 recipe.epochs=3",
-    "cifar": "dataset=cifar10_jpeg model=resnet20 sparsity=0.95 recipe.steps=100",
+    "cifar": "dataset=cifar10_jpeg model=resnet20 sparsity=0.95 recipe.epochs=1",
 }
 METHODS = ("snip", "rigl", "freezenet")
 KINDS = ("dense", "auto")
