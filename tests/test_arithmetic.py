@@ -18,6 +18,7 @@ from conftest import Command, assert_same, compose, result_of, steps_done, twin,
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy import set_up
 
 from dimred.conformance.make import Make
@@ -25,6 +26,7 @@ from dimred.conformance.observe import run
 from dimred.conformance.products import relative_difference
 from dimred.conformance.toy import NETS
 from dimred.net import Net
+from dimred.net.coordinates import Base
 from dimred.net.sparse import SparseArithmetic
 from dimred.runs.config.files import description
 from dimred.scores import random_scores
@@ -86,6 +88,30 @@ def test_sparse_products_have_the_gradients_of_dense_ones(batch: int, training: 
     net = pruned(Block()).to(dtype=torch.float64)
     net.train(training)
     assert_same_gradients(net, torch.randn(batch, 3, 9, 9, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("base", ["init", "held"])
+def test_frozen_entries_that_are_not_zero_get_no_gradient(base: Base) -> None:
+    """What is trained gets its own, of products whose other gradients are dense."""
+    torch.manual_seed(0)
+    net = Net(Block()).to(dtype=torch.float64)
+    net.keep(topk(random_scores(net), round(0.3 * net.total)), base=base)
+    assert_same_gradients(net, torch.randn(5, 3, 9, 9, dtype=torch.float64))
+    net.arithmetic = sparse = SparseArithmetic()
+    gradients(net, torch.randn(5, 3, 9, 9, dtype=torch.float64))
+    assert sparse.refused.keys() == {"second.weight"}  # padding="same"
+    shapes = []
+
+    class Gradients(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            if function is torch.ops.aten.convolution_backward.default:
+                shapes.append(out[1] is not None)
+            return out
+
+    with Gradients():
+        gradients(net, torch.randn(5, 3, 9, 9, dtype=torch.float64))
+    assert shapes.count(True) == 1, "the dense gradient of `second` alone"
 
 
 class Noisy(nn.Module):
@@ -150,7 +176,7 @@ def test_only_a_part_that_trains_with_zeros_around_is_multiplied_sparsely() -> N
     net = Net(nn.Sequential(*(nn.Linear(4, 4) for _ in range(4))))
     some = torch.tensor([1, 5])
     net.keep({"0.weight": some, "3.weight": some})
-    net.keep({"1.weight": some}, base="init")
+    net.keep({"1.weight": torch.arange(16)})
     net.freeze({"2.weight": None})
     assert SparseArithmetic().weights(net).keys() == {"0.weight", "3.weight"}
 

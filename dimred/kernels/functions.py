@@ -90,16 +90,46 @@ def remember(ctx: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
 
 def backward(ctx: Any, grad: Tensor, kernel: Callable[..., Any]) -> tuple[Tensor | None, ...]:
     """The gradients of x, psi and bias, and none of what follows them."""
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "sparse kernels have no second derivatives (create_graph=True). Compute with dense "
-            "weights: recipe.arithmetic=dense"
-        )
+    require_one_derivative()
     needs_input, _, needs_bias, *others = ctx.needs_input_grad
     x, psi, plan = ctx.saved_tensors
     dx, dpsi = kernel(grad, x, psi, plan, *ctx.how, needs_input)
     dbias = inner(grad).flatten(1).sum(1) if needs_bias else None
     return dx if needs_input else None, dpsi, dbias, *[None] * len(others)
+
+
+def require_one_derivative() -> None:
+    """RuntimeError where a backward pass is to be differentiated."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "sparse kernels have no second derivatives (create_graph=True). Compute with dense "
+            "weights: recipe.arithmetic=dense"
+        )
+
+
+class GradientOfEntries(torch.autograd.Function):
+    """The output of a dense product with a weight that is a constant to it, unchanged. Entries psi
+    of that weight get their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, psi: Tensor, x: Tensor, plan: Plan, *how: Any) -> Tensor:
+        """x: the input of the product. how: stride, padding and dilation of a convolution."""
+        ctx.save_for_backward(psi, x)
+        ctx.plan, ctx.how = plan, how
+        ctx.mark_dirty(out)  # or it would be a view, which nothing may change in place
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        require_one_derivative()
+        psi, x = ctx.saved_tensors
+        plan, how = ctx.plan, ctx.how
+        activations = [grad, x] if how else [grad.flatten(0, -2), x.flatten(0, -2)]
+        grads, inputs = map(calls.batch_innermost, activations)
+        kernel: Callable[..., Any] = calls.conv2d_backward if how else calls.linear_backward
+        shape = [plan.shape] if how else []
+        _, dpsi = kernel(grads, inputs, psi, plan.numbers, *shape, *how, False)
+        return grad, dpsi, *[None] * (2 + len(how))
 
 
 class BatchNorm(torch.autograd.Function):

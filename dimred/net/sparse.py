@@ -3,6 +3,9 @@
 In a forward pass, a `SparseWeight` takes the place of a weight: a tensor of its shape that answers
 F.linear and F.conv2d by the kernels of dimred.kernels. For everything else it is the dense theta,
 so whatever a model does with it is right; from then on this weight stays dense.
+
+Of a weight whose other entries are not zero (freezing), the gradient of the trained entries is
+computed by these kernels, and the other products are dense.
 """
 
 from __future__ import annotations
@@ -57,8 +60,6 @@ class SparseArithmetic:
             return "all of it trains"
         if not w.dim:
             return "nothing of it trains"
-        if w.base != "zero":
-            return "what is frozen is not zero"
         if name in net.transforms or name in net.bases:
             return "it has a transform or a basis"
         return self.refused.get(name, "")
@@ -124,10 +125,12 @@ class Product:
         return bool(self.how)
 
     def sparse(self) -> Tensor:
-        arguments = self.x, self.layer.psi, self.bias, self.layer.plan
-        if self.is_conv2d:
-            return functions.conv2d(*arguments, *(as_pair(each) for each in self.how))
-        return functions.linear(*arguments)
+        layer, how = self.layer, [as_pair(each) for each in self.how]
+        if layer.w.base != "zero":
+            out = self.dense(layer.w.dense().view(layer.plan.shape))
+            return functions.GradientOfEntries.apply(out, layer.psi, self.x, layer.plan, *how)
+        multiply = functions.conv2d if self.is_conv2d else functions.linear
+        return multiply(self.x, layer.psi, self.bias, layer.plan, *how)
 
     def dense(self, weight: Tensor | None = None) -> Tensor:
         """The product with theta, or another dense weight."""
@@ -154,9 +157,10 @@ class Product:
                 return in_channels_last(tensor)
             return tensor.contiguous()
 
-        innermost = batch_innermost if self.x.dim() in (2, 4) else Tensor.contiguous
-        dense = replace(self, x=plain(self.x.detach()))
-        sparse = replace(self, x=innermost(self.x.detach()))
+        x = self.x.detach()
+        dense = sparse = replace(self, x=plain(x))
+        if self.layer.w.base == "zero":
+            sparse = replace(self, x=batch_innermost(x) if x.dim() in (2, 4) else x.contiguous())
         return [
             dense.trial(lambda: dense.dense(plain(self.layer.w.theta())), self.x.requires_grad),
             sparse.trial(sparse.sparse, self.x.requires_grad),
@@ -179,10 +183,10 @@ class Product:
         x, psi = self.x, self.layer.psi
         if torch.is_autocast_enabled("cpu") or x.dtype != psi.dtype or x.dtype not in DTYPES:
             return f"its activations are not in {psi.dtype}"
+        if library() is None and (self.is_conv2d or self.layer.w.base != "zero"):
+            return "it needs a compiler"
         if not self.is_conv2d:
             return ""
-        if library() is None:
-            return "it needs a compiler"
         if self.groups != 1:
             return f"groups={self.groups}"
         if x.dim() != 4 or "same" in self.how:

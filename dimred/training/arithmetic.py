@@ -36,6 +36,8 @@ REPEATS = 3
 LARGE_CHANGE = 1.5
 #: sparse products must save this part of a step to be chosen
 WORTHWHILE = 0.03
+#: why products are dense of which nothing but the gradient of the weight is sparse
+ITS_GRADIENT_ALONE = "but for its gradient, as what is frozen is not zero"
 SHOWN = 5  # weights that a line of the log names
 
 Work = Callable[[], object]
@@ -129,10 +131,10 @@ class Arithmetic:
     @property
     def kind(self) -> str:
         """dense, sparse or, where only some products are sparse, mixed."""
-        dense = [why for why in self.layers().values() if why]
-        if len(dense) == len(self.net.weights):
-            return "dense"
-        return "mixed" if dense else "sparse"
+        found = {*self.layers().values()}
+        if found == {""}:
+            return "sparse"
+        return "mixed" if found & {"", ITS_GRADIENT_ALONE} else "dense"
 
     @torch.no_grad()
     def inference_seconds(self, images: Tensor) -> dict[str, float]:
@@ -166,11 +168,14 @@ class Arithmetic:
         """By weight: why it is dense, or nothing where it is sparse."""
         if self.sparse is None:
             return dict.fromkeys(self.net.weights, "as all products")
-        found = dict[str, str]()
-        for name in self.net.weights:
-            slower = self.sparse.chosen is not None and name not in self.sparse.chosen
-            found[name] = self.sparse.why_dense(self.net, name) or ("faster" if slower else "")
-        return found
+        return {name: self._why_dense(self.sparse, name) for name in self.net.weights}
+
+    def _why_dense(self, sparse: SparseArithmetic, name: str) -> str:
+        if why := sparse.why_dense(self.net, name):
+            return why
+        if sparse.chosen is not None and name not in sparse.chosen:
+            return "faster"
+        return "" if self.net.weights[name].base == "zero" else ITS_GRADIENT_ALONE
 
     # -- checkpoints --------------------
     def state(self) -> dict[str, Any]:
