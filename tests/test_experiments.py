@@ -58,6 +58,36 @@ def test_an_experiment_can_be_changed_and_names_its_method() -> None:
         composed_with_choices(["+experiment=rigl_wrn22"])
 
 
+@pytest.mark.parametrize(
+    "setting, words",
+    [
+        (
+            "defaults: [override /hydra/launcher: packed]",
+            "sets hydra/launcher=packed, and a launcher needs -m|add hydra/launcher=basic to train",
+        ),
+        (
+            "defaults: [override /hydra/sweeper: optuna]",
+            "sets hydra/sweeper=optuna, and a sweeper needs -m|add hydra/sweeper=basic to train",
+        ),
+        ("hydra: {sweeper: {params: {seed: '0,1'}}}", "sets hydra.sweeper.params (seed)"),
+    ],
+)
+def test_what_an_experiment_sets_for_sweeps_is_refused_without_m(
+    setting: str, words: str, dimred: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    file = tmp_path / "experiment/swept.yaml"
+    file.parent.mkdir()
+    file.write_text(f"# @package _global_\n{setting}\n")
+    arguments = ("train", "+experiment=swept", "recipe.steps=2", f"outputs={tmp_path}")
+    one = dimred(*arguments, "--config-dir", str(tmp_path))
+    assert one.code == 1 and not (tmp_path / "runs").exists()
+    for part in words.split("|"):
+        assert part in one.err
+    if "launcher" in setting:
+        alone = dimred(*arguments, "--config-dir", str(tmp_path), "hydra/launcher=basic")
+        assert alone.code == 0, alone.err
+
+
 def commands(section: str) -> list[str]:
     """Those that a section of docs/usage.md shows."""
     page = (ROOT / "docs/usage.md").read_text().replace("\\\n", " ")

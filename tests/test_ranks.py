@@ -288,8 +288,9 @@ def test_the_first_process_writes_and_prints_the_run_and_the_others_nothing(
     assert result["reduced_bytes_per_step"] == pytest.approx(expected)
 
 
-def test_a_sweep_on_several_processes_is_refused_in_words(start: Start) -> None:
-    outcome = start("train", "-m", "seed=0,1", before=as_rank(0, 2, free_port())).wait()
+@pytest.mark.parametrize("how", ["-m", "hydra.mode=MULTIRUN"])
+def test_a_sweep_on_several_processes_is_refused_in_words(start: Start, how: str) -> None:
+    outcome = start("train", how, "seed=0,1", before=as_rank(0, 2, free_port())).wait()
     assert outcome.code == 1
     assert "torchrun starts one run on all of its processes, and -m computes several" in outcome.err
 

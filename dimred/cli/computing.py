@@ -36,11 +36,11 @@ def compute(jobs: Sequence[Job], asked: Request, at_once: int | None) -> int:
     options, folder = launcher_and_folder(where)
     if name == "packed":
         return int(not run_commands(commands, options["n_jobs"]))
-    from dimred.runs.clusters.launch import of_cluster
+    from dimred.runs.launchers import of_launcher
 
     tasks = tasks_of_commands(commands)
     known = [task for task in tasks if task is not None]
-    outcomes = of_cluster(name, options, known, 0, folder)
+    outcomes = of_launcher(name, options, known, 0, folder)
     done = all(outcome["status"] == "done" for outcome in outcomes)
     return int(not done or len(known) < len(tasks))
 

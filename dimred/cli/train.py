@@ -16,7 +16,6 @@ from dimred.runs.config.composition import explained, own_folder
 from dimred.runs.config.files import conf
 from dimred.runs.config.overrides import require_one_way
 from dimred.runs.config.rerun import register
-from dimred.runs.processes import require_one_process
 
 if TYPE_CHECKING:
     from dimred.runs.sweep import Command
@@ -73,8 +72,6 @@ def run(arguments: list[str]) -> int:
     if folder:
         passed.append(f"--config-dir={folder}")
     require_options(passed)
-    if {"-m", "--multirun"} & set(passed):
-        require_one_process("-m")
     require_one_way(argument for argument in passed if argument[:1] != "-")
     require_sweep(passed)
     run: Path | None = getattr(given, "from")
@@ -151,7 +148,7 @@ def require_sweep(arguments: Sequence[str]) -> None:
     if given & SHOWS_OR_SWEEPS or "hydra.mode=MULTIRUN" in arguments:
         return
     for argument in arguments:
-        if found := re.match(r"\+*hydra[./](launcher|sweeper)\b", argument):
+        if found := re.match(r"\+*hydra[./](launcher|sweeper)\b(?!=basic$)", argument):
             raise UserError(
                 f"a {found[1]} needs -m: without it, one run is trained here and {argument} is "
                 f"not used. Write dimred train -m {argument} ..., or leave it out"

@@ -28,6 +28,7 @@ from dimred.runs.config.objectives import (
     value_of,
 )
 from dimred.runs.printing import summary
+from dimred.runs.processes import require_one_process
 from dimred.runs.signals import ending_with_parent, handing_on_signals
 from dimred.runs.terminal import listen, printable
 from dimred.training.sweep_label import Run, named_run
@@ -137,29 +138,48 @@ def write_outcome(folder: str, number: int, outcome: Outcome) -> None:
     write(Path(folder).expanduser() / f"{number}.json", json.dumps(outcome).encode())
 
 
-def require_objectives(config: DictConfig, many: bool) -> None:
-    """End the process with `command.error` unless the objectives are those of a result, and a
-    search has their directions. Hydra makes a warning of whatever exception its callbacks raise,
-    but for SystemExit."""
-    if command is None:
-        return
+@contextmanager
+def ending_hydra() -> Iterator[None]:
+    """Of a callback: end the process with `command.error` at a UserError. Hydra makes a warning of
+    whatever exception its callbacks raise, but for SystemExit."""
     try:
-        names = objectives(config.objective)
-        if many and searches(config.hydra.sweeper):
-            require_directions(config.hydra.sweeper, names)
+        yield
     except UserError as error:
-        command.error = error
+        if command is not None:
+            command.error = error
         raise SystemExit(1) from error
+
+
+def require_no_sweep(hydra: DictConfig) -> None:
+    """UserError for a launcher, a sweeper or values of a sweep that a file of the configuration
+    sets: without -m, Hydra would not use them."""
+    for kind in ("launcher", "sweeper"):
+        name = hydra.runtime.choices[f"hydra/{kind}"]
+        if name != "basic":
+            raise UserError(
+                f"the configuration sets hydra/{kind}={name}, and a {kind} needs -m: without it, "
+                "one run is trained here. Write dimred train -m ..., or add hydra/"
+                f"{kind}=basic to train this run without it"
+            )
+    if params := hydra.sweeper.get("params"):
+        raise UserError(
+            f"the configuration sets hydra.sweeper.params ({', '.join(params)}), the values of a "
+            "sweep, and a sweep needs -m. Write dimred train -m ..., or take them out of the file"
+        )
 
 
 class SweepTable(Callback):
     """Counts the runs of a sweep before they start, and collects what came of them."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        require_objectives(config, many=False)
+        with ending_hydra():
+            objectives(config.objective)
+            require_no_sweep(config.hydra)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        require_objectives(config, many=True)
+        with ending_hydra():
+            require_one_process("-m")
+            require_directions(config.hydra.sweeper, objectives(config.objective))
         if command is None or searches(config.hydra.sweeper):
             return
         typed: Any = OmegaConf.to_container(config.hydra.overrides.task)

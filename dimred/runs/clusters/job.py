@@ -17,8 +17,8 @@ from typing import Any
 
 from dimred.errors import UserError
 from dimred.runs import sweep
-from dimred.runs.packed.display import Display
-from dimred.runs.packed.pool import shared_pool, the_pool
+from dimred.runs.packed.pool import shared_pool
+from dimred.runs.packed.side_by_side import side_by_side
 from dimred.runs.packed.worker import Outcome, Task
 from dimred.runs.signals import handing_on_signals
 from dimred.runs.terminal import listen
@@ -43,11 +43,8 @@ class Job:
         """Compute what is left of the runs."""
         os.chdir(self.working_folder)
         listen(logging.INFO)
-        with handing_on_signals(), shared_pool(), Display(len(self.tasks)) as display:
-            pool = the_pool(self.at_once)
-            for i, outcome in pool.outcomes(self.tasks, patient=True):
-                sweep.write_outcome(self.folder, self.first + i, outcome)
-                display.show(self.tasks[i], outcome)
+        with handing_on_signals(), shared_pool():
+            side_by_side(self.tasks, self.first, self.folder, self.at_once, patient=True)
 
     def checkpoint(self) -> Any:
         """What submitit submits when it requeues the job: the job as it is. Finished runs are

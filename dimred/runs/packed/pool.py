@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any
 
-from dimred.errors import Interrupted
+from dimred.errors import Interrupted, require
 from dimred.runs.packed.places import Place, homes, visible_gpus
 from dimred.runs.packed.process import Worker
 from dimred.runs.packed.worker import Message, Outcome, Task
@@ -285,8 +285,14 @@ def shared_pool() -> Iterator[None]:
 def the_pool(given: int | None) -> Pool:
     """The pool of the blocks of `shared_pool` that this is called in."""
     require_one_process("this command")
+    require_number(given)
     outermost = _blocks[0]
     if not outermost:
         outermost.append(Pool(Workers(given)))
     outermost[0].workers.given = given
     return outermost[0]
+
+
+def require_number(at_once: int | None) -> None:
+    whole = at_once is None or (isinstance(at_once, int) and at_once >= 1)
+    require(whole, "hydra.launcher.n_jobs", at_once, "a whole number, 1 or more, or null")

@@ -1,4 +1,5 @@
-"""Where Hydra looks for launchers (see dimred_packed.py)."""
+"""Where Hydra looks for launchers. Every command that uses Hydra imports this file, so it imports
+next to nothing."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
-class ClusterLauncher(Launcher):
-    """hydra/launcher=NAME: the runs of a sweep as jobs of a cluster (dimred/runs/clusters)."""
+class OwnLauncher(Launcher):
+    """hydra/launcher=NAME. Its options are those of conf/hydra/launcher/NAME.yaml."""
 
     name = ""
 
@@ -27,23 +28,27 @@ class ClusterLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """The task function is dimred's own; jobs call what it calls."""
+        """The task function is dimred's own; workers and jobs call what it calls."""
         self.context, self.config = hydra_context, config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        from dimred.runs.clusters.launch import launch
+        from dimred.runs.launchers import launch
 
         about = self.context, self.config, job_overrides, initial_job_idx
         return launch(self.name, self.options, *about)
 
 
-class SlurmLauncher(ClusterLauncher):
+class PackedLauncher(OwnLauncher):
+    name = "packed"
+
+
+class SlurmLauncher(OwnLauncher):
     name = "slurm"
 
 
-class RayLauncher(ClusterLauncher):
+class RayLauncher(OwnLauncher):
     name = "ray"
 
 
