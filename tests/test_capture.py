@@ -6,7 +6,6 @@ for every method."""
 from __future__ import annotations
 
 import dataclasses
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,65 +19,16 @@ from dimred.conformance.observe import difference, use_fused_optimizer
 from dimred.conformance.toy import RECIPE, Blobs, conv_norm
 from dimred.data.arrays import Examples
 from dimred.data.memory import Memory
-from dimred.errors import OutOfMemory, UserError
+from dimred.errors import UserError
 from dimred.methods.supermasks.edge_popup import best_of, best_on_device
 from dimred.net import Net
 from dimred.net.eager import SGD
 from dimred.net.fused import FusedWeights, fuse, used_in_half
 from dimred.net.transforms import Transform
 from dimred.runs.identity import describe
-from dimred.training.capture import CapturedStep
+from dimred.training.capture import CapturedStep, use_own_stream
 from dimred.training.loop import Train
 from dimred.training.tape import Recorder
-
-
-# -- what may be captured --------------------
-def recorded(step: Callable[[], Any], changed: Callable[[], Any]) -> str:
-    """Why a step and the next one cannot be the same graph."""
-    tapes = []
-    for _ in range(2):
-        with Recorder() as recorder:
-            step()
-        tapes.append(recorder.tape)
-        changed()
-    return tapes[0].difference(tapes[1])
-
-
-class Numbers:
-    """A step of one operation, on a number or a tensor that changes between steps."""
-
-    def __init__(self) -> None:
-        self.tensor, self.number, self.place = torch.arange(6.0), 2.0, torch.zeros(1)
-
-    def change(self) -> None:
-        self.number += 1
-        self.place = self.place + 1
-
-
-@pytest.mark.parametrize(
-    ("step", "why"),
-    [
-        (lambda n: n.tensor * 2 + n.tensor.sum(), ""),
-        (lambda n: n.tensor.clone().mul_(3).sort(), ""),
-        (lambda n: n.tensor * n.number, "aten.mul.Tensor has 2.0 in one step and 3.0 in the next"),
-        (lambda n: n.tensor + n.place, "aten.add.Tensor has 0x"),
-        (lambda n: n.tensor[2].item(), "reads a number back from the device"),
-        (lambda n: n.tensor.nonzero(), "size depends on its values"),
-        (lambda n: n.tensor[n.tensor > 2], "selects by a mask"),
-        (lambda n: n.tensor * torch.tensor([1.0] * 6), "puts a number of Python into a tensor"),
-        (lambda n: torch.rand(3, generator=torch.Generator()), "generator of its own"),
-        (lambda n: n.tensor * (random.random() < 2), "random numbers of Python's or numpy's"),
-        (lambda n: torch.zeros(int(n.number)), "aten.zeros.default has 2 in one step and 3"),
-        (lambda n: [n.tensor + 1] * int(n.number), ""),
-        (lambda n: [n.tensor + 1 for _ in range(int(n.number))], "one step has 2 operations, the"),
-    ],
-)
-def test_a_step_may_be_captured_if_it_repeats_itself(
-    step: Callable[[Numbers], Any], why: str
-) -> None:
-    numbers = Numbers()
-    found = recorded(lambda: step(numbers), numbers.change)
-    assert (why in found) if why else not found, found
 
 
 # -- weights written at once --------------------
@@ -402,18 +352,66 @@ def test_a_required_capture_ends_where_coordinates_change_in_every_step() -> Non
             train.net.keep({"9.weight": torch.arange(3 + t % 2)})
 
 
-def test_a_capture_that_does_not_fit_into_memory_says_what_to_do() -> None:
-    def full(work: Callable[[], None]) -> EmulatedGraph:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+            r"out of memory .* captured as a CUDA graph \(CUDA out of memory.*capture=false",
+        ),
+        (
+            torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing"),
+            r"could not be captured as a CUDA graph.*not permitted when stream.*capture=false",
+        ),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), "unspecified launch"),
+    ],
+)
+def test_a_capture_that_fails_says_what_to_do(error: Exception, message: str) -> None:
+    def failing(work: Callable[[], None]) -> EmulatedGraph:
+        raise error
 
     train = training(True)
     assert isinstance(train.stepper, CapturedStep)
-    train.stepper._capture = full
-    with pytest.raises(
-        OutOfMemory, match=r"captured as a CUDA graph \(CUDA out of memory.*capture=f"
-    ):
+    train.stepper._capture = failing
+    with pytest.raises((UserError, torch.AcceleratorError), match=message):
         train(0, 8)
     assert train.steps_done == 3
+
+
+class Streams:
+    """torch.cuda's streams: setting one sets its device, too."""
+
+    def __init__(self) -> None:
+        self.device, self.current = 0, dict[int, Streams.Stream]()
+
+    class Stream:
+        def __init__(self, device: torch.device) -> None:
+            self.device, self.waits_for = device, set[Any]()
+
+        def wait_stream(self, other: Any) -> None:
+            self.waits_for.add(other)
+
+    def current_stream(self, device: torch.device) -> Stream:
+        return self.current.setdefault(device.index, Streams.Stream(device))
+
+    def set_stream(self, stream: Stream) -> None:
+        self.device = stream.device.index
+        self.current[self.device] = stream
+
+
+def test_runs_on_several_gpus_in_turn_are_each_captured_on_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    streams, own = Streams(), dict[torch.device, Any]()
+    for name in ("current_stream", "set_stream", "Stream"):
+        monkeypatch.setattr(torch.cuda, name, getattr(streams, name))
+    monkeypatch.setattr("dimred.training.capture.STREAMS", own)
+    devices = [torch.device("cuda", i) for i in range(2)]
+    before = [streams.current_stream(device) for device in devices]
+    for i in (0, 1, 0):
+        use_own_stream(devices[i])
+        assert streams.device == i and streams.current_stream(devices[i]) is own[devices[i]]
+        assert before[i] in own[devices[i]].waits_for
 
 
 def test_a_captured_net_compiles() -> None:

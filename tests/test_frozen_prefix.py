@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from toy import RECIPE, Blobs, Crash, Fragile
 
 from dimred.conformance.emulated_graph import EmulatedGraph
-from dimred.conformance.observe import use_fused_optimizer
+from dimred.conformance.observe import difference, use_fused_optimizer
 from dimred.data.folder import imagefolder
 from dimred.data.memory import Examples, Memory
 from dimred.errors import UserError
@@ -153,6 +153,26 @@ def test_steps_from_the_cache_can_be_captured() -> None:
         assert not capture or train.stepper.captured > 20
     for name in states[0]:
         assert torch.allclose(states[0][name].double(), states[1][name].double(), atol=1e-6), name
+
+
+def test_captured_steps_from_the_cache_see_new_supports() -> None:
+    states = []
+    for captured in (False, True):
+        net = Net(conv_net(), seed=3)
+        net.freeze({"0.weight": None, "0.bias": None, "1.weight": None, "1.bias": None})
+        net.freeze({"1.running_mean": None})
+        net.keep({"6.weight": torch.arange(0, 1536, 4)})
+        train = Train(net, Plain(), dataclasses.replace(RECIPE, cache_frozen_mb=1), seed=3)
+        use_fused_optimizer(train)
+        if captured:
+            parts = net, train.recipe, Plain().feed(8, True), train.optimizer, train.running_loss
+            train.stepper = CapturedStep(*parts, capture=EmulatedGraph)
+        for t in train.steps(0, 24):
+            if t in (8, 16):
+                net.keep({"6.weight": torch.arange(t // 8, 1536, 4)})
+        assert train.skipped.prefix and train.stepper.captured >= 15 * captured
+        states.append(net.state())
+    assert difference(*states) == ""
 
 
 def test_sparse_products_go_on_after_the_cache() -> None:

@@ -75,10 +75,9 @@ def use_own_stream(device: torch.device) -> None:
     than the captured one, capture fails."""
     if device not in STREAMS:
         STREAMS[device] = torch.cuda.Stream(device)
-    own, current = STREAMS[device], torch.cuda.current_stream(device)
-    if own != current:
-        own.wait_stream(current)
-        torch.cuda.set_stream(own)
+    STREAMS[device].wait_stream(torch.cuda.current_stream(device))
+    # also where it is that stream already: the run before may have been on another device
+    torch.cuda.set_stream(STREAMS[device])
 
 
 #: one for all runs of a process, so that they reuse each other's memory
@@ -227,8 +226,8 @@ class CapturedStep(Step):
         if kind in self._judged or not self._steady:
             super().compute()
         elif self.net.forward.compiled:
-            self._judged[kind] = True  # compiled code is not seen by a recorder
             super().compute()
+            self._judge(kind, "")  # compiled code is not seen by a recorder
         else:
             with Recorder() as recorder:
                 super().compute()
@@ -242,6 +241,8 @@ class CapturedStep(Step):
     def _judge(self, kind: Kind, why: str) -> None:
         self._judged[kind] = not why
         if not why:
+            # graphs have memory of their own, and none is freed for them while they are captured
+            torch.cuda.empty_cache()
             return
         self.reason = why
         if self.required:
@@ -261,6 +262,14 @@ class CapturedStep(Step):
                 f"out of memory while a training step was captured as a CUDA graph ({why}). "
                 "Graphs keep the memory of one step. Choose recipe.capture=false, or a smaller "
                 "recipe.batch_size or model; repeat the command to resume from the last checkpoint"
+            ) from error
+        except torch.AcceleratorError as error:
+            why = str(error).partition("\n")[0]
+            if "captur" not in why:  # the GPU has failed
+                raise
+            raise UserError(
+                f"a training step could not be captured as a CUDA graph ({why}). Choose "
+                "recipe.capture=false; repeat the command to resume from the last checkpoint"
             ) from error
 
     def _capture_gradients(self) -> Captured:

@@ -207,6 +207,8 @@ class Step:
         return partly == fused and all(each.refill() for each in self._fused)
 
     def _fuse(self) -> list[FusedWeights]:
+        if self.part:  # it has weights of its own
+            return []
         net = self.net
         made = net.transforms.keys() | net.bases.keys()
         half = used_in_half(net.model) if self.recipe.bf16 else set()

@@ -15,23 +15,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
 from dimred.net.eager import DispatchMode
 from dimred.net.seeded import generators
 
 aten = torch.ops.aten
-#: operations whose result the host waits for: a graph cannot hold them
+#: tags of operations whose result the host waits for: a graph cannot hold them
 WAITING = {
-    aten._local_scalar_dense: "reads a number back from the device",
-    aten.nonzero: "makes a tensor whose size depends on its values",
-    aten.masked_select: "makes a tensor whose size depends on its values",
-    aten._unique2: "makes a tensor whose size depends on its values",
-    aten.unique_dim: "makes a tensor whose size depends on its values",
+    torch.Tag.data_dependent_output: "reads a number back from the device",
+    torch.Tag.dynamic_output_shape: "makes a tensor whose size depends on its values",
 }
+#: an operation without such a tag that waits, too
+CHECKING = {aten._linalg_check_errors}
 #: operations that put a Python number into a tensor
 LIFTING = {aten.lift_fresh, aten.lift_fresh_copy, aten.lift}
+#: operations whose sizes depend on values only if they select by a mask
 INDEXING = {aten.index, aten.index_put, aten.index_put_}
+COPYING = {aten._to_copy, aten.copy, aten.copy_}
 
 
 @dataclass
@@ -39,12 +41,13 @@ class Tape:
     """What a step executed: a line for each operation.
 
     offence: why no graph can hold it, if so.
-    alive: the tensors it made. As long as they are kept, no later one lies where they do.
+    made: the storages of the tensors it made. As long as they are referred to, no other one has the
+        identity of theirs; their memory may be freed.
     """
 
     lines: list[tuple[str, ...]] = field(default_factory=list)
     offence: str = ""
-    alive: list[Tensor] = field(default_factory=list)
+    made: list[StorageWeakRef] = field(default_factory=list)
 
     def difference(self, other: Tape) -> str:
         """Why this step and the next cannot be the same graph; empty if they can."""
@@ -84,38 +87,45 @@ class Recorder(DispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = tree_leaves((args, kwargs))
-        line = (str(func), *(self._name(each) for each in given))
-        self._examine(func, given)
+        on_device = any(not is_on_host(each) for each in tensors(given))
+        line = (str(func), *(self._name(each, on_device) for each in given))
         out = func(*args, **kwargs)
+        made = tensors(tree_leaves(out))
+        self._examine(func, given, made)
         known = {storage_of(each) for each in tensors(given)}
-        for each in tensors(tree_leaves(out)):
+        for each in made:
             key = storage_of(each)
             if key not in known and key not in self._names:
                 self._names[key] = f"#{len(self.tape.lines)}"
-                self.tape.alive.append(each)
+                self.tape.made.append(StorageWeakRef(each.untyped_storage()))
         self.tape.lines.append(line)
         return out
 
-    def _name(self, value: Any) -> str:
+    def _name(self, value: Any, on_device: bool) -> str:
         if not isinstance(value, Tensor):
             return repr(value)
+        # a kernel is given its value, which a graph would freeze
+        if on_device and is_on_host(value) and not value.dim():
+            return repr(value.tolist())
         place = self._names.get(storage_of(value), hex(value.untyped_storage().data_ptr()))
         return f"{place}+{value.storage_offset()} {tuple(value.shape)} {value.stride()}"
 
-    def _examine(self, func: Any, given: list[Any]) -> None:
+    def _examine(self, func: Any, given: list[Any], made: list[Tensor]) -> None:
         """Whether a graph can hold this operation."""
-        packet, why = func.overloadpacket, ""
-        devices = {each.device.type for each in tensors(given) if each.dim()}
-        if packet in WAITING:
-            why = WAITING[packet]
+        packet = func.overloadpacket
+        why = next((WAITING[tag] for tag in func.tags if tag in WAITING), "")
+        copied = [each for each in tensors(given) if each.dim() or packet in COPYING]
+        if packet in INDEXING:
+            masks = any(is_mask(each) for each in tensors(given[1:]))
+            why = "selects by a mask, so sizes depend on values" if masks else ""
+        elif packet in CHECKING:
+            why = "reads back whether it has succeeded"
         elif packet in LIFTING:
             why = "puts a number of Python into a tensor"
-        elif len(devices) > 1:
-            why = "copies between the host and the device"
         elif any(isinstance(each, torch.Generator) for each in given):
             why = "draws from a random generator of its own"
-        elif packet in INDEXING and any(is_mask(each) for each in tensors(given[1:])):
-            why = "selects by a mask, so sizes depend on values"
+        if len({each.device.type for each in (*copied, *made)} - {"meta"}) > 1:
+            why = why or "copies between the host and the device"
         if why:
             self._object_to(f"{packet} {why}")
 
@@ -126,6 +136,10 @@ def tensors(values: Iterable[Any]) -> list[Tensor]:
 
 def is_mask(tensor: Tensor) -> bool:
     return tensor.dtype in (torch.bool, torch.uint8) and tensor.dim() > 0
+
+
+def is_on_host(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def storage_of(tensor: Tensor) -> int:
