@@ -3,6 +3,7 @@ line."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import subprocess
@@ -239,3 +240,17 @@ def test_training_leaves_no_handlers_behind() -> None:
     before = [*logging.getLogger().handlers], [*logging.getLogger("dimred").handlers]
     front_door.train("dense", recipe={"steps": 1})
     assert before == (logging.getLogger().handlers, logging.getLogger("dimred").handlers)
+
+
+def test_a_run_that_is_over_leaves_its_memory_at_once(tmp_path: Path) -> None:
+    def nets() -> int:
+        return sum(type(each) is front_door.Net for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()  # what is part of a cycle would stay until it runs
+    try:
+        before = nets()
+        front_door.train("rigl", outputs=str(tmp_path), recipe={"steps": 2})
+        assert nets() == before
+    finally:
+        gc.enable()

@@ -84,6 +84,7 @@ class Lease:
             )
 
     def release(self) -> None:
+        self.progress = dict  # the run, and the memory of its net, may be gone at once
         self._over.set()
         if self._thread.is_alive():
             self._thread.join()

@@ -7,84 +7,109 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
+
 from dimred.conformance import NOT_EXAMINED, Make
 from dimred.conformance.observe import Crash, Trace, difference, run
 from dimred.errors import UserError
 from dimred.runs.config.composition import composed
 from dimred.runs.config.files import names
 from dimred.storage.folder import RunFolder
+from dimred.training.ranks import Group
 
+DEVICE = "cuda"
 KINDS = ("conv_norm", "mlp", "residual")
 OPTIONS: Mapping[str, dict[str, Any]] = {
     "sgd": {},
     "adam": {"optimizer": "adam"},
     "bf16": {"bf16": True},
+    "fp16": {"fp16": True},  # never captured
     "clip, smoothing": {"clip": 1.0, "label_smoothing": 0.1},
     "cosine": {"schedule": "cosine", "warmup": 0.2},
+    "micro-batches": {"accumulate": 4},
+    "average": {"ema": 0.9},
+    "mixed": {"mixup": 0.2, "cutmix": 1.0},
 }
+IN_GROUPS = ("adam", "fp16", "micro-batches")
 BASES = ("power", "layer", "group", "network")
+EAGER, CAPTURED = {"capture": False}, {"capture": "auto"}
+REWRITTEN = {"capture": False, "theta": "rewritten"}
 
 
 def made(method: str, *overrides: str) -> Make:
     return Make(method, composed([f"method={method}", *overrides]))
 
 
-def trained(make: Make, kind: str, capture: Any, **how: Any) -> Trace:
-    return run(make(), kind, make.basis(), device="cuda", capture=capture, **how).trace
+def trained(make: Make, kind: str, how: Mapping[str, Any]) -> Trace:
+    return run(make(), kind, make.basis(), device=DEVICE, **{"steps": 24, **how}).trace
 
 
-def compared(label: str, make: Make, **how: Any) -> str:
-    """Train captured and eagerly; what differs, empty if nothing."""
+def compared(
+    label: str, make: Make, other: Mapping[str, Any] = CAPTURED, **how: Any
+) -> dict[str, str]:
+    """Train eagerly, and in another way; what differs, by the label. Empty if nothing does."""
     for kind in KINDS:
         try:
-            eager = trained(make, kind, False, **how)
+            eager = trained(make, kind, {**how, **EAGER})
         except UserError:
             continue
-        captured = trained(make, kind, "auto", **how)
-        name = difference(eager.state, captured.state)
-        reason = f" ({captured.reason})" if captured.reason else ""
+        again = trained(make, kind, {**how, **other})
+        name = difference(eager.state, again.state)
+        reason = f" ({again.reason})" if again.reason else ""
         verdict = f"DIFFERS in {name}" if name else "same"
-        count = f"{captured.captured:3} of {len(captured.counts):3} captured{reason}"
+        count = f"{again.captured:3} of {len(again.counts):3} captured{reason}"
         print(f"{label:34} {kind:10} {count}, {verdict}", flush=True)
-        return name
+        return {label: name} if name else {}
     print(f"{label:34} trains none of the nets")
-    return ""
+    return {}
 
 
 def bits() -> dict[str, Any]:
     """Every method on a small net: captured steps against eager ones."""
-    different = {}
+    wrong: dict[str, str] = {}
     for method in names("method"):
         if method not in NOT_EXAMINED:
-            different[method] = compared(method, made(method), steps=24)
+            wrong |= compared(method, made(method))
     for option, values in OPTIONS.items():
         for method in ("dense", "rigl", "str"):
-            label = f"{method}, {option}"
-            different[label] = compared(label, made(method), steps=24, **values)
+            wrong |= compared(f"{method}, {option}", made(method), **values)
     for basis in BASES:
-        label = f"snip, basis={basis}"
-        different[label] = compared(label, made("snip", f"basis={basis}"), steps=24)
-    wrong = [name for name, where in different.items() if where]
-    print(f"{len(different)} trainings, {len(wrong)} differ: {', '.join(wrong) or 'none'}")
-    return {"trainings": len(different), "different": wrong}
+        wrong |= compared(f"snip, basis={basis}", made("snip", f"basis={basis}"))
+    for method in ("freezenet", "rigl", "str"):
+        wrong |= compared(f"{method}, theta=rewritten", made(method), REWRITTEN)
+    return {"wrong": [*wrong]}
 
 
 def resume() -> dict[str, Any]:
     """Trainings that end in a crash and are resumed: the same bits as without."""
     wrong = []
     for method in ("dense", "rigl", "imp", "snip", "freezenet", "str", "gmp", "granet"):
-        make = made(method)
-        whole = trained(make, "conv_norm", "auto", steps=24)
+        make, how = made(method), {"ema": 0.9}
+        whole = trained(make, "conv_norm", how)
         for crash in (5, 11, 23):
             with tempfile.TemporaryDirectory() as path:
                 try:
                     with RunFolder(Path(path)) as folder:
-                        trained(make, "conv_norm", "auto", steps=24, folder=folder, crash=crash)
+                        trained(make, "conv_norm", {**how, "folder": folder, "crash": crash})
                 except Crash:
                     pass
                 with RunFolder(Path(path)) as folder:
-                    again = trained(make, "conv_norm", "auto", steps=24, folder=folder)
+                    again = trained(make, "conv_norm", {**how, "folder": folder})
             if name := difference(whole.state, again.state):
                 wrong.append(f"{method} at {crash}: {name}")
-    print(f"differ: {', '.join(wrong) or 'none'}")
-    return {"different": wrong}
+    return {"wrong": wrong}
+
+
+def ranks() -> dict[str, Any]:
+    """A group of one process: gradients go through NCCL between the graphs of a step."""
+    backend = "cpu:gloo,cuda:nccl" if DEVICE == "cuda" else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        wrong: dict[str, str] = {}
+        for method in ("dense", "rigl", "str"):
+            for option in IN_GROUPS:
+                label, values = f"{method}, {option}", OPTIONS[option]
+                wrong |= compared(label, made(method), ranks=Group(), **values)
+    finally:
+        dist.destroy_process_group()
+    return {"wrong": [*wrong]}
