@@ -4,6 +4,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from dimred.runs.environment import find_device
 
 FAULTS = """
 import resource, sys
@@ -33,3 +36,12 @@ def test_freed_memory_is_used_again_without_new_page_faults() -> None:
         for how in ("settled", "as it is")
     )
     assert settled < 100 < otherwise
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_a_run_is_on_the_first_gpu_wherever_the_run_before_was(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert find_device(name) == torch.device("cuda", 0)
+    assert find_device("cuda:1") == torch.device("cuda", 1)

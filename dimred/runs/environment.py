@@ -65,7 +65,9 @@ def find_device(name: str) -> torch.device:
         return own_gpu(name, count)
     allowed = ["auto", "cpu", *(["cuda"] if count else []), *(f"cuda:{i}" for i in range(count))]
     require(name in allowed, "device", name, f"one of {', '.join(allowed)} (what this machine has)")
-    return torch.device("cuda" if count else "cpu") if name == "auto" else torch.device(name)
+    if name in ("auto", "cuda") and count:
+        return torch.device("cuda", 0)  # without a number, it is that of the run before
+    return torch.device("cpu" if name == "auto" else name)
 
 
 def own_gpu(name: str, count: int) -> torch.device:
