@@ -66,8 +66,9 @@ class EmulatedGraph(DispatchMode):
         tensor = tensor.detach()
         if storage_of(tensor) in self._made or tensor.is_meta or not tensor.numel():
             return tensor
-        place = tensor.storage_offset(), tensor.shape, tensor.stride()
-        return Outside(StorageWeakRef(tensor.untyped_storage()), tensor.new_empty(0), *place)
+        storage = StorageWeakRef(tensor.untyped_storage())
+        offset = int(tensor.storage_offset())
+        return Outside(storage, tensor.new_empty(0), offset, tensor.shape, tensor.stride())
 
     @torch.no_grad()
     def replay(self) -> None:
