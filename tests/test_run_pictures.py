@@ -10,17 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Outcome
-from figures import folders, settings
+from figures import change, folders, settings
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from safetensors.numpy import save_file
 
 from dimred.cli.plot import parse
 from dimred.errors import UserError
 from dimred.report.pictures.catalogue import pictures
+from dimred.report.pictures.layer_names import labels
 from dimred.report.pictures.one_run import draw_histograms, histogram, inputs_of, map_of, tiled
 from dimred.report.pictures.picture import WIDE
-from dimred.report.pictures.sheet import Sheet
+from dimred.report.pictures.points import layer_shares
+from dimred.report.pictures.sheet import Sheet, width_of
 from dimred.report.pictures.style import PAPER, PLAIN, Look, styled
+from dimred.report.runs import find_runs
 
 
 # -- supports through time --------------------
@@ -139,6 +142,31 @@ def test_the_text_of_a_histogram_is_within_the_page_and_off_its_bars(look: Look)
             assert axes.texts[0].get_window_extent().y0 >= most
             assert axes.yaxis.label.get_window_extent().x0 >= 0
             assert not [tick for tick in axes.get_yticklabels() if "e+" in tick.get_text()]
+
+
+# -- names of layers --------------------
+def test_long_names_of_layers_can_be_told_apart_and_fit() -> None:
+    names = [f"vit.encoder.layer.{i}.attention.attention.query.weight" for i in range(12)]
+    names += ["stage2.0.shortcut.conv.weight", "stage3.0.shortcut.conv.weight"]
+    found = labels(names, 1.5, 9.5, "bold")
+    assert found[:2] == ["v.e.l.0.a.a.query", "v.e.l.1.a.a.query"]
+    assert found[-2:] == ["s2.0.s.conv", "s3.0.s.conv"]
+    assert max(width_of(text, 9.5, "bold") for text in found) <= 1.5
+    assert labels(["fc1.weight"], 1.5) == ["fc1"]
+
+
+def test_names_that_no_abbreviation_tells_apart_have_their_places() -> None:
+    alpha, abc = labels(["alpha." + "x" * 22, "abc." + "x" * 22], 1.5)
+    assert alpha.startswith("1: ") and abc.startswith("2: ")
+
+
+def test_layers_whose_long_names_begin_alike_are_all_drawn(runs: Path) -> None:
+    (one, *_) = folders(runs, "snip-*")
+    layer = {"total": 4, "trained": 1, "nonzero": 1}
+    names = [f"{'encoder.' * 6}{i}.weight" for i in range(3)]
+    change(one, layers=dict.fromkeys(names, layer))
+    (run,) = find_runs(one)
+    assert list(layer_shares(run)) == names
 
 
 # -- files --------------------

@@ -11,11 +11,12 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from dimred.errors import listed
+from dimred.report.pictures.layer_names import labels
 from dimred.report.pictures.maps import heat_map, name_rows, scale
-from dimred.report.pictures.names import plain
+from dimred.report.pictures.names import layer_name
 from dimred.report.pictures.picture import Picture, Row
 from dimred.report.pictures.points import Point, Setting, metrics, seeds
-from dimred.report.pictures.sheet import Sheet, columns, per_cent, set_ticks, shortened, width_of
+from dimred.report.pictures.sheet import Sheet, columns, per_cent, set_ticks, width_of
 from dimred.report.runs import Run
 
 
@@ -87,7 +88,7 @@ def of_point(point: Point, kind: Kind) -> History | None:
 def of_run(run: Run, kind: Kind) -> History | None:
     """None if the run lacks the numbers, as older versions do, or has other layers."""
     try:
-        totals = {plain(name): layer["total"] for name, layer in run.result["layers"].items()}
+        totals = {layer_name(name): layer["total"] for name, layer in run.result["layers"].items()}
         lines = [line for line in metrics(run.folder) if kind.key in line]
         shares = np.array([line[kind.key] for line in lines], float).T
         if kind is DENSITY:
@@ -143,7 +144,7 @@ def draw(sheet: Sheet, found: Mapping[Point, History]) -> Figure:
         axes = sheet.panel(x, sheet.y, wide, high, title=label(point))
         heat_map(axes, history.shares, norm)
         if column == 0:
-            name_rows(axes, [shortened(name, 1.6) for name in names[point]], high)
+            name_rows(axes, labels(names[point], 1.6), high)
         name_epochs(axes.xaxis, history.epochs)
         axes.set_xlabel("epochs trained")
         bottom = max(bottom, sheet.y + high + 0.45)

@@ -68,6 +68,11 @@ def plain(text: object, most: int = 40) -> str:
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
+def layer_name(text: object) -> str:
+    """The name of a layer in a file of a run, in full: two layers never have one name."""
+    return plain(text, 200)
+
+
 def printable_letter(letter: str) -> str:
     return letter if letter.isprintable() else "?"
 
@@ -94,11 +99,14 @@ def file_name(key: Key) -> str:
     dataset, model, *values = key
     usual = usual_values(dataset, model)
     changed = [] if usual is None else [text for text in values if comparable(text) not in usual]
-    parts = [dataset, model, *(text.removeprefix("recipe.") for text in changed)]
-    name = "-".join(re.sub("[^A-Za-z0-9.-]+", "_", part).strip("_") for part in parts if part)
-    if usual is None or len(name) > MOST:
-        return f"{name[:MOST]}-{digest(key)}"
-    return name
+    texts = [dataset, model, *(text.removeprefix("recipe.") for text in changed)]
+    parts = [re.sub("[^A-Za-z0-9.-]+", "_", text).strip("_") for text in texts if text]
+    kept = [*parts]
+    while len(kept) > 2 and len("-".join(kept)) > MOST:
+        kept.pop()
+    if usual is None or kept != parts:
+        kept.append(digest(key))
+    return "-".join(kept)
 
 
 def digest(key: Key) -> str:

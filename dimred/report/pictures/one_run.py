@@ -15,11 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dimred.errors import UserError
+from dimred.report.pictures.layer_names import labels
 from dimred.report.pictures.maps import heat_map
-from dimred.report.pictures.names import plain
+from dimred.report.pictures.names import layer_name
 from dimred.report.pictures.picture import Picture, Row
 from dimred.report.pictures.points import Point, Setting
 from dimred.report.pictures.sheet import (
+    MEDIUM,
     SMALL,
     Sheet,
     columns,
@@ -45,6 +47,10 @@ class Map(NamedTuple):
     shares: np.ndarray
     mean: float
     meaning: str = ""  # of places, where they are not outputs and inputs
+
+    @property
+    def title(self) -> str:
+        return f"first layer{self.name[self.name.rindex(':') :]}" if self.meaning else self.name
 
 
 def each_run(
@@ -87,7 +93,7 @@ def masks_of(run: Run) -> Masks:
     """UserError if the run has none."""
     if not isinstance(run.folder, Path):
         raise UserError("masks are read from file systems alone")
-    return {plain(name): mask for name, mask in read_masks(run.folder).items()}
+    return {layer_name(name): mask for name, mask in read_masks(run.folder).items()}
 
 
 def masks_fault(run: Run) -> str:
@@ -162,10 +168,11 @@ def draw_maps(sheet: Sheet, maps: list[Map]) -> Figure:
     many = columns(sheet.width - 0.15, min(1.6, sheet.width / 3.3), 6)
     side = (sheet.width - 0.15) / many - 0.15
     top = sheet.y + 0.36
+    titles = labels([each.title for each in maps], side, MEDIUM, "bold")
     for i, each in enumerate(maps):
         row, column = divmod(i, many)
         x, y = 0.15 + column * (side + 0.15), top + row * (side + 0.66)
-        axes = sheet.panel(x, y, side, side, title=each.name)
+        axes = sheet.panel(x, y, side, side, title=titles[i])
         most = float(np.nanmax(each.shares))
         heat_map(axes, each.shares, Normalize(0, most or 1))
         shares = f"{100 * each.mean:.3g} %: 0 to {100 * most:.3g} %"
@@ -214,7 +221,7 @@ def trained_values(run: Run) -> dict[str, np.ndarray]:
     for name, tensor in tensors.items():
         numbers = tensor[np.isfinite(tensor)]
         if name.startswith("psi/") and numbers.size:
-            values[plain(name.removeprefix("psi/"))] = numbers.astype(float)
+            values[layer_name(name.removeprefix("psi/"))] = numbers.astype(float)
     order = {name: i for i, name in enumerate(run.result.get("layers") or ())}
     return dict(sorted(values.items(), key=lambda item: order.get(item[0], 0)))
 
@@ -246,14 +253,15 @@ def draw_histograms(sheet: Sheet, found: Mapping[str, Histogram]) -> Figure:
     many, high = min(columns(sheet.width, 1.6, 5), len(found)), 1.1
     below = 1 - sized(0.2) / high  # the bars end below the line of σ
     tops = [max(1, int(each.counts.max())) for each in found.values()]
-    labels = max(width_of(count_text(place)) for top in tops for place in ticks(0, top))
-    left, gap = labels + sized(0.35), labels + sized(0.2)
+    letters = max(width_of(count_text(place)) for top in tops for place in ticks(0, top))
+    left, gap = letters + sized(0.35), letters + sized(0.2)
     wide = min(2.6, (sheet.width - left - 0.1 + gap) / many - gap)
     top = sheet.y + 0.36
-    for i, ((name, each), most) in enumerate(zip(found.items(), tops, strict=True)):
+    titles = labels([*found], wide, MEDIUM, "bold")
+    for i, (each, most) in enumerate(zip(found.values(), tops, strict=True)):
         row, column = divmod(i, many)
         x, y = left + column * (wide + gap), top + row * (high + 0.62)
-        axes = sheet.panel(x, y, wide, high, title=name.removesuffix(".weight"))
+        axes = sheet.panel(x, y, wide, high, title=titles[i])
         corner: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
         axes.text(1, 1, f"σ = {each.std:.2g}", fontsize=sized(SMALL), **corner)
         axes.stairs(each.counts, each.edges, fill=True, color=COLOURS[0], alpha=0.85)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dimred.errors import plural
 from dimred.report.compose import Json
 from dimred.report.measures import number
-from dimred.report.pictures.names import Key, labels_of, plain, titles, values_in
+from dimred.report.pictures.names import Key, labels_of, layer_name, plain, titles, values_in
 from dimred.report.remote import Place
 from dimred.report.runs import Run, newest
 from dimred.runs.config.files import describe_method, names
@@ -189,7 +189,10 @@ def layer_shares(run: Run) -> dict[str, float]:
         keys = ["nonzero", "total"]
         if any(layer["trained"] for _, layer in layers):
             keys.append("trained")
-        return {plain(name): min(map(layer.get, keys)) / layer["total"] for name, layer in layers}
+        shares = {}
+        for name, layer in layers:
+            shares[layer_name(name)] = min(map(layer.get, keys)) / layer["total"]
+        return shares
     except (AttributeError, TypeError, LookupError, ZeroDivisionError):
         return {}
 
