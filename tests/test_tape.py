@@ -13,6 +13,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from dimred.data.arrays import Examples
+from dimred.data.augmentation import Augmentation
+from dimred.data.memory import Memory
+from dimred.data.mixed import Mixed
+from dimred.training.evaluate import RunningLoss
 from dimred.training.tape import Recorder
 
 # fake tensors lie nowhere
@@ -92,3 +97,31 @@ def test_recording_keeps_no_memory_that_a_step_frees() -> None:
         assert storage.expired()
 
     assert recorded(step, numbers.change) == ""
+
+
+class Images(Memory):
+    name = "images"
+
+    def read(self) -> tuple[Examples, ...]:
+        pixels = torch.zeros(30, 3, 8, 8, dtype=torch.uint8)
+        labels = torch.arange(30) % 4
+        return Examples(pixels[:20], labels[:20]), Examples(pixels[20:], labels[20:])
+
+
+def test_on_a_gpu_batches_are_selected_and_losses_are_kept_without_the_host() -> None:
+    data = Images(
+        val_fraction=0.0, resize=None, mean=[0.5] * 3, std=[1] * 3, crop_padding=2, flip=True
+    )
+    gpu = torch.device("cuda", 0)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        moved = data.with_augmentation(Augmentation(erasing=0.5)).to(gpu)
+        feed, losses = moved.feed(6, fixed=True), RunningLoss(6, gpu)
+        for _ in feed.steps(0, 0):
+            with Recorder() as recorder:
+                images, labels = feed.batch()
+                losses.add(images.mean(), images.mean((2, 3)), labels)
+            assert images.device == labels.device == gpu
+            assert recorder.tape.lines and not recorder.tape.offence
+        for mixup, cutmix in ((0.2, 0), (0, 0.2)):
+            for batch in Mixed(moved, mixup, cutmix).train_batches(6, 0, 0):
+                assert {each.device for each in batch} == {gpu}

@@ -27,19 +27,21 @@ CHANGING = {"params", "scale", "rate"}
 class Assumptions(NamedTuple):
     """What a step depends on besides the contents of its tensors.
 
-    parameters: others where coordinates have changed. state: how often tensors of the optimiser's
-    state were replaced. settings: everything else.
+    parameters: others where coordinates have changed. places: where these lie, elsewhere if a
+    parameter was given another tensor (`parameter.data = ...`). state: how often tensors of the
+    optimiser's state were replaced. settings: everything else.
     """
 
     parameters: list[nn.Parameter]
+    places: list[int]
     state: int
     settings: list[Any]
 
     def hold(self, now: Assumptions) -> bool:
         """Whether nothing has changed."""
-        if self.state != now.state or not same(self.settings, now.settings):
+        if (self.places, self.state) != (now.places, now.state):
             return False
-        return same(self.parameters, now.parameters)
+        return same(self.settings, now.settings) and same(self.parameters, now.parameters)
 
 
 class Step:
@@ -76,9 +78,8 @@ class Step:
         self._fuses = fused
         self._fused: list[FusedWeights] = []
         # what `prepare` has found; the objects are kept, so that no other gets their identity
-        self._assumed = Assumptions([], -1, [])
+        self._assumed = Assumptions([], [], -1, [])
         self._modules = [*net.model.modules()]
-        self._addresses = list[int]()
 
     def gradients(self) -> None:
         """Compute the gradients of the feed's batch."""
@@ -173,12 +174,11 @@ class Step:
         """Look for changes of what a step assumes."""
         if not self._fuses or self.is_prepared():
             return
-        before, self._assumed = self._assumed, self.assumptions()
-        in_place = same(before.settings, self._assumed.settings) and self._refill()
+        in_place = same(self._assumed.settings, self.assumptions().settings) and self._refill()
         if not in_place:
             self._fused = self._fuse()
         self.coordinates_changed(in_place)
-        self._addresses = addresses(self._assumed.parameters)
+        self._assumed = self.assumptions()  # coordinates may have moved
 
     def coordinates_changed(self, in_place: bool) -> None:
         """Called by `prepare`. in_place: the same weights have as many coordinates as before, and
@@ -186,10 +186,7 @@ class Step:
 
     def is_prepared(self) -> bool:
         """Whether nothing has changed since `prepare`."""
-        if not self._assumed.hold(self.assumptions()):
-            return False
-        # not so if a parameter was given another tensor (`parameter.data = ...`)
-        return addresses(self._assumed.parameters) == self._addresses
+        return self._assumed.hold(self.assumptions())
 
     def assumptions(self) -> Assumptions:
         net = self.net
@@ -199,7 +196,8 @@ class Step:
         settings += [parameter.requires_grad for parameter in parameters]
         for group in self.optimizer.param_groups:
             settings += [value for key, value in group.items() if key not in CHANGING]
-        return Assumptions(parameters, net.optimizer_state.version, settings)
+        places = addresses(parameters)
+        return Assumptions(parameters, places, net.optimizer_state.version, settings)
 
     def _refill(self) -> bool:
         partly = {name for name, w in self.net.weights.items() if w.support is not None and w.dim}
