@@ -32,11 +32,18 @@ MANY = 24  # more names than anybody reads
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """A hint naming what `name` may have meant: "Did you mean 'rigl'? Allowed: ..."."""
     allowed = sorted(allowed)
-    close = difflib.get_close_matches(name, allowed, n=3, cutoff=0.5)
+    short = [other for other in allowed if is_short_for(name, other) or is_short_for(other, name)]
+    close = short or difflib.get_close_matches(name, allowed, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
     if close and len(allowed) > MANY:
         return f"{hint}There are {len(allowed) - len(close)} others."
     return f"{hint}Allowed: {', '.join(allowed) or 'none'}."
+
+
+def is_short_for(short: str, name: str) -> bool:
+    """lr for learning_rate, and every name for itself."""
+    initials = "".join(word[:1] for word in name.split("_"))
+    return short == name or (len(initials) > 1 and short == initials)
 
 
 def require(holds: bool, key: str, got: object, allowed: str) -> None:

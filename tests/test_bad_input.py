@@ -53,6 +53,11 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
             "unknown key method.update_every. Allowed: ablation, allocation, augment, base, "
             "examples, sparsity.",
         ),
+        ("epochs=3", "unknown key epochs. Did you mean recipe.epochs?"),
+        ("learning_rate=3", "unknown key learning_rate. Did you mean recipe.lr?"),
+        ("recipe.learning_rate=3", "unknown key recipe.learning_rate. Did you mean recipe.lr?"),
+        ("recipe.wd=3", "unknown key recipe.wd. Did you mean recipe.weight_decay?"),
+        ("method.lr=3", "unknown key method.lr. Did you mean recipe.lr?"),
         ("recipe.lrr=3", "unknown key recipe.lrr. Did you mean 'lr'?"),
         ("recipe.lr.x=3", "unknown key recipe.lr.x: recipe.lr is a single value"),
         ("+foo=1", "unknown key foo. Allowed: "),

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimred.errors import UserError, nearest
+from dimred.errors import UserError, is_short_for, nearest
 from dimred.runs.config.files import EXPERIMENT, GROUPS, conf, names, unknown_name
+from dimred.runs.config.leaves import leaves
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -169,12 +170,14 @@ def explained(error: Exception) -> str:
         group, _, name = key[1].rpartition(".")
         # the group as it is composed
         node = getattr(error.__cause__, "parent_node", None) or ()
-        allowed = sorted(str(k) for k in node if k not in ("_target_", "hydra"))
-        return (
-            f"unknown key {key[1]}. {nearest(name, allowed)}"
-            if node
-            else f"unknown key {key[1]}: {group} is a single value, there is nothing inside it"
-        )
+        if not node:
+            return f"unknown key {key[1]}: {group} is a single value, there is nothing inside it"
+        if elsewhere := same_word(name, node._get_root()):
+            return f"unknown key {key[1]}. Did you mean {' or '.join(elsewhere)}?"
+        allowed = [str(k) for k in node if k not in ("_target_", "hydra")]
+        owner = str(node.get("_target_", "")).rpartition(".")[2]
+        whose = f" These are the keys of {owner}." if owner else ""
+        return f"unknown key {key[1]}. {nearest(name, allowed)}{whose}"
     if several := re.search(r"Ambiguous value for argument '(.+)'", text):
         name, _, value = several[1].partition("=")
         return (
@@ -187,6 +190,20 @@ def explained(error: Exception) -> str:
     if override := getattr(error, "override", None):
         return not_understood(str(override))
     return f"{text.splitlines()[0]} (see dimred train --help)"
+
+
+def same_word(word: str, cfg: DictConfig) -> list[str]:
+    """The keys inside the groups of a configuration that end in this word, or in what it is short
+    for: recipe.lr for lr and for learning_rate."""
+    from omegaconf import OmegaConf
+
+    found = []
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    for path, _ in leaves({group: plain[group] for group in GROUPS}, depth=2):
+        last = path[-1]
+        if len(path) > 1 and (is_short_for(word, last) or is_short_for(last, word)):
+            found.append(".".join(path))
+    return found
 
 
 def not_understood(override: str) -> str:
