@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dimred.errors import UserError
+from dimred.files import Json
 from dimred.methods.freezing.layers import NormOnly
 from dimred.net import Net
 from dimred.runs.build import own_weights
 from dimred.runs.compact_file import load_compact, save_compact
 from dimred.runs.nets import BUILT, build_net, load_net, save_net
-from dimred.storage.files import Json
 from dimred.storage.tensors import write_tensors
 
 SHAPE = (1, 2, 2)

@@ -16,8 +16,8 @@ import pytest
 from conftest import SCRIPT, Command, Outcome, until
 
 from dimred.errors import UserError, counted, numbered
+from dimred.files import write
 from dimred.report.runs import read_run
-from dimred.storage.files import write
 from dimred.storage.folder import RunFolder
 from dimred.storage.masks import read_masks
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from dimred.errors import UserError, nearest
-from dimred.storage.files import is_url
+from dimred.files import is_url
 
 #: in the order of `dimred --help`; the file of each has its name
 COMMANDS = (

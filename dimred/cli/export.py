@@ -15,8 +15,8 @@ from dimred.errors import UserError, first_line
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from dimred.files import Json
     from dimred.net import Net
-    from dimred.storage.files import Json
 
 FORMATS = ("dense", "compact", "onnx", "torch-export", "compacted-channels")
 ONNX = ("onnx", "onnxscript", "onnxruntime")
@@ -79,9 +79,9 @@ def write_as(form: str, net: Net, about: Json, path: Path, half: bool) -> str:
     import torch
 
     from dimred.channels.smaller import without_channels
+    from dimred.files import write
     from dimred.runs.compact_file import save_compact
     from dimred.runs.nets import plain_model
-    from dimred.storage.files import write
     from dimred.storage.tensors import write_tensors
 
     if form == "dense":

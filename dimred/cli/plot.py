@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dimred.cli.commands import Parser
 from dimred.cli.status import row
 from dimred.errors import UserError, first_lines, nearest
-from dimred.storage.files import folder_to_write, is_url
+from dimred.files import folder_to_write, is_url
 
 if TYPE_CHECKING:
     from dimred.report.pictures.picture import Picture
@@ -166,8 +166,8 @@ def write_pictures(given: Namespace, settings: Sequence[Setting], notes: list[st
         if not of_numbers:
             empty.append(f"--x {given.x}")
     if "overview" in wanted:
+        from dimred.files import write
         from dimred.report.pictures.overview import page
-        from dimred.storage.files import write
 
         path = given.out / "overview.html"
         of_settings = chain.from_iterable(drawn[kind] for kind in DRAWINGS)
@@ -208,7 +208,7 @@ def write_files(
     given: Namespace, drawn: Sequence[Picture], notes: Sequence[str], look: Look
 ) -> None:
     """Write each picture, and its points beside it, and print the paths."""
-    from dimred.storage.files import write
+    from dimred.files import write
 
     for line in notes:
         log.warning("%s", line)

@@ -17,7 +17,7 @@ from dimred.cli.commands import Parser
 from dimred.cli.computing import LAUNCHER, compute, words
 from dimred.cli.table import Request, add_table, request
 from dimred.errors import UserError, require
-from dimred.storage.files import folder_to_write
+from dimred.files import folder_to_write
 
 if TYPE_CHECKING:
     from dimred.report.runs import Run
@@ -103,9 +103,9 @@ def command_of_whole(arguments: list[str]) -> str:
 
 def show(asked: Request, command: str, runs: Iterable[Run]) -> None:
     """Write the whole table, and print the part that --only selects."""
+    from dimred.files import write
     from dimred.report.tables.fill import environment, fill, folders
     from dimred.report.tables.formats import as_json, markdown
-    from dimred.storage.files import write
 
     runs = list(runs)
     document = fill(asked.whole, runs, asked.where)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from dimred.cli.commands import Parser, add_json, local_folder
 from dimred.errors import UserError, counted
+from dimred.files import Json
 from dimred.runs.printing import table
 from dimred.runs.terminal import printable, width
-from dimred.storage.files import Json
 from dimred.storage.lease import NAME, is_renewed, read_lease
 
 if TYPE_CHECKING:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from dimred.data.files import damaged_data, reading
 from dimred.errors import UserError, counted, listed
+from dimred.files import Json, digest_of, write
 
 NAME = "shards.json"
-Json = dict[str, Any]
 
 
 def read_manifest(folder: Path) -> Json | None:
@@ -33,25 +30,8 @@ def read_manifest(folder: Path) -> Json | None:
     return found
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Write a file in one step, so that a killed process leaves the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path} ({error.strerror}). Make room, or choose another folder; the "
-            "shards that are there are intact"
-        ) from None
-
-
 def write_manifest(folder: Path, manifest: Json) -> None:
-    replace(folder / NAME, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+    write(folder / NAME, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
 
 
 def is_written(folder: Path, name: str, manifest: Json) -> bool:
@@ -92,12 +72,8 @@ def problems(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def checksum_of(path: Path) -> str:
-    found = digest()
+    found = digest_of()
     with reading(path), open(path, "rb") as file:
         while block := file.read(2**20):
             found.update(block)
     return str(found.hexdigest())
-
-
-def digest() -> Any:
-    return hashlib.blake2b(digest_size=16)

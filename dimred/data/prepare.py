@@ -20,6 +20,7 @@ from dimred.data.files import DamagedData, reading
 from dimred.data.pixels import UNREADABLE, mode_of
 from dimred.data.stream import unchanged
 from dimred.errors import UserError
+from dimred.files import Json, digest_of, write
 
 IN_A_SHARD = 1000  # images; a killed process loses the shards that it is writing
 KEPT = {"JPEG": "jpg", "PNG": "png"}  # formats whose small images are copied as they are
@@ -39,7 +40,7 @@ class Written(NamedTuple):
     """A shard that was written."""
 
     name: str
-    entry: manifest.Json
+    entry: Json
     skipped: list[str]  # names of corrupted images
 
 
@@ -80,14 +81,12 @@ class Writer(Dataset):
                 add(tar, f"{key}.{suffix}", content)
                 add(tar, f"{key}.cls", str(shard.labels[i]).encode())
         content = buffer.getvalue()
-        checksum = manifest.digest()
-        checksum.update(content)
-        manifest.replace(self.target / shard.name, content)
+        write(self.target / shard.name, content)
         entry = {
             "images": len(shard.labels) - len(skipped),
             "skipped": len(skipped),
             "bytes": len(content),
-            "blake2b": checksum.hexdigest(),
+            "blake2b": digest_of(content).hexdigest(),
         }
         return Written(shard.name, entry, skipped)
 
@@ -150,13 +149,13 @@ class Preparation:
             "source": [str(path.resolve()) for path in self.collection.files],
         }
         names = [shard.name for shard in self.shards]
-        self.manifest: manifest.Json = {"settings": settings, "planned": names, "shards": {}}
+        self.manifest: Json = {"settings": settings, "planned": names, "shards": {}}
         found = manifest.read_manifest(self.target)
         if found is not None:
             self.require_same(found)
             self.manifest = found
 
-    def require_same(self, found: manifest.Json) -> None:
+    def require_same(self, found: Json) -> None:
         for key, wanted in self.manifest["settings"].items():
             if (there := found.get("settings", {}).get(key)) != wanted:
                 raise UserError(

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from dimred.errors import UserError
+from dimred.files import digest_of, write
 from dimred.report.compose import Json, parse_yaml
-from dimred.storage.files import digest_of, write
 
 #: so many are parsed in a tenth of a second: not worth a file
 FEW = 200

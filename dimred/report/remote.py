@@ -14,8 +14,8 @@ from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 from dimred.errors import UserError
+from dimred.files import is_url
 from dimred.network import require_answer
-from dimred.storage.files import is_url
 
 #: what is fetched for every run
 FETCHED = ("config.yaml", "result.json")

@@ -16,12 +16,12 @@ from dimred import models
 from dimred.errors import UserError, first_line
 from dimred.fields.targets import hints_of, resolve
 from dimred.fields.values import fits
+from dimred.files import Json
 from dimred.net.seeded import seeded
 from dimred.runs.config.leaves import leaves
 from dimred.runs.config.schema import checked_group
 from dimred.runs.failures import is_of_the_machine
 from dimred.runs.trial import give_logits
-from dimred.storage.files import Json
 
 
 def build(node: DictConfig, group: str, **given: Any) -> Any:

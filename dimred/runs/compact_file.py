@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from dimred.errors import UserError
+from dimred.files import Json, write
 from dimred.net import Net
 from dimred.net.state import unsaved
 from dimred.runs.build import build_model, require_own, written_by
 from dimred.storage.compact_bytes import encode, fill, opened, unpacked
-from dimred.storage.files import Json, write
 from dimred.storage.stored import array
 
 AGAIN = "export it again"

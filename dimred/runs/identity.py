@@ -8,8 +8,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from dimred.files import Json, folder_to_write
 from dimred.runs.config.files import Choices, description
-from dimred.storage.files import Json, folder_to_write
 from dimred.storage.masks import content_of, read_masks
 
 

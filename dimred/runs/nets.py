@@ -12,13 +12,13 @@ from omegaconf import DictConfig
 from torch import nn
 
 from dimred.errors import UserError
+from dimred.files import Json
 from dimred.models import pretrained
 from dimred.net import Net
 from dimred.net.seeded import Draw, Initial, bits, seeded
 from dimred.net.state import State, finished, redraw
 from dimred.runs.build import build, own_weights, require_own, written_by
 from dimred.runs.trial import give_logits
-from dimred.storage.files import Json
 from dimred.storage.masks import lacking
 from dimred.storage.tensors import read_tensors, write_tensors
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dimred.files import Json
 from dimred.net.state import state_bytes
 from dimred.runs.compact_file import as_bytes
 from dimred.runs.counts import counts
 from dimred.runs.environment import describe_device, peak_memory, software
-from dimred.storage.files import Json
 from dimred.storage.sizes import smallest, storage
 from dimred.training.evaluate import Best
 from dimred.training.loop import Train

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dimred.data.base import Data
 from dimred.errors import Interrupted, ProcessLost, RunIsBusy, UserError, counted
+from dimred.files import Json
 from dimred.methods.base import Method
 from dimred.net import Net
 from dimred.net.layers import dense_matrices
@@ -35,7 +36,6 @@ from dimred.runs.processes import folder_of_rank, join
 from dimred.runs.result import result_of
 from dimred.runs.signals import stopping_at_signals
 from dimred.runs.trial import try_batch
-from dimred.storage.files import Json
 from dimred.storage.folder import RunFolder
 from dimred.storage.masks import write_masks
 from dimred.trackers.observer import Tracked, Trackers, ending

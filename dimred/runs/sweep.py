@@ -133,7 +133,7 @@ def label(number: int, overrides: Sequence[str]) -> Run:
 
 def write_outcome(folder: str, number: int, outcome: Outcome) -> None:
     """Into the sweep's folder, for the table at its end."""
-    from dimred.storage.files import write
+    from dimred.files import write
 
     write(Path(folder).expanduser() / f"{number}.json", json.dumps(outcome).encode())
 

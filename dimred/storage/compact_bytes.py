@@ -30,12 +30,12 @@ import torch
 from torch import nn
 
 from dimred.errors import UserError, counted
+from dimred.files import Json
 from dimred.net import Net
 from dimred.net.projections import Displacement
 from dimred.net.seeded import Draw
 from dimred.net.state import unsaved
 from dimred.storage.codes import CODES, pack, unpack
-from dimred.storage.files import Json
 from dimred.storage.stored import (
     Base,
     Moved,

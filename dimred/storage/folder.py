@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import IO
 
 from dimred.errors import UserError
+from dimred.files import Json, digest_of, write
 from dimred.net.state import State
-from dimred.storage.files import Json, damaged_run_file, digest_of, write
 from dimred.storage.lease import Lease, busy
-from dimred.storage.tensors import read_about, write_tensors
+from dimred.storage.tensors import damaged_run_file, read_about, write_tensors
 
 TEMPORARY = re.compile(r"[.].+[.]\d+")  # as `write` names them: .result.json.4711
 

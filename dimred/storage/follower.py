@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dimred.files import Json
 from dimred.net.state import State
-from dimred.storage.files import Json
 from dimred.storage.folder import RunFolder
 
 

@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 
 from dimred.errors import RunIsBusy, UserError, require, see
-from dimred.storage.files import Json, write
+from dimred.files import Json, write
 
 NAME = ".lease"
 HEARTBEAT = 10.0  # seconds, unless the environment has DIMRED_HEARTBEAT

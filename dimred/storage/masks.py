@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dimred.errors import UserError, reason
-from dimred.storage.files import write
+from dimred.files import write
 
 Masks = dict[str, np.ndarray]
 MOST_DEFLATED = 1032  # bytes that one byte of a zip file can become

@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dimred.storage.files import Json, damaged_run_file, digest_of, write
+from dimred.errors import UserError
+from dimred.files import Json, digest_of, write
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Json | None = None) -> None:
@@ -49,6 +50,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Json]:
         if found == _checksum(tensors, json.dumps(about)):
             return tensors, about
     raise damaged_run_file(path, "its checksum does not match its content", path.parent)
+
+
+def damaged_run_file(path: Path, why: object, remove: Path) -> UserError:
+    """The error for a file of a run folder that is not as it was written."""
+    return UserError(
+        f"{path} is damaged ({why}). Remove {remove} and give the run's command again: what is "
+        "lost is computed again"
+    )
 
 
 def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

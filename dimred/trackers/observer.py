@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from dimred.errors import ProcessLost, RunIsBusy
+from dimred.files import Json, write
 from dimred.net import Net
-from dimred.storage.files import Json, write
 from dimred.trackers.base import Status, TrackedRun, Tracker
 from dimred.training.loop import Train
 from dimred.training.observers import Observer

@@ -17,10 +17,10 @@ from typing import Protocol
 
 import torch
 
+from dimred.files import Json
 from dimred.net import Net, State
 from dimred.net.seeded import generators, set_generators
 from dimred.net.state import below
-from dimred.storage.files import Json
 from dimred.storage.folder import RunFolder
 from dimred.storage.tensors import read_tensors
 from dimred.training.start_of_run import require_same_start, start_of_run

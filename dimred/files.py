@@ -49,14 +49,6 @@ def write(path: Path, content: bytes) -> None:
             temporary.unlink()
 
 
-def damaged_run_file(path: Path, why: object, remove: Path) -> UserError:
-    """The error for a file of a run folder that is not as it was written."""
-    return UserError(
-        f"{path} is damaged ({why}). Remove {remove} and give the run's command again: what is "
-        "lost is computed again"
-    )
-
-
 def digest_of(content: bytes = b"") -> Any:
     """A hash object; `update` adds more content."""
     return hashlib.blake2b(content, digest_size=16)
