@@ -20,8 +20,9 @@ from dimred.conformance.observe import difference, run
 from dimred.errors import UserError
 from dimred.net import Net
 from dimred.net.transforms import Transform
+from dimred.training.group import Group
 from dimred.training.loop import Train
-from dimred.training.ranks import ALONE, Group, Ranks
+from dimred.training.ranks import ALONE, Ranks
 
 
 def without_norm() -> nn.Module:
@@ -40,7 +41,7 @@ def one_step(accumulate: int, ranks: Ranks = ALONE, **recipe: Any) -> dict[str, 
         found |= {f"dense {name}": each.tolist() for name, each in net.grads().items()}
         gradients = {n: p.grad for n, p in net.parameters().items() if p.grad is not None}
         found |= {name: gradient.tolist() for name, gradient in gradients.items()}
-        found["running"] = train.running_loss.read(1, str)
+        found["running"] = train.running_loss.read(1)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,12 @@ def test_methods_and_the_loop_import_only_torch() -> None:
     for module, path in MODULES.items():
         if room_of(module) == "methods" or module == "training.loop":
             assert foreign(path) <= {"torch"}, module
+
+
+def test_the_map_of_the_training_room_names_all_of_its_files() -> None:
+    text = (ROOT / "dimred/training/__init__.py").read_text()
+    files = {path.name for path in (ROOT / "dimred/training").glob("[a-z]*.py")}
+    assert set(re.findall(r"[a-z_]+[.]py", text)) == files
 
 
 def test_no_method_imports_a_method_of_another_family() -> None:

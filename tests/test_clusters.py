@@ -23,15 +23,10 @@ from dimred.runs.signals import handing_on_signals, stopping_at_signals
 from dimred.runs.sweep import write_outcome
 from dimred.storage import lease
 from dimred.storage.folder import RunFolder
+from dimred.training.stop import Stop
 from dimred.training.sweep_label import Run
 
 LONG = ("recipe.epochs=40", "checkpoint_seconds=0.1")
-
-
-@dataclass
-class Training:
-    in_steps: bool = False
-    stop_signal: int = 0
 
 
 @pytest.fixture
@@ -47,7 +42,7 @@ def test_a_signal_reaches_the_handler_of_the_job_once_its_run_is_closed(
     came: list[int], tmp_path: Path
 ) -> None:
     with pytest.raises(Interrupted) as stop, handing_on_signals():
-        with RunFolder(tmp_path / "run"), stopping_at_signals(Training()):
+        with RunFolder(tmp_path / "run"), stopping_at_signals(Stop()):
             os.kill(os.getpid(), signal.SIGUSR2)
         pytest.fail("the run went on")
     assert came == [signal.SIGUSR2] and stop.value.code == 128 + signal.SIGUSR2
@@ -55,11 +50,11 @@ def test_a_signal_reaches_the_handler_of_the_job_once_its_run_is_closed(
 
 def test_a_scheduler_may_send_one_signal_after_another(came: list[int]) -> None:
     """SIGUSR2 and later SIGTERM, twice, do not end a step that is being saved."""
-    training = Training(in_steps=True)
-    with stopping_at_signals(training):
+    request = Stop()
+    with stopping_at_signals(request), request.after_a_step():
         for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM):
             os.kill(os.getpid(), number)
-    assert training.stop_signal == signal.SIGUSR2 and came == []
+    assert request.signal == signal.SIGUSR2 and came == []
 
 
 # -- jobs of a sweep --------------------

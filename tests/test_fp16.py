@@ -19,8 +19,9 @@ from toy import RECIPE, Blobs, Crash, Fragile, set_up
 from dimred.errors import UserError
 from dimred.net import Net
 from dimred.storage.folder import RunFolder
+from dimred.training.group import Group
 from dimred.training.loop import Train
-from dimred.training.ranks import ALONE, Group, Ranks
+from dimred.training.ranks import ALONE, Ranks
 
 FP16 = dataclasses.replace(RECIPE, fp16=True, channels_last=False, lr=1e-5, weight_decay=0.0)
 

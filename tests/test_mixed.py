@@ -23,8 +23,9 @@ from dimred.errors import UserError
 from dimred.net import Net
 from dimred.training.capture import CapturedStep
 from dimred.training.evaluate import RunningLoss
+from dimred.training.group import Group
 from dimred.training.loop import Train
-from dimred.training.ranks import ALONE, Group, Ranks
+from dimred.training.ranks import ALONE, Ranks
 
 BOTH = {"mixup": 0.8, "cutmix": 1.0}
 
@@ -125,18 +126,18 @@ def test_the_step_is_that_of_plain_pytorch_with_soft_labels() -> None:
     train = Train(net, digits(), recipe, seed=3)
     for _ in train.steps(0, 1):
         torch.testing.assert_close(net.weights["1.weight"].psi.grad, weight.grad.view(-1))
-        mean, accuracy = train.running_loss.read(1, str)
+        mean, accuracy = train.running_loss.read(1)
         assert mean == pytest.approx(loss.item())
         right = (logits.argmax(1) == labels.argmax(1)).float().mean()
         assert accuracy == pytest.approx(float(right))
 
 
 def test_a_mixed_example_is_right_if_its_larger_part_is_recognised() -> None:
-    running = RunningLoss(2, torch.device("cpu"))
+    running = RunningLoss(dataclasses.replace(RECIPE, batch_size=2), 1, torch.device("cpu"))
     labels = torch.tensor([[0.3, 0.7], [0.6, 0.4]])
     running.add(torch.tensor(1.0), torch.tensor([[0.0, 1.0], [0.0, 1.0]]), labels)
     running.count()
-    assert running.read(1, str) == (1.0, 0.5)
+    assert running.read(1) == (1.0, 0.5)
 
 
 def test_evaluation_and_samples_are_not_mixed() -> None:
@@ -145,7 +146,7 @@ def test_evaluation_and_samples_are_not_mixed() -> None:
     for images, labels in (train.sample(20), train.sample(20, augment=True)):
         assert images.shape == (20, 1, 8, 8) and labels.dtype == torch.int64
     for (a, b), (c, d) in zip(
-        train.source.eval_batches("val"), digits().eval_batches("val"), strict=True
+        train.skipped.images.eval_batches("val"), digits().eval_batches("val"), strict=True
     ):
         assert torch.equal(a, c) and torch.equal(b, d)
 
@@ -157,7 +158,7 @@ def trained(emulated: bool = False, ranks: Ranks = ALONE) -> Train:
     train = Train(net, digits(), recipe, seed=3, ranks=ranks)
     if emulated:
         use_fused_optimizer(train)
-        feed = train.source.feed(32, True)
+        feed = train.batches.feed(fixed=True)
         parts = net, recipe, feed, train.optimizer, train.running_loss
         train.stepper = CapturedStep(*parts, capture=EmulatedGraph)
     train()

@@ -28,8 +28,8 @@ from dimred.data import Digits
 from dimred.data.share import Share
 from dimred.net import Net
 from dimred.net.synchronised import synchronised
+from dimred.training.group import Group, explained
 from dimred.training.loop import Train
-from dimred.training.ranks import Group, explained
 
 GREY = {**PLAIN, "mean": None, "std": None}
 #: one of a kind: chosen at the start, dense, rewired, with scores and a penalty, in rounds

@@ -199,7 +199,7 @@ class StopInEvaluation(Observer):
 
     def after_evaluation(self, train: Train, line: Mapping[str, Any]) -> None:
         if line["step"] == self.last:
-            train.stop_signal = signal.SIGTERM
+            train.stop.signal = signal.SIGTERM
 
 
 @pytest.mark.parametrize("last", [8, 40])  # the end of an epoch, and of training

@@ -150,14 +150,12 @@ def test_scores_that_take_long_have_a_bar_and_end_at_once_by_ctrl_c(
 STEPS = """
 import time
 from dimred.runs.signals import stopping_at_signals
+from dimred.training.stop import Stop
 
-class Train:
-    in_steps, stop_signal = True, 0
-
-train = Train()
-with stopping_at_signals(train):
+stop = Stop()
+with stopping_at_signals(stop), stop.after_a_step():
     print("begun", flush=True)
-    while not train.stop_signal:
+    while not stop.signal:
         time.sleep(0.01)
     print("this step is finished", flush=True)
     time.sleep(60)

@@ -16,9 +16,9 @@ from dimred.conformance.observe import WatchedNet, run
 from dimred.conformance.toy import NETS, RECIPE
 from dimred.errors import UserError
 from dimred.net.coordinates import Coordinates
+from dimred.training.group import Group
 from dimred.training.loop import Train
 from dimred.training.observers import Observer
-from dimred.training.ranks import Group
 
 #: those without dropout come first
 KINDS = ("residual", "mlp", "attention", *NETS)

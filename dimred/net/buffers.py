@@ -6,7 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+def moving_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """The buffers that training may change, each under its first name: those of floating point,
+    such as running statistics, of modules in training mode."""
+    found: dict[str, Tensor] = {}
+    known = set[int]()
+    for prefix, module in model.named_modules():
+        if not module.training:
+            continue
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point() and id(buffer) not in known:
+                found[f"{prefix}.{name}"] = buffer
+                known.add(id(buffer))
+    return found
 
 
 @contextmanager

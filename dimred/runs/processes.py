@@ -37,12 +37,14 @@ def require_one_process(what: str) -> None:
 
 def join(device: torch.device) -> Ranks:
     """The processes of this run. All of them have to join."""
-    from dimred.training.ranks import ALONE, Group
+    from dimred.training.ranks import ALONE
 
     if not several():
         return ALONE
     import torch
     import torch.distributed as dist
+
+    from dimred.training.group import Group
 
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -41,7 +41,7 @@ def result_of(train: Train, model: Json, images: Json, inputs: Mapping[str, Json
         "steps": train.steps_done,
         **train.stepper.report(),
         **train.ranks.report(train.recipe),
-        "seconds": train.elapsed(),
+        "seconds": train.replay.elapsed(),
         **measured(train),
         "peak_memory_bytes": peak_memory(train.device),
         "state_bytes": state_bytes(net),
@@ -86,7 +86,7 @@ def costs(train: Train) -> dict[str, float]:
     """FLOPs of the whole run and of the final network for one example, also relative to those of
     dense training and of the dense network."""
     flops = train.costs
-    training, inference = flops.steps + flops.scoring, flops.inference()
+    training, inference = flops.total, flops.inference()
     dense = flops.dense(len(train), train.recipe.batch_size)
     return {
         "training_flops": training,

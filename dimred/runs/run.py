@@ -173,7 +173,7 @@ def compute(cfg: DictConfig, method: Method, train: Train, folder: RunFolder) ->
         require_weights_for_all_layers(net, cfg.sparsity)
     reset_peak_memory(train.device)
     train.replay.start_clock()
-    with stopping_at_signals(train), train.costs.executed.set(True):
+    with stopping_at_signals(train.stop), train.costs.executed.set(True):
         method.run(net, train)
     return save(cfg, train, folder)
 

@@ -9,19 +9,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from dimred.errors import Interrupted
 from dimred.runs.terminal import say_now
+from dimred.training.stop import Stop
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class Stoppable(Protocol):
-    """Takes steps, and ends after the step in which `stop_signal` is set."""
-
-    in_steps: bool
-    stop_signal: int
 
 
 class Signals:
@@ -58,17 +52,17 @@ def ignoring_signals() -> Iterator[None]:
 
 
 @contextmanager
-def stopping_at_signals(train: Stoppable) -> Iterator[None]:
+def stopping_at_signals(request: Stop) -> Iterator[None]:
     """At the first signal a step in progress is finished and saved before Interrupted is raised.
     Outside of steps, where nothing could be saved, it is raised at once. Then Ctrl-C ends the
     process at once; other signals, of which schedulers send several, are ignored."""
 
     def stop(number: int, frame: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if train.stop_signal:
+        if request.signal:
             return
-        train.stop_signal = number
-        if not train.in_steps:
+        request.signal = number
+        if not request.in_steps:
             raise Interrupted(number)
         say_now(f"{signal.Signals(number).name}: stopping after this step.{more(number)}")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
-from dimred.errors import require
+from dimred.errors import UserError, counted, require
 
 LEAST = 5  # the shortest period, in steps, that a fraction of training gives
 Decay = Literal["cosine", "constant", "linear", "inverse_power"]
@@ -30,6 +31,20 @@ def steps_between(every: float, total: int) -> int:
     updates the mask do not train."""
     least = max(1, min(LEAST, total // 4))
     return max(least, round(every * total)) if every < 1 else int(every)
+
+
+def due_every(every: float, until: float, total: int, key: str) -> Callable[[int], bool]:
+    """Tells whether something periodic is due at a step, in a training of `total` steps: never at
+    step 0, and not after the fraction `until`. UserError, naming the key, if it would never be
+    due."""
+    period, end = steps_between(every, total), until * total
+    if period >= end:
+        raise UserError(
+            f"{key}={every} means every {counted(period, 'step')}, and only {end:g} of the {total} "
+            f"steps of training count: it would never happen. Choose a smaller {key}, or more "
+            "recipe.epochs"
+        )
+    return lambda t: 0 < t < end and t % period == 0
 
 
 def cubic(sparsity: float, progress: float) -> float:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dimred.net import Net
+from dimred.net.buffers import moving_buffers
 from dimred.net.coordinates import Support
 from dimred.net.state import State
 from dimred.net.transforms import Transform
@@ -82,8 +83,6 @@ class Average:
         """Losses and accuracies of the averages, by their names in metrics.jsonl."""
         if not self.decay:
             return {}
-        if self.best.dim != self.net.dim:
-            self.best.restart(self.net.dim)
         with self.in_place():
             line = self.best.update(step, self.net.dim, evaluate)
         return {f"ema_{name}": value for name, value in line.items()}
@@ -100,7 +99,7 @@ class Average:
         for name, parameter in self.net.parameters().items():
             if parameter.requires_grad:
                 now[name] = self._followed(name, parameter)
-        for name, buffer in averaged_buffers(self.net.model).items():
+        for name, buffer in moving_buffers(self.net.model).items():
             before = self._entries.get(f"buffer/{name}")
             if before is None or before.tensor is not buffer:
                 before = Entry(buffer, buffer.clone())
@@ -134,7 +133,7 @@ class Average:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Return to a state of the present coordinates."""
         parameters: dict[str, Tensor] = {**self.net.parameters()}
-        for name, buffer in averaged_buffers(self.net.model).items():
+        for name, buffer in moving_buffers(self.net.model).items():
             parameters[f"buffer/{name}"] = buffer
         self._entries = {
             name: self._entry(name, parameters[name], value.to(parameters[name].device))
@@ -142,15 +141,3 @@ class Average:
         }
         self._seen.look()
         self._maps = [*self.net.transforms.values()]
-
-
-def averaged_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """The buffers that training may change, each under its first name: those of floating point,
-    such as running statistics, of modules in training mode."""
-    found = {}
-    for prefix, module in model.named_modules():
-        if module.training:
-            for name, buffer in module.named_buffers(recurse=False):
-                if buffer.is_floating_point():
-                    found[f"{prefix}.{name}"] = buffer
-    return found

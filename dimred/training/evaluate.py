@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,8 +58,10 @@ class RunningLoss:
     Losses stay on the device until `read`, which is due when READ_EVERY of them are stored
     (`full`)."""
 
-    def __init__(self, batch_size: int, device: torch.device, ranks: Ranks = ALONE) -> None:
-        self._batch_size, self._ranks, self.device = batch_size, ranks, device
+    def __init__(
+        self, recipe: Recipe, total: int, device: torch.device, ranks: Ranks = ALONE
+    ) -> None:
+        self._recipe, self._total, self._ranks, self.device = recipe, total, ranks, device
         # the loss and the number of right answers of each step, and the row of the next step; a
         # number on the device, since the step may be captured
         self._losses = torch.zeros(READ_EVERY, device=device)
@@ -88,25 +90,29 @@ class RunningLoss:
         """Count the step whose loss was added."""
         self._unread += 1
 
-    def read(self, steps: int, describe: Callable[[int], str]) -> tuple[float, float]:
-        """Mean loss and accuracy after `steps` steps of training. UserError if a loss is not
-        finite; `describe` names its step."""
+    def read(self, steps: int) -> tuple[float, float]:
+        """Mean loss and accuracy after `steps` steps of training. UserError, naming the step, if a
+        loss is not finite."""
         sums = self._losses[: self._unread], self._correct[: self._unread]
         self._ranks.sum(sums)
         losses, correct = (each.tolist() for each in sums)
         for i, loss in enumerate(losses):
             if not math.isfinite(loss):
-                before = [f"{each:.4g}" for each in (self._recent + losses[:i])[-SHOWN:]]
-                raise UserError(
-                    f"the loss became {loss} at {describe(steps - len(losses) + i)} "
-                    f"(losses before it: {', '.join(before) or 'none'}). "
-                    "Try a smaller recipe.lr, recipe.warmup=0.05 or recipe.clip=1"
-                )
+                before = (self._recent + losses[:i])[-SHOWN:]
+                raise self._not_finite(loss, steps - len(losses) + i, before)
             self._sums = [self._sums[0] + loss, self._sums[1] + correct[i], self._sums[2] + 1]
         self._recent, self._unread = (self._recent + losses)[-SHOWN:], 0
         self._row.zero_()
         loss_sum, right, count = self._sums
-        return loss_sum / count, right / count / self._batch_size
+        return loss_sum / count, right / count / self._recipe.batch_size
+
+    def _not_finite(self, loss: float, step: int, before: Iterable[float]) -> UserError:
+        losses = ", ".join(f"{each:.4g}" for each in before)
+        return UserError(
+            f"the loss became {loss} at step {step} of {self._total}, at learning rate "
+            f"{self._recipe.lr_at(step, self._total):.4g} (losses before it: {losses or 'none'}). "
+            "Try a smaller recipe.lr, recipe.warmup=0.05 or recipe.clip=1"
+        )
 
     def restart(self) -> None:
         """Reset the means, after an evaluation."""
@@ -141,6 +147,8 @@ class Best:
         """Evaluate on the validation split and, if it is the best so far, on the test split, which
         is reported and never used for selection. Returns the losses and accuracies by their names
         in metrics.jsonl."""
+        if dim != self.dim:
+            self.restart(dim)
         line = {}
         line["val_loss"], line["val_accuracy"] = evaluate("val")
         # of equal accuracies the earliest is reported

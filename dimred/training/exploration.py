@@ -4,7 +4,7 @@ besides them."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,6 +92,17 @@ class Exploration:
     def overlap(self) -> float:
         """Intersection over union of the first and the present support; 1 if both are empty."""
         return all_together(self.overlaps()).share
+
+    def measures(self) -> dict[str, Any]:
+        """For a line of metrics.jsonl."""
+        overlaps = self.overlaps()
+        return {
+            "overlap": all_together(overlaps).share,
+            "explored": self.explored(),
+            # of each covered weight, in the order of `layers` in result.json
+            "trained_by_layer": [w.dim for w in self.net.weights.values()],
+            "overlap_by_layer": [round(overlap.share, 4) for overlap in overlaps],
+        }
 
     def overlaps(self) -> list[Overlap]:
         """The first and the present support of each weight, in the order of the net."""

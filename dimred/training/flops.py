@@ -93,10 +93,12 @@ class Costs:
     dense_forward: of one example if the whole model trains, as it does at the start; the reference
     for relative costs. dense_making: FLOPs of a dense step that do not depend on the number of
     examples.
+
+    stored: of how many examples activations are stored, where steps begin with these.
     """
 
-    def __init__(self, net: Net, shape: Sequence[int]) -> None:
-        self.net, self.shape = net, tuple(shape)
+    def __init__(self, net: Net, shape: Sequence[int], stored: int = 0) -> None:
+        self.net, self.shape, self.stored = net, tuple(shape), stored
         self.steps, self.executed = 0, Executed()
         self.prefix: Prefix | None = None  # what steps do not compute (net/prefix.py)
         self._entry, self._left = "", 0  # where steps begin, and the FLOPs of a forward pass then
@@ -112,8 +114,16 @@ class Costs:
     def scoring(self) -> int:
         return self.executed.total
 
-    def step(self, examples: int, dense_grad: bool) -> None:
-        """Add the cost of a training step of the present net."""
+    @property
+    def total(self) -> int:
+        return self.steps + self.scoring
+
+    def step(self, examples: int, dense_grad: bool, prefix: Prefix | None = None) -> None:
+        """Add the cost of a training step of the present net.
+
+        prefix: what it does not compute, because the activations after it are stored."""
+        if prefix is not self.prefix:
+            self._begin_after(prefix)
         if self._now is None or self._now[0] != self.net.support_version:
             self._now = self.net.support_version, self.of_a_pass(self.prefix)
         now = self._now[1]
@@ -125,11 +135,9 @@ class Costs:
             self._now = None
         self._seen = self.net.support_version
 
-    def begin_after(self, prefix: Prefix | None, examples: int) -> None:
-        """Compute steps without this prefix from now on. What steps have computed of it until now
-        is computed once more, for each of so many examples."""
-        if prefix is self.prefix:
-            return
+    def _begin_after(self, prefix: Prefix | None) -> None:
+        """Count steps without this prefix from now on. What steps have computed of it until now is
+        computed once more, for each example that is stored."""
         entry = prefix.name if prefix else ""
         resumed = self.prefix is None and entry == self._entry
         self.prefix = prefix
@@ -140,7 +148,7 @@ class Costs:
             left, before = self.of_a_pass(prefix).forward, self._left
             if entry == self._entry or before <= left:
                 before = self.of_a_pass().forward
-            self.steps += examples * (before - left)
+            self.steps += self.stored * (before - left)
         self._entry, self._left = entry, left
 
     def dense(self, steps: int, batch_size: int) -> int:

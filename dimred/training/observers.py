@@ -35,3 +35,27 @@ class Observer:
 
     def after_evaluation(self, train: Train, line: Mapping[str, Any]) -> None:
         """At the end of an epoch or a training phase; `line` is the line for metrics.jsonl."""
+
+
+class Observers(list[Observer], Observer):
+    """Observers that are called one after the other."""
+
+    def before_step(self, train: Train, step: int) -> None:
+        for each in self:
+            each.before_step(train, step)
+
+    def after_backward(self, train: Train, step: int) -> None:
+        for each in self:
+            each.after_backward(train, step)
+
+    def before_update(self, train: Train, step: int) -> None:
+        for each in self:
+            each.before_update(train, step)
+
+    def after_update(self, train: Train, step: int) -> None:
+        for each in self:
+            each.after_update(train, step)
+
+    def after_evaluation(self, train: Train, line: Mapping[str, Any]) -> None:
+        for each in self:
+            each.after_evaluation(train, line)

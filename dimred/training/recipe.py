@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from dimred.data.augmentation import Augmentation
+from dimred.data.base import Data
 from dimred.fields import (
     Checked,
     Count,
@@ -91,6 +92,10 @@ class Recipe(Checked):
         super().__post_init__()
         require_consistent(self)
 
+    def total_steps(self, epoch_steps: int) -> int:
+        """The steps of a training whose epochs have so many."""
+        return self.steps or max(1, round(self.epochs * epoch_steps))
+
     def lr_at(self, step: int, total: int) -> float:
         """The learning rate of a step in a training of `total` steps."""
         return self.lr * fraction(self, step, total)
@@ -103,9 +108,12 @@ class Recipe(Checked):
         with torch.autocast(images.device.type, half, enabled=self.bf16 or self.fp16):
             return model(images).float()
 
-    @property
-    def augmentation(self) -> Augmentation:
-        return Augmentation(self.augment, self.erasing)
+    def augmented(self, data: Data) -> Data:
+        """The data with the recipe's augmentation, and its number of copies."""
+        more = Augmentation(self.augment, self.erasing)
+        if more != Augmentation():
+            data = data.with_augmentation(more)
+        return data.with_copies(self.augmented_copies) if self.augmented_copies else data
 
     @property
     def mixes(self) -> bool:

@@ -23,6 +23,7 @@ from dimred.net.seeded import generators, set_generators
 from dimred.net.state import below
 from dimred.storage.folder import RunFolder
 from dimred.storage.tensors import read_tensors
+from dimred.training.ranks import Ranks
 from dimred.training.start_of_run import require_same_start, start_of_run
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Replay:
     """The training phases of one run, and its position in them.
 
     folder: where checkpoints and snapshots are written; None to write none.
-    processes: how many compute this run.
+    ranks: the processes that compute this run, all from one checkpoint.
     tensors, numbers: objects that a checkpoint stores besides the net, by name: those whose states
     are tensors, which are loaded after the net, and those whose states are JSON.
     steps_done: the number of steps over all phases. last_stop: the step at which the last phase
@@ -60,7 +61,7 @@ class Replay:
         numbers: Mapping[str, Stateful],
         folder: RunFolder | None,
         checkpoint_seconds: float,
-        processes: int = 1,
+        ranks: Ranks,
     ) -> None:
         self.net, self.tensors, self.numbers = net, tensors, numbers
         self.folder, self.checkpoint_seconds = folder, checkpoint_seconds
@@ -72,7 +73,9 @@ class Replay:
         #: the checkpoint, until the interrupted phase has loaded it
         self._checkpoint: tuple[State, Json] | None = None
         if folder:
-            self._open(folder, processes)
+            self._open(folder, ranks.share.size)
+        step = self._checkpoint[1]["steps_done"] if self._checkpoint else -1
+        ranks.require_same({"checkpoint": step}, "another")
 
     def _open(self, folder: RunFolder, processes: int) -> None:
         self._start = start_of_run(self.net.state_dict(), self._device, processes)
@@ -80,11 +83,6 @@ class Replay:
             self._checkpoint = read_tensors(folder.checkpoint)
             require_same_start(self._checkpoint[1]["start_of_run"], self._start, folder.checkpoint)
         folder.resume(self._checkpoint[1] if self._checkpoint else {})
-
-    @property
-    def checkpoint_step(self) -> int:
-        """The steps done at the checkpoint that is going to be loaded; -1 if there is none."""
-        return self._checkpoint[1]["steps_done"] if self._checkpoint else -1
 
     # -- phases --------------------
     def begin_phase(self) -> int:

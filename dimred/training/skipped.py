@@ -1,4 +1,5 @@
-"""What steps need not compute: frozen layers whose activations are cached, or removed channels.
+"""What steps compute, and what they need not: frozen layers whose activations are cached, or
+removed channels.
 
 After structured pruning with `recipe.skip_removed_channels`, training and evaluation compute the
 remaining channels alone (channels/remaining.py). Like the cache of frozen layers, this depends on
@@ -16,6 +17,7 @@ import torch
 from dimred.channels.remaining import Remaining, remaining
 from dimred.channels.selection import Channels
 from dimred.data.base import Data, Source
+from dimred.data.mixed import Mixed
 from dimred.errors import UserError
 from dimred.net import Net
 from dimred.net.part import Part, nearly_equal
@@ -32,6 +34,7 @@ class Skipped:
 
     part: what is computed of the model, or None for all of it.
     source: the inputs of this part.
+    images: the inputs of all of the model, in training mixed if the recipe mixes them.
     """
 
     def __init__(
@@ -39,6 +42,9 @@ class Skipped:
     ) -> None:
         self.frozen = FrozenLayers(net, data, recipe, seed, folder)
         self.removed = RemovedChannels(net, data, recipe)
+        self.images: Source = data
+        if recipe.mixes:
+            self.images = Mixed(data, recipe.mixup, recipe.cutmix)
 
     @property
     def prefix(self) -> Prefix | None:
@@ -50,7 +56,7 @@ class Skipped:
 
     @property
     def source(self) -> Source:
-        return self.frozen.source
+        return self.frozen.source if self.frozen.prefix else self.images
 
     def changed(self, whole: bool) -> bool:
         """Look at the net; whether `part` or `source` has changed.
@@ -58,9 +64,11 @@ class Skipped:
         whole: nothing may be skipped, because a method uses the gradients of all weights."""
         return self.frozen.changed(whole) | self.removed.changed(whole)
 
-    def is_current(self) -> bool:
-        """Whether part and source are those of the present net."""
-        return self.frozen.is_current() and self.removed.is_current()
+    def current(self) -> tuple[Source, Part | None]:
+        """Source and part if they are those of the present net; else all of the model."""
+        if self.frozen.is_current() and self.removed.is_current():
+            return self.source, self.part
+        return self.images, None
 
 
 class RemovedChannels:

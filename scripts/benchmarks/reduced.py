@@ -23,7 +23,7 @@ from torchvision.models import resnet50
 from dimred.net import Net
 from dimred.scores import random_scores
 from dimred.select.topk import topk
-from dimred.training.ranks import Group
+from dimred.training.group import Group
 from dimred.training.recipe import Recipe
 
 BATCH = 4  # for each process; it does not matter
