@@ -132,12 +132,13 @@ def test_a_launcher_without_its_package_names_the_extra(
 @dataclass
 class Machine:
     """What a process on a machine of its own sees of a file system without locks of files. Its
-    lease is stale after 1.5 seconds."""
+    lease is stale after six heartbeats."""
 
     name: str
+    heartbeat: float = 0.25
 
     def __call__(self) -> None:
-        os.environ["DIMRED_HEARTBEAT"] = "0.25"
+        os.environ["DIMRED_HEARTBEAT"] = str(self.heartbeat)
         lease.machine = lambda: self.name
         fcntl.flock = self.refuse
 
@@ -149,9 +150,9 @@ def test_a_run_is_computed_on_one_machine_at_a_time(
     start: Callable[..., Command], tmp_path: Path
 ) -> None:
     command = ("train", "method=dense", "recipe.epochs=100000", f"outputs={tmp_path}")
-    first = start(*command, before=Machine("a"))
+    first = start(*command, before=Machine("a", heartbeat=1))  # not stale on a busy machine
     until(lambda: list(tmp_path.glob("runs/*/*/*/metrics.jsonl")))
-    code, _, err = start(*command, before=Machine("b")).wait()
+    code, _, err = start(*command, before=Machine("b", heartbeat=1)).wait()
     assert code == 1 and f"already being computed by process {first.pid} on" in err
     os.kill(first.pid, signal.SIGTERM)
     assert first.wait().code == 143 and not list(tmp_path.glob("runs/*/*/*/.lease"))

@@ -135,7 +135,7 @@ def test_the_tab_key_completes_in_an_interactive_bash() -> None:
     while b"method.schedule=" not in seen:  # nothing but completion writes this
         seen += os.read(main, 4096)
     os.write(main, b"\x15exit\n")  # \x15 takes the line back
-    assert shell.wait(10) == 0
+    assert shell.wait(60) == 0
     os.close(main)
 
 

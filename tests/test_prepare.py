@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,14 +100,12 @@ def test_a_killed_preparation_resumes_and_ends_with_the_same_bytes(
                 shutil.copy(source / "train/a/0.jpg", many / split / label / f"{i}.jpg")
     target, whole = tmp_path / "target", tmp_path / "whole"
     arguments = ("data", "prepare", many, target, "--size", "16", "--jobs", "2")
-    killed = Command(arguments, tmp_path / "killed", before=slow_shards_of_two)
-    until(lambda: len(list(target.glob("*.tar"))) >= 3)
+    killed = Command(arguments, tmp_path / "killed", before=four_shards_of_two)
+    until(lambda: len(recorded(target)) == 4)
     os.kill(killed.pid, signal.SIGKILL)
     killed.process.join(60)
-    done = {path.name: path.stat().st_mtime_ns for path in target.glob("*.tar")}
-    assert 3 <= len(done) < 12
-    recorded = json.loads((target / "shards.json").read_bytes())["shards"]
-    with pytest.raises(UserError, match=r"lacks \d+ of 12 shards"):
+    done = {name: (target / name).stat().st_mtime_ns for name in recorded(target)}
+    with pytest.raises(UserError, match=r"lacks 8 of 12 shards"):
         shards(target)
     for name in ("train-00005.tar", "shards.json"):
         (target / f".{name}.999999").write_bytes(b"cut short")
@@ -114,25 +113,35 @@ def test_a_killed_preparation_resumes_and_ends_with_the_same_bytes(
     arguments = ("data", "prepare", many, whole, "--size", "16", "--jobs", "0")
     assert Command(arguments, tmp_path / "once", before=shards_of_two).wait().code == 0
     assert content(target) == content(whole)
-    for name in recorded:  # was not written again
-        assert (target / name).stat().st_mtime_ns == done[name]
+    for name, written in done.items():  # and not again
+        assert (target / name).stat().st_mtime_ns == written
+
+
+def recorded(target: Path) -> dict[str, Any]:
+    try:
+        return json.loads((target / "shards.json").read_bytes())["shards"]
+    except FileNotFoundError:
+        return {}
 
 
 def shards_of_two() -> None:
     prepare.IN_A_SHARD = 2
 
 
-def slow_shards_of_two() -> None:
-    import time
-
+def four_shards_of_two() -> None:
+    """Each of two workers writes two shards, and then waits for the end of its parent."""
     shards_of_two()
-    write = prepare.Writer.write
+    write, parent, written = prepare.Writer.write, os.getpid(), list[str]()
 
-    def write_slowly(self: prepare.Writer, shard: Any) -> Any:
-        time.sleep(0.2)
+    def write_two(self: prepare.Writer, shard: Any) -> Any:
+        while len(written) == 2 and os.getppid() == parent:
+            time.sleep(0.01)
+        if len(written) == 2:
+            os._exit(1)
+        written.append(shard.name)
         return write(self, shard)
 
-    prepare.Writer.write = write_slowly  # type: ignore[method-assign]
+    prepare.Writer.write = write_two  # type: ignore[method-assign]
 
 
 @pytest.mark.usefixtures("small_shards")
