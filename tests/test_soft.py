@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import RECIPE, Blobs, model, set_up, watch
+from toy import RECIPE, Blobs, model, set_up, trained, watch
 
 from dimred.errors import UserError
 from dimred.methods.bases import Power, PowerProp
@@ -31,27 +31,13 @@ from dimred.training.loop import Train
 
 TOTAL = 828  # covered weights of the toy
 METHODS = [
-    STR(sparsity=0.8, allocation=Global(), soft_until=0.5, initial_s=-3.0, weight_decay=0.02),
-    DST(sparsity=0.8, allocation=Global(), soft_until=0.5, alpha=0.1),
-    Movement(
-        sparsity=0.8,
-        allocation=Uniform(),
-        prune_from=0.1,
-        prune_until=0.7,
-        update_every=4,
-        score_lr_scale=1.0,
-    ),
-    SoftMovement(
-        sparsity=0.8,
-        allocation=Global(),
-        soft_until=0.5,
-        threshold=0.1,
-        penalty=0.02,
-        score_lr_scale=100,
-    ),
-    HALO(sparsity=0.8, allocation=Uniform(), soft_until=0.5, xi=2e-3, penalty=2e-3, tolerance=1e-3),
-    STR(sparsity=0.8, allocation=Global(), soft_until=1.0, initial_s=-3.0, weight_decay=0.04),
-    HALO(sparsity=0.8, allocation=Global(), soft_until=1.0, xi=4e-3, penalty=4e-3, tolerance=1e-3),
+    STR(sparsity=0.8, initial_s=-3.0, weight_decay=0.02),
+    DST(sparsity=0.8, alpha=0.1),
+    Movement(sparsity=0.8, update_every=4),
+    SoftMovement(sparsity=0.8, penalty=0.02, score_lr_scale=100),
+    HALO(sparsity=0.8, allocation=Uniform(), xi=2e-3, penalty=2e-3, tolerance=1e-3),
+    STR(sparsity=0.8, soft_until=1.0, initial_s=-3.0, weight_decay=0.04),
+    HALO(sparsity=0.8, soft_until=1.0, xi=4e-3, penalty=4e-3, tolerance=1e-3),
 ]
 
 
@@ -73,8 +59,8 @@ def test_exactly_the_sparsity_is_left_in_a_plain_network(method: STR, optimizer:
 @pytest.mark.parametrize(
     "method",
     [
-        STR(sparsity=0.5, allocation=Global(), soft_until=1.0, initial_s=-2.0, weight_decay=0.04),
-        DST(sparsity=0.5, allocation=Global(), soft_until=1.0, alpha=2.0),
+        STR(sparsity=0.5, soft_until=1.0, initial_s=-2.0, weight_decay=0.04),
+        DST(sparsity=0.5, soft_until=1.0, alpha=2.0),
     ],
     ids=lambda m: type(m).__name__,
 )
@@ -91,8 +77,7 @@ def test_the_choice_is_the_methods_own_where_the_sparsity_is(method: STR) -> Non
     method.run(net, train)
     count = sum(int(v.count_nonzero()) for v in own.values())
     assert 0 < count < TOTAL and net.reported["own_density"] == count / TOTAL
-    net, train = set_up(lr=0.02)
-    dataclasses.replace(method, sparsity=1 - count / TOTAL).run(net, train)
+    net = trained(dataclasses.replace(method, sparsity=1 - count / TOTAL), lr=0.02)
     assert net.dim == count and all(
         torch.equal(theta, own[name]) for name, theta in net.dense_weights().items()
     )
@@ -129,7 +114,7 @@ def test_strengths_are_those_of_the_whole_soft_phase(steps: int) -> None:
     alphas: list[float] = []
     # type: ignore[misc]
     watch(train, lambda t: alphas.extend(m.alpha for m in net.transforms.values()))
-    DST(sparsity=0.8, allocation=Global(), soft_until=0.5, alpha=0.1).run(net, train)
+    DST(sparsity=0.8, alpha=0.1).run(net, train)
     assert len(alphas) == 3 * steps // 2 and set(alphas) == {0.1 / (steps / 2)}
 
 
@@ -137,12 +122,7 @@ def test_halo_counts_weights_below_its_tolerance_as_pruned() -> None:
     net = Net(nn.Linear(4, 1, bias=False))
     with torch.no_grad():
         net.weights["weight"].psi.copy_(torch.tensor([0.1, -0.003, 0.002, -0.5]))
-    assert (
-        HALO(
-            sparsity=0.5, allocation=Global(), soft_until=0.5, xi=1.0, penalty=1.0, tolerance=0.0025
-        ).used(net)
-        == 3
-    )
+    assert HALO(sparsity=0.5, xi=1.0, penalty=1.0, tolerance=0.0025).used(net) == 3
 
 
 # -- thresholds --------------------
@@ -165,9 +145,7 @@ def test_str_thresholds_decay_by_a_strength_of_their_own() -> None:
     net, train = set_up(momentum=0.0, weight_decay=0.3, steps=1)
     maps: list[nn.Module] = []
     watch(train, lambda t: maps.extend(net.transforms.values()))
-    STR(sparsity=0.5, allocation=Global(), soft_until=1.0, initial_s=-3200.0, weight_decay=0.1).run(
-        net, train
-    )
+    STR(sparsity=0.5, soft_until=1.0, initial_s=-3200.0, weight_decay=0.1).run(net, train)
     assert len(maps) == 3 and all(
         m.s.item() == pytest.approx(-3200 * (1 - 0.1 * 0.1)) for m in maps
     )  # type: ignore
@@ -245,12 +223,7 @@ def test_movement_scores_step_by_minus_lr_gradient_times_weight() -> None:
         lambda t: scores.update({n: m.score.detach().clone() for n, m in net.transforms.items()}),
     )  # type: ignore
     Movement(
-        sparsity=0.5,
-        allocation=Global(),
-        prune_from=0.0,
-        prune_until=0.9,
-        update_every=1,
-        score_lr_scale=3.0,
+        sparsity=0.5, allocation=Global(), prune_from=0.0, prune_until=0.9, score_lr_scale=3.0
     ).run(net, train)
     assert all(torch.allclose(scores[name], expected[name], atol=1e-8) for name in expected)
 
@@ -270,12 +243,7 @@ def test_movement_follows_the_cubic_and_keeps_the_best_scores() -> None:
 
     train.steps = watched  # type: ignore[method-assign, assignment]
     Movement(
-        sparsity=0.8,
-        allocation=Global(),
-        prune_from=0.25,
-        prune_until=0.75,
-        update_every=4,
-        score_lr_scale=1.0,
+        sparsity=0.8, allocation=Global(), prune_from=0.25, prune_until=0.75, update_every=4
     ).run(net, train)
     for t, count in enumerate(kept):
         last = t if t == 39 else t - t % 4
@@ -300,15 +268,9 @@ def test_a_sigmoid_gate_opens_above_its_threshold_and_costs_what_it_is_open() ->
 def test_a_higher_penalty_closes_more_gates() -> None:
     densities = []
     for price in (0.0, 0.04, 0.12):
-        net, train = set_up()
-        SoftMovement(
-            sparsity=0.8,
-            allocation=Global(),
-            soft_until=1.0,
-            threshold=0.1,
-            penalty=price,
-            score_lr_scale=100.0,
-        ).run(net, train)
+        net = trained(
+            SoftMovement(sparsity=0.8, soft_until=1.0, penalty=price, score_lr_scale=100.0)
+        )
         densities.append(net.reported["own_density"])
     assert densities[0] > densities[1] > densities[2]
 
@@ -330,12 +292,8 @@ def test_halo_profile_is_a_concave_penalty() -> None:
 
 
 def test_halo_without_a_penalty_is_dense_training_pruned_at_the_end() -> None:
-    net, train = set_up()
-    HALO(sparsity=0.8, allocation=Global(), soft_until=1.0, xi=0.0, penalty=0.0, tolerance=0.0).run(
-        net, train
-    )
-    dense, train = set_up()
-    Dense().run(dense, train)
+    net = trained(HALO(sparsity=0.8, soft_until=1.0, xi=0.0, penalty=0.0, tolerance=0.0))
+    dense = trained(Dense())
     best = topk({name: theta.abs() for name, theta in dense.dense_weights().items()}, 166)
     for name, w in net.weights.items():
         assert torch.equal(w.support, best[name])  # type: ignore[arg-type]
@@ -365,7 +323,7 @@ def test_powers_and_roots_undo_each_other_and_have_the_gradient_of_the_paper() -
     "method",
     [
         GMP(sparsity=0.8, allocation=Global(), prune_from=0.1, prune_until=0.7, update_every=5),
-        SNIP(sparsity=0.8, allocation=Global(), base="zero", ablation="none", examples=32),
+        SNIP(sparsity=0.8, examples=32),
         Dense(),
     ],
     ids=lambda m: type(m).__name__,
@@ -373,8 +331,7 @@ def test_powers_and_roots_undo_each_other_and_have_the_gradient_of_the_paper() -
 def test_power_one_is_the_method_itself(method: GMP) -> None:
     net, train = set_up_powers(1.0)
     method.run(net, train)
-    plain, train = set_up()
-    method.run(plain, train)
+    plain = trained(method)
     assert all(
         torch.equal(value, plain.effective_weights()[name])
         for name, value in net.effective_weights().items()
@@ -382,18 +339,13 @@ def test_power_one_is_the_method_itself(method: GMP) -> None:
 
 
 def test_powers_begin_at_the_same_weights_and_leave_scores_of_snip_as_they_are() -> None:
-    plain, train = set_up()
-    SNIP(sparsity=0.8, allocation=Global(), base="zero", ablation="none", examples=32).run(
-        plain, train
-    )
+    plain = trained(SNIP(sparsity=0.8, examples=32))
     net, train = set_up_powers(2.0)
     initial = model().state_dict()
     assert all(
         torch.allclose(value, initial[name]) for name, value in net.effective_weights().items()
     )
-    SNIP(sparsity=0.8, allocation=Global(), base="zero", ablation="none", examples=32).run(
-        net, train
-    )
+    SNIP(sparsity=0.8, examples=32).run(net, train)
     assert all(torch.equal(w.support, plain.weights[n].support) for n, w in net.weights.items())  # type: ignore
     assert (
         sum(int(value.count_nonzero()) for value in net.effective_weights().values())
@@ -405,9 +357,7 @@ def test_powers_begin_at_the_same_weights_and_leave_scores_of_snip_as_they_are()
 def test_frozen_powerpropagation_weights_keep_their_initial_value() -> None:
     before = model().state_dict()
     net, train = set_up_powers(3.0)
-    FreezeNet(sparsity=0.8, allocation=Global(), base="init", ablation="none", examples=32).run(
-        net, train
-    )
+    FreezeNet(sparsity=0.8, examples=32).run(net, train)
     for name, w in net.weights.items():
         held = ~w.trained().view(before[name].shape)
         assert torch.allclose(net.effective_weights()[name][held], before[name][held])
@@ -418,66 +368,13 @@ def test_frozen_powerpropagation_weights_keep_their_initial_value() -> None:
     "make, message",
     [
         (lambda: PowerProp(alpha=0.5), "basis.alpha=0.5 is not allowed. It must be 1 or more."),
-        (
-            lambda: STR(
-                sparsity=0.8, allocation=Global(), soft_until=0.0, initial_s=-5.0, weight_decay=1.0
-            ),
-            "method.soft_until=0.0 is not allowed",
-        ),
-        (
-            lambda: DST(sparsity=0.8, allocation=Global(), soft_until=0.5, alpha=-1.0),
-            "method.alpha=-1.0 is not allowed",
-        ),
-        (
-            lambda: SoftMovement(
-                sparsity=0.8,
-                allocation=Global(),
-                soft_until=0.5,
-                threshold=0.5,
-                penalty=0.0,
-                score_lr_scale=1.0,
-            ),
-            "method.threshold=0.5 is not allowed",
-        ),
-        (
-            lambda: Movement(
-                sparsity=0.8,
-                allocation=Global(),
-                prune_from=0.5,
-                prune_until=0.5,
-                update_every=1,
-                score_lr_scale=1.0,
-            ),
-            "prune_from < prune_until",
-        ),
-        (
-            lambda: STR(
-                sparsity=0.8, allocation=Global(), soft_until=0.5, initial_s=-5.0, weight_decay=-1.0
-            ),
-            "method.weight_decay=-1.0 is not allowed",
-        ),
-        (
-            lambda: HALO(
-                sparsity=0.8,
-                allocation=Global(),
-                soft_until=0.5,
-                xi=-1.0,
-                penalty=0.0,
-                tolerance=0.0,
-            ),
-            "method.xi=-1.0 is not allowed",
-        ),
-        (
-            lambda: HALO(
-                sparsity=0.8,
-                allocation=Global(),
-                soft_until=0.5,
-                xi=1.0,
-                penalty=0.0,
-                tolerance=-1.0,
-            ),
-            "method.tolerance=-1.0",
-        ),
+        (lambda: STR(soft_until=0.0), "method.soft_until=0.0 is not allowed"),
+        (lambda: STR(weight_decay=-1.0), "method.weight_decay=-1.0 is not allowed"),
+        (lambda: DST(alpha=-1.0), "method.alpha=-1.0 is not allowed"),
+        (lambda: SoftMovement(threshold=0.5), "method.threshold=0.5 is not allowed"),
+        (lambda: Movement(prune_from=0.5, prune_until=0.5), "prune_from < prune_until"),
+        (lambda: HALO(xi=-1.0), "method.xi=-1.0 is not allowed"),
+        (lambda: HALO(tolerance=-1.0), "method.tolerance=-1.0 is not allowed"),
     ],
 )
 def test_impossible_values_are_refused(make: object, message: str) -> None:

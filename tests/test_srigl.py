@@ -10,7 +10,7 @@ from toy import set_up, watch
 from dimred.methods.dynamic_sparse_training.srigl import SRigL, best_of_rows
 from dimred.net import Net
 from dimred.scores import magnitude
-from dimred.select.allocations import ERK, Uniform
+from dimred.select.allocations import ERK
 
 
 @pytest.mark.parametrize("ablation", [0.0, 0.5])
@@ -47,30 +47,9 @@ def test_srigl_keeps_the_largest_grows_by_gradient_and_ablates_idle_neurons() ->
     net.keep({"weight": torch.tensor([0, 1, 4, 5, 8, 9])})
     gradient = torch.tensor([[0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 4.0, 3.0], [0.0, 0.0, 0.2, 0.1]])
     size = magnitude(net)["weight"]
-    keep_all = SRigL(
-        sparsity=0.5,
-        allocation=Uniform(),
-        update_every=1,
-        drop_fraction=0.34,
-        update_until=1.0,
-        min_salient_fraction=0.0,
-    ).updated_support(size, gradient, w, 0.34, 6, 0.0)
-    assert keep_all.tolist() == [
-        0,
-        1,
-        4,
-        5,
-        10,
-        11,
-    ]  # two are dropped, both of the last neuron, which grows two
-    gone = SRigL(
-        sparsity=0.5,
-        allocation=Uniform(),
-        update_every=1,
-        drop_fraction=0.34,
-        update_until=1.0,
-        min_salient_fraction=0.5,
-    ).updated_support(size, gradient, w, 0.34, 6, 0.5)
+    kept = SRigL().updated_support(size, gradient, w, fraction=0.34, budget=6, ablation=0.0)
+    assert kept.tolist() == [0, 1, 4, 5, 10, 11]  # the last neuron loses two weights and grows two
+    gone = SRigL().updated_support(size, gradient, w, fraction=0.34, budget=6, ablation=0.5)
     assert gone.tolist() == [0, 1, 3, 4, 5, 6]  # without it, three inputs for each of the others
 
 
@@ -91,14 +70,8 @@ def test_srigl_ablation_compares_with_the_fan_in_that_all_neurons_would_have() -
         5.0,
         torch.tensor([0.0, 0.3, 0.1, 0.2, 0.4, 0.5]),
     )
-    new = SRigL(
-        sparsity=0.625,
-        allocation=Uniform(),
-        update_every=1,
-        drop_fraction=0.25,
-        update_until=1.0,
-        min_salient_fraction=0.7,
-    ).updated_support(magnitude(net)["weight"], gradient, w, 0.25, 9, 0.7)
+    size = magnitude(net)["weight"]
+    new = SRigL().updated_support(size, gradient, w, fraction=0.25, budget=9, ablation=0.7)
     # two are dropped; 12 is the only salient weight of its neuron, which lives and grows by its
     # largest gradients
     assert new.tolist() == [0, 1, 2, 6, 7, 8, 12, 16, 17]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy import model, set_up, watch
+from toy import model, set_up, trained, watch
 
 from dimred.errors import UserError
 from dimred.methods.supermasks.base import weights_of
@@ -25,25 +25,11 @@ THETA = torch.tensor([[1.0, -2.0, 3.0], [4.0, -5.0, 6.0]])
 POPUP, RAND = (
     EdgePopup(sparsity=0.6, allocation=Uniform(), weights="init", scale_fan=False),
     IterRand(
-        sparsity=0.6,
-        allocation=Uniform(),
-        weights="init",
-        scale_fan=False,
-        randomize_every=7,
-        randomize_rate=0.5,
+        sparsity=0.6, allocation=Uniform(), scale_fan=False, randomize_every=7, randomize_rate=0.5
     ),
 )
-SIGNED = SignedSupermask(
-    sparsity=0.6,
-    allocation=Uniform(),
-    weights="signed_constant",
-    scale_fan=True,
-    threshold=None,
-    score_lr_scale=0.2,
-)
-BERNOULLI = BernoulliSupermask(
-    sparsity=0.6, allocation=Uniform(), weights="signed_constant", rescale=True, score_lr_scale=30.0
-)
+SIGNED = SignedSupermask(sparsity=0.6, allocation=Uniform())
+BERNOULLI = BernoulliSupermask(sparsity=0.6, allocation=Uniform(), score_lr_scale=30.0)
 
 
 def fingerprint(net: Net) -> str:
@@ -138,15 +124,8 @@ def test_a_trained_mask_is_another_one_and_better() -> None:
 
 def test_scores_need_an_allocation_for_each_layer() -> None:
     for method in (
-        EdgePopup(sparsity=0.5, allocation=Global(), weights="init", scale_fan=True),
-        SignedSupermask(
-            sparsity=0.5,
-            allocation=Global(),
-            weights="init",
-            scale_fan=True,
-            threshold=None,
-            score_lr_scale=1.0,
-        ),
+        EdgePopup(sparsity=0.5, allocation=Global(), weights="init"),
+        SignedSupermask(sparsity=0.5, allocation=Global(), weights="init", score_lr_scale=1.0),
     ):
         with pytest.raises(
             UserError, match="Choose another allocation, such as allocation=uniform"
@@ -175,15 +154,12 @@ def test_iter_rand_without_a_chance_to_be_drawn_is_edge_popup_by_signed_scores()
         IterRand(
             sparsity=0.6,
             allocation=Uniform(),
-            weights="init",
             scale_fan=False,
             randomize_every=7,
             randomize_rate=0.0,
         ),
     ):
-        net, train = set_up()
-        method.run(net, train)
-        states.append(net.state_dict())
+        states.append(trained(method).state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
@@ -193,7 +169,6 @@ def test_a_draw_changes_unused_weights_alone_with_its_probability(probability: f
     method = IterRand(
         sparsity=0.5,
         allocation=Uniform(),
-        weights="init",
         scale_fan=False,
         randomize_every=7,
         randomize_rate=probability,
@@ -256,8 +231,7 @@ def test_a_signed_mask_is_minus_one_zero_or_one(
 
 
 def test_a_signed_supermask_flips_signs_of_constants() -> None:
-    net, train = set_up()
-    SIGNED.run(net, train)
+    net = trained(SIGNED)
     flipped = 0
     for name, value in net.effective_weights().items():
         initial = net.initial()[name]
@@ -370,14 +344,9 @@ def test_rare_gems_prune_to_the_target_and_train_what_is_left_from_its_values(
         restarted(scales)
 
     train.scale_lr = start  # type: ignore[method-assign]
-    RareGems(
-        sparsity=0.8,
-        allocation=allocation,
-        weights="signed_constant",
-        rounds=prunings,
-        penalty=1e-4,
-        finetune_lr_scale=0.5,
-    ).run(net, train)
+    RareGems(sparsity=0.8, allocation=allocation, rounds=prunings, finetune_lr_scale=0.5).run(
+        net, train
+    )
     left = [sum(counts[i : i + 3]) for i in range(0, len(counts), 3)]
     assert left[-1] == net.dim == round(0.2 * net.total) and train.steps_done == 80
     if prunings == 4:
@@ -401,14 +370,7 @@ def test_nothing_but_scores_trains_until_gems_are_found() -> None:
     before, during = fingerprint(net), []
     scale_lr = train.scale_lr
     train.scale_lr = lambda scales: during.append(None) or scale_lr(scales)  # type: ignore[method-assign, func-returns-value]
-    method = RareGems(
-        sparsity=0.5,
-        allocation=Global(),
-        weights="init",
-        rounds=4,
-        penalty=0.0,
-        finetune_lr_scale=1e-30,
-    )
+    method = RareGems(sparsity=0.5, weights="init", rounds=4, penalty=0.0, finetune_lr_scale=1e-30)
 
     def see(t: int) -> None:
         if not during:
@@ -430,12 +392,5 @@ def test_only_the_penalty_acts_on_gems() -> None:
         seen.append({name: p.detach().clone() for name, p in gems.items()})
 
     watch(train, without_gradient, "after_backward")
-    RareGems(
-        sparsity=0.5,
-        allocation=Global(),
-        weights="init",
-        rounds=1,
-        penalty=0.0,
-        finetune_lr_scale=1.0,
-    ).run(net, train)
+    RareGems(sparsity=0.5, weights="init", rounds=1, penalty=0.0).run(net, train)
     assert len(seen[0]) == 3 and all(torch.equal(p, seen[9][name]) for name, p in seen[0].items())

@@ -2,13 +2,23 @@
 steps."""
 
 from collections.abc import Callable
+from typing import Any
 
 from dimred.conformance.observe import Crash, save_every_third_step
 from dimred.conformance.toy import RECIPE, Blobs, model, set_up
+from dimred.methods.base import Method
+from dimred.net import Net
 from dimred.training.loop import Train
 from dimred.training.observers import Observer
 
-__all__ = ["RECIPE", "Blobs", "Crash", "Fragile", "model", "set_up", "watch"]
+__all__ = ["RECIPE", "Blobs", "Crash", "Fragile", "model", "set_up", "trained", "watch"]
+
+
+def trained(method: Method, **recipe: Any) -> Net:
+    """The toy net after a training by the method."""
+    net, train = set_up(**recipe)
+    method.run(net, train)
+    return net
 
 
 def watch(train: Train, see: Callable[[int], None], at: str = "after_update") -> None:
