@@ -20,6 +20,7 @@ processes.set_forkserver_preload(
         "dimred.methods",
         "dimred.models",
         "dimred.data",
+        "tests.warm",
     ]
 )
 
@@ -57,7 +58,7 @@ class Command:
 
 
 def _main(arguments: list[str], out: str, err: str, before: Callable[[], None] | None) -> None:
-    gc.freeze()  # what was imported before the fork: to look through it again takes 0.1 s
+    gc.freeze()  # what was there before the fork: to look through it again takes 0.1 s
     for path, stream in ((out, sys.stdout), (err, sys.stderr)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream.fileno())
     if before:
