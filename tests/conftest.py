@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ import numpy as np
 import pytest
 import torch
 from commands import Command, Outcome
-from fixtures import own_cache, pictures, runs, tiny, trained  # noqa: F401
+from fixtures import finished, own_cache, pictures, runs, three_steps, tiny, trained  # noqa: F401
 from omegaconf import DictConfig
 from safetensors.torch import load_file
+
+from dimred.report.compose import values_alone
 
 os.environ["OMP_WAIT_POLICY"] = (
     "passive"  # on busy cores, threads that spin slow small nets down 100 times
@@ -121,6 +125,22 @@ def compose(*overrides: str) -> DictConfig:
     """The configuration that `dimred train OVERRIDES` composes."""
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return hydra.compose("config", list(overrides))
+
+
+def compose_method(name: str, *overrides: str) -> DictConfig:
+    """What `compose(f"method={name}", *overrides)` composes; without Hydra, which takes 0.1 s, if
+    the file of the method chooses no other files."""
+    values = values_alone(name)
+    if values is None:
+        return compose(f"method={name}", *overrides)
+    cfg = copy.deepcopy(compose_dense(*overrides))
+    cfg.method = values
+    return cfg
+
+
+@cache
+def compose_dense(*overrides: str) -> DictConfig:
+    return compose("method=dense", *overrides)
 
 
 def result_of(folder: Path) -> dict[str, Any]:

@@ -54,6 +54,27 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs"
 
 
+#: how `finished` was trained: dimred train FINISHED
+FINISHED = "recipe.steps=3"
+
+
+@pytest.fixture(scope="session")
+def three_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The outputs of a run of three steps."""
+    folder = tmp_path_factory.mktemp("three-steps")
+    outcome = Command(("train", FINISHED, f"outputs={folder / 'outputs'}"), folder).wait()
+    assert outcome.code == 0, outcome.err
+    return folder / "outputs"
+
+
+@pytest.fixture
+def finished(three_steps: Path, tmp_path: Path) -> Path:
+    """A finished run in tmp_path/outputs, which a test may change."""
+    outputs = shutil.copytree(three_steps, tmp_path / "outputs")
+    (run,) = outputs.glob("runs/*/*/*")
+    return run
+
+
 @pytest.fixture
 def runs(trained: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""

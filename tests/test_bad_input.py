@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import DATA, Command, Outcome, result_of, steps_done, twin, until
+from fixtures import FINISHED
 
 from dimred.storage.tensors import read_tensors, write_tensors
 
@@ -282,10 +283,9 @@ def test_a_missing_device_is_named(dimred: Callable[..., Outcome], tmp_path: Pat
 
 
 def test_an_unknown_device_is_refused_although_the_run_is_finished(
-    dimred: Callable[..., Outcome], train: Callable[..., Path], tmp_path: Path
+    dimred: Callable[..., Outcome], finished: Path
 ) -> None:
-    run = train(SHORT)
-    outcome = dimred("train", SHORT, f"outputs={run.parents[3]}", "device=tpu")
+    outcome = dimred("train", FINISHED, f"outputs={finished.parents[3]}", "device=tpu")
     assert_answer(outcome, "device=tpu", "one of auto, cpu")
 
 
@@ -459,13 +459,12 @@ def test_a_damaged_checkpoint_is_refused_and_removing_it_starts_over(
 def test_a_damaged_model_is_not_exported(
     damage: Callable[[Path], None],
     dimred: Callable[..., Outcome],
-    train: Callable[..., Path],
+    finished: Path,
     tmp_path: Path,
 ) -> None:
-    run = train(SHORT)
-    damage(run / "model.safetensors")
-    outcome = dimred("export", str(run), str(tmp_path / "exported"))
-    assert_answer(outcome, "model.safetensors is damaged", f"Remove {run} ")
+    damage(finished / "model.safetensors")
+    outcome = dimred("export", str(finished), str(tmp_path / "exported"))
+    assert_answer(outcome, "model.safetensors is damaged", f"Remove {finished} ")
     assert not (tmp_path / "exported").exists()
 
 
@@ -473,13 +472,13 @@ def test_a_damaged_model_is_not_exported(
     "content", ["", '{"status": "do', "[]", "null", "\x00\x01", '{"status": "dune"}']
 )
 def test_a_damaged_result_is_reported_by_train_and_show(
-    content: str, dimred: Callable[..., Outcome], train: Callable[..., Path]
+    content: str, dimred: Callable[..., Outcome], train: Callable[..., Path], finished: Path
 ) -> None:
-    run = train(SHORT)
+    run = finished
     (run / "result.json").write_text(content)
     before = {path: path.read_bytes() for path in run.glob("[!.]*")}
     assert_answer(
-        dimred("train", SHORT, f"outputs={run.parents[3]}"),
+        dimred("train", FINISHED, f"outputs={run.parents[3]}"),
         f"{run}/result.json is damaged",
         "Remove",
     )
@@ -487,24 +486,24 @@ def test_a_damaged_result_is_reported_by_train_and_show(
         assert_answer(dimred("show", str(run)), f"{run} is damaged", "Remove")
     assert before == {path: path.read_bytes() for path in run.glob("[!.]*")}
     (run / "result.json").unlink()
-    assert train(SHORT) == run
+    assert train(FINISHED) == run
 
 
 def test_a_damaged_config_is_reported_and_nothing_depends_on_it(
-    dimred: Callable[..., Outcome], train: Callable[..., Path], tmp_path: Path
+    dimred: Callable[..., Outcome], train: Callable[..., Path], finished: Path, tmp_path: Path
 ) -> None:
-    run = train(SHORT)
+    run = finished
     (run / "config.yaml").write_bytes(b"\xff\xfe\x00")
     assert_answer(dimred("show", str(run)), f"{run} is damaged")
     assert dimred("export", str(run), str(tmp_path / "exported")).code == 0
     assert json.loads(dimred("show", "--json", str(run)).out)["status"] == "done"
-    assert train(SHORT) == run
+    assert train(FINISHED) == run
 
 
 def test_a_model_file_does_not_decide_which_code_is_run(
-    dimred: Callable[..., Outcome], train: Callable[..., Path], tmp_path: Path
+    dimred: Callable[..., Outcome], finished: Path, tmp_path: Path
 ) -> None:
-    run = train(SHORT)
+    run = finished
     state, about = read_tensors(run / "model.safetensors")
     model = about["config"]["model"]
     for target in ("os.mkdir", "dimred.models.pretrained.read"):
@@ -538,10 +537,10 @@ def test_a_model_file_does_not_decide_which_code_is_run(
 def test_a_run_of_another_version_is_named_with_what_to_do(
     change: Callable[[Any], object],
     dimred: Callable[..., Outcome],
-    train: Callable[..., Path],
+    finished: Path,
     tmp_path: Path,
 ) -> None:
-    run = train(SHORT)
+    run = finished
     state, about = read_tensors(run / "model.safetensors")
     change(about)
     write_tensors(run / "model.safetensors", state, about)

@@ -109,10 +109,9 @@ def test_a_result_that_is_no_object_is_damaged(
         assert "is damaged" in err or "damaged" in out
 
 
-def test_a_result_that_is_a_list_is_described_in_words(train: Callable[..., Path]) -> None:
-    run = train("recipe.steps=3")
-    (run / "result.json").write_text("[1]")
-    assert read_run(run).why == "result.json cannot be read (it is not an object)"
+def test_a_result_that_is_a_list_is_described_in_words(finished: Path) -> None:
+    (finished / "result.json").write_text("[1]")
+    assert read_run(finished).why == "result.json cannot be read (it is not an object)"
 
 
 def test_escape_codes_in_stored_text_do_not_reach_the_terminal(

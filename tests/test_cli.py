@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import ROOT, SCRIPT, Outcome, compose, result_of
+from conftest import ROOT, SCRIPT, Outcome, compose, compose_method, result_of
 from omegaconf import OmegaConf
 from run_settings import ALONE, METHODS, QUICK, SHORT, SUITABLE
 from safetensors.torch import load_file
@@ -428,16 +428,12 @@ class Watched:
 def test_weights_and_batches_are_the_same_whatever_the_method() -> None:
     firsts = []
     for method in ALONE:
-        cfg = compose(
-            f"method={method}",
-            "model=resnet20",
-            "model.width=0.25",
-            "dataset.crop_padding=1",
-            "dataset.flip=true",
-            "seed=5",
-            "recipe.steps=2",
-            *QUICK.get(method, []),
+        cfg = compose_method(
+            method,
+            *("model=resnet20", "model.width=0.25", "dataset.crop_padding=1", "dataset.flip=true"),
+            *("seed=5", "recipe.steps=2"),
         )
+        cfg.merge_with_dotlist(QUICK.get(method, []))
         data: Any = Watched(build(cfg.dataset, "dataset"))
         net = build_net(cfg, data.shape, data.classes)
         state = {name: value.clone() for name, value in net.state_dict().items()}

@@ -221,9 +221,9 @@ def test_equal_runs_write_equal_bytes(train: Callable[..., Path], tmp_path: Path
 
 
 def test_an_export_never_overwrites_a_run_or_its_source(
-    train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path
+    finished: Path, dimred: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    run, file = train("recipe.steps=3"), tmp_path / "net.dimred"
+    run, file = finished, tmp_path / "net.dimred"
     before = {path: path.read_bytes() for path in run.iterdir()}
     assert dimred("export", str(run), str(file), "--format", "compact").code == 0
     content = file.read_bytes()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, Outcome, compose
+from conftest import ROOT, Outcome, compose, compose_method
 from torch import Tensor, nn
 
 from dimred.conformance import CHECKS, EXCEPTIONS, NOT_EXAMINED, Make, NotApplicable, examine
@@ -37,7 +37,7 @@ BASES = [
 @pytest.fixture(scope="module")
 def make(request: pytest.FixtureRequest) -> Make:
     method, *basis = request.param.split()
-    return Make(method, compose(f"method={method}", *basis))
+    return Make(method, compose_method(method, *basis))
 
 
 @pytest.mark.parametrize("check", CHECKS)

@@ -60,7 +60,7 @@ def test_commands_of_the_pages_run(command: str, folder: Path, tmp_path: Path) -
 
 def words_of(command: str, folder: Path) -> list[str]:
     """PYTHONPATH and the words that a shell gives to `dimred`."""
-    shell = f"dimred() {{ printf '%s\\0' \"${{PYTHONPATH-}}\" \"$@\"; }}\n{command}"
+    shell = f'dimred() {{ printf \'%s\\0\' "${{PYTHONPATH-}}" "$@"; }}\n{command}'
     environment = {"PATH": os.environ["PATH"]}
     done = subprocess.run(
         ["bash", "-c", shell], cwd=folder, env=environment, stdout=subprocess.PIPE, check=True

@@ -77,16 +77,12 @@ CALLS_MKDIR = {"version": 1, "formatters": {"any": {"()": "os.mkdir", "path": "m
     ],
 )
 def test_a_run_that_is_run_again_is_data(
-    change: Callable[[Any], object],
-    part: str,
-    train: Callable[..., Path],
-    dimred: Callable[..., Outcome],
+    change: Callable[[Any], object], part: str, finished: Path, dimred: Callable[..., Outcome]
 ) -> None:
-    run = train(SHORT)
-    config = yaml.safe_load((run / "config.yaml").read_text())
+    config = yaml.safe_load((finished / "config.yaml").read_text())
     change(config)
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
-    done = dimred("train", "--from", str(run))
+    (finished / "config.yaml").write_text(yaml.safe_dump(config))
+    done = dimred("train", "--from", str(finished))
     assert (
         done.code == 1
         and part in done.err
@@ -96,11 +92,10 @@ def test_a_run_that_is_run_again_is_data(
 
 
 def test_files_that_would_have_no_effect_are_refused(
-    train: Callable[..., Path], dimred: Callable[..., Outcome], tmp_path: Path
+    finished: Path, dimred: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    run = train(SHORT)
-    done = dimred("train", "--config-dir", str(run), "--config-name", "config")
-    assert done.code == 1 and f"dimred train --from {run}" in done.err
+    done = dimred("train", "--config-dir", str(finished), "--config-name", "config")
+    assert done.code == 1 and f"dimred train --from {finished}" in done.err
     (tmp_path / "conf/method").mkdir(parents=True)
     (tmp_path / "conf/method/rigl.yaml").write_text((ROOT / "conf/method/rigl.yaml").read_text())
     for command in (("train",), ("table", "cops"), ("check", "rigl")):
