@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,7 @@ def describe_method(name: str) -> dict[str, str]:
     return {"name": name, **describe(read("method", name)["_target_"])}
 
 
+@cache
 def targets(group: str) -> list[str]:
     """The classes and functions that the files of a group name."""
     files = [read(group, name) or {} for name in names(group)]
