@@ -15,7 +15,7 @@ if sys.argv[1] == "settled":
     prepare_process()
 import torch
 def faults():
-    for _ in range(20):
+    for _ in range(4):
         torch.ones(2**24)       # 64 MB, written and freed
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 before = faults()

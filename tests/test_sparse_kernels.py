@@ -7,7 +7,6 @@ import copy
 import math
 import os
 import random
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +19,16 @@ from torch import Tensor, nn
 
 from dimred.kernels import functions
 from dimred.kernels.calls import batch_innermost, is_batch_innermost
-from dimred.kernels.library import build, cache_folder, find_compiler, is_whole, library
+from dimred.kernels.library import (
+    build,
+    cache_folder,
+    find_compiler,
+    flag_sets,
+    is_whole,
+    library,
+    locked,
+    name_of,
+)
 from dimred.kernels.operators import OPERATORS
 from dimred.kernels.plan import Plan
 from dimred.net.layouts import BatchInnermost
@@ -311,18 +319,26 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     assert logged.count("\n") == 1 and "Not a directory" in logged
 
 
-def test_a_damaged_library_is_built_again_by_one_of_two_processes(tmp_path: Path) -> None:
+def test_a_damaged_library_is_built_again_by_one_of_two_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded = library()
     assert loaded
-    folder = tmp_path / "dimred" / "kernels"
-    shutil.copytree(cache_folder(), folder)
-    path = folder / Path(str(loaded._name)).name
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    whole = Path(str(loaded._name))
+    compiler = tmp_path / "c++"  # which has this library ready: to compile it takes seconds
+    compiler.write_text(f'#!/bin/bash\n[ "$1" = --version ] || cp {whole} "${{@: -1}}"\n')
+    compiler.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = cache_folder()
+    path = folder / f"{name_of(find_compiler(), next(flag_sets()))}.so"
+    with locked(folder):
+        assert build(find_compiler(), next(flag_sets()), path) and is_whole(path)
+    content = bytearray(whole.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
     assert not is_whole(path)
-    logged = [
-        outcome(process) for process in [start(XDG_CACHE_HOME=str(tmp_path)) for _ in range(2)]
-    ]
+    logged = [outcome(process) for process in [start() for _ in range(2)]]
     assert sorted("building" in each for each in logged) == [False, True]
     assert is_whole(path) and not [*folder.glob(".*.so*")]
 

@@ -37,7 +37,7 @@ class Make:
     def __call__(self, **changes: Any) -> Method:
         """The method, with other values of its fields, or of keys outside of its group (sparsity,
         allocation)."""
-        cfg = copy.deepcopy(self._cfg)
+        cfg = copy.deepcopy(self._cfg) if changes else self._cfg
         for key, value in changes.items():
             (cfg if key in cfg else cfg.method)[key] = value
         return build(cfg.method, "method")
