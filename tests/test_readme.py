@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import partial, partialmethod
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 from commands import Command
 from conftest import ROOT
 from small_data import REAL, real
@@ -78,7 +78,7 @@ def prepare(folder: Path, python_path: str) -> None:
 
 
 def first_of(data: MNIST, read: Callable[[MNIST], tuple[Examples, Examples]]) -> list[Examples]:
-    return [part.at(torch.arange(len(part.labels) // 5)) for part in read(data)]
+    return [part.at(np.arange(len(part.labels) // 5)) for part in read(data)]
 
 
 def test_the_method_of_docs_extending_prunes_halfway(folder: Path) -> None:
