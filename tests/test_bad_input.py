@@ -490,14 +490,15 @@ def test_a_damaged_result_is_reported_by_train_and_show(
 
 
 def test_a_damaged_config_is_reported_and_nothing_depends_on_it(
-    dimred: Callable[..., Outcome], train: Callable[..., Path], finished: Path, tmp_path: Path
+    dimred: Callable[..., Outcome], finished: Path, tmp_path: Path
 ) -> None:
     run = finished
     (run / "config.yaml").write_bytes(b"\xff\xfe\x00")
     assert_answer(dimred("show", str(run)), f"{run} is damaged")
     assert dimred("export", str(run), str(tmp_path / "exported")).code == 0
     assert json.loads(dimred("show", "--json", str(run)).out)["status"] == "done"
-    assert train(FINISHED) == run
+    again = dimred("train", FINISHED, f"outputs={run.parents[3]}")
+    assert f"finished already: {run}" in again.err
 
 
 def test_a_model_file_does_not_decide_which_code_is_run(
