@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import pkgutil
+import re
 import resource
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from run_settings import ALONE, METHODS, QUICK, SHORT, SUITABLE
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dimred.cli.show import in_words
 from dimred.data import Data
 from dimred.data.feed import Feed
 from dimred.errors import UserError
@@ -116,7 +118,12 @@ def test_the_summary_states_accuracies_counts_and_time(
         "fc1.weight" in shown
         and "_target_: dimred.methods.pruning_at_init.single_shot.SNIP" in shown
     )
+    assert f"  {run}\n" in shown and re.search(r"\nuncovered +biases: 410\n", shown)
     assert json.loads(dimred("show", "--json", str(run)).out) == result
+
+
+def test_show_prints_the_command_as_it_was_typed() -> None:
+    assert in_words("command", ["dimred train", "-m", "a=[1, 2]"]) == "dimred train -m 'a=[1, 2]'"
 
 
 def name_of(*overrides: str) -> str:

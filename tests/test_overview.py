@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from figures import HOSTILE, change, folders, settings
+from figures import HOSTILE, change, change_config, folders, settings
 
 from dimred.report.pictures.catalogue import pictures
 from dimred.report.pictures.overview import page
@@ -242,6 +242,14 @@ def test_means_over_seeds_stand_beside_the_runs(runs: Path) -> None:
     text = page(settings(runs), [], []).decode()
     assert f">93.00 ± {100 * math.sqrt(2 * 0.03**2):.2f}</td>" in text
     assert ">90.00</td>" in text and ">96.00</td>" in text
+
+
+def test_a_column_has_the_settings_in_which_runs_differ_if_they_do(runs: Path) -> None:
+    assert ">Settings</th>" not in page(settings(runs), [], []).decode()
+    for folder in folders(runs, "set-s0.5-*"):
+        change_config(folder, "epochs: 3", "epochs: 4")
+    text = page(settings(runs), [], []).decode()
+    assert ">Settings</th>" in text and '<td class="text">recipe.epochs=4</td>' in text
 
 
 def test_a_path_of_fewer_letters_is_the_same_path() -> None:

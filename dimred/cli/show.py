@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 from dimred.cli.commands import Parser, add_json, existing_folder
-from dimred.errors import UserError
+from dimred.errors import UserError, as_typed
+from dimred.runs.config.leaves import leaves
 from dimred.runs.printing import percent, table
-from dimred.runs.terminal import printable
+from dimred.runs.terminal import printable, width
 
 DAMAGED = (ValueError, TypeError, AttributeError, LookupError, FileNotFoundError, RecursionError)
 
@@ -49,13 +51,27 @@ def without_result(folder: Path) -> str:
 
 def shown(result: dict[str, Any], folder: Path) -> str:
     layers = [layer_row(name, layer) for name, layer in result.get("layers", {}).items()]
-    numbers = [(key, value) for key, value in result.items() if key != "layers"]
+    numbers = [(key, in_words(key, value)) for key, value in result.items() if key != "layers"]
     parts = (
         table(("layer", "shape", "total", "trained", "nonzero"), layers),
-        table(("", ""), numbers),
+        table(("", ""), numbers, width(), wrap=1),
         printable((folder / "config.yaml").read_text().rstrip()),
     )
     return "\n\n".join(parts)
+
+
+def in_words(key: str, value: Any) -> str:
+    """A value of result.json for a reader: the command as it was typed, other lists and mappings
+    without brackets."""
+    if key == "command" and isinstance(value, list):
+        return " ".join([*map(str, value[:1]), shlex.join(map(str, value[1:]))])
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{'.'.join(path)}: {as_typed(end)}" for path, end in leaves(value) if path
+        )
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(as_typed(value))
 
 
 def layer_row(name: str, layer: dict[str, Any]) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import NamedTuple
 
 from dimred.errors import UserError
 from dimred.report.compose import Json, composed, flat
@@ -78,8 +79,16 @@ def printable_letter(letter: str) -> str:
 
 
 # -- settings --------------------
-def titles(keys: Iterable[Key]) -> dict[Key, tuple[str, str]]:
-    """The title and the file name of each setting."""
+class Names(NamedTuple):
+    """Of a setting. apart: what tells it from others of the same data set and model, or empty."""
+
+    title: str
+    apart: str
+    slug: str  # for file names
+
+
+def titles(keys: Iterable[Key]) -> dict[Key, Names]:
+    """The names of each setting."""
     keys, used = sorted(keys), set[str]()
     found = {}
     for key in keys:
@@ -88,7 +97,8 @@ def titles(keys: Iterable[Key]) -> dict[Key, tuple[str, str]]:
             name = f"{name}-{digest(key)}"
         used.add(name)
         apart = differing(key[2:], [k[2:] for k in keys if k[:2] == key[:2]])
-        found[key] = plain(", ".join(filter(None, key[:2])) + apart, 120), name
+        title = plain(", ".join(filter(None, key[:2])) + apart, 120)
+        found[key] = Names(title, plain(apart.strip(" ()"), 120), name)
     return found
 
 

@@ -45,8 +45,8 @@ def page(
     figures: dict[str, list[dict[str, str]]] = {}
     for setting in settings:
         for point in setting.points:
-            rows += rows_of(point, len(groups))
-            means.append(mean_row(point, len(groups)))
+            rows += rows_of(point, setting, len(groups))
+            means.append(mean_row(point, setting, len(groups)))
             groups.append(group_of(point, setting))
         own = [
             (i, picture) for i, picture in enumerate(pictures) if picture.setting == setting.slug
@@ -70,6 +70,7 @@ def page(
                 ("means", "Means over seeds", ["Method", "Sparsity %", "Seeds", *COLUMNS], means),
                 ("runs", "Runs", ["Method", "Sparsity %", "Seed", *COLUMNS], rows),
             ],
+            several=any(setting.apart for setting in settings),
             groups=groups,
             unfinished=unfinished,
             data=Markup(comparison_data(settings)),

@@ -82,21 +82,21 @@ COLUMNS = {
 NONE = Cell("–", "")
 
 
-def rows_of(point: Point, group: int) -> list[Row]:
+def rows_of(point: Point, setting: Setting, group: int) -> list[Row]:
     """A row for each seed."""
     rows = []
     for run in point.runs:
         cells = [sparsity_cell(point), Cell.of(run.seed, str(run.seed))]
         cells += [mean_cell(column, [run]) for column in COLUMNS.values()]
-        rows.append(Row(point.method, group, about(point, run), cells))
+        rows.append(Row(point.method, group, about(point, setting, run), cells))
     return rows
 
 
-def mean_row(point: Point, group: int) -> Row:
+def mean_row(point: Point, setting: Setting, group: int) -> Row:
     """Means ± standard deviations over seeds."""
     cells = [sparsity_cell(point), Cell.of(len(point.runs), str(len(point.runs)))]
     cells += [mean_cell(column, point.runs) for column in COLUMNS.values()]
-    return Row(point.method, group, about(point, point.runs[0]), cells)
+    return Row(point.method, group, about(point, setting, point.runs[0]), cells)
 
 
 def sparsity_cell(point: Point) -> Cell:
@@ -114,11 +114,12 @@ def mean_cell(column: Column, runs: Sequence[Run]) -> Cell:
     return Cell.of(mean, column.show(mean) + spread)
 
 
-def about(point: Point, run: Run) -> dict[str, str]:
+def about(point: Point, setting: Setting, run: Run) -> dict[str, str]:
     s = sparsity(run)
     return {
         "method": point.method,
         "family": point.family,
+        "settings": setting.apart,
         "sparsity": "none" if s is None else per_cent(s),
         "data": plain(run.result.get("dataset")),
         "model": plain(run.result.get("model")),

@@ -51,6 +51,7 @@ class Setting:
     """Runs that may be compared: with the same data set, model and recipe."""
 
     title: str  # "digits, lenet300", and what tells it from others of that name
+    apart: str  # that alone
     slug: str  # for file names
     points: tuple[Point, ...]  # methods by family, dense last; by sparsity
 
@@ -82,10 +83,10 @@ def settings_of(runs: Iterable[Run]) -> tuple[list[Setting], list[str]]:
         key = *names, *values_of(run, of_method=False)
         found[key].append(run)
     settings, notes = [], []
-    for key, (title, slug) in titles(found).items():
+    for key, named in titles(found).items():
         points, doubles = points_of(found[key])
         notes += doubles
-        settings.append(Setting(title, slug, points))
+        settings.append(Setting(*named, points))
     return settings, notes
 
 
@@ -101,7 +102,7 @@ def merged(settings: Iterable[Setting], but: Sequence[str]) -> list[Setting]:
         kept_values = [text for text in values if not is_inside(text.partition("=")[0], but)]
         key = (*kept_names, *kept_values)
         found[key] += setting.points
-    return [Setting(*names, tuple(found[key])) for key, names in titles(found).items()]
+    return [Setting(*named, tuple(found[key])) for key, named in titles(found).items()]
 
 
 def is_inside(key: str, names: Iterable[str]) -> bool:
