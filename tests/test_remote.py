@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
+import re
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import fsspec
 import pytest
 from conftest import Outcome
+from fsspec.asyn import AsyncFileSystem
 from tables import SNIP, put
 
 from dimred.errors import UserError
@@ -71,6 +79,96 @@ def test_runs_of_folders_and_urls_are_read_together(folder: Path, url: str) -> N
     assert isinstance(newest(done), Run)
 
 
+# -- a web server --------------------
+class Pages(AsyncFileSystem):
+    """Folders as the pages of a web server list them; that of fsspec itself needs aiohttp."""
+
+    protocol = "pages"
+
+    async def _ls(self, path: str, detail: bool = True, **_: Any) -> list[dict[str, Any]]:
+        page = await asyncio.to_thread(self.fetch, f"http://{path}/")
+        return [
+            {
+                "name": f"{path}/{name.rstrip('/')}",
+                "type": "directory" if name.endswith("/") else "file",
+            }
+            for name in re.findall('href="(.*?)"', page.decode())
+        ]
+
+    async def _cat_file(self, path: str, *_: Any, **__: Any) -> bytes:
+        return await asyncio.to_thread(self.fetch, f"http://{self._strip_protocol(path)}")
+
+    def fetch(self, url: str) -> bytes:
+        try:
+            with urlopen(url) as response:
+                return bytes(response.read())
+        except HTTPError as error:
+            error.close()
+            raise (FileNotFoundError if error.code == 404 else OSError)(str(error)) from None
+
+
+class Server(ThreadingHTTPServer):
+    """Serves a folder. asked: the paths of all requests. refused: a path, and the answer to it."""
+
+    request_queue_size = 128
+
+    def __init__(self, folder: Path) -> None:
+        self.asked: list[str] = []
+        self.refused = ("", 0)
+        super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+
+
+class Handler(SimpleHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        path, code = self.server.refused
+        if path and self.path.strip("/") == path:
+            self.send_error(code)
+        else:
+            super().do_GET()
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[Server]:
+    fsspec.register_implementation("pages", Pages, clobber=True)
+    with Server(folder.parent) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def url_of(server: Server) -> str:
+    return f"pages://127.0.0.1:{server.server_port}/runs"
+
+
+def test_each_folder_and_file_of_a_web_server_is_asked_for_once(
+    server: Server, folder: Path
+) -> None:
+    there = find_runs(remote(url_of(server)))
+    assert [run.key for run in there] == [run.key for run in find_runs(folder)]
+    assert [len(metrics(run.folder)) for run in there] == [1, 0, 0]
+    read = {"config.yaml", "result.json", "metrics.jsonl"}
+    paths = [path.relative_to(folder.parent) for path in (folder, *folder.rglob("*"))]
+    expected = [f"/{path}" for path in paths if path.name in read]
+    expected += [f"/{path}/" for path in paths if (folder.parent / path).is_dir()]
+    assert sorted(server.asked) == sorted(expected)
+
+
+def test_a_folder_that_a_server_refuses_is_an_error_and_leaves_no_runs_out(
+    server: Server, folder: Path
+) -> None:
+    refused = sorted(folder.rglob("config.yaml"))[1].parent
+    server.refused = str(refused.relative_to(folder.parent)), 403
+    with pytest.raises(UserError, match=r"runs cannot be read \(HTTP Error 403: Forbidden\)"):
+        remote(url_of(server))
+    server.refused = str(refused.relative_to(folder.parent)), 404  # removed in this moment
+    assert len(find_runs(remote(url_of(server)))) == 2
+
+
 def test_tables_and_lists_read_a_url(
     url: str, tiny: str, dimred: Callable[..., Outcome], tmp_path: Path
 ) -> None:
@@ -116,5 +214,6 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"needs fsspec.*pip install 'dimred\[fsspec\]'$"):
         place_of("file:///tmp")
     absent.remove("fsspec")
-    with pytest.raises(UserError, match=r"pip install 'dimred\[fsspec\]' s3fs$"):
-        place_of("s3://bucket/runs")
+    for url in ("s3://bucket/runs", "zip://runs::s3://bucket/runs.zip"):
+        with pytest.raises(UserError, match=r"needs another package .*pip install s3fs$"):
+            place_of(url)

@@ -1,14 +1,17 @@
 """Runs at a URL, for reading: s3://, gs://, http://, zip://, memory://, whatever fsspec knows.
 
-A `Remote` has what reports use of `pathlib.Path`. The files by which runs are found are fetched at
-once, since a request takes longer than such a file.
+A `Remote` has what reports use of `pathlib.Path`. Files of one name are fetched at once for all
+runs, since a request takes longer than such a file.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
-from functools import cached_property
+import re
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -17,10 +20,20 @@ from dimred.errors import UserError
 from dimred.files import is_url
 from dimred.network import require_answer
 
-#: what is fetched for every run
-FETCHED = ("config.yaml", "result.json")
+#: what is fetched for all runs at once
+FETCHED = ("config.yaml", "result.json", "metrics.jsonl")
+#: requests at once to a server that has to be asked folder by folder
+AT_ONCE = 16
 #: packages of the file systems that fsspec itself does not include
-PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
+PACKAGES = {
+    **dict.fromkeys(("s3", "s3a"), "s3fs"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("http", "https"), "aiohttp"),
+    **dict.fromkeys(("az", "abfs", "abfss", "adl"), "adlfs"),
+    **dict.fromkeys(("sftp", "ssh"), "paramiko"),
+    "smb": "smbprotocol",
+    "hf": "huggingface_hub",
+}
 
 
 class Remote:
@@ -97,27 +110,66 @@ class Files:
 
     def __init__(self, system: Any, root: str, url: str) -> None:
         self.system, self.root, self.url = system, root.rstrip("/"), url
+        self._fetched: dict[str, dict[str, Any]] = {}
 
     @cached_property
     def listed(self) -> dict[str, dict[str, Any]]:
         """All files, by their paths."""
-        return dict(self.system.find(self.root, detail=True))
-
-    @cached_property
-    def _fetched(self) -> dict[str, Any]:
-        wanted = [path for path in self.listed if path.rpartition("/")[2] in FETCHED]
-        return dict(self.system.cat(wanted, on_error="return")) if len(wanted) > 1 else {}
+        return tree(self.system, self.root)
 
     def read(self, path: str) -> bytes:
         if path not in self.listed:
             raise FileNotFoundError(2, "no such file", path)
-        found = self._fetched.get(path)
-        if isinstance(found, bytes):
+        name = path.rpartition("/")[2]
+        if name in FETCHED and isinstance(found := self._all(name).get(path), bytes):
             return found
         try:
             return bytes(self.system.cat_file(path))
         except Exception as error:  # of any file system
             raise OSError(f"{path} cannot be fetched ({error})") from None
+
+    def _all(self, name: str) -> dict[str, Any]:
+        """The contents of all files of this name; where one cannot be fetched, the error."""
+        if name not in self._fetched:
+            wanted = [path for path in self.listed if path.rpartition("/")[2] == name]
+            how = {"batch_size": AT_ONCE} if is_asked_by_folder(self.system) else {}
+            self._fetched[name] = dict(self.system.cat(wanted, on_error="return", **how))
+        return self._fetched[name]
+
+
+def tree(system: Any, root: str) -> dict[str, Any]:
+    """All files below a folder, by their paths; none if there is no such folder.
+
+    A store is asked for all files at once. Other servers are asked for one folder at a time, of
+    which fsspec would ask for one after the other, and leave out those that do not answer."""
+    if not is_asked_by_folder(system):
+        return dict(system.find(root, detail=True))
+    found: dict[str, Any] = {}
+    level = [root]
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        while level:
+            answers = threads.map(partial(entries_of, system), level)
+            entries = [*chain.from_iterable(answers)]
+            level = [each["name"] for each in entries if each["type"] == "directory"]
+            found |= {each["name"]: each for each in entries if each["type"] != "directory"}
+    return found
+
+
+def is_asked_by_folder(system: Any) -> bool:
+    """Whether fsspec has no better way to list this file system."""
+    from fsspec.asyn import AsyncFileSystem
+
+    return getattr(type(system), "_find", None) is AsyncFileSystem._find
+
+
+def entries_of(system: Any, folder: str) -> Iterable[dict[str, Any]]:
+    """What a folder holds: nothing if it is no longer there."""
+    try:
+        entries = system.ls(folder, detail=True)
+    except FileNotFoundError:
+        return []
+    # pages of some servers have links to the folder itself and to the one above
+    return [each for each in entries if not re.search(r"/\.{1,2}/?$", each["name"])]
 
 
 Place: TypeAlias = Path | Remote
@@ -144,9 +196,9 @@ def remote(url: str) -> Remote:
         files = Files(system, root, url)
         files.listed  # noqa: B018 (what is wrong with the URL is an error here)
     except ImportError as error:
-        package = PACKAGES.get(url.partition(":")[0], "")
-        hint = f"pip install 'dimred[fsspec]' {package}".rstrip()
-        raise UserError(f"{url} needs another package ({error}). Install it: {hint}") from None
+        packages = [PACKAGES[each] for each in re.findall(r"(\w+)://", url) if each in PACKAGES]
+        hint = f". Install it: pip install {' '.join(packages)}" if packages else ""
+        raise UserError(f"{url} needs another package ({error}){hint}") from None
     except Exception as error:  # of any file system
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{url} cannot be read ({reason})") from None
