@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from own_trackers import calls
 from several import as_rank, free_port, on_ranks
 from small_data import PLAIN
 from torch import Tensor, nn
+from torch.distributed import HashStore
 from toy import RECIPE, Blobs, model, set_up
 
 from dimred.conformance import Make
@@ -28,6 +30,8 @@ from dimred.data import Digits
 from dimred.data.share import Share
 from dimred.net import Net
 from dimred.net.synchronised import synchronised
+from dimred.runs.processes import attempt
+from dimred.training.evaluate import RunningLoss
 from dimred.training.group import Group, explained
 from dimred.training.loop import Train
 
@@ -81,6 +85,21 @@ def captured_steps(make: Make) -> list[Any]:
     for emulated in (True, False):
         nets.append(run(make(), "residual", steps=40, emulated=emulated, ranks=Group()))
     return [nets[0].trace.captured, difference(nets[0].trace.state, nets[1].trace.state)]
+
+
+def mean_loss(pieces: Sequence[int]) -> float:
+    """Of as many steps as the pieces have in all, whose losses are read piece by piece."""
+    ranks = Group()
+    shares = torch.arange(60).sin().view(3, 20) ** 2
+    running = RunningLoss(RECIPE, 20, torch.device("cpu"), ranks)
+    logits = torch.zeros(1, 2)
+    losses = iter(shares[ranks.share.rank])
+    for piece in pieces:
+        for _ in range(piece):
+            running.add(next(losses), logits, torch.zeros(1, dtype=torch.int64))
+            running.count()
+        mean, _ = running.read(piece)
+    return mean
 
 
 def different_supports() -> None:
@@ -193,6 +212,16 @@ def test_a_norm_over_two_processes_is_one_over_the_whole_batch(
     joined = [one[0] + other[0], one[1] + other[1], *one[2:]]
     for got, expected in zip(joined, seen(norm, out, images), strict=True):
         torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), expected)
+
+
+def test_the_reported_loss_does_not_depend_on_when_a_checkpoint_was_written(
+    tmp_path: Path,
+) -> None:
+    """A checkpoint reads the losses of the steps before it. The order in which gloo sums those of
+    three processes depends on their number."""
+    works = {str(pieces): partial(mean_loss, pieces) for pieces in ([20], [7, 13], [1, 18, 1])}
+    for rank in on_ranks(works, 3, tmp_path):
+        assert len({*rank.values()}) == 1, rank
 
 
 @pytest.mark.parametrize("what, layer", [("supports", "4.weight"), ("values", "6.weight")])
@@ -317,6 +346,17 @@ def test_torchrun_repeats_the_message_of_an_error_at_the_end_of_its_own(tmp_path
 
 
 # -- interrupted runs --------------------
+def test_all_processes_of_an_attempt_have_a_name_that_no_earlier_one_had() -> None:
+    """Whatever the store still has of the earlier one."""
+    store, names = HashStore(), list[str]()
+    for _ in range(2):
+        with ThreadPoolExecutor(3) as threads:
+            found = {*threads.map(lambda rank: attempt(store, rank, 3), range(3))}
+        assert len(found) == 1
+        names += found
+    assert names[0] != names[1]
+
+
 LONG = ("train", "method=rigl", "method.update_every=20", "recipe.epochs=20")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import secrets
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -16,6 +17,7 @@ from dimred.runs.environment import rank, several
 
 if TYPE_CHECKING:
     import torch
+    from torch.distributed import Store
 
     from dimred.storage.folder import RunFolder
     from dimred.training.ranks import Ranks
@@ -50,17 +52,36 @@ def join(device: torch.device) -> Ranks:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
-        # torchrun may keep its store when it restarts processes, with the addresses of the old ones
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-            store=dist.PrefixStore(f"attempt {attempt}", store),
+            store=dist.PrefixStore(attempt(store, rank, size), store),
             rank=rank,
             world_size=size,
             timeout=PATIENCE,
         )
         atexit.register(dist.destroy_process_group)
     return Group()
+
+
+def attempt(store: Store, rank: int, size: int) -> str:
+    """A name that all processes of this attempt have, and those of earlier ones had not. torchrun
+    may keep its store when it restarts processes, with the addresses of the old ones, and each node
+    counts the restarts by itself.
+
+    Rank 0 chooses the name, and tells it to every process by the token that this has chosen."""
+    own, others = secrets.token_hex(8), [f"{i}" for i in range(1, size)]
+    if rank:
+        store.set(f"token of {rank}", own)
+        name = store.get(f"name for {own}").decode()
+        store.set(f"{name}/{rank}", "joined")
+        return name
+    end = time.monotonic() + PATIENCE.total_seconds()
+    while not store.check([f"{own}/{each}" for each in others]) and time.monotonic() < end:
+        for each in others:
+            if store.check([f"token of {each}"]):  # of an earlier attempt, until it is replaced
+                store.set(f"name for {store.get(f'token of {each}').decode()}", own)
+        time.sleep(0.02)
+    return own
 
 
 def folder_of_rank(path: Path, ranks: Ranks) -> RunFolder:

@@ -93,7 +93,9 @@ class RunningLoss:
     def read(self, steps: int) -> tuple[float, float]:
         """Mean loss and accuracy after `steps` steps of training. UserError, naming the step, if a
         loss is not finite."""
-        sums = self._losses[: self._unread], self._correct[: self._unread]
+        # in float64, sums over ranks are exact: how many losses are read at once, which decides in
+        # what order they are added, changes nothing
+        sums = self._losses[: self._unread].double(), self._correct[: self._unread]
         self._ranks.sum(sums)
         losses, correct = (each.tolist() for each in sums)
         for i, loss in enumerate(losses):
