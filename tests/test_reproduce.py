@@ -102,6 +102,16 @@ def test_the_longest_runs_come_first_and_before_them_those_of_unknown_cost(
     assert longest_first(jobs, []) == jobs  # all train alike long
 
 
+def test_the_commands_of_missing_runs_name_no_launcher(
+    tiny: str, tmp_path: Path, dimred: Callable[..., Outcome]
+) -> None:
+    launcher = ("hydra/launcher=slurm", "hydra.launcher.partition=gpu")
+    shown = dimred("table", tiny, f"outputs={tmp_path}", *launcher).out
+    assert "dimred train" in shown and "launcher" not in shown
+    asked = request(parser().parse([tiny, *launcher, "--config-dir", str(tmp_path)]))
+    assert [*asked.where_of_a_run] == ["hydra.searchpath"]
+
+
 def test_two_commands_share_the_runs_of_a_table(
     start: Callable[..., Command], tmp_path: Path
 ) -> None:

@@ -26,6 +26,8 @@ def compute(jobs: Sequence[Job], asked: Request, at_once: int | None) -> int:
     from dimred.runs.config.composition import launcher_and_folder
     from dimred.runs.packed.commands import run_commands, tasks_of_commands
 
+    if not jobs:
+        return 0
     name = asked.where.get(LAUNCHER)
     if name not in (None, "packed", "slurm", "ray"):
         return one_by_one(sweeps(jobs), asked)
@@ -46,10 +48,9 @@ def compute(jobs: Sequence[Job], asked: Request, at_once: int | None) -> int:
 
 
 def command(job: Job, asked: Request) -> list[str]:
-    """The overrides of a run, without those of its launcher."""
-    settings = {**job.overrides, **asked.where}
-    kept = [key for key in settings if key != LAUNCHER and not key.startswith("hydra.launcher.")]
-    return [f"{key}={settings[key]}" for key in kept]
+    """The overrides of a run."""
+    settings = {**job.overrides, **asked.where_of_a_run}
+    return [f"{key}={value}" for key, value in settings.items()]
 
 
 def one_by_one(boxes: Sequence[Box], asked: Request) -> int:

@@ -108,7 +108,7 @@ def show(asked: Request, command: str, runs: Iterable[Run]) -> None:
     from dimred.report.tables.formats import as_json, markdown
 
     runs = list(runs)
-    document = fill(asked.whole, runs, asked.where)
+    document = fill(asked.whole, runs, asked.where_of_a_run)
     used = folders(document)
     made = [
         f"written by `{command}`, which counts all runs in its folder",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: overrides that say where and how to compute; Hydra's own begin with "hydra"
 WHERE = ("device", "data_dir", "outputs", "checkpoint_seconds", "hydra")
+#: of these, what a command of one run cannot have
+OF_A_SWEEP = re.compile(r"hydra[./](launcher|sweep)\b")
 
 
 class Request(NamedTuple):
@@ -28,6 +30,11 @@ class Request(NamedTuple):
     whole: Table
     table: Table
     where: Overrides
+
+    @property
+    def where_of_a_run(self) -> Overrides:
+        """Without the launcher and the folder of a sweep."""
+        return {key: value for key, value in self.where.items() if not OF_A_SWEEP.match(key)}
 
     def shown(self, filled: Json) -> Json:
         """The part of the filled table that --only selects."""
@@ -99,7 +106,7 @@ def run(arguments: list[str]) -> int:
     place = place_of(outputs)
     nothing_run_yet = outputs == "outputs" and not place.exists()
     runs = [] if nothing_run_yet else find_runs(place)
-    where = asked.where
+    where = asked.where_of_a_run
     if given.runs and isinstance(place, Path):  # nothing can be written to a URL
         where = where | {"outputs": str(outputs_of(place))}
     document = fill(asked.whole, runs, where)

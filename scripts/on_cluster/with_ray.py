@@ -20,9 +20,10 @@ def needs() -> str:
     return "" if importlib.util.find_spec("ray") else "ray: pip install 'dimred[ray]'"
 
 
-def run(folder: Path, reference: Path) -> None:
+def run(folder: Path) -> None:
     from ray.cluster_utils import Cluster
 
+    reference = sweeps.reference(folder.parent)
     outputs = folder / "node_dies"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **ports()})
     try:

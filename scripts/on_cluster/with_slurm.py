@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import sweeps
@@ -27,17 +29,25 @@ def needs() -> str:
     return "" if os.geteuid() == 0 else "root, to start Slurm's daemons"
 
 
-def run(folder: Path, reference: Path) -> None:
-    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
-    folder.mkdir()
-    try:
-        subprocess.run([ONE_NODE, "start", str(folder)], check=True)
+def run(folder: Path) -> None:
+    reference = sweeps.reference(folder.parent)
+    with one_node(folder):
         for what in (preempted, out_of_time, node_dies):
             outputs = folder / what.__name__
             print(f"slurm, {what.__name__}: {what(folder, outputs)}", flush=True)
             require_calm_end(outputs)
             sweeps.require_same(outputs, reference)
             print(f"slurm, {what.__name__}: the same bits as one after the other", flush=True)
+
+
+@contextmanager
+def one_node(folder: Path) -> Iterator[None]:
+    """A Slurm of this machine alone, whose files are in the folder."""
+    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+    folder.mkdir()
+    try:
+        subprocess.run([ONE_NODE, "start", str(folder)], check=True)
+        yield
     finally:
         subprocess.run([ONE_NODE, "stop", str(folder)])
 

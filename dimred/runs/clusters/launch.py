@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 from dimred.errors import require
 from dimred.runs.clusters import ray, slurm
 from dimred.runs.clusters.job import Job, split
+from dimred.runs.packed.display import Display
 from dimred.runs.packed.pool import require_number
 from dimred.runs.packed.worker import Outcome, Task
+from dimred.training.sweep_label import named_run
+
+log = logging.getLogger(__name__)
 
 OWN = ("runs_per_job", "n_jobs", "wait")  # options of which the scheduler knows nothing
 
@@ -36,5 +40,18 @@ def of_cluster(
     failures = SUBMIT[name](jobs, theirs)
     if not options.get("wait", True):
         return []
-    outcomes = [job.outcomes(why) for job, why in zip(jobs, failures, strict=True)]
-    return [*chain.from_iterable(outcomes)]
+    outcomes: list[Outcome] = []
+    with Display(len(tasks)) as display:
+        for job, why in zip(jobs, failures, strict=True):
+            for task, outcome in zip(job.tasks, job.outcomes(why), strict=True):
+                show(display, task, outcome)
+                outcomes.append(outcome)
+    return outcomes
+
+
+def show(display: Display, task: Task, outcome: Outcome) -> None:
+    """What the pool of a job says, in the log of the job."""
+    if outcome["status"] != "done":
+        with named_run(task.label, task.values):
+            log.error("%s", outcome["reason"])
+    display.show(task, outcome)

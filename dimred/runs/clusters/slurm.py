@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +14,9 @@ from dimred.runs.clusters.job import Job, installed
 
 #: options that submitit has for all schedulers; others are Slurm's alone
 GENERAL = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node")
+
+POLL = 5.0  # seconds between two questions whether a job is queued
+ANSWERS = 3  # that it is not, until its result is given up: a shared file system may be late
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +52,40 @@ def name_of(option: str) -> str:
 
 
 def failure(submitted: Any) -> str:
-    """Wait for a job; why it has no result, if it has none."""
-    from submitit.core.utils import FailedJobError, UncompletedJobError
+    """Wait for a job; why it has no result, if it has none.
 
+    submitit asks Slurm's accounting, which not all clusters have, and at last every ten minutes."""
+    from submitit.core.utils import FailedJobError
+
+    missed = 0
+    while not submitted.paths.result_pickle.exists():
+        if missed == ANSWERS:
+            return (
+                f"job {submitted.job_id} ended before its runs were done ({state(submitted)}). "
+                f"Its log: {submitted.paths.stderr}"
+            )
+        time.sleep(POLL)
+        missed = 0 if is_queued(submitted.job_id) else missed + 1
     try:
         submitted.result()
-    except (FailedJobError, UncompletedJobError) as error:
+    except FailedJobError as error:
         reason = str(error).strip().splitlines()[-1]
-        return f"job {submitted.job_id} ended: {reason}. Its log: {submitted.paths.stderr}"
+        return f"job {submitted.job_id} failed: {reason}. Its log: {submitted.paths.stderr}"
     return ""
+
+
+def is_queued(job_id: str) -> bool:
+    """Whether a job waits or runs. One that Slurm requeues does."""
+    found = squeue(job_id)
+    unknown = "Invalid job id" in found.stderr  # ended long ago
+    return bool(found.stdout.strip()) or (found.returncode != 0 and not unknown)
+
+
+def state(submitted: Any) -> str:
+    """CANCELLED, TIMEOUT, ..., which Slurm forgets after some minutes."""
+    return squeue(submitted.job_id, "-t", "all").stdout.strip() or "Slurm does not know it any more"
+
+
+def squeue(job_id: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = ["squeue", "-h", "-r", "-o", "%T", "-j", job_id, *options]
+    return subprocess.run(command, capture_output=True, text=True)
