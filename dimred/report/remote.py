@@ -201,5 +201,7 @@ def remote(url: str) -> Remote:
         raise UserError(f"{url} needs another package ({error}){hint}") from None
     except Exception as error:  # of any file system
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{url} cannot be read ({reason})") from None
+        raise UserError(
+            f"{url} cannot be read ({reason}). Check the address, your rights and the network"
+        ) from None
     return Remote(files, root)
