@@ -165,7 +165,7 @@ def training(captured: bool, **recipe: Any) -> Train:
         parts = (
             train.net,
             settings,
-            train.data.feed(settings.batch_size, fixed=True),
+            train.source.feed(settings.batch_size, fixed=True),
             train.optimizer,
             train.running_loss,
         )
@@ -233,6 +233,29 @@ def test_changes_at_the_pause_of_a_captured_step_count(
             change(train, t)
         states.append(train.net.state())
         assert train.stepper.captured >= 12 * captured
+    assert difference(*states) == ""
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"accumulate": 3},
+        {"ema": 0.9},
+        {"mixup": 0.2, "cutmix": 1.0},
+        {"clip": 0.1, "bf16": True, "label_smoothing": 0.1},
+        {"optimizer": "adamw", "decay_all": True, "schedule": "cosine", "warmup": 0.2},
+    ],
+    ids=",".join,
+)
+def test_captured_steps_follow_the_recipe_as_eager_ones_do(recipe: dict[str, Any]) -> None:
+    states = []
+    for captured in (False, True):
+        train = training(captured, **recipe)
+        for t in train.steps(dense_grad=lambda t: t % 5 == 4):
+            if t == 20:
+                train.net.keep({"9.weight": torch.arange(20)})
+        states.append(train.net.state() | train.average.state())
+        assert train.stepper.captured >= 30 * captured
     assert difference(*states) == ""
 
 

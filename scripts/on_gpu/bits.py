@@ -83,7 +83,7 @@ def bits() -> dict[str, Any]:
 def resume() -> dict[str, Any]:
     """Trainings that end in a crash and are resumed: the same bits as without."""
     wrong = []
-    for method in ("dense", "rigl", "imp", "snip", "freezenet", "str", "gmp", "granet"):
+    for method in ("rigl", "imp", "freezenet", "str", "gmp", "granet"):
         make, how = made(method), {"ema": 0.9}
         whole = trained(make, "conv_norm", how)
         for crash in (5, 11, 23):
