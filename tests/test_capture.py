@@ -165,7 +165,7 @@ def training(captured: bool, **recipe: Any) -> Train:
         parts = (
             train.net,
             settings,
-            train.source.feed(settings.batch_size, fixed=True),
+            train.batches.feed(fixed=True),
             train.optimizer,
             train.running_loss,
         )

@@ -13,6 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from dimred.conformance.toy import RECIPE
 from dimred.data.arrays import Examples
 from dimred.data.augmentation import Augmentation
 from dimred.data.memory import Memory
@@ -115,7 +116,7 @@ def test_on_a_gpu_batches_are_selected_and_losses_are_kept_without_the_host() ->
     gpu = torch.device("cuda", 0)
     with FakeTensorMode(allow_non_fake_inputs=True):
         moved = data.with_augmentation(Augmentation(erasing=0.5)).to(gpu)
-        feed, losses = moved.feed(6, fixed=True), RunningLoss(6, gpu)
+        feed, losses = moved.feed(6, fixed=True), RunningLoss(RECIPE, 1, gpu)
         for _ in feed.steps(0, 0):
             with Recorder() as recorder:
                 images, labels = feed.batch()

@@ -220,7 +220,7 @@ def run(
     if emulated is not None:
         use_fused_optimizer(train)
     if emulated:
-        feed = train.source.feed(settings.batch_size, True, ranks.share)
+        feed = train.batches.feed(fixed=True)
         parts = net, settings, feed, train.optimizer, train.running_loss
         train.stepper = CapturedStep(*parts, capture=EmulatedGraph, ranks=ranks)
     if compiled:  # "eager" traces without generating code, which would take ten seconds a net

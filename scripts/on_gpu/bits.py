@@ -15,7 +15,7 @@ from dimred.errors import UserError
 from dimred.runs.config.composition import composed
 from dimred.runs.config.files import names
 from dimred.storage.folder import RunFolder
-from dimred.training.ranks import Group
+from dimred.training.group import Group
 
 DEVICE = "cuda"
 KINDS = ("conv_norm", "mlp", "residual")
