@@ -56,7 +56,7 @@ def reason(error: Exception) -> str:
     """Why a file cannot be read. numpy advises to load pickles, which can run any code; dimred
     never does."""
     if "allow_pickle" in str(error):
-        return "it holds something else than arrays of numbers"
+        return "it contains other things than arrays of numbers"
     return f"{type(error).__name__}: {error}"
 
 

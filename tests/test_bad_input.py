@@ -314,7 +314,7 @@ def test_missing_data_offline_says_where_to_put_it(
         ("dataset=text dataset.path=nope", "There is no nope. Correct the path"),
         ("dataset=text dataset.path={text}/nope", "There is no {text}/nope. Correct the path"),
         ("dataset=npz dataset.path={folder}", "{folder} is a folder, and a file is expected"),
-        ("dataset=npz dataset.path={text}", "something else than arrays of numbers"),
+        ("dataset=npz dataset.path={text}", "other things than arrays of numbers"),
     ],
 )
 def test_a_path_is_missing_or_of_another_kind_rather_than_damaged(

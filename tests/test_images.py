@@ -99,7 +99,7 @@ def test_folders_and_images_that_are_not_used_are_reported(
     put(tmp_path / "set/test")
     assert read(tmp_path).sizes == {"train": 8, "val": 0, "test": 2}
     assert "sample/ is neither train, val nor test" in caplog.text
-    assert "the images in test/ lie in no class folders" in caplog.text
+    assert "the images in test/ are in no class folders" in caplog.text
 
 
 def test_folders_that_can_be_read_in_two_ways_are_refused(tmp_path: Path) -> None:

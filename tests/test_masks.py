@@ -116,7 +116,7 @@ def test_a_mask_is_shown_without_result_and_without_torch(tmp_path: Path) -> Non
         ("show {a} --jsn", "Did you mean '--json'"),
         ("show {damaged}", "is damaged, or holds no masks"),
         ("show {packed}", "is damaged, or holds no masks"),
-        ("show {pickled}", "(it holds something else than arrays of numbers)"),
+        ("show {pickled}", "(it contains other things than arrays of numbers)"),
         ("show {numbers}", "fc1.weight has the value 0.5. A mask is 1 where"),
         ("show {text}", "fc1.weight is <U1. A mask is"),
         ("diff {a} {fewer}", "different layers: only {a} has fc2.weight"),

@@ -82,6 +82,9 @@ def test_a_run_whose_weights_stay_the_same_is_named(runs: Path) -> None:
     assert note == (
         f"history: 1 of 2 runs not drawn (the same weights are trained throughout): {still.name}"
     )
+    write_history(still, [[10, 50]], [[1, 1]])
+    _, (note,) = pictures("history", settings(still, moving))
+    assert "(evaluated once, so there is no change to draw)" in note
 
 
 # -- masks --------------------

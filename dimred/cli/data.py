@@ -33,7 +33,7 @@ def parser() -> Parser:
         type=int,
         default=256,
         metavar="PIXELS",
-        help="the longest that the shorter side of an image may be (default: 256)",
+        help="reduce images whose shorter side is longer than this (default: 256)",
     )
     parser.add_argument(
         "--quality", type=int, default=90, metavar="N", help="of the JPEGs (default: 90)"

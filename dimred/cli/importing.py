@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dimred.cli.commands import Parser, add_trust
+from dimred.errors import counted
 
 
 def parser() -> Parser:
@@ -12,7 +13,7 @@ def parser() -> Parser:
         summary="Read a compact file and write the state dict of the plain model.",
     )
     parser.add_argument("file", metavar="FILE", help="written by dimred export --format compact")
-    parser.add_argument("out", metavar="FILE", help="a safetensors file")
+    parser.add_argument("out", metavar="FILE", help="OUT, the safetensors file to write")
     add_trust(parser)
     return parser
 
@@ -26,5 +27,5 @@ def run(arguments: list[str]) -> int:
     path = output(given.out, given.file)
     state = load_compact(given.file, given.trust).state_dict()
     write_tensors(path, state)
-    print(f"{path}: {len(state)} tensors; read it with safetensors.torch.load_file")
+    print(f"{path}: {counted(len(state), 'tensor')}; read it with safetensors.torch.load_file")
     return 0

@@ -27,7 +27,7 @@ def parser() -> Parser:
     parser = Parser(
         "reproduce",
         "TABLE [KEY=VALUE ...] [OPTION ...]",
-        summary="Run what is missing from a table, and print the table.",
+        summary="Train the runs that a table lacks, and print the table.",
     )
     add_table(parser)
     parser.add_argument(

@@ -31,8 +31,8 @@ def parser() -> Parser:
         "[DIR] [--watch] [--json]",
         summary="List the runs that are not done: state, progress, time left, and the process "
         "that computes them.",
-        more="A run is running while its process renews its lease, on whatever machine; waiting if "
-        "it was interrupted: its command, or its job, resumes it; failed, or done.",
+        more="A run is running while its process, on any machine, renews its lease. It is waiting "
+        "if it was interrupted: repeat its command to resume it.",
     )
     parser.add_argument(
         "folder",

@@ -65,7 +65,7 @@ def parser() -> Parser:
         "--detect",
         type=float,
         metavar="DIFFERENCE",
-        help="count the seeds that this difference needs (default: the observed one)",
+        help="print how many seeds it takes to detect this difference (default: the observed one)",
     )
     return parser
 

@@ -47,8 +47,8 @@ def suitable(path: Path) -> Path:
     problem = "has another type" if path.exists() else "does not exist"
     raise UserError(
         f"{path} {problem}; allowed is a directory, .zip, or .tar, .tar.gz, .tar.xz, .tar.bz2 of "
-        f"images in {LAYOUT}. Put one there, or set data_dir (with dataset=imagefolder "
-        "dataset.path)."
+        f"images in {LAYOUT}. Put one there, or correct the path: dataset.path, or "
+        "data_dir of a published set."
     )
 
 

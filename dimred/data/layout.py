@@ -218,7 +218,7 @@ def divided(
     assert train
     for split in ("val", "test"):
         if split in found and not len(found[split].labels):
-            notes.append(f"the images in {splits[split]}/ lie in no class folders and are not used")
+            notes.append(f"the images in {splits[split]}/ are in no class folders and are not used")
     if val and not len(val.labels):
         val = None
     if test and not len(test.labels):

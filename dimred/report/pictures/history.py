@@ -106,6 +106,8 @@ def history_fault(run: Run) -> str:
         return "metrics.jsonl has no trained_by_layer; an older version of dimred wrote it"
     if moves(density) or (overlap and moves(overlap)):
         return ""
+    if len(density.epochs) == 1:
+        return "evaluated once, so there is no change to draw"
     return "the same weights are trained throughout"
 
 

@@ -62,7 +62,7 @@ def read_config(folder: Path) -> Json:
     except OSError as error:
         raise UserError(
             f"{folder} is no run: its config.yaml cannot be read ({error.strerror}). "
-            "Runs lie in outputs/runs/DATASET/MODEL/"
+            "Runs are in outputs/runs/DATASET/MODEL/"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError) as error:
         raise UserError(f"{path} describes no run ({' '.join(str(error).split())})") from error
