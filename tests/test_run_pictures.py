@@ -82,8 +82,12 @@ def test_a_run_whose_weights_stay_the_same_is_named(runs: Path) -> None:
     assert note == (
         f"history: 1 of 2 runs not drawn (the same weights are trained throughout): {still.name}"
     )
-    write_history(still, [[10, 50]], [[1, 1]])
-    _, (note,) = pictures("history", settings(still, moving))
+
+
+def test_a_run_that_was_evaluated_once_is_not_said_to_be_static(runs: Path) -> None:
+    (run,) = folders(runs, "set-s0.9-seed0-*")
+    write_history(run, [[10, 50]], [[1, 1]])
+    _, (note,) = pictures("history", settings(run))
     assert "(evaluated once, so there is no change to draw)" in note
 
 
