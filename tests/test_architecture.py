@@ -122,9 +122,10 @@ def test_methods_and_the_loop_import_only_torch() -> None:
             assert foreign(path) <= {"torch"}, module
 
 
-def test_the_map_of_the_training_room_names_all_of_its_files() -> None:
-    text = (ROOT / "dimred/training/__init__.py").read_text()
-    files = {path.name for path in (ROOT / "dimred/training").glob("[a-z]*.py")}
+@pytest.mark.parametrize("room", ["net", "data", "training"])
+def test_the_map_of_a_large_room_names_all_of_its_files(room: str) -> None:
+    text = (ROOT / "dimred" / room / "__init__.py").read_text()
+    files = {path.name for path in (ROOT / "dimred" / room).glob("[a-z]*.py")}
     assert set(re.findall(r"[a-z_]+[.]py", text)) == files
 
 

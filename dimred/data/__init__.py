@@ -1,4 +1,14 @@
-"""Data sets. The YAML files in conf/dataset name them as `_target_`."""
+"""Data sets. The YAML files in conf/dataset name them as `_target_`.
+
+Read base.py first: what a data set is.
+
+kinds of data sets   sets.py folder.py npz.py sources.py tokens.py
+where images lie     memory.py, or read when they are used: stream.py workers.py
+their batches        feed.py share.py mixed.py augmentation.py activations.py
+files of images      images.py layout.py encoded.py shards.py arrow.py pixels.py crops.py names.py
+texts and arrays     texts.py arrays.py
+on disk              files.py; of `dimred data prepare`: prepare.py manifest.py
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -187,8 +187,8 @@ class Train:
     def _backward(self, t: int, dense_grad: When | None) -> None:
         """Compute the gradients of step t."""
         dense = dense_grad is not None and dense_grad(t)
-        self.exploration.look()
         self.ranks.require_same_net(self.net, changed=False)
+        self.exploration.look()
         # before dense gradients are collected: these may compute gradients of their own
         self.costs.step(self.recipe.batch_size, dense, self.skipped.prefix)
         self.arithmetic.prepare(self.stepper.backward)
@@ -241,8 +241,9 @@ class Train:
 
     def _evaluate(self, phase: int, t: int, last: bool) -> None:
         """Write a line of metrics.jsonl."""
+        loss, accuracy = self._read(t)
         self.ranks.require_same_net(self.net)
-        line = metrics_of(self, phase, t, *self._read(t))
+        line = metrics_of(self, phase, t, loss, accuracy)
         self.running_loss.restart()
         self.costs.look_again()
         self.progress.evaluated(line, last)
