@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import until, warnings_in
 
 import dimred as front_door
-from dimred.runs.packed import pool, workers
+from dimred.runs.packed import places, pool, workers
 from dimred.runs.packed.mps import CONTROL, MPS, exclusive
 from dimred.runs.packed.places import CONTEXT, CPU, MARGIN, Place, fitting, homes, place
 from dimred.runs.packed.process import Worker
@@ -30,6 +31,26 @@ def test_a_cpu_computes_one_run_a_core_and_a_gpu_one_until_it_is_measured() -> N
     gpu = place(1, None, 8, ["3", "MIG-4"])
     assert (gpu.visible, gpu.room(), gpu.workers()) == ("MIG-4", 1, 8)
     assert place(0, 3, 8, ["3"]).room() == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "names"),
+    [
+        ("", 2, ["0", "1"]),
+        ("3, 5", 2, ["3", "5"]),
+        ("3,-1,5", 1, ["3"]),  # what comes after an unknown number is not visible
+        ("GPU-ab,GPU-cd", 2, ["GPU-ab", "GPU-cd"]),
+        ("MIG-ab,MIG-cd", 1, ["MIG-ab", "MIG-cd"]),  # a process sees the first of these alone
+        ("MIG-ab", 0, []),
+    ],
+)
+def test_workers_see_the_gpus_that_the_sweep_may_use(
+    given: str, count: int, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "DRIVERS", ("/",))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert places.visible_gpus() == names
 
 
 def test_as_many_runs_share_a_gpu_as_fit_into_its_free_memory() -> None:

@@ -46,7 +46,7 @@ PARTS: dict[str, Part] = {
     "networks": networks.networks,
     "steps": steps.steps,
     "loop": steps.loop,
-    "compiled": steps.compiled,
+    "compiled": networks.compiled,
     "packing": packing.packing,
 }
 

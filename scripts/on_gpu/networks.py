@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import steps
 import torch
 from bits import made
 from steps import CIFAR, DEVICE, INITS, MODELS, noise, recipe
@@ -43,6 +44,11 @@ CASES = {
 #: PyTorch's fused kernels of attention add up gradients in another order each time
 UNPROMISED = {"ViT fp32": Case("ViT", "rigl", {}), "ViT bf16": Case("ViT", "rigl", {"bf16": True})}
 
+COMPILED = {
+    "ResNet-20 fp32, compiled": Case("ResNet-20", "rigl", {"compile": True}),
+    "ResNet-20 bf16, compiled": Case("ResNet-20", "rigl", {"compile": True, "bf16": True}),
+}
+
 build_vit = partial(
     vit, shape=CIFAR, classes=10, patch=None, dim=96, depth=3, heads=3, mlp=2, **INITS
 )
@@ -53,6 +59,12 @@ def networks() -> dict[str, Any]:
     wrong = [label for label, case in CASES.items() if differs(label, case)]
     print("not promised:")
     return {"wrong": wrong, "unpromised": [n for n, case in UNPROMISED.items() if differs(n, case)]}
+
+
+def compiled() -> dict[str, Any]:
+    """The same with torch.compile, and milliseconds a step; it takes some minutes."""
+    wrong = [label for label, case in COMPILED.items() if differs(label, case)]
+    return {"wrong": wrong, **steps.compiled()}
 
 
 def differs(label: str, case: Case) -> bool:

@@ -154,7 +154,7 @@ def steps() -> dict[str, Any]:
 
 
 def compiled() -> dict[str, Any]:
-    """The same with torch.compile, of two models in bf16; it takes a minute or two."""
+    """The same with torch.compile, of two models in bf16."""
     return {label(name, True): row(name, True, compiled=True) for name in ("ResNet-20", "VGG-16")}
 
 

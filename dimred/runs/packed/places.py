@@ -88,8 +88,11 @@ def visible_gpus() -> list[str]:
 
     count = torch.cuda.device_count()
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = [name.strip() for name in given.split(",")] if given else map(str, range(count))
-    return list(names)[:count]
+    names = [name.strip() for name in given.split(",")] if given else [*map(str, range(count))]
+    # a process sees one instance of divided GPUs (MIG) at most, and workers may have one each
+    if count == 1 and all(name.startswith("MIG-") for name in names):
+        return names
+    return names[:count]
 
 
 def cores() -> int:
