@@ -39,6 +39,10 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
         ("dataset=digts", "unknown dataset 'digts'. Did you mean 'digits'?"),
         ("allocation=erkk", "unknown allocation 'erkk'. Did you mean 'erk' or 'er'?"),
         ("recipe=cfar", "unknown recipe 'cfar'. Did you mean 'cifar' or 'cifar_fast'?"),
+        ("model=3", "unknown model '3'. Allowed: "),
+        ("recipe=0.1", "unknown recipe '0.1'. Allowed: cifar, "),
+        ("tracker=true", "unknown tracker 'true'. Allowed: "),
+        ("-m method=random,1", "unknown method '1'. Allowed: "),
         ("sparsty=0.3", "unknown key sparsty. Did you mean 'sparsity'?"),
         (
             "method=rigl method.every=3",

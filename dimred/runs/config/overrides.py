@@ -10,7 +10,7 @@ from typing import Any
 
 from dimred.errors import UserError, require
 from dimred.runs.config.composition import quoted
-from dimred.runs.config.files import GROUPS, TRACKER, require_plain_names
+from dimred.runs.config.files import GROUPS, TRACKER, names, require_plain_names, unknown_name
 
 #: what a method takes from the run, which tells it in its name and result
 OF_THE_RUN = re.compile(r"method\.((sparsity|allocation)(\..*)?)")
@@ -29,6 +29,8 @@ def require_one_way(words: Iterable[str]) -> None:
             )
         if key == TRACKER and value == "null":
             raise UserError(f"{word} is not allowed. Write {TRACKER}=none")
+        if key in (*GROUPS, TRACKER):
+            require_words(key, value)
         if group is None or parts[0] == "hydra":
             continue
         if "@" in key:
@@ -47,6 +49,22 @@ def require_one_way(words: Iterable[str]) -> None:
             )
         if key in GROUPS and (value.startswith("[") or value == "null"):
             require_plain_names({key: None if value == "null" else value})
+
+
+def require_words(group: str, value: str) -> None:
+    """UserError for a number or a truth value where the name of a file is to be: Hydra would raise
+    a ValueError."""
+    for name in value.split(","):
+        if name.lower() in ("true", "false") or is_number(name):
+            raise UserError(unknown_name(group, name, names(group)))
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 # -- from Python --------------------
