@@ -145,8 +145,9 @@ class Channels:
             alive = self.net.weights[name].trained().view(len(numbers), -1)
             score = scores[name].reshape(len(numbers), -1).double().masked_fill(~alive, 0.0).sum(1)
             made = numbers != STAYS
-            total.index_add_(0, numbers[made], score[made])
-            trained.index_add_(0, numbers[made], alive.sum(1).double()[made])
+            # adds in the same order every time, which index_add_ on a GPU does not
+            total.index_put_((numbers[made],), score[made], accumulate=True)
+            trained.index_put_((numbers[made],), alive.sum(1).double()[made], accumulate=True)
         return total.masked_fill(trained == 0, -torch.inf)
 
     def mean_scale(self) -> Tensor:
@@ -155,8 +156,9 @@ class Channels:
         total, scales = torch.zeros(2, self.count, dtype=torch.float64, device=self.device)
         for name, numbers in self.scales.items():
             free = numbers != STAYS
-            total.index_add_(0, numbers[free], self.scale(name).abs().double()[free])
-            scales.index_add_(0, numbers[free], torch.ones_like(total)[numbers[free]])
+            scale = self.scale(name).abs().double()[free]
+            total.index_put_((numbers[free],), scale, accumulate=True)
+            scales.index_put_((numbers[free],), torch.ones_like(scale), accumulate=True)
         return torch.where(scales > 0, total / scales.clamp(min=1), torch.inf)
 
     def scale(self, name: str) -> Tensor:

@@ -66,7 +66,9 @@ def lamp(net: Net) -> dict[str, Tensor]:
         # from the largest down, the cumulative sum is that of all weights at least as large; a
         # stable sort ranks equal weights by position
         square, order = theta.reshape(-1).double().square().sort(descending=True, stable=True)
-        share = square / square.cumsum(0).clamp_min(torch.finfo(torch.float64).tiny)
+        # on the host: a GPU adds up in another order in every run
+        sums = square.cpu().cumsum(0).to(square.device)
+        share = square / sums.clamp_min(torch.finfo(torch.float64).tiny)
         scores[name] = torch.empty_like(share).index_copy_(0, order, share).view(theta.shape)
     return trained_only(net, scores)
 
