@@ -22,6 +22,7 @@ from fixtures import finished, own_cache, pictures, runs, three_steps, tiny, tra
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
+from dimred.cli.main import main
 from dimred.report.compose import values_alone
 
 os.environ["OMP_WAIT_POLICY"] = (
@@ -106,6 +107,18 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
 def dimred(start: Callable[..., Command]) -> Callable[..., Outcome]:
     """Run a command to its end."""
     return lambda *arguments, before=None: start(*arguments, before=before).wait()
+
+
+@pytest.fixture
+def in_this_process() -> Iterator[Callable[..., int]]:
+    """Run a command in this process, which has its modules and workers already. What it sets up,
+    log messages and argv, is put back."""
+    logger, argv = logging.getLogger("dimred"), sys.argv
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield lambda *arguments: main([*arguments])
+    logger.handlers[:], logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])
+    sys.argv = argv
 
 
 @pytest.fixture

@@ -60,22 +60,6 @@ def test_counts_are_exact_and_untrained_weights_equal_their_base(
         )
 
 
-@pytest.mark.parametrize("kind", CLASSES)
-def test_scoring_leaves_norms_and_random_states_alone(kind: type) -> None:
-    net, train = set_up()
-    before = {name: value.clone() for name, value in net.model.state_dict().items()}
-    random = torch.get_rng_state()
-    supports = make(kind).choose(net, train)
-    assert (
-        torch.equal(random, torch.get_rng_state())
-        and net.model.training
-        and net.support_version == 0
-    )
-    for name, value in net.model.state_dict().items():
-        assert torch.equal(value, before[name]) or (kind is NTT and name in net.weights)
-    assert same(supports, make(kind).choose(set_up()[0], train))  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     ("kind", "passes"),
     [(ProsPr, [4]), (COPS, [3]), (GraSP, [1]), (CroP, [3, 3]), (PHEW, [20])],
@@ -89,15 +73,6 @@ def test_passes_of_long_scores_are_reported(
         make(kind).choose(*set_up())
     messages = [message.partition(": ")[0] for message in caplog.messages]
     assert messages == [f"scoring {k + 1} of {n}" for n in passes for k in range(n)]
-
-
-@pytest.mark.parametrize("kind", CLASSES)
-def test_without_sparsity_it_is_dense_training(kind: type) -> None:
-    net, train = set_up(steps=2)
-    make(kind, 0.0).run(net, train)
-    dense, other = set_up(steps=2)
-    other()
-    assert net.dim == net.total and same(net.dense_weights(), dense.dense_weights())
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -443,31 +443,39 @@ def test_every_check_has_a_method_that_breaks_it() -> None:
 
 
 # -- the command --------------------
-def test_check_tells_what_holds(dimred: Callable[..., Outcome]) -> None:
-    code, out, err = dimred("check", "edge_popup")
+@pytest.fixture
+def check(
+    in_this_process: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """`dimred check`, in a process that has compiled before."""
+    return lambda *arguments: Outcome(in_this_process("check", *arguments), *capsys.readouterr())
+
+
+def test_check_tells_what_holds(check: Callable[..., Outcome]) -> None:
+    code, out, err = check("edge_popup")
     rows = {line.split()[0]: line for line in out.splitlines()}
     assert (
         code == 0 and rows.keys() >= CHECKS.keys() and "edge_popup: 18 checks, 0 failed" in out
     ), out + err
     assert "passes" in rows["resume"] and "exception  it trains scores" in rows["sparsity_zero"]
-    code, out, _ = dimred("check", "dense", "basis=layer")
+    code, out, _ = check("dense", "basis=layer")
     assert code == 0 and "not applicable  it has no sparsity" in out
 
 
-def test_check_accepts_a_class_of_the_user(dimred: Callable[..., Outcome]) -> None:
-    code, out, err = dimred("check", f"{__name__}.Greedy")
+def test_check_accepts_a_class_of_the_user(check: Callable[..., Outcome]) -> None:
+    code, out, err = check(f"{__name__}.Greedy")
     assert code == 1 and "18 checks, 2 failed" in out and "Traceback" not in err
     assert "fails    sparsity 0.6 must leave 293 of 732 weights, not 234" in out
 
 
 def test_check_takes_a_folder_of_configurations(
-    dimred: Callable[..., Outcome], tmp_path: Path
+    check: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     (tmp_path / "method").mkdir()
     (tmp_path / "method/mine.yaml").write_text(f"_target_: {__name__}.Waiting\nsteps: 100\n")
-    code, out, _ = dimred("check", "mine", "--config-dir", str(tmp_path))
+    code, out, _ = check("mine", "--config-dir", str(tmp_path))
     assert code == 0 and "mine: 18 checks, 0 failed" in out  # as a whole number, steps is 5
-    code, out, _ = dimred("check", "mine", "steps=100", f"--config-dir={tmp_path}")
+    code, out, _ = check("mine", "steps=100", f"--config-dir={tmp_path}")
     assert (
         code == 1
         and "trains none of the toy nets" in out

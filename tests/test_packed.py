@@ -3,7 +3,6 @@ that compute them."""
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -17,7 +16,6 @@ from conftest import Command, assert_same, steps_done, until, warnings_in
 from torch import nn
 
 import dimred as front_door
-from dimred.cli.main import main
 from dimred.errors import OutOfMemory
 from dimred.models import lenet300
 from dimred.runs.build import explained as why_not_built
@@ -157,18 +155,6 @@ def test_workers_that_cannot_start_are_reported(
     assert [run.reason for run in runs] == 3 * [
         "not begun: a worker process ended before it was ready (exit status 1)"
     ]
-
-
-@pytest.fixture
-def in_this_process() -> Iterator[Callable[..., int]]:
-    """A command in this process, whose workers are there already. It sets up log messages and
-    argv."""
-    logger, argv = logging.getLogger("dimred"), sys.argv
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield lambda *arguments: main([*arguments])
-    logger.handlers[:], logger.propagate = before[0], before[2]
-    logger.setLevel(before[1])
-    sys.argv = argv
 
 
 def test_a_worker_that_is_killed_costs_its_run_alone(
