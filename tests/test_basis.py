@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ def test_a_model_without_filters_is_refused_with_the_reason() -> None:
 #: whole layers
 METHODS = {
     "snip": ["method.examples=32"],
-    "synflow": [],
+    "synflow": ["method.rounds=5"],
     "freezenet": ["method.examples=32"],
     "imp": ["method.prune_rate=0.5", "method.rewind_step=5"],
     "set": [],
@@ -187,6 +188,7 @@ METHODS = {
 }
 
 
+@cache
 def method_of(name: str, *more: str) -> Any:
     return build(compose(f"method={name}", "sparsity=0.6", *METHODS[name], *more).method, "method")
 
@@ -223,10 +225,11 @@ def test_with_a_fixed_standard_basis_every_method_gives_the_same_bits_as_without
         assert support is None or torch.equal(net.supports[key], support)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["imp", "rigl", "edge_popup"])
 def test_a_crash_changes_nothing_and_the_result_loads_and_is_a_plain_model(
     name: str, tmp_path: Path
 ) -> None:
+    """As the conformance suite tests of freezenet and gmp in every basis."""
     net = attempt(name, RANDOM, tmp_path / "whole")
     for last in (1, 9, 17):
         with pytest.raises(Crash):

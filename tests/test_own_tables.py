@@ -29,8 +29,8 @@ def test_tables_are_shown_without_torch(tmp_path: Path) -> None:
     )
     for arguments in (
         ["table"],
-        ["table", "survey_digits", "--runs", str(tmp_path)],
-        ["reproduce", "survey_digits", "--dry-run", f"outputs={tmp_path}"],
+        ["table", "freezenet_mnist", "--runs", str(tmp_path)],
+        ["reproduce", "freezenet_mnist", "--dry-run", f"outputs={tmp_path}"],
     ):
         done = subprocess.run(
             [sys.executable, "-c", program, *arguments], capture_output=True, text=True
@@ -290,8 +290,8 @@ def test_null_means_that_a_key_is_absent(tiny: str) -> None:
 
 def test_a_table_may_extend_another(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
-        "extends: survey_digits\nsettings: dataset=digits model=conv2\nseeds: [5]\n"
+        "extends: pai_cifar10_vgg16\nsettings: dataset=digits model=conv2\nseeds: [5]\n"
     )
     mine = read_table(str(tmp_path / "mine.yaml"))
-    assert mine.title == shipped("survey_digits").title and mine.parts[0].seeds == (5,)
+    assert mine.title == shipped("pai_cifar10_vgg16").title and mine.parts[0].seeds == (5,)
     assert mine.parts[0].cells[0].overrides["model"] == "conv2"
