@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,14 @@ def composed_fully(overrides: str) -> DictConfig:
 SNIP, RANDOM = (
     f"dataset=digits recipe.steps=2 method={name} sparsity=0.5" for name in ("snip", "random")
 )
+
+
+def all_of(boxes: list[dict[str, tuple[str, ...]]]) -> list[list[tuple[str, str]]]:
+    return sorted(
+        sorted(zip(box, values, strict=True))
+        for box in boxes
+        for values in itertools.product(*box.values())
+    )
 
 
 def filled(table: str, outputs: Path, **changes: Any) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from tables import SNIP, cell, filled, put, shipped
 from dimred.cli.main import main
 from dimred.cli.table import outputs_of
 from dimred.errors import UserError
-from dimred.report.tables.excerpt import only
 from dimred.report.tables.formats import FORMATS
 from dimred.report.tables.published import read_table
 
@@ -37,11 +36,6 @@ def test_tables_are_shown_without_torch(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
     assert re.search(r"\n\d+ runs to do", done.stdout)
-
-
-def test_cells_are_chosen_by_their_name() -> None:
-    (part,) = only(shipped("survey_digits"), r"0\.98: .*: rigl$").parts
-    assert part.name == "Sparsity 0.98" and len(part.cells) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from conftest import Command, Outcome
 from fixtures import TINY
 from hypothesis import given
 from hypothesis import strategies as st
-from tables import RANDOM, SNIP, TABLES, cell, filled, put, shipped
+from tables import RANDOM, SNIP, all_of, cell, filled, put, shipped
 
 from dimred.cli.reproduce import file_name
 from dimred.cli.table import Request, parser, request
@@ -25,13 +24,6 @@ from dimred.report.tables.formats import FORMATS
 from dimred.report.tables.plan import Job, left, sweeps
 from dimred.report.tables.published import read_table
 from dimred.report.tables.table import Cell
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_the_sweeps_of_a_table_are_exactly_its_runs(name: str) -> None:
-    jobs = left(shipped(name), [])
-    assert all_of(sweeps(jobs)) == sorted(sorted(job.overrides.items()) for job in jobs)
-    assert len(sweeps(jobs)) <= max(20, len(jobs) // 10)
 
 
 @given(
@@ -47,14 +39,6 @@ def test_any_jobs_become_sweeps_of_exactly_these(jobs: list[tuple[str, str, int]
         for one, two, seed in jobs
     ]
     assert all_of(sweeps(made)) == sorted(sorted(job.overrides.items()) for job in made)
-
-
-def all_of(boxes: list[dict[str, tuple[str, ...]]]) -> list[list[tuple[str, str]]]:
-    return sorted(
-        sorted(zip(box, values, strict=True))
-        for box in boxes
-        for values in itertools.product(*box.values())
-    )
 
 
 def test_a_table_is_run_once_written_and_then_only_what_failed_is_tried_again(

@@ -8,9 +8,11 @@ from typing import Any
 import hydra
 import pytest
 from conftest import ROOT
-from tables import TABLES, shipped
+from tables import TABLES, all_of, shipped
 
 from dimred.report.compose import values_alone
+from dimred.report.tables.excerpt import only
+from dimred.report.tables.plan import left, sweeps
 from dimred.runs.config.files import AS_BEFORE, GROUPS, HOW_TO_COMPUTE, names, read, targets
 from dimred.runs.config.schema import checked, checked_group
 from dimred.runs.identity import describe
@@ -44,6 +46,18 @@ def test_every_cell_of_a_shipped_table_is_a_valid_run(name: str) -> None:
                     (*HOW_TO_COMPUTE.get(group, ()), *GROUPS[group], *left_out),
                 )
     assert cells and all(each.overrides.get("method") for each in cells)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_sweeps_of_a_table_are_exactly_its_runs(name: str) -> None:
+    jobs = left(shipped(name), [])
+    assert all_of(sweeps(jobs)) == sorted(sorted(job.overrides.items()) for job in jobs)
+    assert len(sweeps(jobs)) <= max(20, len(jobs) // 10)
+
+
+def test_cells_are_chosen_by_their_name() -> None:
+    (part,) = only(shipped("survey_digits"), r"0\.98: .*: rigl$").parts
+    assert part.name == "Sparsity 0.98" and len(part.cells) == 1
 
 
 def test_what_a_table_composes_is_what_hydra_composes() -> None:

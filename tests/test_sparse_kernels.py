@@ -4,17 +4,18 @@ kernels, which is built, kept and verified."""
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from commands import processes
 from torch import Tensor, nn
 
 from dimred.kernels import functions
@@ -280,43 +281,38 @@ def test_second_derivatives_are_refused() -> None:
 
 
 # -- the library --------------------
-PROGRAM = """
-import logging, sys, torch
-logging.basicConfig(level=logging.INFO, format="%(message)s")
-from dimred.kernels.functions import linear
-from dimred.kernels.plan import Plan
-plan = Plan.of(torch.tensor([1, 2]), torch.Size((2, 2)))
-print(linear(torch.tensor([[1.0, 10.0]]), torch.tensor([2.0, 3.0]), None, plan).tolist())
-"""
+def multiply(environment: dict[str, str], log: Path) -> None:
+    """(1, 10) by ((0, 2), (3, 0)), in a process of its own."""
+    os.environ.update(environment)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", filename=log)
+    plan = Plan.of(torch.tensor([1, 2]), torch.Size((2, 2)))
+    found = functions.linear(torch.tensor([[1.0, 10.0]]), torch.tensor([2.0, 3.0]), None, plan)
+    assert found.tolist() == [[20.0, 3.0]]
 
 
-def start(**environment: str) -> subprocess.Popen[str]:
-    """A process that multiplies (1, 10) by ((0, 2), (3, 0))."""
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(log: Path, **environment: str) -> BaseProcess:
+    process = processes.Process(target=multiply, args=(environment, log))
+    process.start()
+    return process
 
 
-def outcome(process: subprocess.Popen[str]) -> str:
-    """What it has logged."""
-    out, err = process.communicate(timeout=100)
-    assert process.returncode == 0 and out == "[[20.0, 3.0]]\n", err
-    return err
+def logged(log: Path, **environment: str) -> str:
+    """What a process logs that multiplies."""
+    process = start(log, **environment)
+    process.join(100)
+    assert process.exitcode == 0
+    return log.read_text()
 
 
-def test_without_a_compiler_pytorch_computes() -> None:
-    logged = outcome(start(PATH=""))
-    assert logged.count("\n") == 1 and "none of the compilers c++, g++, clang++" in logged
+def test_without_a_compiler_pytorch_computes(tmp_path: Path) -> None:
+    said = logged(tmp_path / "log", PATH="")
+    assert said.count("\n") == 1 and "none of the compilers c++, g++, clang++" in said
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    logged = outcome(start(XDG_CACHE_HOME=str(tmp_path / "file")))
-    assert logged.count("\n") == 1 and "Not a directory" in logged
+    said = logged(tmp_path / "log", XDG_CACHE_HOME=str(tmp_path / "file"))
+    assert said.count("\n") == 1 and "Not a directory" in said
 
 
 def test_a_damaged_library_is_built_again_by_one_of_two_processes(
@@ -338,8 +334,12 @@ def test_a_damaged_library_is_built_again_by_one_of_two_processes(
     content[-1] ^= 1
     path.write_bytes(content)
     assert not is_whole(path)
-    logged = [outcome(process) for process in [start() for _ in range(2)]]
-    assert sorted("building" in each for each in logged) == [False, True]
+    own = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path)}
+    logs = [tmp_path / "one", tmp_path / "other"]
+    for process in [start(log, **own) for log in logs]:
+        process.join(100)
+        assert process.exitcode == 0
+    assert sorted("building" in log.read_text() for log in logs) == [False, True]
     assert is_whole(path) and not [*folder.glob(".*.so*")]
 
 
