@@ -33,6 +33,7 @@ from dimred.report.pictures.marks import (
     marks_of,
     pareto,
 )
+from dimred.report.pictures.metrics import metrics, series
 from dimred.report.pictures.names import differing, file_name
 from dimred.report.pictures.overview import page
 from dimred.report.pictures.picture import NARROW, WIDE
@@ -40,7 +41,6 @@ from dimred.report.pictures.points import (
     Point,
     Stat,
     kept,
-    metrics,
     settings_of,
 )
 from dimred.report.pictures.sheet import log_ticks, shortened, spread, width_of
@@ -205,7 +205,20 @@ def test_epochs_are_counted_over_all_rounds(tmp_path: Path) -> None:
             ]
         )
     )
-    assert [line["trained"] for line in metrics(tmp_path)] == [1.0, 2.0, 3.0, 4.0, 4.5, 5.5]
+    assert metrics(tmp_path).epochs.tolist() == [1.0, 2.0, 3.0, 4.0, 4.5, 5.5]
+
+
+def test_a_number_is_read_at_the_steps_that_have_it(tmp_path: Path) -> None:
+    values = ["0.5", "true", "1e400", "null", '"3"', "2"]
+    lines = [
+        f'{{"phase": 0, "step": {k}, "epoch": {k}, "loss": {value}}}'
+        for k, value in enumerate(values, 1)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, "", "[1]", lines[0][:20]]))
+    found = series(tmp_path, "loss")
+    assert found.steps == [(0, 1), (0, 6)]
+    assert (found.epochs.tolist(), found.values.tolist()) == ([1, 6], [0.5, 2])
+    assert found.at([(0, 6)]).values.tolist() == [2]
 
 
 def test_a_band_of_losses_never_reaches_zero(tmp_path: Path) -> None:

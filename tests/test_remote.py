@@ -22,7 +22,7 @@ from fsspec.asyn import AsyncFileSystem
 from tables import SNIP, put
 
 from dimred.errors import UserError
-from dimred.report.pictures.points import metrics
+from dimred.report.pictures.metrics import metrics
 from dimred.report.remote import place_of, remote
 from dimred.report.rows import results
 from dimred.report.runs import Run, find_in, find_runs, newest
@@ -64,7 +64,7 @@ def test_runs_at_a_url_are_those_of_the_folder(folder: Path, url: str) -> None:
         assert one.folder.name == other.folder.name
         assert str(other.folder).startswith(url.partition("::")[0])
     assert there[0].result["test_accuracy"] == 0.75
-    assert metrics(there[0].folder)[0]["train_loss"] == 0.5
+    assert metrics(there[0].folder).numbers["train_loss"][0] == 0.5
     assert [row["test_accuracy"] for row in results(url) if row["state"] == "done"] == [0.75]
 
 
@@ -150,7 +150,7 @@ def test_each_folder_and_file_of_a_web_server_is_asked_for_once(
 ) -> None:
     there = find_runs(remote(url_of(server)))
     assert [run.key for run in there] == [run.key for run in find_runs(folder)]
-    assert [len(metrics(run.folder)) for run in there] == [1, 0, 0]
+    assert [len(metrics(run.folder).steps) for run in there] == [1, 0, 0]
     read = {"config.yaml", "result.json", "metrics.jsonl"}
     paths = [path.relative_to(folder.parent) for path in (folder, *folder.rglob("*"))]
     expected = [f"/{path}" for path in paths if path.name in read]

@@ -17,10 +17,11 @@ from safetensors.numpy import save_file
 from dimred.cli.plot import parse
 from dimred.errors import UserError
 from dimred.report.pictures.catalogue import pictures
+from dimred.report.pictures.history import History, thinned
 from dimred.report.pictures.layer_names import labels
 from dimred.report.pictures.one_run import draw_histograms, histogram, inputs_of, map_of, tiled
 from dimred.report.pictures.picture import WIDE
-from dimred.report.pictures.points import layer_shares
+from dimred.report.pictures.points import Point, layer_shares
 from dimred.report.pictures.sheet import Sheet, width_of
 from dimred.report.pictures.style import PAPER, PLAIN, Look, styled
 from dimred.report.runs import find_runs
@@ -89,6 +90,30 @@ def test_a_run_that_was_evaluated_once_is_not_said_to_be_static(runs: Path) -> N
     write_history(run, [[10, 50]], [[1, 1]])
     _, (note,) = pictures("history", settings(run))
     assert "(evaluated once, so there is no change to draw)" in note
+
+
+def test_runs_of_a_version_without_a_history_are_named(runs: Path) -> None:
+    old, new = folders(runs, "set-s0.9-seed0-*") + folders(runs, "set-s0.5-seed0-*")
+    (old / "metrics.jsonl").write_text('{"phase": 0, "step": 1, "epoch": 1, "overlap": 1}')
+    drawn, (note,) = pictures("history", settings(old, new))
+    assert {row["sparsity"] for row in drawn[0].points} == {0.5}
+    assert note == (
+        "history: 1 of 2 runs not drawn (metrics.jsonl has no trained_by_layer; an older "
+        f"version of dimred wrote it): {old.name}"
+    )
+
+
+def test_of_many_panels_each_method_has_some_and_the_numbers_have_all() -> None:
+    found = {}
+    for method, count in (("rigl", 40), ("set", 2)):
+        for i in range(count):
+            found[Point(method, "", i / 40, ())] = History(["a"], [1, 2], np.ones((1, 2)), 1)
+    kept = [(point.method, 40 * (point.sparsity or 0)) for point in thinned(found)]
+    # of 24 panels each method has 12, or as many as it needs
+    assert len(kept) == 12 + 2 and kept[-2:] == [("set", 0), ("set", 1)]
+    assert kept[:2] == [("rigl", 0), ("rigl", 4)] and kept[11] == ("rigl", 39)
+    few = dict(list(found.items())[-24:])
+    assert thinned(few) == few
 
 
 # -- masks --------------------

@@ -18,7 +18,8 @@ from dimred.report.numbers import number_named
 from dimred.report.pictures.catalogue import pictures
 from dimred.report.pictures.picture import Picture
 from dimred.report.pictures.style import COLOURS, PAPER, read_style, styled, styles_of
-from dimred.report.pictures.versus import Request, versus
+from dimred.report.pictures.versus import versus
+from dimred.report.pictures.versus_marks import Request
 
 
 def drawn(runs: Path, x: str, y: str, by: str) -> list[Picture]:

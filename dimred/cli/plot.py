@@ -195,7 +195,8 @@ def numbers_against_numbers(
     given: Namespace, settings: Sequence[Setting], look: Look
 ) -> tuple[list[Picture], list[str]]:
     from dimred.report.numbers import number_named, require_column
-    from dimred.report.pictures.versus import Request, versus
+    from dimred.report.pictures.versus import versus
+    from dimred.report.pictures.versus_marks import Request
 
     runs = list(chain.from_iterable(setting.runs for setting in settings))
     x, y = number_named(given.x, runs), number_named(given.y or "test_accuracy", runs)

@@ -24,7 +24,7 @@ LEFT_BY_RUNS = ("result.json", "log.txt", ".lock")
 State = Literal["done", "failed", "unfinished", "damaged"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """A run as read from its folder, of any version of dimred.
 

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
+
 from dimred.errors import counted, listed
-from dimred.report.compose import Json
-from dimred.report.measures import number
 from dimred.report.pictures.curves import ACCURACY, LOSS, SUPPORT, over_time
 from dimred.report.pictures.history import DENSITY, OVERLAP, history, history_fault
 from dimred.report.pictures.layers import layers
 from dimred.report.pictures.marks import COSTS, Cost, marks_of, panels, pareto
+from dimred.report.pictures.metrics import as_numbers, metrics
 from dimred.report.pictures.one_run import each_run, masks, masks_fault, weights, weights_fault
 from dimred.report.pictures.picture import Picture
-from dimred.report.pictures.points import Setting, accuracy, layer_shares, metrics
+from dimred.report.pictures.points import Setting, accuracy, layer_shares
 from dimred.report.pictures.style import COLOURS, Style, styles_of
 from dimred.report.pictures.tradeoff import tradeoff
 from dimred.report.runs import Run
@@ -28,28 +29,32 @@ class Drawing(NamedTuple):
 
 
 def lines_have(*keys: str) -> Callable[[Run], str]:
-    return lambda run: fault(metrics(run.folder), keys, "metrics.jsonl")
+    def fault_of(run: Run) -> str:
+        found = metrics(run.folder)
+        if not found.steps:
+            return "no line of metrics.jsonl can be read"
+        return fault(found.numbers, keys, "metrics.jsonl")
+
+    return fault_of
 
 
 def result_has(*keys: str) -> Callable[[Run], str]:
-    return lambda run: fault([run.result], keys, "result.json")
+    def fault_of(run: Run) -> str:
+        there = [key for key in keys if key in run.result]
+        return fault({key: as_numbers([run.result[key]]) for key in there}, keys, "result.json")
+
+    return fault_of
 
 
-def fault(lines: Sequence[Json], keys: Sequence[str], file: str) -> str:
+def fault(numbers: Mapping[str, np.ndarray], keys: Sequence[str], file: str) -> str:
     """Why no line of a file has a finite number for every key, or empty."""
-    present, finite = set[str](), set[str]()
-    for line in lines:
-        numbers = [key for key in keys if number(line, key) is not None]
-        if len(numbers) == len(keys):
-            return ""
-        present |= line.keys()
-        finite |= set(numbers)
-    if not lines:
-        return f"no line of {file} can be read"
-    if absent := [key for key in keys if key not in present]:
+    if absent := [key for key in keys if key not in numbers]:
         return f"{file} has no {' and '.join(absent)}; an older version of dimred wrote it"
+    finite = {key: np.isfinite(numbers[key]) for key in keys}
+    if np.logical_and.reduce([*finite.values()]).any():
+        return ""
     # each key may have a number, but never all in one line
-    wrong = [key for key in keys if key not in finite] or keys
+    wrong = [key for key in keys if not finite[key].any()] or keys
     return f"no finite number in {file} for {' and '.join(wrong)}"
 
 
@@ -58,7 +63,7 @@ def layers_fault(run: Run) -> str:
         return ""
     if "layers" in run.result:
         return "layers in result.json cannot be read"
-    return fault([{}], ["layers"], "result.json")
+    return fault({}, ["layers"], "result.json")
 
 
 def against(cost: Cost) -> Drawing:

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dimred.report.measures import number
+from dimred.report.pictures.metrics import series, shared
 from dimred.report.pictures.picture import Picture, Row
-from dimred.report.pictures.points import Point, Setting, metrics, seeds
+from dimred.report.pictures.points import Point, Setting, seeds
 from dimred.report.pictures.sheet import (
     Sheet,
     columns,
@@ -23,7 +23,6 @@ from dimred.report.pictures.sheet import (
     sparsity_label,
 )
 from dimred.report.pictures.style import INK, MUTED, shades
-from dimred.report.runs import Run
 
 DASHED = (0, (2.5, 1.5))
 PLACES = 60  # of a curve that are drawn
@@ -84,17 +83,14 @@ SUPPORT = Kind(
 
 def curve(point: Point, key: str, log: bool = False) -> Curve | None:
     """The steps that all runs with the key have in common; None if there are none."""
-    found = [lines for run in point.runs if (lines := values_by_step(run, key))]
+    found = [each for run in point.runs if (each := series(run.folder, key)).steps]
     if not found:
         return None
-    shared = set.intersection(*map(set, found))
-    steps = [step for step in found[0] if step in shared]
+    steps = shared([each.steps for each in found])
     if not steps:
         return None
-    rows = []
-    for lines in found:
-        rows.append([lines[step][1] for step in steps])
-    values = np.array(rows)
+    found = [each.at(steps) for each in found]
+    values = np.array([each.values for each in found])
     if log:
         values = np.log(np.maximum(values, LEAST))
     mean, std = values.mean(0), np.zeros(len(steps))
@@ -102,17 +98,7 @@ def curve(point: Point, key: str, log: bool = False) -> Curve | None:
         std = values.std(0, ddof=1)
     band = mean, mean - std, mean + std
     mean, low, high = map(np.exp, band) if log else np.clip(band, 0, 1)
-    return Curve(np.array([found[0][step][0] for step in steps]), mean, low, high, len(found))
-
-
-def values_by_step(run: Run, key: str) -> dict[tuple[int, int], tuple[float, float]]:
-    """By phase and step: the epochs trained so far, and the value."""
-    found = {}
-    for line in metrics(run.folder):
-        value = number(line, key)
-        if value is not None:
-            found[line["phase"], line["step"]] = line["trained"], value
-    return found
+    return Curve(found[0].epochs, mean, low, high, len(found))
 
 
 def over_time(setting: Setting, kind: Kind) -> Picture | None:

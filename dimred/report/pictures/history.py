@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +15,10 @@ from matplotlib.figure import Figure
 from dimred.errors import listed
 from dimred.report.pictures.layer_names import labels
 from dimred.report.pictures.maps import heat_map, name_rows, scale
+from dimred.report.pictures.metrics import metrics
 from dimred.report.pictures.names import layer_name
 from dimred.report.pictures.picture import Picture, Row
-from dimred.report.pictures.points import Point, Setting, metrics, seeds
+from dimred.report.pictures.points import Point, Setting, seeds
 from dimred.report.pictures.sheet import Sheet, columns, per_cent, set_ticks, width_of
 from dimred.report.runs import Run
 
@@ -42,6 +45,10 @@ OVERLAP = Kind(
 )
 
 
+#: panels of a picture; where there are more, each method has fewer sparsities
+MOST = 24
+
+
 class History(NamedTuple):
     """Shares by layer and epoch, as a mean over n runs."""
 
@@ -62,14 +69,36 @@ def history(setting: Setting, kind: Kind) -> Picture | None:
     static = [label(point) for point, h in found.items() if h and point not in moving]
     if static:
         caption += f" Not drawn, as nothing changes: {listed(static, 8)}."
+    drawn = thinned(moving)
+    if len(drawn) < len(moving):
+        caption += (
+            f" {len(drawn)} of {len(moving)} panels are drawn: each method has sparsities spread "
+            "over all of its own. The .csv that `dimred plot history` writes has every panel."
+        )
     return Picture(
         kind.name,
         setting.slug,
         title,
         caption,
-        lambda sheet: draw(sheet, moving),
+        lambda sheet: draw(sheet, drawn),
         rows_of(moving),
     )
+
+
+def thinned(found: Mapping[Point, History]) -> Mapping[Point, History]:
+    """At most MOST of the points, or one of each method: of each, its sparsest and its densest, and
+    some between them."""
+    if len(found) <= MOST:
+        return found
+    methods = defaultdict[str, list[Point]](list)
+    for point in found:
+        methods[point.method].append(point)
+    each = max(1, MOST // len(methods))
+    kept = list[Point]()
+    for points in methods.values():
+        places = np.linspace(len(points) - 1, 0, min(each, len(points))).round().astype(int)
+        kept += [points[i] for i in places[::-1]]
+    return {point: found[point] for point in kept}
 
 
 def moves(history: History) -> bool:
@@ -85,19 +114,22 @@ def of_point(point: Point, kind: Kind) -> History | None:
     return alike[0]._replace(shares=np.mean([t.shares for t in alike], axis=0), n=len(alike))
 
 
+@cache
 def of_run(run: Run, kind: Kind) -> History | None:
     """None if the run lacks the numbers, as older versions do, or has other layers."""
+    found = metrics(run.folder)
     try:
         totals = {layer_name(name): layer["total"] for name, layer in run.result["layers"].items()}
-        lines = [line for line in metrics(run.folder) if kind.key in line]
-        shares = np.array([line[kind.key] for line in lines], float).T
+        shares = found.lists[kind.key]
+        there = ~np.isnan(shares).all(1)
+        shares = shares[there].T
         if kind is DENSITY:
             shares = shares / np.array([*totals.values()], float)[:, None]
     except (AttributeError, TypeError, LookupError, ValueError):
         return None
-    if shares.shape != (len(totals), len(lines)) or not np.isfinite(shares).all():
+    if not shares.size or len(shares) != len(totals) or not np.isfinite(shares).all():
         return None
-    return History([*totals], [line["trained"] for line in lines], shares, 1)
+    return History([*totals], found.epochs[there].tolist(), shares, 1)
 
 
 def history_fault(run: Run) -> str:

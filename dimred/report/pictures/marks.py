@@ -8,6 +8,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from dimred.report.measures import MEASURES, number
@@ -118,9 +119,10 @@ class Mark(NamedTuple):
         return self.method if self.sparsity is None else f"{self.method} {per_cent(self.sparsity)}"
 
 
-def marks_of(setting: Setting, cost: Cost) -> list[Mark]:
+@cache
+def marks_of(setting: Setting, cost: Cost) -> tuple[Mark, ...]:
     """Marks, as means over the runs that have both numbers."""
-    marks = []
+    marks = list[Mark]()
     for point in setting.points:
         pairs = []
         for run in point.runs:
@@ -130,7 +132,7 @@ def marks_of(setting: Setting, cost: Cost) -> list[Mark]:
         if pairs:
             xs, ys = zip(*pairs, strict=True)
             marks.append(Mark(point.method, point.sparsity, statistics.fmean(xs), stat(ys)))
-    return marks
+    return tuple(marks)
 
 
 def pareto(marks: Sequence[Mark]) -> list[Mark]:

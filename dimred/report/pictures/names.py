@@ -65,7 +65,9 @@ def name_of(text: str) -> str:
 
 def plain(text: object, most: int = 40) -> str:
     """A printable name of limited length, from any text of a file."""
-    shown = "".join(map(printable_letter, str(text)))
+    shown = str(text)
+    if not shown.isprintable():
+        shown = "".join(map(printable_letter, shown))
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from dimred.report.compose import Json, flat
-from dimred.report.measures import number
+from dimred.report.pictures.metrics import series
 from dimred.report.pictures.names import plain
-from dimred.report.pictures.points import Point, Setting, layer_shares, metrics
+from dimred.report.pictures.points import Point, Setting, layer_shares
 from dimred.report.runs import Run
 
 MOST_POINTS = 40  # of a curve
@@ -61,12 +61,11 @@ def data_of(run: Run, group: int, epochs: dict[tuple[float, ...], int]) -> Json:
 def curve_of(run: Run) -> tuple[tuple[float, ...], list[int]]:
     """Epochs and validation accuracies (of training, where there is no validation) in ten
     thousandths."""
-    lines = metrics(run.folder)
     for key in ("val_accuracy", "train_accuracy"):
-        there = [line for line in lines if number(line, key) is not None]
-        if there:
-            every = -(-len(there) // MOST_POINTS)
-            kept = there[::-every][::-1]  # the last one among them
-            epochs = tuple(round(line["trained"], 2) for line in kept)
-            return epochs, [round(10_000 * line[key]) for line in kept]
+        found = series(run.folder, key)
+        if found.steps:
+            every = -(-len(found.steps) // MOST_POINTS)
+            kept = slice((len(found.steps) - 1) % every, None, every)  # the last one among them
+            epochs = tuple(round(epoch, 2) for epoch in found.epochs[kept].tolist())
+            return epochs, [round(10_000 * value) for value in found.values[kept].tolist()]
     return (), []

@@ -13,10 +13,8 @@ from itertools import chain
 from typing import NamedTuple
 
 from dimred.errors import plural
-from dimred.report.compose import Json
 from dimred.report.measures import number
 from dimred.report.pictures.names import Key, labels_of, layer_name, plain, titles, values_in
-from dimred.report.remote import Place
 from dimred.report.runs import Run, newest
 from dimred.runs.config.files import describe_method, names
 
@@ -145,9 +143,15 @@ def order(point: Point) -> tuple[bool, str, str, float]:
     return point.method == "dense", point.family, point.method, sparsity
 
 
-def values_of(run: Run, of_method: bool) -> list[str]:
+def values_of(run: Run, of_method: bool) -> tuple[str, ...]:
     """The values of a run that tell methods apart, or settings."""
-    return values_in(run.description, of_method)
+    # runs with other seeds have the same description
+    return _values(json.dumps(run.description, sort_keys=True), of_method)
+
+
+@cache
+def _values(description: str, of_method: bool) -> tuple[str, ...]:
+    return tuple(values_in(json.loads(description), of_method))
 
 
 @cache
@@ -182,6 +186,7 @@ def kept(run: Run) -> float | None:
     return measured if requested is None else max(1 - requested, measured)
 
 
+@cache
 def layer_shares(run: Run) -> dict[str, float]:
     """The fraction of each layer's weights that hold a trained value, or the nonzero fraction if it
     is smaller or no weight is trained (supermasks). Empty if result.json lacks it."""
@@ -196,23 +201,3 @@ def layer_shares(run: Run) -> dict[str, float]:
         return shares
     except (AttributeError, TypeError, LookupError, ZeroDivisionError):
         return {}
-
-
-@cache
-def metrics(folder: Place) -> tuple[Json, ...]:
-    """The readable lines of a run's metrics.jsonl, with "trained": the epochs trained so far, over
-    all training phases."""
-    path = folder / "metrics.jsonl"
-    lines, trained, before = list[Json](), 0.0, (-1, 0.0)
-    for text in path.read_text(errors="replace").splitlines() if path.is_file() else ():
-        try:
-            line = json.loads(text)
-            phase, step, epoch = int(line["phase"]), int(line["step"]), float(line["epoch"])
-        except (ValueError, LookupError, TypeError, OverflowError):  # an interrupted write
-            continue
-        goes_on = phase == before[0] or epoch > before[1]
-        # a phase that starts earlier has rewound, and evaluates after an epoch at the latest
-        trained += epoch - before[1] if goes_on else min(epoch, 1.0)
-        before = phase, epoch
-        lines.append(line | {"phase": phase, "step": step, "trained": trained})
-    return tuple(lines)
