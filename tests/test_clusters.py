@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import processes
@@ -116,6 +117,37 @@ def test_a_job_has_so_many_runs_and_the_last_one_the_rest(tmp_path: Path) -> Non
     tasks = [*job(tmp_path).tasks] * 3 + [*job(tmp_path).tasks][:1]
     jobs = split(tasks, first=10, folder=str(tmp_path), size=3, at_once=None)
     assert [(each.first, len(each.tasks)) for each in jobs] == [(10, 3), (13, 3), (16, 1)]
+
+
+@pytest.mark.parametrize(
+    "error, state, why",
+    [
+        ("", "CANCELLED", "job 4_1 ended before its runs were done (CANCELLED). Its log: "),
+        ("slurm_load_jobs error: Invalid job id specified", "", "Slurm does not know it any more"),
+    ],
+)
+def test_a_job_that_is_no_longer_queued_has_ended_though_slurm_keeps_no_accounts(
+    error: str, state: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runs are given up once squeue has said so three times. A controller that does not answer
+    ends no job. `squeue -t all` has the states of jobs that ended a short time ago."""
+    script = f"""#!/bin/bash
+    echo . >> {tmp_path}/asked
+    case "$(wc -l < {tmp_path}/asked) $*" in
+    "1 "*) echo RUNNING ;;
+    "2 "*) echo "slurm_load_jobs error: Unable to contact slurm controller" >&2; exit 1 ;;
+    *all) echo {state} ;;
+    *) echo "{error}" >&2; [ -z "{error}" ] ;;
+    esac
+    """
+    (tmp_path / "squeue").write_text(script)
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "POLL", 0.0)
+    paths = SimpleNamespace(result_pickle=tmp_path / "result", stderr=tmp_path / "log.err")
+    assert why in slurm.failure(SimpleNamespace(job_id="4_1", paths=paths))
+    asked = len((tmp_path / "asked").read_text().splitlines())
+    assert asked == 2 + slurm.ANSWERS + 1
 
 
 @pytest.mark.parametrize("launcher, package", [("slurm", "submitit"), ("ray", "ray")])

@@ -19,7 +19,8 @@ def submit(jobs: Sequence[Job], options: Mapping[str, Any]) -> Iterator[str]:
     address = given.pop("address")
     if not ray.is_initialized():
         try:
-            ray.init(address=address)
+            # what jobs print is in Ray's logs: the command prints a line for each run
+            ray.init(address=address, log_to_driver=False)
         except ConnectionError as error:
             raise UserError(
                 f"there is no Ray cluster at hydra.launcher.address={address}. `ray start --head` "

@@ -44,19 +44,26 @@ def submit(jobs: Sequence[Job], options: Mapping[str, Any]) -> Iterator[str]:
         *(number, counted(sum(len(job.tasks) for job in jobs), "run"), counted(len(jobs), "job")),
         number,
     )
-    return map(failure, submitted)
+    return failures(submitted, number)
 
 
 def name_of(option: str) -> str:
     return option if option in GENERAL else f"slurm_{option}"
 
 
+def failures(submitted: Sequence[Any], number: str) -> Iterator[str]:
+    """Of each job of an array in turn."""
+    try:
+        yield from map(failure, submitted)
+    except KeyboardInterrupt:
+        log.info("the jobs of Slurm go on. `scancel %s` ends them", number)
+        raise
+
+
 def failure(submitted: Any) -> str:
     """Wait for a job; why it has no result, if it has none.
 
     submitit asks Slurm's accounting, which not all clusters have, and at last every ten minutes."""
-    from submitit.core.utils import FailedJobError
-
     missed = 0
     while not submitted.paths.result_pickle.exists():
         if missed == ANSWERS:
@@ -66,6 +73,8 @@ def failure(submitted: Any) -> str:
             )
         time.sleep(POLL)
         missed = 0 if is_queued(submitted.job_id) else missed + 1
+    from submitit.core.utils import FailedJobError
+
     try:
         submitted.result()
     except FailedJobError as error:
