@@ -15,7 +15,7 @@ from conftest import Outcome, compose
 from torch import Tensor, nn
 
 from dimred.conformance.emulated_graph import EmulatedGraph
-from dimred.conformance.observe import difference, use_fused_optimizer
+from dimred.conformance.observe import difference, step_as_on_a_gpu
 from dimred.conformance.toy import RECIPE, Blobs, conv_norm
 from dimred.data.arrays import Examples
 from dimred.data.memory import Memory
@@ -160,16 +160,7 @@ def test_a_feed_leaves_the_data_as_they_are() -> None:
 def training(captured: bool, **recipe: Any) -> Train:
     settings = dataclasses.replace(RECIPE, **recipe)
     train = Train(sparse_net(), Blobs(), settings)
-    use_fused_optimizer(train)
-    if captured:
-        parts = (
-            train.net,
-            settings,
-            train.batches.feed(fixed=True),
-            train.optimizer,
-            train.running_loss,
-        )
-        train.stepper = CapturedStep(*parts, capture=EmulatedGraph)
+    step_as_on_a_gpu(train, captured)
     return train
 
 

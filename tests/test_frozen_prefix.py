@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from toy import RECIPE, Blobs, Crash, Fragile
 
-from dimred.conformance.emulated_graph import EmulatedGraph
-from dimred.conformance.observe import difference, use_fused_optimizer
+from dimred.conformance.observe import difference, step_as_on_a_gpu
 from dimred.data.folder import imagefolder
 from dimred.data.memory import Examples, Memory
 from dimred.errors import UserError
@@ -27,7 +26,6 @@ from dimred.net import Net
 from dimred.net.longest_prefix import longest_prefix
 from dimred.net.prefix import Prefix
 from dimred.storage.folder import RunFolder
-from dimred.training.capture import CapturedStep
 from dimred.training.loop import Train
 from dimred.training.tape import Recorder
 
@@ -142,11 +140,7 @@ def test_steps_from_the_cache_can_be_captured() -> None:
     for capture in (False, True):
         net = Net(conv_net(), seed=3)
         train = Train(net, Plain(), dataclasses.replace(RECIPE, cache_frozen_mb=1), seed=3)
-        use_fused_optimizer(train)
-        if capture:
-            feed = train.data.feed(8, fixed=True)
-            parts = net, train.recipe, feed, train.optimizer, train.running_loss
-            train.stepper = CapturedStep(*parts, capture=EmulatedGraph)
+        step_as_on_a_gpu(train, capture)
         net.freeze({"1.running_mean": None})
         LastLayer().run(net, train)
         states.append(net.state_dict())
@@ -163,10 +157,7 @@ def test_captured_steps_from_the_cache_see_new_supports() -> None:
         net.freeze({"1.running_mean": None})
         net.keep({"6.weight": torch.arange(0, 1536, 4)})
         train = Train(net, Plain(), dataclasses.replace(RECIPE, cache_frozen_mb=1), seed=3)
-        use_fused_optimizer(train)
-        if captured:
-            parts = net, train.recipe, Plain().feed(8, True), train.optimizer, train.running_loss
-            train.stepper = CapturedStep(*parts, capture=EmulatedGraph)
+        step_as_on_a_gpu(train, captured)
         for t in train.steps(0, 24):
             if t in (8, 16):
                 net.keep({"6.weight": torch.arange(t // 8, 1536, 4)})

@@ -14,14 +14,12 @@ from small_data import digits
 from torch import Tensor, nn
 from toy import RECIPE, Blobs
 
-from dimred.conformance.emulated_graph import EmulatedGraph
-from dimred.conformance.observe import use_fused_optimizer
+from dimred.conformance.observe import step_as_on_a_gpu
 from dimred.data.base import Batches
 from dimred.data.mixed import Mixed
 from dimred.data.share import Share
 from dimred.errors import UserError
 from dimred.net import Net
-from dimred.training.capture import CapturedStep
 from dimred.training.evaluate import RunningLoss
 from dimred.training.group import Group
 from dimred.training.loop import Train
@@ -157,10 +155,7 @@ def trained(emulated: bool = False, ranks: Ranks = ALONE) -> Train:
     recipe = dataclasses.replace(RECIPE, batch_size=32, steps=20, accumulate=2, **BOTH)
     train = Train(net, digits(), recipe, seed=3, ranks=ranks)
     if emulated:
-        use_fused_optimizer(train)
-        feed = train.batches.feed(fixed=True)
-        parts = net, recipe, feed, train.optimizer, train.running_loss
-        train.stepper = CapturedStep(*parts, capture=EmulatedGraph)
+        step_as_on_a_gpu(train, captured=True)
     train()
     return train
 

@@ -16,8 +16,7 @@ from toy import RECIPE, Blobs, Crash, Fragile
 from dimred.channels.remaining import Remaining, remaining
 from dimred.channels.selection import Channels
 from dimred.channels.smaller import without_channels
-from dimred.conformance.emulated_graph import EmulatedGraph
-from dimred.conformance.observe import use_fused_optimizer
+from dimred.conformance.observe import step_as_on_a_gpu
 from dimred.methods.lottery_tickets.early_bird import EarlyBird
 from dimred.methods.structured_pruning import ChannelAtInit, NetworkSlimming
 from dimred.net import Net
@@ -26,7 +25,6 @@ from dimred.scores import magnitude
 from dimred.select.allocations import Global
 from dimred.select.topk import topk
 from dimred.storage.folder import RunFolder
-from dimred.training.capture import CapturedStep
 from dimred.training.loop import Train
 from dimred.training.tape import Recorder
 
@@ -132,11 +130,7 @@ def test_steps_of_the_remaining_channels_can_be_captured() -> None:
     for captured in (False, True):
         net = Net(conv_net(), seed=3)
         train = Train(net, Blobs(), dataclasses.replace(RECIPE, skip_removed_channels=True))
-        use_fused_optimizer(train)
-        if captured:
-            feed = train.data.feed(8, fixed=True)
-            parts = net, train.recipe, feed, train.optimizer, train.running_loss
-            train.stepper = CapturedStep(*parts, capture=EmulatedGraph)
+        step_as_on_a_gpu(train, captured)
         METHODS["channel_at_init"].run(net, train)
         assert train.skipped.part and train.stepper.captured >= 30 * captured
         states.append(net.state_dict())

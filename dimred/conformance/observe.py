@@ -218,11 +218,7 @@ def run(
     train = Train(net, Blobs(dtype, device), settings, seed=seed, folder=folder, ranks=ranks)
     train.observers += [Watch(net, crash), *observers]
     if emulated is not None:
-        use_fused_optimizer(train)
-    if emulated:
-        feed = train.batches.feed(fixed=True)
-        parts = net, settings, feed, train.optimizer, train.running_loss
-        train.stepper = CapturedStep(*parts, capture=EmulatedGraph, ranks=ranks)
+        step_as_on_a_gpu(train, captured=emulated)
     if compiled:  # "eager" traces without generating code, which would take ten seconds a net
         torch._dynamo.reset()
         net.compile(backend="eager")
@@ -232,13 +228,18 @@ def run(
     return net
 
 
-def use_fused_optimizer(train: Train) -> None:
-    """Let the optimiser update all parameters in one kernel, with a learning rate in a tensor, as
-    on a GPU."""
+def step_as_on_a_gpu(train: Train, captured: bool) -> None:
+    """Let the optimiser update all parameters in one kernel, with a learning rate in a tensor.
+
+    captured: capture steps by emulated graphs."""
     train.optimizer.defaults["fused"] = True
     for group in train.optimizer.param_groups:
         group["fused"] = True
     train.net.optimizer_state.set_lr(train.recipe.lr_at(0, len(train)))
+    if captured:
+        feed = train.batches.feed(fixed=True)
+        parts = train.net, train.recipe, feed, train.optimizer, train.running_loss
+        train.stepper = CapturedStep(*parts, capture=EmulatedGraph, ranks=train.ranks)
 
 
 @contextmanager
