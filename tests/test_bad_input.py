@@ -70,6 +70,8 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
         ("tracker=[tensorboard,foo]", "unknown tracker 'foo'. Allowed: mlflow, none, tensorb"),
         ("tracker=null", "tracker=null is not allowed|Write tracker=none"),
         ("objective=foo", "unknown objective 'foo'. Allowed: "),
+        ("objective=null", "unknown objective 'null'. Allowed: "),
+        ("objective=[1,val_accuracy]", "unknown objective '1'. Allowed: "),
         ("objective=[val_accuracy,foo]", "unknown objective 'foo'. Allowed: "),
         ("-m objective=foo seed=0,1", "unknown objective 'foo'. Allowed: "),
         ("-m hydra/sweeper=optuna objective=foo seed=0,1", "unknown objective 'foo'. Allowed: "),

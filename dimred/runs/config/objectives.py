@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from dimred.errors import UserError, counted, nearest
+from dimred.errors import UserError, as_typed, counted, nearest
 
 #: the numbers of result.json
 NUMBERS = (
@@ -38,10 +38,11 @@ Value = float | list[float] | None
 
 def objectives(value: Any) -> list[str]:
     """The names in `objective=`. UserError for one that no result has."""
-    names = [value] if isinstance(value, str) else [*value]
+    names = [*value] if isinstance(value, (list, ListConfig)) else [value]
     for name in names:
         if name not in NUMBERS:
-            raise UserError(f"unknown objective {name!r}. {nearest(name, NUMBERS)}")
+            shown = str(as_typed(name))
+            raise UserError(f"unknown objective {shown!r}. {nearest(shown, NUMBERS)}")
     if not names:
         raise UserError("objective=[] names no number of result.json. Give it one or more")
     return names
