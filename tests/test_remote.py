@@ -201,6 +201,16 @@ def test_a_url_without_runs_or_with_an_unknown_protocol_is_an_error(tmp_path: Pa
         place_of("nonsense://x")
 
 
+def test_the_reason_why_a_url_cannot_be_read_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(url: str) -> None:
+        raise OSError("no library\n in /usr/lib, " + "/usr/lib/many, " * 1000)
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", fail)
+    with pytest.raises(UserError, match=r"\(no library in /usr/lib, .*\.\.\.\)") as error:
+        place_of("hdfs://host/runs")
+    assert len(str(error.value)) < 450
+
+
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = {"s3fs", "fsspec"}
     imported = builtins.__import__

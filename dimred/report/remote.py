@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
+from textwrap import shorten
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
@@ -24,6 +25,8 @@ from dimred.network import require_answer
 FETCHED = ("config.yaml", "result.json", "metrics.jsonl")
 #: requests at once to a server that has to be asked folder by folder
 AT_ONCE = 16
+#: characters of the reason why a URL cannot be read: some libraries list all that they have tried
+REASON = 300
 #: packages of the file systems that fsspec itself does not include
 PACKAGES = {
     **dict.fromkeys(("s3", "s3a"), "s3fs"),
@@ -200,7 +203,7 @@ def remote(url: str) -> Remote:
         hint = f". Install it: pip install {' '.join(packages)}" if packages else ""
         raise UserError(f"{url} needs another package ({error}){hint}") from None
     except Exception as error:  # of any file system
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = shorten(str(error), REASON, placeholder=" ...") or type(error).__name__
         raise UserError(
             f"{url} cannot be read ({reason}). Check the address, your rights and the network"
         ) from None
