@@ -21,8 +21,11 @@ SCORING_EPOCH = 2**31 - 1  # of augmented examples: training never reaches it
 
 
 class Batches:
-    """The batches of a run, or of a process its share of each. Their order is a function of the
-    seed and the epoch."""
+    """The batches of a run; where several processes compute it, the share of this one. Their order
+    is a function of the seed and the epoch.
+
+    skipped: what steps need not compute, and so what they begin with.
+    """
 
     def __init__(
         self, skipped: Skipped, batch_size: int, epoch_steps: int, seed: int, share: Share
@@ -31,7 +34,7 @@ class Batches:
         self.seed, self.share = seed, share
 
     def feed(self, fixed: bool) -> Feed:
-        """Of what steps begin with now. fixed: for steps that are captured."""
+        """The feed of what steps begin with now. fixed: for steps that are captured."""
         return self.skipped.source.feed(self.batch_size, fixed, self.share)
 
     def steps(self, stepper: Step, start: int, stop: int, whole: bool) -> Iterator[int]:
