@@ -61,3 +61,11 @@ def test_columns_that_do_not_fit_are_left_out_and_named(runs: Path) -> None:
 def test_equal_last_words_of_keys_are_told_apart() -> None:
     keys = ["recipe.lr", "method.lr", "recipe.epochs"]
     assert list(titles(keys).values()) == ["recipe.lr", "method.lr", "epochs"]
+    assert titles(["method.dim"], ["dim"]) == {"method.dim": "method.dim"}
+
+
+def test_a_damaged_run_differs_in_no_key(runs: Path) -> None:
+    for run in folders(runs):
+        change_config(run, "mixup: 0.0", "mixup: 0.2")
+    (folders(runs)[0] / "config.yaml").write_text("{")
+    assert keys_apart(find_runs(runs)) == []

@@ -92,7 +92,8 @@ def of_folder(runs: Sequence[Run], fit: int | None) -> str:
     from dimred.report.compose import flat
 
     differ = keys_apart(runs)
-    shown, configs = titles(differ[:MOST_KEYS]), [flat(run.config) for run in runs]
+    shown = titles(differ[:MOST_KEYS], ("run", "state", *SHOWN.values()))
+    configs = [flat(run.config) for run in runs]
     columns: dict[str, list[str]] = {
         "run": [run.folder.name for run in runs],
         "state": [run.state for run in runs],

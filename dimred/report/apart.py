@@ -22,6 +22,8 @@ def keys_apart(runs: Iterable[Run]) -> list[str]:
     first: dict[tuple[str, ...], Any] = {}
     found: dict[str, bool] = {}
     for run in runs:
+        if not run.description:  # damaged
+            continue
         values = flat(run.description)
         targets = {group: str(values.get(f"{group}._target_")) for group in OF_ONE_TARGET}
         for key, value in {**values, **LEFT_OUT, **values}.items():
@@ -32,11 +34,14 @@ def keys_apart(runs: Iterable[Run]) -> list[str]:
     return [key.removesuffix("._target_") for key in found if found[key] and key not in NAMED]
 
 
-def titles(keys: Sequence[str]) -> dict[str, str]:
-    """The last word of each key, or the whole key where another has the same last word."""
-    last = {key: key.rpartition(".")[2] for key in keys}
-    words = list(last.values())
-    return {key: key if words.count(word) > 1 else word for key, word in last.items()}
+def titles(keys: Sequence[str], others: Iterable[str] = ()) -> dict[str, str]:
+    """The last word of each key, or the whole key where another column has this word."""
+    words = [key.rpartition(".")[2] for key in keys]
+    taken = [*words, *others]
+    found = {}
+    for key, word in zip(keys, words, strict=True):
+        found[key] = key if taken.count(word) > 1 else word
+    return found
 
 
 def value_in(config: Json, key: str) -> Any:
