@@ -318,7 +318,7 @@ def test_a_resumed_run_has_cost_as_much(
     train: Callable[..., Path], start: Callable, tmp_path: Path
 ) -> None:
     """And has explored as much: what is counted survives a crash at any step."""
-    command = ("method=rigl", "method.update_every=3", "recipe.steps=300", "checkpoint_seconds=0")
+    command = ("method=rigl", "method.update_every=3", "recipe.steps=120", "checkpoint_seconds=0")
     whole = train(*command)
     broken = tmp_path / "broken"
     process = start("train", *command, f"outputs={broken}")

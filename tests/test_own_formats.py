@@ -135,7 +135,7 @@ def test_paths_in_rows_are_not_opened(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_a_user_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="neither a file or folder nor can it be loaded"):
+    with pytest.raises(UserError, match="neither a file or folder here nor can it be loaded"):
         huggingface(path="no/such-data-set", **ROWS)
     with pytest.raises(UserError, match="a name on the hub"):
         huggingface(path=str(tmp_path / "nothing"), **ROWS)

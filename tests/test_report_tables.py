@@ -226,7 +226,7 @@ def test_differences_beyond_the_tolerance_are_flagged_and_claims_are_judged(
         "+5.50 **!**" in text and "90.0 ± 4.0 †" in text and "published b, best test epoch" in text
     )
     assert (
-        "does not hold so far (95.50 against 97.00: 0.9845, at least 0.99 is claimed; 2 and 1 runs)"
+        "does not hold so far (95.50 against 97.00: 0.9845, at least 0.99 is claimed; 2 and 1 run)"
         in text
     )
     assert re.search(r"\| theirs +\| published a +\| 88 +\| 87 ", text)  # what was only published
