@@ -118,7 +118,7 @@ def test_the_summary_states_accuracies_counts_and_time(
         "fc1.weight" in shown
         and "_target_: dimred.methods.pruning_at_init.single_shot.SNIP" in shown
     )
-    assert f"  {run}\n" in shown and re.search(r"\nuncovered +biases: 410\n", shown)
+    assert shown.startswith(f"{run}\n") and re.search(r"\nuncovered +biases: 410\n", shown)
     assert json.loads(dimred("show", "--json", str(run)).out) == result
 
 

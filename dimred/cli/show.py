@@ -51,8 +51,10 @@ def without_result(folder: Path) -> str:
 
 def shown(result: dict[str, Any], folder: Path) -> str:
     layers = [layer_row(name, layer) for name, layer in result.get("layers", {}).items()]
-    numbers = [(key, in_words(key, value)) for key, value in result.items() if key != "layers"]
+    others = {key: value for key, value in result.items() if key not in ("layers", "folder")}
+    numbers = [(key, in_words(key, value)) for key, value in others.items()]
     parts = (
+        printable(str(folder)),  # never wrapped, so that it can be copied
         table(("layer", "shape", "total", "trained", "nonzero"), layers),
         table(("", ""), numbers, width(), wrap=1),
         printable((folder / "config.yaml").read_text().rstrip()),

@@ -94,9 +94,7 @@ def table(
 
 def _wrapped(row: tuple[str, ...], wrap: int, width: int) -> list[tuple[str, ...]]:
     """The lines of a row with one wrapped cell; the other cells are in the first line."""
-    # a long word stays whole: a path can be copied
-    parts = textwrap.wrap(row[wrap], width, break_on_hyphens=False, break_long_words=False)
-    first, *more = parts or [""]
+    first, *more = textwrap.wrap(row[wrap], width, break_on_hyphens=False) or [""]
     before, after = [""] * wrap, [""] * (len(row) - wrap - 1)
     lines = [(*row[:wrap], first, *row[wrap + 1 :])]
     return lines + [(*before, line, *after) for line in more]
