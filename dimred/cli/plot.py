@@ -117,6 +117,14 @@ def run(arguments: list[str]) -> int:
             f"pictures need {' and '.join(missing)}, which are not installed. Install them: "
             "pip install 'dimred[plot]'"
         )
+    from dimred.report.runs import uncollected
+
+    with uncollected():
+        return draw(given)
+
+
+def draw(given: Namespace) -> int:
+    """Find the runs, and write their pictures. UserError if none is finished."""
     from dimred.report.pictures.points import settings_of
     from dimred.report.remote import place_of
     from dimred.report.runs import find_in

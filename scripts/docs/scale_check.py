@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,6 @@ from dimred.report.compose import Json
 from dimred.report.runs import Run, find_runs
 from dimred.scores import random_scores
 from dimred.select.topk import topk
-from dimred.training.timing import shortest_times
 
 
 # -- finished runs --------------------
@@ -100,20 +100,34 @@ SPARSE = (0.1, 0.02)  # densities
 
 
 def steps() -> list[str]:
-    """The time of a training step of each network here, relative to what its FLOPs predict from the
-    measured network of its kind; and of the measured one at other densities."""
+    """The time of a training step of each network on one core, relative to what its FLOPs predict
+    from the measured network of its kind; and of the measured one at other densities."""
     lines = [
         "| network | data | density | ms | measured / predicted |",
         "|---|---|---|---|---|",
     ]
+    torch.set_num_threads(1)
     for measured, *others in KINDS:
         rows = [(measured, 1.0), *((measured, d) for d in SPARSE), *((o, 1.0) for o in others)]
-        times = shortest_times([step_of(case, density) for case, density in rows], REPEATS)
+        times = shortest([step_of(case, density) for case, density in rows])
         for (case, density), seconds in zip(rows, times, strict=True):
             predicted = times[0] * case.flops / measured.flops
             cells = (case.name, case.data, f"{density:g}", f"{1e3 * seconds:.3g}")
             lines.append(f"| {' | '.join(cells)} | {seconds / predicted:.2f} |")
     return lines
+
+
+def shortest(work: Sequence[Callable[[], None]]) -> list[float]:
+    """The shortest time of each, timed in turn, in seconds of a processor: those of the clock count
+    the other work of the machine."""
+    rounds = [[processor_seconds(each) for each in work] for _ in range(REPEATS)]
+    return [min(times) for times in zip(*rounds, strict=True)]
+
+
+def processor_seconds(work: Callable[[], None]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
 
 
 def step_of(case: Case, density: float) -> Callable[[], None]:

@@ -145,8 +145,7 @@ def order(point: Point) -> tuple[bool, str, str, float]:
 
 def values_of(run: Run, of_method: bool) -> tuple[str, ...]:
     """The values of a run that tell methods apart, or settings."""
-    # runs with other seeds have the same description
-    return _values(json.dumps(run.description, sort_keys=True), of_method)
+    return _values(run.text, of_method)
 
 
 @cache
