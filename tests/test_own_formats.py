@@ -183,7 +183,10 @@ def test_channels_may_be_last(tmp_path: Path) -> None:
         ({"x_train": GREY}, "images and labels of every split"),
         ({"x_train": GREY, "y_train": LABELS}, "no train and test set"),
         ({"x": GREY, "images": GREY, "y": LABELS}, "images and labels of every split"),
-        ({"x": np.array([{}] * 10, object), "y": LABELS}, "damaged.*else than arrays of numbers"),
+        (
+            {"x": np.array([{}] * 10, object), "y": LABELS},
+            "damaged.*other things than arrays of numbers",
+        ),
         ({"a": GREY, "b": LABELS}, "no train and test set"),
     ],
 )
