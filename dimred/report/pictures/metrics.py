@@ -22,7 +22,7 @@ class Metrics(NamedTuple):
     """The readable lines of metrics.jsonl, one for each step.
 
     epochs: trained until then, over all training phases. numbers: of every key, nan where a line
-    has none. lists: of keys whose values are lists of numbers, a row for each line.
+    has none. lists: of those keys instead whose values are lists of numbers, a row for each line.
     """
 
     steps: list[Step]
@@ -51,9 +51,10 @@ def metrics(folder: Place) -> Metrics:
     numbers, lists = dict[str, np.ndarray](), dict[str, np.ndarray]()
     for key in dict.fromkeys(chain.from_iterable(lines.values())):
         values = [line.get(key) for line in lines.values()]
-        numbers[key] = as_numbers(values)
         if list in map(type, values) and (rows := as_rows(values)) is not None:
             lists[key] = rows
+        else:
+            numbers[key] = as_numbers(values)
     return Metrics([*lines], np.array([*epochs.values()]), numbers, lists)
 
 
