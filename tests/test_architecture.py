@@ -19,6 +19,7 @@ ROOMS = {
     "files": set[str](),
     "fields": set[str](),
     "network": set[str](),
+    "garbage": set[str](),
     "kernels": set[str](),
     "net": {"kernels"},
     "models": {"network"},
@@ -28,18 +29,18 @@ ROOMS = {
     "select": {"net", "scores"},
     "channels": {"net", "scores"},
     "storage": {"net"},
-    "training": {"net", "data", "select", "channels", "storage"},
+    "training": {"net", "data", "select", "channels", "storage", "garbage"},
     "trackers": {"net", "storage", "training", "runs.config"},
     "methods": {"net", "scores", "select", "channels", "storage", "training", "runs.config"},
     "runs": {
         *("net", "models", "data", "runs.config", "scores", "storage", "training", "trackers"),
         "methods",
     },
-    "report": {"storage", "runs.config", "runs", "network"},
+    "report": {"storage", "runs.config", "runs", "network", "garbage"},
     "conformance": {"net", "data", "storage", "training", "methods", "runs"},
     "cli": {
         *("net", "data", "channels", "storage", "training", "runs.config", "runs"),
-        *("report", "conformance"),
+        *("report", "conformance", "garbage"),
     },
 }
 #: the room of a file may be larger than what the file needs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import re
@@ -18,7 +19,9 @@ from figures import change, change_config, folders, settings, written
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
+from dimred.garbage import uncollected
 from dimred.report.pictures.catalogue import pictures
 from dimred.report.pictures.curves import curve
 from dimred.report.pictures.layers import means
@@ -58,6 +61,15 @@ from dimred.report.runs import Run, find_runs
 
 
 # -- files --------------------
+def test_a_figure_is_gone_when_it_is_written(trained: Path) -> None:
+    """Though nothing collects garbage meanwhile, and figures are part of cycles."""
+    picture = pictures("sparsity", settings(trained))[0][0]
+    gc.collect()
+    with uncollected():
+        picture.inline(WIDE, "x")
+        assert Figure not in map(type, gc.get_objects())
+
+
 def test_everything_is_drawn_and_again_to_the_same_bytes(
     dimred: Callable[..., Outcome], trained: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from dimred.cli.commands import Parser
 from dimred.cli.status import row
 from dimred.errors import UserError, first_lines, nearest
 from dimred.files import folder_to_write, is_url
+from dimred.garbage import uncollected
 
 if TYPE_CHECKING:
     from dimred.report.pictures.picture import Picture
@@ -117,8 +118,7 @@ def run(arguments: list[str]) -> int:
             f"pictures need {' and '.join(missing)}, which are not installed. Install them: "
             "pip install 'dimred[plot]'"
         )
-    from dimred.report.runs import uncollected
-
+    # looking for cycles among many runs took nearly half of the time
     with uncollected():
         return draw(given)
 

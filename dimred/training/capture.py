@@ -8,10 +8,9 @@ every replay; when coordinates change, the step is captured again.
 
 from __future__ import annotations
 
-import gc
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dimred.errors import OutOfMemory, UserError, see
+from dimred.garbage import uncollected
 from dimred.net import Net
 from dimred.training.ranks import ALONE, Ranks
 from dimred.training.step import Step, addresses
@@ -54,7 +54,7 @@ class CudaCapture:
     def __call__(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         # a graph that the garbage collector finds must not be destroyed while another is captured
-        with without_collector():
+        with uncollected():
             # other threads may go on: those of a DataLoader copy to the device
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
@@ -86,17 +86,6 @@ STREAMS: dict[torch.device, torch.cuda.Stream] = {}
 
 def launch_something() -> None:
     torch.zeros(1, device="cuda")
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 @dataclass

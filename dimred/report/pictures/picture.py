@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -101,6 +102,9 @@ class Picture:
                 width = rcParams["figure.figsize"][0]
             figure = self.figure(width, look.captioned)
             figure.savefig(content, format=form, metadata=dateless[form])
+        # a figure is part of cycles, and many are drawn while nothing else collects garbage
+        del figure
+        gc.collect(0)
         return content.getvalue()
 
 
