@@ -36,7 +36,8 @@ def ask(url: str) -> str:
         with build_opener().open(Request(url, method="HEAD"), timeout=SECONDS):
             return ""
     except HTTPError as error:
-        return str(error) if error.code >= 500 else ""
+        # 501: it answers, but not to HEAD
+        return str(error) if error.code >= 500 and error.code != 501 else ""
     except URLError as error:
         return str(error.reason)
     except (OSError, HTTPException, ValueError) as error:

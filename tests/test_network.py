@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
@@ -37,6 +39,12 @@ def test_a_host_that_never_answers_is_given_up_after_seconds(silent: str, tmp_pa
     with pytest.raises(UserError, match=rf"{silent}/a: .*timed out|no answer.*put it there"):
         fetch(tmp_path / "a", [f"{silent}/a", f"{silent}/b"], "", "put it there")
     assert time.monotonic() - start < 2
+
+
+def test_a_host_that_knows_no_head_requests_has_answered() -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        assert not network.no_answer(f"http://127.0.0.1:{server.server_port}/a")
 
 
 def test_weights_of_torchvision_do_not_wait_for_a_host(
