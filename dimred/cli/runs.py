@@ -10,8 +10,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from dimred.cli.commands import Parser
-from dimred.errors import as_typed, counted
-from dimred.runs.printing import table
+from dimred.errors import as_typed
+from dimred.runs.printing import states, table
 from dimred.runs.terminal import printable, width
 
 if TYPE_CHECKING:
@@ -80,9 +80,7 @@ def as_table(found: Sequence[Run]) -> str:
     parts = [
         f"{printable(str(folder))}\n{of_folder(runs, fit)}" for folder, runs in folders.items()
     ]
-    states = [run.state for run in found]
-    of_states = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    return "\n\n".join([*parts, f"{counted(len(found), 'run')}: {', '.join(of_states) or 'none'}"])
+    return "\n\n".join([*parts, states([run.state for run in found])])
 
 
 def of_folder(runs: Sequence[Run], fit: int | None) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimred.cli.commands import Parser, add_json, local_folder
-from dimred.errors import UserError, counted
+from dimred.errors import UserError
 from dimred.files import Json
-from dimred.runs.printing import table
+from dimred.runs.printing import states, table
 from dimred.runs.terminal import printable, width
 from dimred.storage.lease import NAME, is_renewed, read_lease
 
@@ -115,9 +115,7 @@ def page(rows: Sequence[Json]) -> str:
     parts = []
     if open_ones:
         parts.append(table(COLUMNS.values(), map(cells, open_ones), width(), wrap=2))
-    states = [row["state"] for row in rows]
-    of_states = [f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states))]
-    return "\n\n".join([*parts, f"{counted(len(rows), 'run')}: {', '.join(of_states) or 'none'}"])
+    return "\n\n".join([*parts, states(sorted(row["state"] for row in rows))])
 
 
 def cells(row: Json) -> list[str]:

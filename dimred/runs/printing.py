@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -65,6 +66,12 @@ def others(result: dict[str, Any]) -> list[str]:
     if uncovered:
         parts.append(f"trained, but not covered: {', '.join(uncovered)}")
     return parts
+
+
+def states(found: Sequence[str]) -> str:
+    """The states of runs: "3 runs: 2 done, 1 failed"."""
+    parts = [f"{count} {state}" for state, count in Counter(found).items()]
+    return f"{counted(len(found), 'run')}: {', '.join(parts) or 'none'}"
 
 
 def percent(fraction: float | None) -> str:
