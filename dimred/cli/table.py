@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: overrides that say where and how to compute; Hydra's own begin with "hydra"
 WHERE = ("device", "data_dir", "outputs", "checkpoint_seconds", "hydra")
 #: of these, what a command of one run cannot have
-OF_A_SWEEP = re.compile(r"hydra[./](launcher|sweep)\b")
+OF_A_SWEEP = re.compile(r"hydra[./](launcher|sweep|sweeper)\b")
 
 
 class Request(NamedTuple):

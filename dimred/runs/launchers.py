@@ -35,7 +35,6 @@ def launch(
     each returns."""
     names, sweeper = objectives(config.objective), config.hydra.sweeper
     require_directions(sweeper, names)
-    require_number(options["n_jobs"])
     wait = options.get("wait", True)
     require(wait or not searches(sweeper), "hydra.launcher.wait", wait, "true in a search")
     tasks = tasks_of(context, config, job_overrides, first)
@@ -49,6 +48,7 @@ def of_launcher(
     name: str, options: Mapping[str, Any], tasks: Sequence[Task], first: int, folder: str
 ) -> list[Outcome]:
     """The outcomes of tasks, which are also written to the folder of their sweep."""
+    require_number(options["n_jobs"])
     place = Path(folder).expanduser().absolute()
     place.mkdir(parents=True, exist_ok=True)
     if name == "packed":

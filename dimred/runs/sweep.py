@@ -169,7 +169,7 @@ def require_no_sweep(hydra: DictConfig) -> None:
 
 
 class SweepTable(Callback):
-    """Counts the runs of a sweep before they start, and collects what came of them."""
+    """Counts the runs of a sweep before they start, and collects their outcomes."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         with ending_hydra():

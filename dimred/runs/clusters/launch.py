@@ -1,4 +1,4 @@
-"""Submits the runs of a sweep as jobs of a cluster, and collects what comes of them."""
+"""Submits the runs of a sweep as jobs of a cluster, and collects their outcomes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dimred.errors import require
 from dimred.runs.clusters import ray, slurm
 from dimred.runs.clusters.job import Job, split
 from dimred.runs.packed.display import Display
-from dimred.runs.packed.pool import require_number
 from dimred.runs.packed.worker import Outcome, Task
 from dimred.training.sweep_label import named_run
 
@@ -29,12 +28,11 @@ SUBMIT: Mapping[str, Callable[[Sequence[Job], Mapping[str, Any]], Iterable[str]]
 def of_cluster(
     name: str, options: Mapping[str, Any], tasks: Sequence[Task], first: int, folder: str
 ) -> list[Outcome]:
-    """What comes of the tasks on a cluster; nothing if the options say not to wait.
+    """The outcomes of tasks on a cluster; none if the options say not to wait.
 
     first: the number of the first task in its sweep. folder: of the sweep"""
     size, at_once = options["runs_per_job"], options["n_jobs"]
     require(size >= 1, "hydra.launcher.runs_per_job", size, "1 or more")
-    require_number(at_once)
     jobs = split(tasks, first, folder, size, at_once)
     theirs = {key: value for key, value in options.items() if key not in OWN}
     failures = SUBMIT[name](jobs, theirs)
@@ -50,7 +48,7 @@ def of_cluster(
 
 
 def show(display: Display, task: Task, outcome: Outcome) -> None:
-    """What the pool of a job says, in the log of the job."""
+    """Print what the pool of a job has printed into the log of the job."""
     if outcome["status"] != "done":
         with named_run(task.label, task.values):
             log.error("%s", outcome["reason"])
