@@ -32,7 +32,7 @@ MANY = 24  # more names than anybody reads
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """A hint naming what `name` may have meant: "Did you mean 'rigl'? Allowed: ..."."""
     allowed = sorted(allowed)
-    short = [other for other in allowed if is_short_for(name, other) or is_short_for(other, name)]
+    short = [other for other in allowed if is_short_form(name, other)]
     close = short or difflib.get_close_matches(name, allowed, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
     if close and len(allowed) > MANY:
@@ -40,10 +40,15 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f"{hint}Allowed: {', '.join(allowed) or 'none'}."
 
 
-def is_short_for(short: str, name: str) -> bool:
-    """lr for learning_rate, and every name for itself."""
-    initials = "".join(word[:1] for word in name.split("_"))
-    return short == name or (len(initials) > 1 and short == initials)
+def is_short_form(one: str, other: str) -> bool:
+    """Whether one of two names is short for the other, as lr for learning_rate, or the same."""
+    return one == other or one == initials(other) or other == initials(one)
+
+
+def initials(name: str) -> str:
+    """lr of learning_rate; of a single word, itself."""
+    words = name.split("_")
+    return "".join(word[:1] for word in words) if len(words) > 1 else name
 
 
 def require(holds: bool, key: str, got: object, allowed: str) -> None:

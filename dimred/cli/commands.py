@@ -89,11 +89,9 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """The hook of argparse for `choices`."""
-        given = value if isinstance(value, list) else [value]  # before Python 3.12, of nargs="*"
-        for each in given:
-            if action.choices is not None and each not in action.choices:
-                hint = nearest(str(each), map(str, action.choices))
-                raise UserError(f"unknown {action.dest} {each!r}. {hint}")
+        if action.choices is not None and value not in action.choices:
+            hint = nearest(str(value), map(str, action.choices))
+            raise UserError(f"unknown {action.dest} {value!r}. {hint}")
 
     # -- for completion --------------------
     def options(self) -> Mapping[str, argparse.Action]:

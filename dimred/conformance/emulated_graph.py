@@ -54,10 +54,12 @@ class EmulatedGraph(DispatchMode):
         out = func(*args, **kwargs)
         kept = []
         for each in tree_leaves(out):
-            # views, and what is changed in place, lie where they lay
-            fresh = is_tensor(each) and storage_of(each) not in given and each.numel()
-            kept.append(each.detach() if fresh else None)
-            self._made |= {storage_of(each)} if fresh else set()
+            # views, and what is changed in place, stay where they were
+            if is_tensor(each) and storage_of(each) not in given and each.numel():
+                kept.append(each.detach())
+                self._made.add(storage_of(each))
+            else:
+                kept.append(None)
         self._calls.append((func, *held, kept))
         return out
 

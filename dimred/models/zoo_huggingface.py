@@ -26,6 +26,7 @@ def huggingface(
 ) -> nn.Module:
     """transformers' image classifier of the type `name`, or of the config.json in the folder
     `path`, with these values of its configuration; `pretrained` is a file of its state dict."""
+    options = options or {}
     auto = extra("transformers.models.auto.modeling_auto", "huggingface", "model=huggingface")
     given = {"num_labels": classes, "num_channels": shape[0], "image_size": shape[1]}
 
@@ -34,17 +35,17 @@ def huggingface(
         return auto.AutoModelForImageClassification.from_config(config)
 
     try:
-        model = build(options or {})
+        model = build(options)
     except UserError:
         raise
     except Exception as error:  # transformers checks little: its code raises errors of many types
-        require_options(f"transformers' {path or name}", options or {}, build, error)
+        require_options(f"transformers' {path or name}", options, build, error)
         raise UserError(
             f"transformers' {path or name} cannot be built for images of "
             f"{'x'.join(map(str, shape))} ({type(error).__name__}: {first_line(error)}). Choose "
             "another dataset.resize"
         ) from error
-    of_file = _configuration(name, path, {}, options or {})
+    of_file = _configuration(name, path, {}, options)
     return prepare(not_in_place(model), init, pretrained, partial(_renamed, model, of_file))
 
 

@@ -28,6 +28,7 @@ def timm(
     """timm's model `name`, built with these arguments; `pretrained` is a file of its state dict or
     the tag of weights that timm publishes: from Hugging Face's cache or the network, read without
     executing code, with a new classifier for another number of classes."""
+    options = options or {}
     models = extra("timm.models", "timm", "model=timm")
     _require_known(name, models)
     tag = None if pretrained is None or is_file(pretrained) else pretrained
@@ -44,11 +45,11 @@ def timm(
     try:
         if tag:
             with hub() as unreachable:
-                return not_in_place(build(options or {}, pretrained=True))
-        model = build(options or {})
+                return not_in_place(build(options, pretrained=True))
+        model = build(options)
     except Exception as error:  # timm checks little: its code raises errors of many types
-        _require_taken(name, options or {}, error)
-        require_options(f"timm's {name}", options or {}, build, error)
+        _require_taken(name, options, error)
+        require_options(f"timm's {name}", options, build, error)
         if tag:
             raise _not_loaded(f"{name} {tag}", unreachable, error) from error
         size = "x".join(map(str, config.input_size))

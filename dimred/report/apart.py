@@ -26,6 +26,7 @@ def keys_apart(runs: Iterable[Run]) -> list[str]:
             continue
         values = flat(run.description)
         targets = {group: str(values.get(f"{group}._target_")) for group in OF_ONE_TARGET}
+        # the keys of the description come first, and its values count
         for key, value in {**values, **LEFT_OUT, **values}.items():
             group = key.partition(".")[0]
             alike = "" if key == f"{group}._target_" else targets.get(group, "")

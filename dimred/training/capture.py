@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dimred.errors import OutOfMemory, UserError, see
+from dimred.errors import OutOfMemory, UserError, first_line, see
 from dimred.garbage import uncollected
 from dimred.net import Net
 from dimred.training.ranks import ALONE, Ranks
@@ -246,14 +246,14 @@ class CapturedStep(Step):
         try:
             return self._capture(work)
         except torch.OutOfMemoryError as error:
-            why = str(error).partition("\n")[0]
+            why = first_line(error)
             raise OutOfMemory(
                 f"out of memory while a training step was captured as a CUDA graph ({why}). "
                 "Graphs keep the memory of one step. Choose recipe.capture=false, or a smaller "
                 "recipe.batch_size or model; repeat the command to resume from the last checkpoint"
             ) from error
         except torch.AcceleratorError as error:
-            why = str(error).partition("\n")[0]
+            why = first_line(error)
             if "captur" not in why:  # the GPU has failed
                 raise
             raise UserError(

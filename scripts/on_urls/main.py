@@ -82,8 +82,10 @@ def web(folder: Path) -> Iterator[str]:
     handler = partial(Slow, directory=str(folder))
     with Server(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 def compare(outputs: Path, url: str, asked: list[str]) -> None:
@@ -147,11 +149,13 @@ def store(outputs: Path) -> Iterator[list[str]]:
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
     }
-    files = s3fs.S3FileSystem()
-    files.mkdir(BUCKET)
-    files.put(str(outputs / "runs"), f"{BUCKET}/runs", recursive=True)
-    yield asked
-    server.stop()
+    try:
+        files = s3fs.S3FileSystem()
+        files.mkdir(BUCKET)
+        files.put(str(outputs / "runs"), f"{BUCKET}/runs", recursive=True)
+        yield asked
+    finally:
+        server.stop()
 
 
 def require_rights() -> None:

@@ -44,7 +44,6 @@ OVERLAP = Kind(
     "step: intersection over union.",
 )
 
-
 #: panels of a picture; where there are more, each method has fewer sparsities
 MOST = 24
 

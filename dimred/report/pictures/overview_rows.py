@@ -151,7 +151,7 @@ def config_of(run: Run) -> str:
     try:
         text = (run.folder / "config.yaml").read_text(errors="replace")
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return f"cannot be read: {error.strerror or error}"
     if len(text) <= MOST:
         return text
     return f"{text[:MOST]}\n… ({counted(len(text) - MOST, 'more character')} in config.yaml)"

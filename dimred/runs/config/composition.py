@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimred.errors import UserError, is_short_for, nearest
+from dimred.errors import UserError, first_line, is_short_form, nearest
 from dimred.runs.config.files import EXPERIMENT, GROUPS, conf, names, unknown_name
 from dimred.runs.config.leaves import leaves
 
@@ -105,7 +105,7 @@ def resolved(cfg: dict[str, Any]) -> dict[str, Any]:
     try:
         found: Any = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"{str(error).splitlines()[0]}, in {error.full_key}") from error
+        raise UserError(f"{first_line(error)}, in {error.full_key}") from error
     return found
 
 
@@ -193,15 +193,14 @@ def explained(error: Exception) -> str:
 
 
 def same_word(word: str, cfg: DictConfig) -> list[str]:
-    """The keys inside the groups of a configuration that end in this word, or in what it is short
-    for: recipe.lr for lr and for learning_rate."""
+    """The keys inside the groups of a configuration that end in this word, or in a short or long
+    form of it: recipe.lr for lr and for learning_rate."""
     from omegaconf import OmegaConf
 
     found = []
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
     for path, _ in leaves({group: plain[group] for group in GROUPS}, depth=2):
-        last = path[-1]
-        if len(path) > 1 and (is_short_for(word, last) or is_short_for(last, word)):
+        if len(path) > 1 and is_short_form(word, path[-1]):
             found.append(".".join(path))
     return found
 

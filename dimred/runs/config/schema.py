@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dimred.errors import UserError, nearest
+from dimred.errors import UserError, first_line, nearest
 from dimred.fields import Checked, Range, Sparsity, Step
 from dimred.fields.targets import Parameters, hints_of, resolve
 from dimred.fields.values import typed
@@ -62,7 +62,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
             raise UserError(f"{key} has no value of its own. Give it one: {key}=...")
         plain = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"{str(error).splitlines()[0]}, in {error.full_key}") from error
+        raise UserError(f"{first_line(error)}, in {error.full_key}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 

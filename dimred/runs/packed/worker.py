@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from dimred.errors import Interrupted, OutOfMemory, RunIsBusy
+from dimred.errors import Interrupted, OutOfMemory, RunIsBusy, first_line
 from dimred.runs.environment import prepare_process
 from dimred.runs.signals import ending_with_parent
 from dimred.training import sweep_label
@@ -165,7 +165,7 @@ def failure_of_gpu() -> str:
     try:
         torch.zeros(1, device="cuda")
     except Exception as error:
-        return str(error).partition("\n")[0]
+        return first_line(error)
     free_memory()
     torch.cuda.reset_peak_memory_stats()
     return ""
