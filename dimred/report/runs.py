@@ -64,10 +64,14 @@ def as_text(description: Json) -> str:
 
 @cache
 def key_of(text: str) -> str:
-    """The key of a description. An error if the method has no class."""
-    found = json.loads(text)
-    flat(found)["method._target_"]
-    return key(found)
+    return key(json.loads(text))
+
+
+@cache
+def require_comparable(text: str) -> None:
+    """Raise what comparisons of runs with this description would raise."""
+    flat(json.loads(text))["method._target_"]
+    key_of(text)
 
 
 def find_runs(folder: Place) -> list[Run]:
@@ -115,8 +119,8 @@ def read_run(folder: Place, index: Index | None = None) -> Run:
         config = (index or Index()).parse(read_bytes(path), path)
         what = description(config)
         seed = what.pop("seed")
-        # raise here, where it is the damage of one run, what comparisons would raise later
-        key_of(as_text(what))
+        # here, where it is the damage of one run
+        require_comparable(as_text(what))
         if type(seed) is not int:
             raise TypeError(f"seed={seed}")
     except (UserError, AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
