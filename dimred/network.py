@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from threading import Thread
 from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlsplit
 from urllib.request import Request, build_opener
 
 SECONDS = 5.0  # a host has to answer
@@ -33,7 +34,7 @@ def ask(url: str) -> str:
     """Why the host of a URL cannot be reached, or empty. It need not have the file: the download
     itself tells more."""
     try:
-        with build_opener().open(Request(url, method="HEAD"), timeout=SECONDS):
+        with build_opener().open(Request(plain(url), method="HEAD"), timeout=SECONDS):
             return ""
     except HTTPError as error:
         # 501: it answers, but not to HEAD
@@ -42,6 +43,14 @@ def ask(url: str) -> str:
         return str(error.reason)
     except (OSError, HTTPException, ValueError) as error:
         return f"{type(error).__name__}: {error}"
+
+
+def plain(url: str) -> str:
+    """The URL as urllib takes it: without user and password, and with other signs escaped. Those
+    who download take more."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{quote(parts.path, safe='/%')}"
 
 
 @contextmanager

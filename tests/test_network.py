@@ -41,10 +41,11 @@ def test_a_host_that_never_answers_is_given_up_after_seconds(silent: str, tmp_pa
     assert time.monotonic() - start < 2
 
 
-def test_a_host_that_knows_no_head_requests_has_answered() -> None:
+@pytest.mark.parametrize("url", ["http://{}/a", "http://user:word@{}/my runs/ü?a=b c#d"])
+def test_a_host_that_knows_no_head_requests_has_answered(url: str) -> None:
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         Thread(target=server.handle_request, daemon=True).start()
-        assert not network.no_answer(f"http://127.0.0.1:{server.server_port}/a")
+        assert not network.no_answer(url.format(f"127.0.0.1:{server.server_port}"))
 
 
 def test_weights_of_torchvision_do_not_wait_for_a_host(
