@@ -65,6 +65,7 @@ def assert_answer(outcome: Outcome, *parts: str) -> None:
         ("method.lr=3", "unknown key method.lr. Did you mean recipe.lr?"),
         ("recipe.lrr=3", "unknown key recipe.lrr. Did you mean 'lr'?"),
         ("recipe.lr.x=3", "unknown key recipe.lr.x: recipe.lr is a single value"),
+        ("recipe.milestones.x=3", "there is no key 'x' in a list. Write the whole list"),
         ("+foo=1", "unknown key foo. Allowed: "),
         ("experiment=rigl_wrn22_2", "experiment takes a plus: +experiment=NAME"),
         ("tracker=[tensorboard,foo]", "unknown tracker 'foo'. Allowed: mlflow, none, tensorb"),

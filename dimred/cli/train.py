@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dimred.cli import completion, help
 from dimred.cli.commands import Parser, add_config_dir, local_folder
 from dimred.errors import Interrupted, UserError
-from dimred.runs.config.composition import explained, own_folder
+from dimred.runs.config.composition import explaining, own_folder
 from dimred.runs.config.files import conf
 from dimred.runs.config.overrides import require_one_way
 from dimred.runs.config.rerun import register
@@ -82,8 +82,6 @@ def run(arguments: list[str]) -> int:
 def run_hydra(arguments: list[str], config_name: str) -> int:
     """Let Hydra compose the configurations and start the runs."""
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     from dimred.runs import sweep
     from dimred.runs.packed.pool import shared_pool
@@ -93,15 +91,13 @@ def run_hydra(arguments: list[str], config_name: str) -> int:
     arguments = sorted(arguments, key=is_override)
     arguments = [re.sub("^mask=", "method.mask=", argument) for argument in arguments]
     sys.argv = ["dimred train", *arguments]
-    # Hydra raises its errors; `explained` translates them
+    # Hydra raises its errors; `explaining` translates them
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        with shared_pool():
+        with explaining(), shared_pool():
             hydra.main(version_base="1.3", config_path=str(conf()), config_name=config_name)(
                 sweep.job
             )()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explained(error)) from error
     except OSError as error:
         if not error.filename:  # not of a file: stdout was closed
             raise

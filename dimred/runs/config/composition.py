@@ -40,16 +40,11 @@ def composed_with_choices(
 ) -> tuple[DictConfig, dict[str, Any]]:
     """The same, with the name of the file that each group is from."""
     import hydra
-    from hydra.errors import HydraException
     from omegaconf import open_dict
-    from omegaconf.errors import OmegaConfBaseException
 
     added = [search_path(folder)] if folder else []
-    try:
-        with own_hydra():
-            cfg = hydra.compose("config", [*overrides, *added], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explained(error)) from error
+    with explaining(), own_hydra():
+        cfg = hydra.compose("config", [*overrides, *added], return_hydra_config=True)
     chosen = cfg.hydra.runtime.choices
     with open_dict(cfg):
         del cfg["hydra"]
@@ -59,16 +54,12 @@ def composed_with_choices(
 def launcher_and_folder(overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
     """The options of the launcher, and the folder of a sweep that begins now."""
     import hydra
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    try:
+    with explaining():
         with own_hydra():
             cfg = hydra.compose("config", [*overrides], return_hydra_config=True)
         options: Any = OmegaConf.to_container(cfg.hydra.launcher, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explained(error)) from error
     del options["_target_"]
     return options, cfg.hydra.sweep.dir
 
@@ -152,6 +143,25 @@ def quoted(text: str, always: bool = False) -> str:
 
 
 # -- errors --------------------
+@contextmanager
+def explaining() -> Iterator[None]:
+    """Within the block, what Hydra raises for the command line is a UserError."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explained(error)) from error
+    except ValueError as error:
+        key = re.fullmatch(r"invalid literal for int\(\) with base 10: '(.*)'", str(error))
+        if not key:
+            raise
+        raise UserError(
+            f"there is no key {key[1]!r} in a list. Write the whole list: KEY=[A,B]"
+        ) from error
+
+
 def explained(error: Exception) -> str:
     """What was got, what is allowed, what to do, from what Hydra says about the command line."""
     text = str(error) or str(error.__cause__)
