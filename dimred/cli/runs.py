@@ -86,28 +86,36 @@ def as_table(found: Sequence[Run]) -> str:
 def of_folder(runs: Sequence[Run], fit: int | None) -> str:
     """A row for every run: its name and state, the keys in which the runs differ, and numbers.
     Where these do not fit, columns are left out: numbers from the last one on, then keys."""
-    from dimred.report.apart import keys_apart, titles, value_in
-    from dimred.report.compose import flat
+    from dimred.report.apart import keys_apart, titles
 
     differ = keys_apart(runs)
     shown = titles(differ[:MOST_KEYS], ("run", "state", *SHOWN.values()))
-    configs = [flat(run.config) for run in runs]
-    columns: dict[str, list[str]] = {
-        "run": [run.folder.name for run in runs],
-        "state": [run.state for run in runs],
-    }
-    for key, title in shown.items():
-        columns[title] = [str(as_typed(value_in(config, key))) for config in configs]
-    optional = list(columns)[3:]
-    for name, title in SHOWN.items():
-        columns[title] = [number_in(run, name) for run in runs]
-    optional += list(SHOWN.values())[1:]
+    columns = columns_of(runs, shown)
+    # one key and one number stay
+    optional = [*list(shown.values())[1:], *list(SHOWN.values())[1:]]
     while fit is not None and optional and wide(columns) > fit:
         del columns[optional.pop()]
     text = table(columns, zip(*columns.values(), strict=True))
     if hidden := [key for key in differ if shown.get(key) not in columns]:
         text += f"\nnot shown (see --format csv): {', '.join(hidden)}"
     return text
+
+
+def columns_of(runs: Sequence[Run], keys: Mapping[str, str]) -> dict[str, list[str]]:
+    """The cells of each column, by its title. keys: those with a column, and its title."""
+    from dimred.report.apart import value_in
+    from dimred.report.compose import flat
+
+    columns: dict[str, list[str]] = {
+        "run": [run.folder.name for run in runs],
+        "state": [run.state for run in runs],
+    }
+    configs = [flat(run.config) for run in runs]
+    for key, title in keys.items():
+        columns[title] = [str(as_typed(value_in(config, key))) for config in configs]
+    for name, title in SHOWN.items():
+        columns[title] = [number_in(run, name) for run in runs]
+    return columns
 
 
 def wide(columns: Mapping[str, Sequence[str]]) -> int:

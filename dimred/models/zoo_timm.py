@@ -52,12 +52,7 @@ def timm(
         require_options(f"timm's {name}", options, build, error)
         if tag:
             raise _not_loaded(f"{name} {tag}", unreachable, error) from error
-        size = "x".join(map(str, config.input_size))
-        raise UserError(
-            f"timm cannot build {name} for images of {'x'.join(map(str, shape))} "
-            f"({type(error).__name__}: {first_line(error)}). It is made for {size}: set "
-            f"dataset.resize={config.input_size[-1]}"
-        ) from error
+        raise _not_built(name, shape, config.input_size, error) from error
     return prepare(not_in_place(model), init, pretrained, partial(_adapted, model))
 
 
@@ -92,6 +87,16 @@ def _published(name: str, tag: str | None, models: Any) -> Any:
             f"Or null, the folder of a run, or a path that ends in {', '.join(SUFFIXES)}."
         )
     return models.get_pretrained_cfg(f"{architecture}.{tag}")
+
+
+def _not_built(
+    name: str, shape: Sequence[int], made_for: Sequence[int], error: Exception
+) -> UserError:
+    return UserError(
+        f"timm cannot build {name} for images of {'x'.join(map(str, shape))} "
+        f"({type(error).__name__}: {first_line(error)}). It is made for "
+        f"{'x'.join(map(str, made_for))}: set dataset.resize={made_for[-1]}"
+    )
 
 
 def _not_loaded(what: str, unreachable: str, error: Exception) -> UserError:
