@@ -90,6 +90,22 @@ def test_sparse_products_have_the_gradients_of_dense_ones(batch: int, training: 
     assert_same_gradients(net, torch.randn(batch, 3, 9, 9, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("base", ["zero", "init"])
+@pytest.mark.parametrize("shape", [(9,), (0, 9), (2, 3, 9)])
+def test_linear_layers_take_inputs_of_any_shape(base: Base, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    net = Net(nn.Sequential(nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 4))).to(dtype=torch.float64)
+    net.keep(topk(random_scores(net), round(0.3 * net.total)), base=base)
+    assert_same_gradients(net, torch.randn(*shape, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("base", ["zero", "init"])
+def test_an_empty_batch_of_images_has_no_gradient(base: Base) -> None:
+    net = Net(nn.Conv2d(3, 4, 3)).to(dtype=torch.float64)
+    net.keep(topk(random_scores(net), round(0.3 * net.total)), base=base)
+    assert_same_gradients(net, torch.randn(0, 3, 9, 9, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("base", ["init", "held"])
 def test_frozen_entries_that_are_not_zero_get_no_gradient(base: Base) -> None:
     """What is trained gets its own, of products whose other gradients are dense."""

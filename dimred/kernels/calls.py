@@ -79,12 +79,17 @@ def linear_backward(
     """The gradients of x (empty unless it is needed) and of psi."""
     grad, x = batch_innermost(grad), batch_innermost(x)
     batch, inputs = x.shape
-    dx, dpsi = empty(x, batch, inputs) if needs_input else None, torch.empty_like(psi)
+    dx, dpsi = empty(x, batch, inputs) if needs_input else None, memory_for(psi, grad)
     function("linear_backward", x.dtype)(
         *(grad.shape[1], inputs, batch, psi.numel(), torch.get_num_threads()),
         *pointers(plan, psi, x, grad, dx, dpsi),
     )
     return x.new_empty(0) if dx is None else dx, dpsi
+
+
+def memory_for(psi: Tensor, grad: Tensor) -> Tensor:
+    """Memory for the gradient of psi. Of an empty batch, kernels write none."""
+    return torch.empty_like(psi) if grad.numel() else torch.zeros_like(psi)
 
 
 # -- Conv2d --------------------
@@ -123,7 +128,7 @@ def conv2d_backward(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of x (empty unless it is needed) and of psi."""
     grad, x = batch_innermost(grad), batch_innermost(x)
-    dx, dpsi = empty(x, *x.shape) if needs_input else None, torch.empty_like(psi)
+    dx, dpsi = empty(x, *x.shape) if needs_input else None, memory_for(psi, grad)
     function("conv2d_backward", x.dtype)(
         geometry(x.shape, shape, grad.shape[2:], stride, padding, dilation),
         *(psi.numel(), torch.get_num_threads()),

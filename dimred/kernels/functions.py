@@ -22,12 +22,16 @@ from dimred.kernels.plan import Plan
 
 def linear(x: Tensor, psi: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
     """F.linear(x, W, bias) for the sparse W with entries psi."""
-    rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+    rows = rows_of(x)
     if library() is None:
         out = by_embedding_bag(rows, psi, bias, plan)
     else:
         out = Linear.apply(rows, psi, bias, plan.numbers, plan.rows)
     return out if x.dim() == 2 else out.reshape(*x.shape[:-1], plan.rows)
+
+
+def rows_of(x: Tensor) -> Tensor:
+    return x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
 
 
 def by_embedding_bag(x: Tensor, psi: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
@@ -124,7 +128,7 @@ class GradientOfEntries(torch.autograd.Function):
         require_one_derivative()
         psi, x = ctx.saved_tensors
         plan, how = ctx.plan, ctx.how
-        activations = [grad, x] if how else [grad.flatten(0, -2), x.flatten(0, -2)]
+        activations = [grad, x] if how else [rows_of(grad), rows_of(x)]
         grads, inputs = map(calls.batch_innermost, activations)
         kernel: Callable[..., Any] = calls.conv2d_backward if how else calls.linear_backward
         shape = [plan.shape] if how else []
