@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from dimred.errors import UserError
+from dimred.report.all_cores import on_all_cores
 from dimred.report.pictures.overview_data import comparison_data
 from dimred.report.pictures.overview_rows import (
     COLUMNS,
@@ -42,16 +43,14 @@ def page(
     """The bytes of the page. `unfinished`: rows of `dimred status`. Text from runs is escaped by
     the template, and a content security policy allows only the page's own script."""
     rows, means, groups = list[Row](), list[Row](), list[Group]()
+    drawn = on_all_cores(figure, [*enumerate(pictures)])
     figures: dict[str, list[dict[str, str]]] = {}
     for setting in settings:
         for point in setting.points:
             rows += rows_of(point, setting, len(groups))
             means.append(mean_row(point, setting, len(groups)))
             groups.append(group_of(point, setting))
-        own = [
-            (i, picture) for i, picture in enumerate(pictures) if picture.setting == setting.slug
-        ]
-        figures[setting.slug] = [figure(picture, i) for i, picture in own]
+        figures[setting.slug] = [each for each in drawn if each["setting"] == setting.slug]
     library, styles = data_tables()
     # nothing of a run is in the script
     script = Markup(f"{library}\n{(HERE / 'overview.js').read_text()}")
@@ -87,13 +86,15 @@ def page(
     )
 
 
-def figure(picture: Picture, number: int) -> dict[str, str]:
+def figure(numbered: tuple[int, Picture]) -> dict[str, str]:
     """A picture for wide and for narrow screens; a large one is the same on both. matplotlib has
     escaped its text."""
+    number, picture = numbered
     wide, narrow = picture.inline(WIDE, f"w{number}"), ""
     if len(wide) <= LARGE:
         narrow = picture.inline(NARROW, f"n{number}")
     return {
+        "setting": picture.setting,
         "title": picture.title,
         "caption": picture.caption,
         "wide": Markup(wide),
