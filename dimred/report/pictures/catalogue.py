@@ -14,7 +14,7 @@ from dimred.report.pictures.curves import ACCURACY, LOSS, SUPPORT, over_time
 from dimred.report.pictures.history import DENSITY, OVERLAP, history, history_fault
 from dimred.report.pictures.layers import layers
 from dimred.report.pictures.marks import COSTS, Cost, marks_of, panels, pareto
-from dimred.report.pictures.metrics import as_numbers, metrics
+from dimred.report.pictures.metrics import as_numbers, metrics, read_ahead
 from dimred.report.pictures.one_run import each_run, masks, masks_fault, weights, weights_fault
 from dimred.report.pictures.picture import Picture
 from dimred.report.pictures.points import Setting, accuracy, layer_shares
@@ -26,6 +26,7 @@ from dimred.report.runs import Run
 class Drawing(NamedTuple):
     draw: Callable[[Setting, Mapping[str, Style]], Iterable[Picture | None]]
     fault: Callable[[Run], str]  # why a run cannot be drawn, or empty
+    reads_metrics: bool = False
 
 
 def lines_have(*keys: str) -> Callable[[Run], str]:
@@ -81,13 +82,16 @@ DRAWINGS = {
     **{name: against(cost) for name, cost in COSTS.items()},
     "layers": Drawing(lambda s, styles: [layers(s)], layers_fault),
     "support": Drawing(
-        lambda s, styles: [over_time(s, SUPPORT)], lines_have("overlap", "explored")
+        lambda s, styles: [over_time(s, SUPPORT)], lines_have("overlap", "explored"), True
     ),
     "curves": Drawing(
         lambda s, styles: [over_time(s, ACCURACY), over_time(s, LOSS)],
         lines_have("train_loss", "train_accuracy"),
+        True,
     ),
-    "history": Drawing(lambda s, styles: [history(s, DENSITY), history(s, OVERLAP)], history_fault),
+    "history": Drawing(
+        lambda s, styles: [history(s, DENSITY), history(s, OVERLAP)], history_fault, True
+    ),
 }
 #: pictures of single runs, drawn only by name
 OF_ONE_RUN = {
@@ -102,10 +106,12 @@ def pictures(
     """The pictures of a kind, one or two for each setting, and lines about runs that are not
     drawn."""
     drawing = (DRAWINGS | OF_ONE_RUN)[what]
+    runs = list(chain.from_iterable(setting.runs for setting in settings))
+    if drawing.reads_metrics:
+        read_ahead(run.folder for run in runs)
     styles = styles_of(sorted_methods(settings), sharing(settings), colours)
     of_settings = (drawing.draw(setting, styles) for setting in settings)
     drawn = list(filter(None, chain.from_iterable(of_settings)))
-    runs = list(chain.from_iterable(setting.runs for setting in settings))
     faults = defaultdict[str, list[str]](list)
     for run in runs:
         if why := drawing.fault(run):

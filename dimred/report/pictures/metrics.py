@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import cache
 from itertools import chain, compress
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dimred.report.all_cores import on_all_cores
 from dimred.report.compose import Json
 from dimred.report.measures import is_number
 from dimred.report.remote import Place
 
 Step = tuple[int, int]  # phase and step
+MANY = 500  # runs whose metrics are worth several processes
 
 
 class Metrics(NamedTuple):
@@ -31,10 +32,25 @@ class Metrics(NamedTuple):
     lists: dict[str, np.ndarray]
 
 
-@cache
+_known: dict[Place, Metrics] = {}
+
+
 def metrics(folder: Place) -> Metrics:
-    """The metrics of a run, empty if it has none. As columns, because the lines of ten thousand
-    runs took 0.4 GB more."""
+    """The metrics of a run, empty if it has none; read once. As columns, because the lines of ten
+    thousand runs took 0.4 GB more."""
+    if folder not in _known:
+        _known[folder] = read(folder)
+    return _known[folder]
+
+
+def read_ahead(folders: Iterable[Place]) -> None:
+    """Read the metrics of many runs on all cores."""
+    new = [folder for folder in folders if folder not in _known]
+    if len(new) >= MANY:
+        _known.update(zip(new, on_all_cores(read, new), strict=True))
+
+
+def read(folder: Place) -> Metrics:
     path = folder / "metrics.jsonl"
     texts = path.read_text(errors="replace").splitlines() if path.is_file() else []
     lines, epochs, trained, before = dict[Step, Json](), dict[Step, float](), 0.0, (-1, 0.0)
