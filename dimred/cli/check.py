@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from dimred.cli.commands import Parser, add_config_dir
@@ -35,7 +36,6 @@ def run(arguments: list[str]) -> int:
     if "=" in given.method or not all("=" in field for field in given.fields):
         parsed.error(f"got {' '.join([given.method, *given.fields])}")
     name, fields = given.method, dict(field.split("=", 1) for field in given.fields)
-    logging.getLogger(PROGRESS).disabled = True  # hundreds of small trainings
     from dimred.conformance import NOT_EXAMINED, Make, examine
 
     if name in NOT_EXAMINED:
@@ -43,11 +43,23 @@ def run(arguments: list[str]) -> int:
             f"{name} cannot be checked: {NOT_EXAMINED[name]}. Check another method, such as random"
         )
     cfg = compose_method(name, fields, fields.pop("basis", "none"), given.config_dir)
-    findings = list(examine(Make(name, cfg, fields)))
+    with without_progress():
+        findings = list(examine(Make(name, cfg, fields)))
     print(table(("check", "outcome", "why"), findings))
     failed = sum(finding.outcome == "fails" for finding in findings)
     print(f"{name}: {counted(len(findings), 'check')}, {failed} failed")
     return 1 if failed else 0
+
+
+@contextmanager
+def without_progress() -> Iterator[None]:
+    """Within the block, hundreds of small trainings show no bars and log no epochs."""
+    logger = logging.getLogger(PROGRESS)
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
 
 
 def compose_method(name: str, fields: Mapping[str, str], basis: str, folder: str | None) -> Any:
