@@ -166,7 +166,8 @@ def test_the_table_sorts_and_filters_in_a_browser(hostile: str, tmp_path: Path) 
         location.hash = "#config-2"; await wait();
         found.open = [...document.querySelectorAll("details[open]")].length;
         // to read a Blob takes real time, and the virtual time of a browser runs ahead of it
-        window.Blob = function (parts) { found.csv = parts.join(""); }; URL.createObjectURL = () => "#";
+        window.Blob = function (parts) { found.csv = parts.join(""); };
+        URL.createObjectURL = () => "#";
         document.querySelector("button[data-csv=runs]").click();
         document.getElementById("grouped").click(); await wait();
         found.means = [...document.querySelectorAll("#means tbody tr")].map((row) => [row.cells[2].textContent, row.cells[3].textContent]);

@@ -82,15 +82,19 @@ DRAWINGS = {
     **{name: against(cost) for name, cost in COSTS.items()},
     "layers": Drawing(lambda s, styles: [layers(s)], layers_fault),
     "support": Drawing(
-        lambda s, styles: [over_time(s, SUPPORT)], lines_have("overlap", "explored"), True
+        lambda s, styles: [over_time(s, SUPPORT)],
+        lines_have("overlap", "explored"),
+        reads_metrics=True,
     ),
     "curves": Drawing(
         lambda s, styles: [over_time(s, ACCURACY), over_time(s, LOSS)],
         lines_have("train_loss", "train_accuracy"),
-        True,
+        reads_metrics=True,
     ),
     "history": Drawing(
-        lambda s, styles: [history(s, DENSITY), history(s, OVERLAP)], history_fault, True
+        lambda s, styles: [history(s, DENSITY), history(s, OVERLAP)],
+        history_fault,
+        reads_metrics=True,
     ),
 }
 #: pictures of single runs, drawn only by name
