@@ -366,6 +366,16 @@ class Counting(Annealed):
         net.merge_transforms()
 
 
+class Scattering(Prune):
+    """Adds up the magnitudes of rows by index_add_."""
+
+    def choose(self, net: Net) -> None:
+        super().choose(net)
+        for theta in net.dense_weights().values():
+            rows = torch.arange(theta.numel()) // theta[0].numel()
+            torch.zeros(len(theta)).index_add_(0, rows, theta.abs().flatten())
+
+
 class Peeking(Prune):
     """Reads a buffer that dense weights are written to."""
 
@@ -408,6 +418,7 @@ BROKEN: list[tuple[type[Prune], str, str]] = [
     (Untranslated, "compile", "it ends with another"),
     (Annealed, "capture", "with captured steps, it ends with another psi/"),
     (Counting, "capture", "no step can be captured in a CUDA graph: aten.mul.Tensor has"),
+    (Scattering, "sums", "in the conv_norm net it computes aten.index_add_, whose sum"),
     (Leaky, "arithmetic", "with sparse products in the conv_norm net, it ends with another"),
     (Peeking, "theta", "with recipe.theta=rewritten, it ends with another uncovered/0.bias"),
     (Remembering, "arithmetic", r"resumed after crashes \(sparse products\)"),

@@ -49,7 +49,7 @@ def test_a_network_trains_and_is_compared(script: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(networks, "DEVICE", "cpu")
     monkeypatch.setattr(networks, "STEPS", 2)
     assert not networks.differs("LeNet", networks.Case("LeNet-300-100", "rigl", {"mixup": 0.2}))
-    for case in (networks.CASES | networks.UNPROMISED | networks.COMPILED).values():
+    for case in (networks.CASES | networks.COMPILED).values():
         assert networks.made(case.method)() and steps.recipe(**case.recipe)
 
 

@@ -1,57 +1,80 @@
 """Sums that a GPU would add up in another order in every run are computed in another way.
 
-torch.use_deterministic_algorithms lists the operations. Tensors on a GPU are PyTorch's fake ones.
+The conformance suite looks for them in all methods (check_sums).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from conftest import compose
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dimred.conformance import Make
-from dimred.conformance.observe import run
+from dimred.conformance.sums import UnorderedSums, deterministic_kernels
+from dimred.models import lenet5, mobilenet, resnet, text_transformer, vgg, vit
 from dimred.net import Net
-from dimred.net.eager import DispatchMode
 from dimred.scores.basic import lamp
 
-aten = torch.ops.aten
-IN_ANY_ORDER = {
-    aten.cumsum,
-    aten.index_add,
-    aten.index_add_,
-    aten.scatter_add,
-    aten.scatter_add_,
-}
 
-
-class Sums(DispatchMode):
-    """Those of floating-point numbers, with the devices on which they are computed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found = set[tuple[str, str]]()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket in IN_ANY_ORDER and args[0].is_floating_point():
-            self.found.add((str(func), args[0].device.type))
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("method", ["channel_at_init", "l1_filters", "network_slimming"])
-def test_scores_of_channels_are_the_same_in_every_run(method: str) -> None:
-    with Sums() as sums:
-        run(Make(method, compose(f"method={method}"))(), "conv_norm", steps=8)
-    assert not sums.found
-
-
-def test_lamp_is_the_same_in_every_run() -> None:
-    with FakeTensorMode(), Sums() as sums:
+def test_lamp_adds_up_on_the_host() -> None:
+    # tensors on a GPU are PyTorch's fake ones
+    with FakeTensorMode(), UnorderedSums() as sums:
         net = Net(nn.Linear(5, 3, device="cuda"), initial=dict)
         scores = lamp(net)
     assert scores["weight"].is_cuda
-    assert sums.found == {("aten.cumsum.default", "cpu")}
+    assert sums.found == {("aten.cumsum", "cpu")}
+
+
+@pytest.mark.parametrize(
+    "rows, dim, unordered",
+    [
+        ([[0, 1], [1, 0]], 0, False),
+        ([[0, 1], [1, 1]], 0, True),
+        ([[0, 0], [1, 0]], -1, True),
+    ],
+)
+def test_sums_are_unordered_where_entries_have_the_same_place(
+    rows: list[list[int]], dim: int, unordered: bool
+) -> None:
+    with UnorderedSums() as sums:
+        torch.zeros(2, 2).scatter_add_(dim, torch.tensor(rows), torch.ones(2, 2))
+    assert bool(sums.found) is unordered
+
+
+INIT: dict[str, Any] = {"init": "kaiming_normal", "pretrained": None}
+IMAGES: dict[str, Any] = {"shape": (3, 32, 32), "classes": 10, **INIT}
+BLOCKS: dict[str, Any] = {"dim": 8, "depth": 1, "heads": 2, "mlp": 1}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "lenet5": lambda: lenet5(relu=True, **IMAGES),
+    "vgg": lambda: vgg(depth=11, **IMAGES),
+    "resnet": lambda: resnet(depth=20, width=1, shortcut="conv", **IMAGES),
+    "mobilenet": lambda: mobilenet(width=0.25, stem_stride=1, **IMAGES),
+    "vit": lambda: vit(patch=None, **BLOCKS, **IMAGES),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_networks_of_the_surveys_have_no_unordered_sums(name: str) -> None:
+    assert not sums_of(NETWORKS[name](), torch.randn(2, 3, 32, 32))
+
+
+def test_attention_has_unordered_sums_only_by_the_fastest_kernels() -> None:
+    model, tokens = text(), torch.ones(2, 12, dtype=torch.int64)
+    assert not sums_of(model, tokens)
+    with UnorderedSums() as sums:
+        model(tokens).sum().backward()
+    assert len(sums.found) == 1
+
+
+def sums_of(model: nn.Module, batch: Tensor) -> set[tuple[str, str]]:
+    with deterministic_kernels(), UnorderedSums() as sums:
+        F.cross_entropy(model(batch), torch.zeros(2, dtype=torch.int64)).backward()
+    return sums.found
+
+
+def text() -> nn.Module:
+    return text_transformer(vocabulary=5, shape=(12,), classes=2, **BLOCKS, **INIT)

@@ -25,6 +25,7 @@ from dimred.conformance.expectations import (
 from dimred.conformance.make import SPARSITY, Make
 from dimred.conformance.observe import STEPS, Crash, difference, logits, outputs, toy_net, trained
 from dimred.conformance.products import Products, relative_difference
+from dimred.conformance.sums import UnorderedSums, deterministic_kernels
 from dimred.conformance.toy import NETS
 from dimred.conformance.trainings import (
     coverings,
@@ -148,6 +149,21 @@ def check_determinism(make: Make) -> None:
     assert difference(again, observe(make, seed=1).trace.state), (
         "training with another seed gives the same bits"
     )
+
+
+def check_sums(make: Make) -> None:
+    """Its sums are added up in the same order in every run on a GPU, too."""
+    for kind in dict.fromkeys((trainable_kind(make), "attention")):
+        with deterministic_kernels(), UnorderedSums() as sums:
+            try:
+                train(make, kind)
+            except UserError:  # as check_models examines
+                continue
+        names = ", ".join(sorted(name for name, _ in sums.found))
+        assert not sums.found, (
+            f"in the {kind} net it computes {names}, whose sum a GPU adds up in another order in "
+            "every run: add up on the host, by a matrix product, or by index_put_(accumulate=True)"
+        )
 
 
 def check_resume(make: Make) -> None:

@@ -43,6 +43,10 @@ EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
         ),
         "acdc": "every decompression forgets the optimiser's state",
     },
+    "sums": {
+        "lamp": "it adds up squares by cumsum, which on a GPU it does on the host",
+        "phew": "it adds up magnitudes by cumsum, always on the host",
+    },
     "capture": {
         **dict.fromkeys(("edge_popup", "iter_rand", "signed_supermask"), RANKS_ON_HOST),
         "deepr": "its coordinates change in every step",

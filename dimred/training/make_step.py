@@ -20,12 +20,23 @@ def prepare(net: Net, recipe: Recipe) -> None:
     device = next(net.model.parameters()).device
     if device.type == "cuda":
         use_own_stream(device)
-        # cuDNN's fastest gradients of convolutions add up in another order in every run
-        torch.backends.cudnn.deterministic = True
+        choose_kernels(recipe.deterministic)
     if recipe.theta == "rewritten":
         net.rewrite_theta()
     if recipe.compile:
         net.compile(retained=recipe.accumulate > 1)
+
+
+def choose_kernels(deterministic: bool) -> None:
+    """Let GPUs compute by kernels that give the same bits in every run, or by the fastest ones.
+
+    The fastest gradients of convolutions and attention are added up in another order in every run.
+    cuDNN has others. Of PyTorch's kernels of attention only the plain one (MATH) is deterministic.
+    """
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cuda.enable_flash_sdp(not deterministic)
+    torch.backends.cuda.enable_mem_efficient_sdp(not deterministic)
+    torch.backends.cuda.enable_cudnn_sdp(not deterministic)
 
 
 def make_step(

@@ -113,9 +113,9 @@ class Sparse:
     """dimred's own step, of a static random support by ERK."""
 
     def __init__(self, build: Callable[[], nn.Module], data: Memory, bf16: bool, compiled: bool,
-                 capture: Any) -> None:  # fmt: skip
+                 capture: Any, **more: Any) -> None:  # fmt: skip
         net = Net(build(), seed=0).to(DEVICE)
-        train = Train(net, data, recipe(bf16=bf16, compile=compiled, capture=capture))
+        train = Train(net, data, recipe(bf16=bf16, compile=compiled, capture=capture, **more))
         scores = random_scores(net, "support")
         net.keep(topk(scores, ERK(power=1.0)(net, DENSITY)))
         net.optimizer_state.set_lr(0.01)

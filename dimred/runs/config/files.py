@@ -66,6 +66,7 @@ AS_BEFORE: Mapping[str, Mapping[str, Any]] = {
         "ema": 0.0,
         "patience": None,
         "fp16": False,
+        "deterministic": True,
     },
     "dataset": {"channels": 3, "skip_corrupted": False},
 }
