@@ -293,6 +293,23 @@ def test_dense_gradients_of_captured_steps_are_those_of_eager_ones() -> None:
     assert all(torch.equal(one, two) for one, two in zip(*seen, strict=True))
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_model_whose_bits_may_differ_on_a_gpu_is_named_once(
+    deterministic: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    pooled = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 2)
+    )
+    settings = dataclasses.replace(RECIPE, deterministic=deterministic)
+    train = Train(Net(pooled), Blobs(), settings)
+    step_as_on_a_gpu(train, captured=True)
+    for _ in train.steps(0, 8):
+        pass
+    found = [line for line in caplog.messages if "may differ in bits" in line]
+    assert len(found) == deterministic
+    assert all("because of aten._adaptive_avg_pool2d_backward." in line for line in found)
+
+
 def test_two_steps_are_recorded_with_dense_gradients_or_two_without() -> None:
     train = training(True)
     for _ in train.steps(0, 12, dense_grad=lambda t: t % 2 == 0):

@@ -4,6 +4,7 @@ Read loop.py first. It asks one object for each of these:
 
 the recipe              recipe.py recipe_limits.py learning_rates.py
 a step                  step.py make_step.py capture.py tape.py loss_scaling.py arithmetic.py
+the same bits on GPUs   deterministic.py
 its batches             batches.py, without what need not be computed: skipped.py frozen.py seen.py
 on several processes    ranks.py group.py
 evaluation              evaluate.py average.py patience.py metrics.py

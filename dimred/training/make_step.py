@@ -8,6 +8,7 @@ from dimred.errors import require
 from dimred.net import Net
 from dimred.training.batches import Batches
 from dimred.training.capture import CapturedStep, CudaCapture, use_own_stream
+from dimred.training.deterministic import choose_kernels
 from dimred.training.evaluate import RunningLoss
 from dimred.training.ranks import Ranks
 from dimred.training.recipe import Recipe
@@ -25,18 +26,6 @@ def prepare(net: Net, recipe: Recipe) -> None:
         net.rewrite_theta()
     if recipe.compile:
         net.compile(retained=recipe.accumulate > 1)
-
-
-def choose_kernels(deterministic: bool) -> None:
-    """Let GPUs compute by kernels that give the same bits in every run, or by the fastest ones.
-
-    The fastest gradients of convolutions and attention are added up in another order in every run.
-    cuDNN has others. Of PyTorch's kernels of attention only the plain one (MATH) is deterministic.
-    """
-    torch.backends.cudnn.deterministic = deterministic
-    torch.backends.cuda.enable_flash_sdp(not deterministic)
-    torch.backends.cuda.enable_mem_efficient_sdp(not deterministic)
-    torch.backends.cuda.enable_cudnn_sdp(not deterministic)
 
 
 def make_step(

@@ -73,7 +73,7 @@ class Recipe(Checked):
     compile: bool = False  # torch.compile
     # steps as CUDA graphs: true, false, or auto, where there is a GPU (see training/capture.py)
     capture: Literal["auto", True, False] = "auto"
-    # on a GPU, kernels with the same bits in every run, or the fastest (see training/make_step.py)
+    # on a GPU, kernels with the same bits in every run, or the fastest (training/deterministic.py)
     deterministic: bool = True
     # augmented copies of each training image, drawn once; without a number, anew in every epoch
     augmented_copies: Count | None = None

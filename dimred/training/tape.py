@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from dimred.net.eager import DispatchMode
 from dimred.net.seeded import generators
+from dimred.training.deterministic import is_unordered
 
 aten = torch.ops.aten
 #: tags of operations whose result the host waits for: a graph cannot hold them
@@ -41,12 +42,14 @@ class Tape:
     """What a step executed: a line for each operation.
 
     offence: why no graph can hold it, if so.
+    unordered: sums that a GPU adds up in another order in every run.
     made: the storages of the tensors it made. As long as they are referred to, no other one has the
         identity of theirs; their memory may be freed.
     """
 
     lines: list[tuple[str, ...]] = field(default_factory=list)
     offence: str = ""
+    unordered: set[str] = field(default_factory=set)
     made: list[StorageWeakRef] = field(default_factory=list)
 
     def difference(self, other: Tape) -> str:
@@ -89,6 +92,8 @@ class Recorder(DispatchMode):
         given = tree_leaves((args, kwargs))
         on_device = any(not is_on_host(each) for each in tensors(given))
         line = (str(func), *(self._name(each, on_device) for each in given))
+        if is_unordered(func, args):
+            self.tape.unordered.add(str(func.overloadpacket))
         out = func(*args, **kwargs)
         made = tensors(tree_leaves(out))
         self._examine(func, given, made)
