@@ -197,6 +197,8 @@ def explained(error: Exception) -> str:
         )
     if re.search("Multiple values for|Could not append", text):
         return f"{text.split('. ')[0]}. Leave out the +, which is for keys that do not exist yet"
+    if place := re.search(r"Error merging override ((\S+)\.\d+=\S*)", text):
+        return f"{place[1]}: the list has no such entry. Write the whole list: {place[2]}=[A,B]"
     if override := getattr(error, "override", None):
         return not_understood(str(override))
     return f"{text.splitlines()[0]} (see dimred train --help)"

@@ -15,6 +15,9 @@ from dimred.runs.config.files import GROUPS, TRACKER, names, require_plain_names
 #: what a method takes from the run, which tells it in its name and result
 OF_THE_RUN = re.compile(r"method\.((sparsity|allocation)(\..*)?)")
 
+#: keys of Hydra's that say where a job works and what it writes there
+NOT_HYDRAS = "hydra.run.dir", "hydra.sweep.subdir", "hydra.output_subdir", "hydra.job.chdir"
+
 
 def require_one_way(words: Iterable[str]) -> None:
     """UserError for a KEY=VALUE that sets what another key says, or chooses what no file of a group
@@ -26,6 +29,11 @@ def require_one_way(words: Iterable[str]) -> None:
         if key == "hydra.sweeper.params":  # OmegaConf cannot replace its null
             raise UserError(
                 f"{word} is not allowed. Type the values of a sweep by their own keys: -m KEY=A,B"
+            )
+        if key in NOT_HYDRAS:
+            raise UserError(
+                f"{word} is not allowed: dimred names the folders of runs, "
+                "outputs/DATA/MODEL/METHOD-... Choose another folder for all of them: outputs=DIR"
             )
         if key == TRACKER and value == "null":
             raise UserError(f"{word} is not allowed. Write {TRACKER}=none")
@@ -47,7 +55,7 @@ def require_one_way(words: Iterable[str]) -> None:
             raise UserError(
                 f"{word} is not allowed: it is the {found[2]} of the run. Write {found[1]}={value}"
             )
-        if key in GROUPS and (value.startswith("[") or value == "null"):
+        if key in GROUPS and (value.startswith(("[", "{")) or value == "null"):
             require_plain_names({key: None if value == "null" else value})
 
 
