@@ -150,6 +150,16 @@ def test_a_job_that_is_no_longer_queued_has_ended_though_slurm_keeps_no_accounts
     assert asked == 2 + slurm.ANSWERS + 1
 
 
+def test_a_controller_that_hangs_ends_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "squeue").write_text("#!/bin/bash\nexec sleep 60\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "PATIENCE", 0.1)
+    assert slurm.is_queued("4_1")
+
+
 @pytest.mark.parametrize("launcher, package", [("slurm", "submitit"), ("ray", "ray")])
 def test_a_launcher_without_its_package_names_the_extra(
     launcher: str, package: str, monkeypatch: pytest.MonkeyPatch

@@ -16,6 +16,7 @@ from dimred.runs.clusters.job import Job, installed
 GENERAL = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node")
 
 POLL = 5.0  # seconds between two questions whether a job is queued
+PATIENCE = 60.0  # seconds until a controller that hangs is asked again
 ANSWERS = 3  # that it is not, until its result is given up: a shared file system may be late
 
 log = logging.getLogger(__name__)
@@ -97,4 +98,7 @@ def state(submitted: Any) -> str:
 
 def squeue(job_id: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = ["squeue", "-h", "-r", "-o", "%T", "-j", job_id, *options]
-    return subprocess.run(command, capture_output=True, text=True)
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", "no answer")
