@@ -466,7 +466,9 @@ def test_check_tells_what_holds(check: Callable[..., Outcome]) -> None:
     code, out, err = check("edge_popup")
     rows = {line.split()[0]: line for line in out.splitlines()}
     assert (
-        code == 0 and rows.keys() >= CHECKS.keys() and "edge_popup: 18 checks, 0 failed" in out
+        code == 0
+        and rows.keys() >= CHECKS.keys()
+        and f"edge_popup: {len(CHECKS)} checks, 0 failed" in out
     ), out + err
     assert "passes" in rows["resume"] and "exception  it trains scores" in rows["sparsity_zero"]
     code, out, _ = check("dense", "basis=layer")
@@ -475,7 +477,7 @@ def test_check_tells_what_holds(check: Callable[..., Outcome]) -> None:
 
 def test_check_accepts_a_class_of_the_user(check: Callable[..., Outcome]) -> None:
     code, out, err = check(f"{__name__}.Greedy")
-    assert code == 1 and "18 checks, 2 failed" in out and "Traceback" not in err
+    assert code == 1 and f"{len(CHECKS)} checks, 2 failed" in out and "Traceback" not in err
     assert "fails    sparsity 0.6 must leave 293 of 732 weights, not 234" in out
 
 
@@ -485,7 +487,9 @@ def test_check_takes_a_folder_of_configurations(
     (tmp_path / "method").mkdir()
     (tmp_path / "method/mine.yaml").write_text(f"_target_: {__name__}.Waiting\nsteps: 100\n")
     code, out, _ = check("mine", "--config-dir", str(tmp_path))
-    assert code == 0 and "mine: 18 checks, 0 failed" in out  # as a whole number, steps is 5
+    assert (
+        code == 0 and f"mine: {len(CHECKS)} checks, 0 failed" in out
+    )  # as a whole number, steps is 5
     code, out, _ = check("mine", "steps=100", f"--config-dir={tmp_path}")
     assert (
         code == 1
