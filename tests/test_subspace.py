@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from dimred.methods.subspaces.intrinsic_dimension import (
     Fastfood,
     IntrinsicDimension,
     Offset,
+    Sparse,
     hadamard,
     projections,
 )
@@ -109,6 +111,24 @@ def test_the_fast_hadamard_transform_is_that_of_sylvester_and_its_own_inverse(bi
 
 def test_the_fast_hadamard_transform_of_a_known_vector() -> None:
     assert hadamard(torch.tensor([1.0, 0, 1, 0, 0, 1, 1, 0])).tolist() == [4, 2, 0, -2, 0, 2, 0, 2]
+
+
+def test_a_sparse_projection_adds_up_in_order_by_several_threads() -> None:
+    draws, z = np.random.default_rng(0), nn.Parameter(torch.randn(50))
+    rows, columns = draws.integers(500, size=100_000), draws.integers(50, size=100_000)
+    values, along = draws.standard_normal(100_000), torch.randn(500)
+    part = Sparse(z, 500, *map(torch.from_numpy, (rows, columns, values)))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    moved = part.project(z)
+    moved.backward(along)
+    torch.set_num_threads(threads)
+    forward, backward = np.zeros(500), np.zeros(50)
+    np.add.at(forward, rows, z.detach().double().numpy()[columns] * values)
+    np.add.at(backward, columns, along.double().numpy()[rows] * values)
+    assert z.grad is not None
+    assert torch.equal(moved, torch.from_numpy(forward).float())
+    assert torch.equal(z.grad, torch.from_numpy(backward).float())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -150,7 +150,7 @@ class DenseProjection(Offset):
 
 
 class Sparse(Offset):
-    """A sparse projection: P[rows, columns] = values."""
+    """A sparse projection: P[rows, columns] = values, in float64."""
 
     rows: Tensor
     columns: Tensor
@@ -166,10 +166,13 @@ class Sparse(Offset):
         self.hold("values", values)
 
     def project(self, z: Tensor) -> Tensor:
-        # index_put_ adds in the same order every time, which index_add_ on a GPU does not
-        return z.new_zeros(self.size).index_put(
-            (self.rows,), z[self.columns] * self.values, accumulate=True
+        # Float32 would be added in another order in every run: by index_put on several threads of
+        # a CPU, by index_add on a GPU. In float64 index_put keeps the order, here and backward.
+        wide = z.double()
+        moved = wide.new_zeros(self.size).index_put(
+            (self.rows,), wide[self.columns] * self.values, accumulate=True
         )
+        return moved.to(z.dtype)
 
 
 def sparse(z: nn.Parameter, sizes: Sequence[int], seed: int) -> list[Sparse]:
@@ -180,7 +183,6 @@ def sparse(z: nn.Parameter, sizes: Sequence[int], seed: int) -> list[Sparse]:
             f"than memory is used for ({KEPT}). Choose method.projection=fastfood"
         )
     rows, columns, values = map(torch.from_numpy, made.sparse(seed, total, d))
-    values = values.to(z.dtype)
     parts, start = [], 0
     for size in sizes:
         here = ((rows >= start) & (rows < start + size)).nonzero().view(-1)
