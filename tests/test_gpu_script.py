@@ -59,7 +59,7 @@ def test_the_steps_that_are_timed_train(script: Any) -> None:
     data = steps.noise(shape, 256, augment=False)
     batch = next(data.train_batches(128, 0, 0))
     steps.dense_step(build, *batch, False, False)()
-    sparse = steps.Sparse(build, data, False, False, False)
+    sparse = steps.Sparse(build, data, False, False, False, deterministic=False)
     before = [w.psi.clone() for w in sparse.train.net.weights.values()]
     sparse()
     after = [w.psi for w in sparse.train.net.weights.values()]

@@ -1,4 +1,5 @@
-"""Sums that a GPU would add up in another order in every run are computed in another way.
+"""Sums that a GPU, or several threads, would add up in another order in every run are computed in
+another way.
 
 The conformance suite looks for them in all methods (check_sums).
 """
@@ -11,9 +12,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import compose
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from dimred.conformance import Make
+from dimred.conformance.observe import run
 from dimred.conformance.sums import UnorderedSums, deterministic_kernels
 from dimred.models import lenet5, mobilenet, resnet, text_transformer, vgg, vit
 from dimred.net import Net
@@ -63,11 +67,27 @@ def test_the_networks_of_the_surveys_have_no_unordered_sums(name: str) -> None:
 
 
 def test_attention_has_unordered_sums_only_by_the_fastest_kernels() -> None:
-    model, tokens = text(), torch.ones(2, 12, dtype=torch.int64)
-    assert not sums_of(model, tokens)
+    batch = torch.randn(2, 3, 32, 32)
+    model = NETWORKS["vit"]()
+    assert not sums_of(model, batch)
     with UnorderedSums() as sums:
-        model(tokens).sum().backward()
+        model(batch).sum().backward()
     assert len(sums.found) == 1
+
+
+def test_gradients_of_embeddings_are_unordered() -> None:
+    """On a GPU, by PyTorch's list."""
+    model = text_transformer(vocabulary=5, shape=(12,), classes=2, **BLOCKS, **INIT)
+    found = sums_of(model, torch.ones(2, 12, dtype=torch.int64))
+    assert found == {("aten.embedding_dense_backward", "cpu")}
+
+
+@pytest.mark.parametrize("projection", ["fastfood", "sparse"])
+def test_intrinsic_dimension_adds_up_in_the_same_order(projection: str) -> None:
+    method = compose("method=intrinsic_dimension", f"method.projection={projection}")
+    with UnorderedSums() as sums:
+        run(Make("intrinsic_dimension", method)(), "conv_norm", steps=8)
+    assert not sums.found
 
 
 def sums_of(model: nn.Module, batch: Tensor) -> set[tuple[str, str]]:
@@ -76,5 +96,20 @@ def sums_of(model: nn.Module, batch: Tensor) -> set[tuple[str, str]]:
     return sums.found
 
 
-def text() -> nn.Module:
-    return text_transformer(vocabulary=5, shape=(12,), classes=2, **BLOCKS, **INIT)
+@pytest.mark.parametrize(
+    "dtype, index, unordered",
+    [
+        (torch.float32, torch.tensor([0, 0, 1]), True),
+        (torch.float64, torch.tensor([0, 0, 1]), False),
+        (torch.float32, torch.tensor([0, 2, 1]), False),
+        (torch.float32, torch.tensor([True, True, False]), False),
+        (torch.float32, (slice(None), torch.tensor([0, 0])), True),
+        (torch.float32, (torch.tensor([0, 0]), torch.tensor([0, 1])), False),
+    ],
+)
+def test_gradients_of_selected_entries_are_unordered_in_float32_where_places_repeat(
+    dtype: torch.dtype, index: Any, unordered: bool
+) -> None:
+    with UnorderedSums() as sums:
+        torch.zeros(3, 3, dtype=dtype, requires_grad=True)[index].sum().backward()
+    assert bool(sums.found) is unordered

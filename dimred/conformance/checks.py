@@ -152,7 +152,7 @@ def check_determinism(make: Make) -> None:
 
 
 def check_sums(make: Make) -> None:
-    """Its sums are added up in the same order in every run on a GPU, too."""
+    """Sums are added up in the same order in every run, on a GPU and by several threads, too."""
     for kind in dict.fromkeys((trainable_kind(make), "attention")):
         with deterministic_kernels(), UnorderedSums() as sums:
             try:
@@ -161,8 +161,9 @@ def check_sums(make: Make) -> None:
                 continue
         names = ", ".join(sorted(name for name, _ in sums.found))
         assert not sums.found, (
-            f"in the {kind} net it computes {names}, whose sum a GPU adds up in another order in "
-            "every run: add up on the host, by a matrix product, or by index_put_(accumulate=True)"
+            f"in the {kind} net it computes {names}, which a GPU or several threads add up in "
+            "another order in every run: add up by a matrix product, or in float64 by "
+            "index_put_(accumulate=True)"
         )
 
 

@@ -127,7 +127,6 @@ class CapturedStep(Step):
         self._judged: dict[Kind, bool] = {}  # whether steps of a kind may be captured
         # of a step with these coordinates, by whether dense gradients are kept
         self._tapes = dict[bool, Tape]()
-        self._unordered = set[str]()  # sums of which a warning was given
         self._steady = False  # whether coordinates are those of the last step
         self._eager = 0
 
@@ -224,19 +223,17 @@ class CapturedStep(Step):
             dense = self.net.dense_gradients.kept
             before = self._tapes.setdefault(dense, recorder.tape)
             if before is not recorder.tape:
+                self._warn_of(before.unordered)
                 self._judge(kind, before.difference(recorder.tape))
                 self._tapes.clear()
-            elif self.recipe.deterministic:
-                self._warn_of(before.unordered)
         self._steady = True
 
     def _warn_of(self, unordered: set[str]) -> None:
-        """Warn once of each sum that is computed in another order in every run."""
-        if new := unordered - self._unordered:
-            self._unordered |= new
+        """Once for each kind of step."""
+        if unordered and self.recipe.deterministic:
             log.warning(
                 "two runs of this model on a GPU may differ in bits, because of %s. %s",
-                ", ".join(sorted(new)),
+                ", ".join(sorted(unordered)),
                 see("gpu.md#the-same-bits"),
             )
 
