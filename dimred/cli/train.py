@@ -138,13 +138,13 @@ def require_options(arguments: list[str]) -> None:
 
 
 def require_sweep(arguments: Sequence[str]) -> None:
-    """UserError for a setting of a sweep (its launcher or its sweeper) in a command that trains one
-    run: Hydra would not use it."""
+    """UserError for a setting of a sweep (its launcher, sweeper or folder) in a command that trains
+    one run: Hydra would not use it."""
     given = {argument.partition("=")[0] for argument in arguments}
     if given & SHOWS_OR_SWEEPS or "hydra.mode=MULTIRUN" in arguments:
         return
     for argument in arguments:
-        if found := re.match(r"\+*hydra[./](launcher|sweeper)\b(?!=basic$)", argument):
+        if found := re.match(r"\+*hydra[./](launcher|sweeper|sweep)\b(?!=basic$)", argument):
             raise UserError(
                 f"a {found[1]} needs -m: without it, one run is trained here and {argument} is "
                 f"not used. Write dimred train -m {argument} ..., or leave it out"

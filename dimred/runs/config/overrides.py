@@ -15,8 +15,8 @@ from dimred.runs.config.files import GROUPS, TRACKER, names, require_plain_names
 #: what a method takes from the run, which tells it in its name and result
 OF_THE_RUN = re.compile(r"method\.((sparsity|allocation)(\..*)?)")
 
-#: keys of Hydra's that say where a job works and what it writes there
-NOT_HYDRAS = "hydra.run.dir", "hydra.sweep.subdir", "hydra.output_subdir", "hydra.job.chdir"
+#: keys of Hydra's for what dimred decides itself: where a run works, and what is written there
+DECIDED = "hydra.run.dir", "hydra.sweep.subdir", "hydra.output_subdir", "hydra.job.chdir"
 
 
 def require_one_way(words: Iterable[str]) -> None:
@@ -30,7 +30,7 @@ def require_one_way(words: Iterable[str]) -> None:
             raise UserError(
                 f"{word} is not allowed. Type the values of a sweep by their own keys: -m KEY=A,B"
             )
-        if key in NOT_HYDRAS:
+        if any(f"{decided}.".startswith(f"{key}.") for decided in DECIDED):
             raise UserError(
                 f"{word} is not allowed: dimred names the folders of runs, "
                 "outputs/DATA/MODEL/METHOD-... Choose another folder for all of them: outputs=DIR"
