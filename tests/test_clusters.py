@@ -151,13 +151,15 @@ def test_a_job_that_is_no_longer_queued_has_ended_though_slurm_keeps_no_accounts
 
 
 def test_a_controller_that_hangs_ends_no_job(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "squeue").write_text("#!/bin/bash\nexec sleep 60\n")
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(slurm, "PATIENCE", 0.1)
     assert slurm.is_queued("4_1")
+    assert "squeue -j 4_1: no answer within 0.1 s" in caplog.text
+    assert slurm.state(SimpleNamespace(job_id="4_1")) == "squeue: no answer within 0.1 s"
 
 
 @pytest.mark.parametrize("launcher, package", [("slurm", "submitit"), ("ray", "ray")])

@@ -87,13 +87,20 @@ def failure(submitted: Any) -> str:
 def is_queued(job_id: str) -> bool:
     """Whether a job waits or runs. One that Slurm requeues does."""
     found = squeue(job_id)
-    unknown = "Invalid job id" in found.stderr  # ended long ago
-    return bool(found.stdout.strip()) or (found.returncode != 0 and not unknown)
+    return bool(found.stdout.strip()) or not (found.returncode == 0 or is_forgotten(found))
 
 
 def state(submitted: Any) -> str:
     """CANCELLED, TIMEOUT, ..., which Slurm forgets after some minutes."""
-    return squeue(submitted.job_id, "-t", "all").stdout.strip() or "Slurm does not know it any more"
+    found = squeue(submitted.job_id, "-t", "all")
+    if found.returncode == 0 or is_forgotten(found):
+        return found.stdout.strip() or "Slurm does not know it any more"
+    return f"squeue: {found.stderr.strip()}"
+
+
+def is_forgotten(found: subprocess.CompletedProcess[str]) -> bool:
+    """Whether a job has ended long ago."""
+    return "Invalid job id" in found.stderr
 
 
 def squeue(job_id: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -101,4 +108,6 @@ def squeue(job_id: str, *options: str) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", "no answer")
+        why = f"no answer within {PATIENCE:g} s"
+        log.warning("squeue -j %s: %s. Is Slurm's controller running?", job_id, why)
+        return subprocess.CompletedProcess(command, 1, "", why)
