@@ -1,8 +1,9 @@
 """Prunes architectures of timm and torchvision by four methods, in two steps each.
 
-Of every network: FLOPs of a step are those of torch.utils.flop_counter, every method meets its
-sparsity to the weight, and of SNIP and FreezeNet, files and exports agree, and the network comes
-back from its compact file with the same logits. A torch.export program is written and executed.
+Of every network: FLOPs of a step are those of torch.utils.flop_counter, sums whose order may differ
+between runs are named, every method meets its sparsity to the weight, and of SNIP and FreezeNet,
+files and exports agree, and the network comes back from its compact file with the same logits. A
+torch.export program is written and executed.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from pathlib import Path
 import main as drawn
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dimred.cli import export
+from dimred.conformance.sums import UnorderedSums, deterministic_kernels
 from dimred.conformance.torch_flops import counted
 from dimred.runs.config.composition import composed
 from dimred.runs.config.files import GROUPS
@@ -58,7 +61,7 @@ METHODS = {
 
 #: files of the others have the form of SNIP's
 EXPORTED = ("snip", "freezenet")
-COLUMNS = ("weights", *METHODS, "program")
+COLUMNS = ("weights", *METHODS, "program", "unordered sums")
 
 
 def configured(folder: Path, model: str, name: str, size: int) -> list[str]:
@@ -113,6 +116,14 @@ def check_method(method: str, settings: list[str]) -> Path:
     return Path(result["folder"])
 
 
+def unordered_sums(settings: list[str], size: int) -> str:
+    """The operations of a step whose bits may differ between runs."""
+    net = build_net(composed(settings), (3, size, size), 2)
+    with deterministic_kernels(), UnorderedSums() as sums:
+        F.cross_entropy(net(torch.randn(2, 3, size, size)), torch.tensor([0, 1])).backward()
+    return ", ".join(sorted(name for name, _ in sums.found)) or "none"
+
+
 def check_program(folder: Path) -> None:
     """Write a torch.export program, which the command executes and compares."""
     with drawn.silence():
@@ -130,6 +141,8 @@ def checks(
             cell = "ok"
             if column == "weights":
                 cell = f"{check_flops(settings, size):,}"
+            elif column == "unordered sums":
+                cell = unordered_sums(settings, size)
             elif column == "program":
                 check_program(runs[0])
             else:
@@ -163,8 +176,8 @@ def main() -> int:
         print(f"{rows[-1]} {time.monotonic() - start:.0f} s", flush=True)
         for key, cell in wrong.items():
             print(f"    {key}: {cell}", flush=True)
-    print("\n| network | images | weights | " + " | ".join([*METHODS, "program"]) + " |")
-    print("|---|---|---|" + "---|" * (len(METHODS) + 1))
+    print("\n| network | images | weights | " + " | ".join(COLUMNS[1:]) + " |")
+    print("|---|---|---|" + "---|" * len(COLUMNS[1:]))
     print("\n".join(rows))
     print(f"\n{len(rows) - failures} of {len(rows)} without a failure")
     return 1 if failures else 0
