@@ -30,7 +30,8 @@ def require_one_way(words: Iterable[str]) -> None:
             raise UserError(
                 f"{word} is not allowed. Type the values of a sweep by their own keys: -m KEY=A,B"
             )
-        if any(f"{decided}.".startswith(f"{key}.") for decided in DECIDED):
+        # without a value it belongs to an option: --cfg hydra
+        if "=" in word and any(f"{decided}.".startswith(f"{key}.") for decided in DECIDED):
             raise UserError(
                 f"{word} is not allowed: dimred names the folders of runs, "
                 "outputs/DATA/MODEL/METHOD-... Choose another folder for all of them: outputs=DIR"
